@@ -1,0 +1,118 @@
+"""The frozen results that stages hand to each other and to the caller."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float32]
+Pixels: TypeAlias = NDArray[np.uint8]
+Tokens: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything but the picture's own bytes that can change its vector.
+
+    Two vectors are comparable only if the encoder and precision agree; a stored vector is reused only
+    if the whole recipe does.
+
+    Attributes:
+        fingerprint: the encoder's fingerprint: weights, graph, precision.
+        preprocessing: the preprocessor's fingerprint: sizes, resampling, decode and fit.
+    """
+
+    fingerprint: str
+    preprocessing: str
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal sha256 of the recipe: the store's key beside the picture's own."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A picture that got no answer.
+
+    Attributes:
+        source: the picture's name as the user would write it.
+        type: the error's class name, one of the PictureError family.
+        message: what is wrong and what to do.
+    """
+
+    source: str
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, source: str, error: Exception) -> Failure:
+        """The failure that an exception means for this source."""
+        return cls(source, type(error).__name__, str(error))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as the JSONL sink writes it."""
+        return {"source": self.source, "error": {"type": self.type, "message": self.message}}
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A picture's vector: float32[d], unit norm."""
+
+    source: str
+    vector: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """One label's answer: ``score`` in [0, 1], ``cosine`` in [-1, 1]."""
+
+    label: str
+    score: float
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A picture's answer.
+
+    Attributes:
+        source: the picture's name.
+        predictions: the best labels, best first.
+        margin: the best label's cosine minus the second best's; None where there is only one label.
+    """
+
+    source: str
+    predictions: tuple[LabelScore, ...]
+    margin: float | None
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        return self.predictions[0].label
+
+    @property
+    def score(self) -> float:
+        """The best label's share of the softmax over the given labels: not a calibrated probability."""
+        return self.predictions[0].score
+
+    @property
+    def cosine(self) -> float:
+        """The best label's cosine, which does not depend on the other labels."""
+        return self.predictions[0].cosine
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as the JSONL sink writes it."""
+        return {
+            "source": self.source,
+            "label": self.label,
+            "score": self.score,
+            "cosine": self.cosine,
+            "margin": self.margin,
+            "predictions": [asdict(p) for p in self.predictions],
+        }
