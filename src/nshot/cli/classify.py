@@ -73,7 +73,7 @@ def command(
     """
     from nshot.prompts import lint, write_prompts
     from nshot.sinks import open_sink
-    from nshot.zero_shot import near_synonyms, zero_shot
+    from nshot.zeroshot import near_synonyms, zero_shot
 
     labels, templates = label_options.read()
     prompted = write_prompts(labels, templates)
