@@ -45,3 +45,6 @@ bench: $(PARITY)/.installed
 
 clean:
 	rm -rf $(VENV) $(PARITY) demo bench/out dist build
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py
