@@ -195,7 +195,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-class _Timed(io.RawIOBase):
+class _Timed:
     """The part of a socket that http.client uses, with one deadline over all of its reads and writes."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
@@ -207,7 +207,16 @@ class _Timed(io.RawIOBase):
         self._connection.sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
+        return io.BufferedReader(_TimedReader(self._connection, self._deadline))
+
+    def close(self) -> None:
+        """Nothing: http.client closes a socket while its file is still read; _get closes the real one."""
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
 
     def readable(self) -> bool:
         return True

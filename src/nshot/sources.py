@@ -242,7 +242,7 @@ def _encoded(picture: Any) -> bytes:
 
 
 def _separated(stream: BinaryIO) -> Iterator[bytes]:
-    """A list's entries: split at NUL where its beginning has one, else into lines; blank lines are left out."""
+    """A list's entries: split at NUL where its beginning has one, else into lines without the blank ones."""
     more: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
     separator, held, first = b"", b"", True
     while block := more(_BLOCK):
