@@ -156,7 +156,7 @@ class Preprocessor:
         if self.decode == "exact" and width * height <= _MAX_RESIZED:
             return self._resize(picture, (width, height)).crop((left, top, right, bottom))
         # Resize only what is kept, and a margin as wide as the filter reaches.
-        # Nearly the same pixels: the box lies where it should but for rounding.
+        # Nearly the same pixels; noise, which makes the filter overshoot, differs most.
         across, down = picture.width / width, picture.height / height
         x_margin, y_margin = ceil(4 * max(1, 1 / across)), ceil(4 * max(1, 1 / down))
         x0, x1 = max(left - x_margin, 0), min(right + x_margin, width)
