@@ -71,10 +71,13 @@ def command(
 
     Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
     """
+    from nshot.outputs import check_output
     from nshot.prompts import lint, write_prompts
     from nshot.sinks import open_sink
     from nshot.zeroshot import near_synonyms, zero_shot
 
+    if output is not None:
+        check_output(output)  # rather now than after a download
     labels, templates = label_options.read()
     prompted = write_prompts(labels, templates)
     for note in [] if quiet else lint(labels):
@@ -102,9 +105,8 @@ def command(
             answered += 1
             if isinstance(answer, Failure) and not quiet:
                 click.echo(f"failed: {answer.source}: {answer.message}", err=True)
-        sink.close(complete=True)
-    if not answered:
-        raise RequestError(f"no picture in {' '.join(sources)}")
+        if not answered:
+            raise RequestError(f"no picture in {' '.join(sources)}")
     if sink.failed or verbose:
         click.echo(
             f"nshot: {answered} pictures, {answered - sink.failed} answered, {sink.failed} failed", err=True
