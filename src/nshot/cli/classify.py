@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from nshot.classifier import Classifier
     from nshot.sources import Source
 
-_TOLD = 5  # pairs of near-synonyms, at most: a model that tells nothing apart would fill the screen
-
 
 @click.command("classify", short_help="Say which label fits each picture.")
 @source_arguments
@@ -90,7 +88,7 @@ def command(
     pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
     classifier = zero_shot(embedder, labels, templates)
     if not quiet:
-        _tell_near_synonyms(near_synonyms(classifier))
+        _tell_near_synonyms(*near_synonyms(classifier))
 
     # answers that a person watches are their own progress, and name what failed
     on_screen = output is None and sys.stdout.isatty()
@@ -118,11 +116,11 @@ def command(
     return 1 if sink.failed else 0
 
 
-def _tell_near_synonyms(pairs: list[tuple[str, str, float]]) -> None:
-    for first, second, cosine in pairs[:_TOLD]:
+def _tell_near_synonyms(pairs: list[tuple[str, str, float]], count: int) -> None:
+    for first, second, cosine in pairs:
         say(f"to this model {first!r} and {second!r} mean nearly the same (cosine {cosine:.3f})")
-    if len(pairs) > _TOLD:
-        say(f"... and {len(pairs) - _TOLD} more such pairs")
+    if count > len(pairs):
+        say(f"... and {count - len(pairs)} more such pairs")
 
 
 def _request(classifier: Classifier, top_k: int, recipe: str) -> str:
