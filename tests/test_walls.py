@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a layer knows the layers above it in this list, never its own neighbours and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit"},
+    {"unit", "metrics"},
     {
         "images",
         "fetch",
@@ -26,6 +26,7 @@ LAYERS = [
         "clip_config",
         "hub",
     },
+    {"decision"},
     {"sources", "weights", "memory", "vectors", "sinks", "classifier"},
     {"checkpoint", "zeroshot"},
     {"encoders"},
