@@ -277,10 +277,10 @@ def test_an_existing_output_stays_until_the_first_answer_and_is_then_replaced(
     tmp_path: Path, format: str
 ) -> None:
     path = tmp_path / "out"
-    path.write_text("old")
+    path.write_text("old" * 1000)
     path.chmod(0o640)
     interrupted(path, format, [])
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" * 1000
     assert beside(path) == ["out"]
     run(path, format, [answer(0)])
     run(tmp_path / "fresh", format, [answer(0)])
@@ -341,6 +341,8 @@ def test_a_disk_that_fills_up_keeps_whole_records_and_the_run_goes_on_later(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, before)
+    left = tmp_path / f"{path.name}.journal" if format == "parquet" else path
+    assert left.read_bytes().endswith(b"\n")
     with open_sink(format, path, top_k=2, resume=True) as sink:
         kept = sink.answered.total()
         assert 100 < kept < 2000
@@ -437,6 +439,11 @@ def test_a_long_path_is_shortened_in_the_middle(table: Callable[..., list[str]])
     assert line.startswith("/home/some")
     assert "…" in line
     assert "deep/cat.jpg  cat" in line
+
+
+def test_the_columns_a_text_takes_are_those_of_a_terminal() -> None:
+    texts = {"abc": 3, "猫.jpg": 6, "é": 1, "e\u0301": 1, "🐈": 2, "❤️": 2, "ｱ": 1, "한글": 4}
+    assert {text: cells_of(text) for text in texts} == texts
 
 
 def test_wide_characters_keep_the_columns_straight(table: Callable[..., list[str]]) -> None:
