@@ -89,7 +89,8 @@ class Classifier:
     def cosines(self, vectors: ArrayLike) -> NDArray[np.float64]:
         """Cosine of each vector with each label: [n, d] -> float64[n, labels], each in [-1, 1].
 
-        The product is made in float64, so that an answer does not depend on how many were asked with it.
+        The product is made in float64 and rounded to nine decimals, more than float32 vectors carry, so that
+        an answer does not depend on how many were asked with it.
 
         Raises:
             RequestError: another length than the matrix has, or a zero or non-finite vector.
@@ -101,7 +102,7 @@ class Classifier:
                 "were they made by another model?"
             )
         product = normalize(vectors).astype(np.float64) @ self.matrix.T.astype(np.float64)
-        return np.clip(product, -1.0, 1.0)
+        return np.clip(product.round(9), -1.0, 1.0)
 
     def logits(self, vectors: ArrayLike) -> NDArray[np.float64]:
         """Scaled and shifted cosines: [n, d] -> float64[n, labels]."""
