@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parity
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 40}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the convention of 2021": ({"eos_token_id": 2, "bos_token_id": 0}, {}),
-    "the end token by its id": ({"eos_token_id": 299}, {}),
+    "an end token that has not the largest id": ({"eos_token_id": 7}, {}),
     "gelu": ({"hidden_act": "gelu"}, {"hidden_act": "gelu"}),
     "patches of 14, an odd picture": ({}, {"image_size": 45, "patch_size": 14}),
     "another context and epsilon": (
@@ -68,8 +68,9 @@ def inputs(folder: Path, rows: int = 7) -> tuple[Pixels, Tokens]:
     random = np.random.default_rng(0)
     side, context = config.vision.image_size, config.text.context
     tokens = random.integers(0, 298, (rows, context))
+    end = 299 if config.text.eos_token_id == 2 else config.text.eos_token_id
     for row in range(rows):
-        tokens[row, min(row + 2, context - 1) :] = 299
+        tokens[row, min(row + 2, context - 1) :] = end
     return random.integers(0, 256, (rows, 3, side, side), np.uint8), tokens
 
 

@@ -125,7 +125,7 @@ class _Tower:
         vectors = np.empty((len(rows), self._dimension), np.float32)
         for start in range(0, len(rows), _BATCH):
             part = slice(start, start + _BATCH)
-            vectors[part] = self._infer(np.ascontiguousarray(rows[part]))
+            vectors[part] = self._infer(rows[part])
         return vectors
 
     def _infer(self, rows: NDArray[Any]) -> Floats:
