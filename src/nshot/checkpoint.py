@@ -10,21 +10,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 from nshot.clip_config import ClipConfig
+from nshot.digests import file_digest
 from nshot.errors import CheckpointNotFound, CorruptCheckpoint, UnsupportedArchitecture
 from nshot.types import Floats
-from nshot.weights import Tensors, file_digest
+from nshot.weights import Tensors
 
 Mean: TypeAlias = tuple[float, float, float]
+
+DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 
 # what transformers' CLIPImageProcessor assumes where a preprocessor_config.json is silent
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class TokenizerFiles(NamedTuple):
+class TokenizerFiles(TypedDict):
     """What a tokenizer is made from: tokenizer.json, else vocab.json and merges.txt."""
 
     tokenizer_json: Path | None
@@ -89,7 +92,7 @@ class Checkpoint:
         return Tensors(self.weights, self.config.shapes())
 
     def tokenizer_files(self) -> TokenizerFiles:
-        """The three that ``Tokenizer.from_files`` takes first, in its order."""
+        """For ``Tokenizer.from_files(**checkpoint.tokenizer_files(), context=...)``."""
         return self.tokenizer
 
     def _normalisation(self, key: str, default: Mean, none: Mean) -> Mean:
@@ -132,7 +135,7 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
         raise CheckpointNotFound(f"no such folder: {name}")
     if not hub.is_name(name):
         raise CheckpointNotFound(
-            f"{name!r} is neither a folder nor a name on the Hub, such as openai/clip-vit-base-patch32."
+            f"{name!r} is neither a folder nor a name on the Hub, such as {DEFAULT_MODEL}."
         )
     repository = hub.Repository(name, revision or "main", progress)
     try:
@@ -170,10 +173,10 @@ def _files(name: str, get: Callable[[str], Path | None]) -> _Files:
     if preprocessor is None:
         raise missing("preprocessor_config.json")
     if tokenizer_json := get("tokenizer.json"):
-        tokenizer = TokenizerFiles(tokenizer_json, None, None)
+        tokenizer = TokenizerFiles(tokenizer_json=tokenizer_json, vocab=None, merges=None)
     else:
-        tokenizer = TokenizerFiles(None, get("vocab.json"), get("merges.txt"))
-        if not (tokenizer.vocab and tokenizer.merges):
+        tokenizer = TokenizerFiles(tokenizer_json=None, vocab=get("vocab.json"), merges=get("merges.txt"))
+        if not (tokenizer["vocab"] and tokenizer["merges"]):
             raise missing("tokenizer.json, nor vocab.json and merges.txt")
     for single in ("model.safetensors", "pytorch_model.bin"):
         if path := get(single):

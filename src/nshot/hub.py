@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from huggingface_hub import constants
 
-from nshot.errors import CheckpointNotFound, CorruptCheckpoint, HubUnavailable
-from nshot.weights import file_digest
+from nshot.digests import file_digest
+from nshot.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoint, HubUnavailable
 
 T = TypeVar("T")
 
@@ -79,8 +79,12 @@ class Repository:
                 f"{self._state()}, and HF_HUB_OFFLINE forbids to fetch it. "
                 "Unset it once to fetch the model, or give a folder that holds one."
             )
-        with self._translated(file, revision):
+        try:
             return self._fetched(file, revision, sha256)
+        except CorruptCheckpoint:
+            raise
+        except Exception as error:
+            raise self._translated(error, file, revision) from error
 
     def _place(self, file: str) -> tuple[str, str | None]:
         """The revision to take a file from, and its digest where that is pinned."""
@@ -100,22 +104,24 @@ class Repository:
         return f"{self.name} {kind} on this machine"
 
     def _fetched(self, file: str, revision: str, sha256: str | None) -> Path | None:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-        url = hf_hub_url(self.name, file, revision=revision)
+        # hf_hub_download repeats a failing first contact for half a minute, and none of its timeouts covers
+        # name resolution: ask once, with a limit, before
+        changed = constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT
+        patience = float(constants.HF_HUB_ETAG_TIMEOUT) if changed else _PATIENCE
         try:
-            # hf_hub_download repeats a failing first contact for half a minute, and none of its timeouts
-            # covers name resolution: ask once, with a limit, before
-            changed = constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT
-            patience = float(constants.HF_HUB_ETAG_TIMEOUT) if changed else _PATIENCE
-            _within(patience, lambda: get_hf_file_metadata(url, timeout=patience))
+            _within(patience, lambda: self._contact(file, revision, patience))
+            from huggingface_hub import hf_hub_download
+
             with _chatter(self.progress and not file.endswith((".json", ".txt"))):
                 path = Path(hf_hub_download(self.name, file, revision=revision))
-        except LocalEntryNotFoundError:
+        except FileNotFoundError:  # the client's LocalEntryNotFoundError, which is an EntryNotFoundError too
             raise
-        except EntryNotFoundError:
-            return None
+        except Exception as error:
+            from huggingface_hub.errors import EntryNotFoundError
+
+            if isinstance(error, EntryNotFoundError):
+                return None
+            raise
         expected = sha256 or _announced(path)
         if expected and file_digest(path) != expected:
             _remove(path)
@@ -125,50 +131,36 @@ class Repository:
             )
         return path
 
-    @contextlib.contextmanager
-    def _translated(self, file: str, revision: str) -> Iterator[None]:
-        """The one border for the errors of huggingface_hub and of what it stands on."""
+    def _contact(self, file: str, revision: str, timeout: float) -> None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        get_hf_file_metadata(hf_hub_url(self.name, file, revision=revision), timeout=timeout)
+
+    def _translated(self, error: Exception, file: str, revision: str) -> CheckpointError:
+        """What an error of huggingface_hub, or of what it stands on, means to the user."""
         from huggingface_hub import errors
 
-        transport: type[Exception] = errors.HfHubHTTPError.__bases__[
-            0
-        ]  # httpx or httpx2, as the version has it
-        try:
-            yield
-        except (CorruptCheckpoint, KeyboardInterrupt):
-            raise
-        except errors.GatedRepoError as error:
-            raise CheckpointNotFound(
-                f"{self.name} is gated: accept its terms at {constants.ENDPOINT}/{self.name}, "
-                "then log in with `hf auth login` or set HF_TOKEN."
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise CheckpointNotFound(
+        status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+        login = "log in with `hf auth login` or set HF_TOKEN"
+        if isinstance(error, errors.GatedRepoError):
+            page = f"{constants.ENDPOINT}/{self.name}"
+            return CheckpointNotFound(f"{self.name} is gated: accept its terms at {page}, then {login}.")
+        if isinstance(error, errors.RepositoryNotFoundError):
+            return CheckpointNotFound(
                 f"no model {self.name} on the Hub ({constants.ENDPOINT}), and no such folder here. "
-                "If it is private, log in with `hf auth login` or set HF_TOKEN."
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise CheckpointNotFound(f"{self.name} has no revision {revision}.") from error
-        except errors.HFValidationError as error:
-            raise CheckpointNotFound(
-                f"{self.name} is neither a folder nor a model's name on the Hub."
-            ) from error
-        except errors.HfHubHTTPError as error:
-            if error.response.status_code in (401, 403):
-                raise CheckpointNotFound(
-                    f"the Hub refuses {self.name} to you ({error.response.status_code}): "
-                    "log in with `hf auth login` or set HF_TOKEN to a token that may read it."
-                ) from error
-            self._unavailable(file, error)
-        except (OSError, TimeoutError, transport, errors.FileMetadataError) as error:
-            self._unavailable(file, error)
-
-    def _unavailable(self, file: str, error: Exception) -> NoReturn:
+                f"If it is private, {login}."
+            )
+        if isinstance(error, errors.RevisionNotFoundError):
+            return CheckpointNotFound(f"{self.name} has no revision {revision}.")
+        if isinstance(error, errors.HFValidationError):
+            return CheckpointNotFound(f"{self.name} is neither a folder nor a model's name on the Hub.")
+        if status in (401, 403):
+            return CheckpointNotFound(f"the Hub refuses {self.name} to you ({status}): {login}.")
         reason = str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
-        raise HubUnavailable(
+        return HubUnavailable(
             f"{self._state()}, and {file} cannot be fetched from {constants.ENDPOINT} ({reason}). "
             "Check the network and HF_ENDPOINT and try again, or give a folder that holds the model."
-        ) from error
+        )
 
 
 def is_name(text: str) -> bool:

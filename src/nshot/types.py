@@ -25,7 +25,7 @@ class Limits:
             bytes a pixel while it is decoded. Pillow itself refuses more than 178,956,970.
     """
 
-    max_bytes: int = 128 * 2**20
+    max_bytes: int = 256 * 2**20
     max_pixels: int = 2**27
 
 

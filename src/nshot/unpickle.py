@@ -50,7 +50,8 @@ class _Global(NamedTuple):
 
 
 class _Storage(NamedTuple):
-    values: NDArray[Any]
+    data: memoryview
+    dtype: np.dtype[Any]
 
 
 _MARK = object()
@@ -73,15 +74,7 @@ def read_bin(path: Path) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             root = _Machine(path, archive, mapped).run()
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        EOFError,
-        NotImplementedError,
-    ) as error:
+    except _DAMAGE as error:
         if not zipfile.is_zipfile(path):
             raise CorruptCheckpoint(_not_a_zip(path)) from error
         raise CorruptCheckpoint(f"{path} is damaged: {error}. Fetch it again.") from error
@@ -254,18 +247,17 @@ class _Machine:
         data = self._bytes(f"data/{key}")
         if not 0 <= count <= len(data) // dtype.itemsize:
             raise ValueError(f"data/{key} has {len(data)} bytes, too few for {count} values")
-        return _Storage(np.frombuffer(data, dtype, count) if count else np.empty(0, dtype))
+        return _Storage(data[: count * dtype.itemsize], dtype)
 
 
 def _view(storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[Any]:
     """A tensor of a storage; the strides count values, not bytes."""
     if not isinstance(storage, _Storage) or not all(isinstance(n, int) for n in (offset, *shape, *strides)):
         raise TypeError("its pickle describes a tensor in an unknown way")
-    values = storage.values
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if min((offset, *shape, *strides)) < 0 or (0 not in shape and last >= len(values)):
+    if min((offset, *shape, *strides), default=0) < 0:
         raise ValueError("a tensor reaches outside its storage")
-    if 0 in shape:
-        return np.empty(shape, values.dtype)
-    steps = [stride * values.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(values[offset:], shape, steps, writeable=False)
+    size = storage.dtype.itemsize
+    # numpy checks that the last value lies inside, and makes the view read-only as the mapped file is
+    return np.ndarray(
+        shape, storage.dtype, storage.data, offset * size, [stride * size for stride in strides]
+    )

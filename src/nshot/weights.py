@@ -1,13 +1,10 @@
-"""Weight files -> float32 tensors, memory-mapped; and the digests of such files, computed once."""
+"""Weight files -> float32 tensors, memory-mapped."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import math
 import mmap
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.errors import CorruptCheckpoint
-from nshot.paths import cache_dir
 from nshot.types import Floats
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -124,22 +120,3 @@ def _widened(values: NDArray[Any]) -> Floats:
         widened = values.astype(np.float32)
     widened.flags.writeable = False
     return widened
-
-
-def file_digest(path: Path) -> str:
-    """Hexadecimal sha256 of a file, remembered in the cache folder for as long as its size and time stay."""
-    status = path.stat()
-    key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}".encode()
-    note = cache_dir() / "digests" / hashlib.sha256(key).hexdigest()
-    with contextlib.suppress(OSError):
-        known = note.read_text()
-        if len(known) == 64:
-            return known
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the answer
-        note.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = note.with_name(f"{note.name}.{os.getpid()}")
-        unfinished.write_text(digest)
-        unfinished.replace(note)
-    return digest
