@@ -12,7 +12,13 @@ SHARPNESS = 5.5  # the paper's beta
 
 
 def cache_logits(
-    queries: Array, vectors: Array, targets: Targets, start: Array, *, strength: float, sharpness: float = SHARPNESS
+    queries: Array,
+    vectors: Array,
+    targets: Targets,
+    start: Array,
+    *,
+    strength: float,
+    sharpness: float = SHARPNESS,
 ) -> Array:
     """The cache as published: start @ q + strength * sum_i exp(-sharpness * (1 - q @ x_i)) * one_hot(y_i).
 
@@ -26,13 +32,19 @@ def cache_logits(
 
 
 def linear_cache(
-    vectors: Array, targets: Targets, start: Array, *, strengths: Sequence[float], sharpness: float = SHARPNESS
+    vectors: Array,
+    targets: Targets,
+    start: Array,
+    *,
+    strengths: Sequence[float],
+    sharpness: float = SHARPNESS,
 ) -> list[Head]:
     """The cache to first order about the examples' mean cosine c, where it is a matrix::
 
         exp(-sharpness (1 - q @ x))  ~  g * (1 + sharpness * (q @ x - c)),   g = exp(-sharpness (1 - c))
 
-    Labels weigh the same however many examples each has; the additions are centred over the labels that have any.
+    Labels weigh the same however many examples each has; the additions are centred over the labels that
+    have any.
 
     Args:
         vectors: float64[n, d].

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nshot.few_shot.cache import linear_cache
 from nshot.few_shot.gaussian import discriminant
 from nshot.few_shot.heads import Array, Head, Targets, log_loss
-from nshot.few_shot.logistic import plain_probe, pulled_probe
+from nshot.few_shot.logistic import TOLERANCE, plain_probe, pulled_probe
 
 Method: TypeAlias = Literal["zero-shot", "probe", "pulled", "gaussian", "cache"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -18,7 +20,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 STRENGTHS: dict[Method, tuple[float, ...]] = {
     "zero-shot": (1.0,),
     "probe": (1.0, 10.0, 100.0),
-    "pulled": (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03),
+    "pulled": (10.0, 3.0, 1.0, 0.3, 0.1, 0.03),
     "gaussian": (0.01, 0.03, 0.1, 0.3, 1.0),
     "cache": (1.0, 3.0, 10.0),
 }
@@ -50,7 +52,7 @@ class Prompts:
     """
 
     rows: Array
-    known: Array
+    known: NDArray[np.bool_]
     scale: float
 
 
@@ -65,14 +67,33 @@ def candidates(prompts: Prompts, *, complete: bool) -> list[Candidate]:
     if not prompts.known.any():
         return [c for c in tried if c.method in ("probe", "gaussian")]
     if not complete:
-        return [c for c in tried if c.method == "zero-shot" or (c.method == "pulled" and c.strength >= KEEPING_PULL)]
+        return [
+            c
+            for c in tried
+            if c.method == "zero-shot" or (c.method == "pulled" and c.strength >= KEEPING_PULL)
+        ]
     return tried
 
 
 def train(
-    vectors: Array, targets: Targets, prompts: Prompts, wanted: list[Candidate], *, complete: bool = True
+    vectors: Array,
+    targets: Targets,
+    prompts: Prompts,
+    wanted: Sequence[Candidate],
+    *,
+    complete: bool,
+    tolerance: float = TOLERANCE,
 ) -> list[Head]:
-    """The wanted heads, trained on these examples; in the order wanted."""
+    """The wanted heads, trained on these examples; in the order wanted.
+
+    Args:
+        vectors: float64[n, d].
+        targets: int[n], rows of the prompts.
+        prompts: the rows to start from.
+        wanted: what to train.
+        complete: whether every label has an example. Where one has none, the prompts keep their scale.
+        tolerance: of the iterative ones.
+    """
     labels = len(prompts.rows)
     start = prompts.rows * prompts.scale
     trusted = prompts.rows * (trust(vectors, targets, prompts) if complete else prompts.scale)
@@ -85,9 +106,11 @@ def train(
         if method == "zero-shot":
             trained = [Head(start, np.zeros(labels))]
         elif method == "probe":
-            trained = plain_probe(vectors, targets, labels, strengths=strengths)
+            trained = plain_probe(vectors, targets, labels, strengths=strengths, tolerance=tolerance)
         elif method == "pulled":
-            trained = pulled_probe(vectors, targets, trusted, pulls=strengths, known=prompts.known)
+            trained = pulled_probe(
+                vectors, targets, trusted, pulls=strengths, known=prompts.known, tolerance=tolerance
+            )
         elif method == "gaussian":
             trained = discriminant(vectors, targets, start, strengths=strengths)
         else:
@@ -99,8 +122,8 @@ def train(
 def trust(vectors: Array, targets: Targets, prompts: Prompts) -> float:
     """The logit scale, between 0 and the checkpoint's own, at which the prompts explain the examples best.
 
-    One number, so that even one example a label can tell it: prompts that are wrong about the examples, and sure of it,
-    lose their say, and a head starts from nearer to nothing. Minimises the cross-entropy plus
+    One number, so that even one example a label can tell it: prompts that are wrong about the examples, and
+    sure of it, lose their say, and a head starts from nearer to nothing. Minimises the cross-entropy plus
     ``doubt * (1 - s)^2 / 2`` over the share s of the scale.
     """
     if not prompts.known.any():

@@ -22,6 +22,7 @@ def minimise(objective: Objective, start: Array, *, tolerance: float = 1e-6, ste
     Args:
         objective: a flat float64 vector -> (value, gradient); smooth and convex, its Hessian near or
             below the identity (the callers scale their variables so), so that a unit step fits.
+        start: where to begin, float64.
         tolerance: stop once no entry of the gradient is larger.
         steps: stop after that many in any case.
 

@@ -1,4 +1,4 @@
-"""A Gaussian discriminant on top of the prompts (Wang et al. 2024, A Hard-to-Beat Baseline for Training-free CLIP)."""
+"""A Gaussian discriminant on top of the prompts (Wang et al. 2024, "A Hard-to-Beat Baseline")."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from nshot.few_shot.heads import Array, Head, Targets, class_means
 def discriminant(vectors: Array, targets: Targets, start: Array, *, strengths: Sequence[float]) -> list[Head]:
     """The Bayes classifier of one Gaussian a label with a shared covariance, added to a given matrix.
 
-    With label means m_k, the examples' covariance S about them, and  P = d * ((n - 1) S + trace(S) I)^-1  in the
-    place of its inverse (Kubokawa & Srivastava's estimate, which needs no more examples than there are)::
+    With label means m_k, the examples' covariance S about them, and  P = d * ((n - 1) S + trace(S) I)^-1
+    in the place of its inverse (Kubokawa & Srivastava's estimate, which needs no more examples than there
+    are)::
 
         weights_k = start_k + strength * P m_k         bias_k = -strength * m_k' P m_k / 2
 
-    Labels weigh the same however many examples each has. The additions are centred over the labels that have any, and
-    a label without gets none: its logit stays comparable with theirs.
+    Labels weigh the same however many examples each has. The additions are centred over the labels that
+    have any, and a label without gets none: its logit stays comparable with theirs.
 
     Args:
         vectors: float64[n, d].

@@ -27,7 +27,11 @@ class Head(NamedTuple):
     def classifier(self, labels: Sequence[str], fingerprint: str | None) -> Classifier:
         """The same head as a labelled matrix: the rows' lengths become its scale."""
         lengths = np.linalg.norm(self.weights, axis=1)
-        return Classifier(labels, self.weights, scale=lengths, bias=self.bias, fingerprint=fingerprint)
+        rows = self.weights.copy()
+        rows[lengths == 0.0, 0] = (
+            1.0  # a label that nothing speaks for: any direction will do, its scale is 0
+        )
+        return Classifier(labels, rows, scale=lengths, bias=self.bias, fingerprint=fingerprint)
 
 
 def one_hot(targets: Targets, labels: int) -> Array:
@@ -46,7 +50,7 @@ def log_loss(logits: Array, targets: Targets) -> Array:
 
 
 def class_means(vectors: Array, targets: Targets, labels: int) -> tuple[Array, Array]:
-    """Mean vector of each label and how many there were: [labels, d], [labels]; an empty label's mean is 0."""
+    """Each label's mean vector, zeros for none, and its number of examples: [labels, d], [labels]."""
     chosen = one_hot(targets, labels)
     counts = chosen.sum(axis=0)
     return (chosen.T @ vectors) / np.maximum(counts, 1.0)[:, None], counts
