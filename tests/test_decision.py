@@ -12,14 +12,12 @@ import pytest
 
 from nshot.classifier import Classifier
 from nshot.decision import (
-    EVERYDAY,
     RULES,
     Calibration,
     Decision,
     Rejection,
     Surest,
     default_rejection,
-    embed_background,
     fit_calibration,
     fit_conformal,
     fit_decision,
@@ -163,18 +161,6 @@ def test_the_background_leaves_out_what_a_label_means_itself(rng: np.random.Gene
     near = kept @ (background[7] / np.linalg.norm(background[7]))
     assert 50 < len(kept) < 60
     assert near.max() < 0.9
-
-
-def test_the_everyday_background_is_embedded_with_the_template() -> None:
-    asked: list[str] = []
-
-    class Texts:
-        def embed_texts(self, texts: Any) -> Any:
-            asked.extend(texts)
-            return np.ones((len(texts), 3), np.float32)
-
-    assert embed_background(Texts(), template="a drawing of a {}").shape == (len(EVERYDAY), 3)
-    assert asked[:2] == ["a drawing of a person", "a drawing of a man"]
 
 
 def test_a_background_of_another_model_is_refused(rng: np.random.Generator) -> None:

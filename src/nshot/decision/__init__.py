@@ -8,7 +8,7 @@ A ``Decision`` holds those that were fitted. It is part of a ``Classifier`` and 
 alone.
 """
 
-from nshot.decision.background import EVERYDAY, embed_background
+from nshot.decision.background import EVERYDAY
 from nshot.decision.calibration import Calibration, fit_calibration
 from nshot.decision.conformal import Conformal, fit_conformal
 from nshot.decision.decision import Decision, Surest, Verdict, fit_surest
@@ -26,7 +26,6 @@ __all__ = [
     "Surest",
     "Verdict",
     "default_rejection",
-    "embed_background",
     "fit_calibration",
     "fit_conformal",
     "fit_decision",

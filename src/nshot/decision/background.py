@@ -1,14 +1,13 @@
-"""What else there is in the world: the labels that "none of these" is compared with."""
+"""What else there is in the world: the labels that "none of these" is compared with.
+
+Their vectors are those of any labels: ``nshot.zero_shot(clip, EVERYDAY).matrix``.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nshot.prompts import DEFAULT_TEMPLATE, write_prompts
 from nshot.types import Floats
 from nshot.unit import normalize
 
@@ -32,24 +31,6 @@ EVERYDAY = tuple(
 )
 
 _TOO_NEAR = 2.5  # standard deviations over a label's mean cosine with the background
-
-
-class TextEmbedder(Protocol):
-    """What the background needs of a model; ``nshot.Embedder`` is one."""
-
-    def embed_texts(self, texts: Sequence[str]) -> Floats:
-        """Texts -> float32[n, d], unit norm."""
-
-
-def embed_background(
-    embedder: TextEmbedder,
-    words: Sequence[str] = EVERYDAY,
-    template: str = DEFAULT_TEMPLATE,
-) -> Floats:
-    """Unit vectors of background labels: float32[n, d]."""
-    texts = [prompt for label in write_prompts(words, [template]) for prompt in label.prompts]
-    vectors: Floats = embedder.embed_texts(texts)
-    return vectors
 
 
 def unlike(background: ArrayLike, matrix: ArrayLike) -> Floats:

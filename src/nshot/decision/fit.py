@@ -136,7 +136,7 @@ def fit_decision(
     if y.min() < 0 or y.max() >= len(classifier.labels):
         raise RequestError(f"targets must be in [0, {len(classifier.labels)})")
     if reject == "background" and background is None:
-        raise RequestError("the background rule needs background vectors: see embed_background")
+        raise RequestError("the background rule needs vectors of background labels")
     cosines = classifier.cosines(x)
     logits = cosines * classifier.scale + classifier.bias
     correct = logits.argmax(axis=1) == y

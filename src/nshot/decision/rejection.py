@@ -115,7 +115,8 @@ def default_rejection(classifier: Classifier, background: ArrayLike) -> Rejectio
 
     Args:
         classifier: a zero-shot one: its rows must be text vectors for the threshold to mean anything.
-        background: float[n, d], such as ``embed_background`` gives; what is like a label is left out.
+        background: float[n, d], such as ``zero_shot(clip, EVERYDAY).matrix``; what is like a label is
+            left out.
     """
     return Rejection("background", DEFAULT_THRESHOLD, unlike(background, classifier.matrix))
 
