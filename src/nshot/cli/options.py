@@ -79,13 +79,18 @@ class LabelOptions:
             raise RequestError(
                 'give the labels with --labels "cat, dog" or with --labels-file FILE, one of the two'
             )
+        labels = split_labels(self.labels) if self.labels is not None else read_labels(self.labels_file or "")
+        return labels, self.read_templates() or [DEFAULT_TEMPLATE]
+
+    def read_templates(self) -> list[str]:
+        """The templates that were given, if any.
+
+        Raises:
+            RequestError: given in two ways, or a file that cannot be read.
+        """
         if self.template and self.templates is not None:
             raise RequestError("give templates with --template or with --templates FILE, not with both")
-        templates = list(self.template) or [DEFAULT_TEMPLATE]
-        if self.templates is not None:
-            templates = read_templates(self.templates)
-        labels = split_labels(self.labels) if self.labels is not None else read_labels(self.labels_file or "")
-        return labels, templates
+        return list(self.template) if self.templates is None else read_templates(self.templates)
 
 
 _MODEL = (
