@@ -158,7 +158,7 @@ def _cell(cell: Cell | str | int) -> str:
         cell = Cell(cell, cell)
     if isinstance(cell.key, str):
         return f"<td>{escape(cell.content)}</td>"  # sorted by the text that is shown
-    key = "" if cell.key is None else f"{cell.key:.9g}"
+    key = "" if cell.key is None or math.isnan(cell.key) else f"{cell.key:.9g}"
     return f'<td class="n" data-key="{key}">{escape(cell.content)}</td>'
 
 
