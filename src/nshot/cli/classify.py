@@ -78,8 +78,11 @@ def command(
     Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
     """
     from nshot.cli.asking import ask
+    from nshot.outputs import check_output
     from nshot.sinks import open_sink
 
+    if output is not None:
+        check_output(output)  # rather now than after a download
     embedder, classifier = ask(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
@@ -101,9 +104,8 @@ def command(
             answered += 1
             if isinstance(answer, Failure) and not quiet:
                 click.echo(f"failed: {answer.source}: {answer.message}", err=True)
-        sink.close(complete=True)
-    if not answered:
-        raise RequestError(f"no picture in {' '.join(sources)}")
+        if not answered:
+            raise RequestError(f"no picture in {' '.join(sources)}")
     if sink.failed or verbose:
         click.echo(
             f"nshot: {answered} pictures, {answered - sink.failed} answered, {sink.failed} failed", err=True
