@@ -88,14 +88,15 @@ def calibration(data: Recorded, draws: int = 20) -> dict[str, float]:
 def sets(data: Recorded, coverage: float, *, randomized: bool, draws: int = 200) -> dict[str, float]:
     """How often sets hold the right label, on pictures that neither they nor the temperature learnt from."""
     logits = data.classifier(NAMES).logits(data.pictures)
-    rows = []
+    rows: list[list[float]] = []
     for half, rest in _halves(len(logits), draws):
         fitted = fit_calibration(logits[half], data.targets[half])
         chance = activate(fitted.apply(logits), "softmax")
         made = fit_conformal(chance[half], data.pictures[half], data.targets[half], randomized=randomized)
         found = made.sets(chance[rest], data.pictures[rest], coverage)
         held = share([own in labels for own, labels in zip(data.targets[rest], found, strict=True)])
-        rows.append([held, np.mean([len(labels) for labels in found]), share([not s for s in found])])
+        sizes = [len(labels) for labels in found]
+        rows.append([held, float(np.mean(sizes)), share([not size for size in sizes])])
     return dict(zip(("covered", "size", "empty"), np.mean(rows, axis=0).tolist(), strict=True))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -323,18 +325,12 @@ def test_a_single_label_can_be_rejected_but_not_calibrated(rng: np.random.Genera
 
 @pytest.mark.skipif(not RECORDED.exists(), reason="needs the recorded vectors in ../shared/data")
 def test_the_figures_of_the_recorded_vectors_hold() -> None:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-    try:
-        import decisions
-    finally:
-        sys.path.pop(0)
-    data = decisions.Recorded(RECORDED)
-    figures = decisions.calibration(data, draws=10)
+    bench = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "bench" / "decisions.py")))
+    data = bench.Recorded(RECORDED)
+    figures = bench.calibration(data, draws=10)
     assert figures["ece calibrated"] <= max(figures["ece"] / 2, 0.02)
-    assert decisions.sets(data, 0.9, randomized=True)["covered"] == pytest.approx(0.9, abs=0.015)
-    for row in decisions.rejection(data):
+    assert bench.sets(data, 0.9, randomized=True)["covered"] == pytest.approx(0.9, abs=0.015)
+    for row in bench.rejection(data):
         assert row["background"][0] >= max(row[rule][0] for rule in RULES) - 0.03, row["task"]
-    assert decisions.search(data) > 0.83
-    assert default_rejection(data.classifier(decisions.NAMES), data.background).background is not None
+    assert bench.search(data) > 0.83
+    assert default_rejection(data.classifier(bench.NAMES), data.background).background is not None

@@ -288,6 +288,7 @@ def run_child(photos: Path, target: Path, action: str, *, moved: int = 0, kill: 
     return took
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments_every_file_is_in_one_place_and_undo_restores_all(
     tmp_path: Path,
 ) -> None:
