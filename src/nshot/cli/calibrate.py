@@ -296,8 +296,8 @@ def _told(figures: CalibrationReport) -> str:
             lines.append(f"{mark} {rule.rule:12}  {rule.auroc:.3f}   {rule.fpr95:.3f}")
         if figures.threshold is not None and figures.kept is not None and figures.accepted is not None:
             lines.append(
-                f"threshold {figures.threshold:.4f}: answers {_percent(figures.kept)} of their pictures "
-                f"and {_percent(figures.accepted)} of the others (held out)"
+                f"threshold {figures.threshold:.4f}: {_percent(figures.kept)} of the labels' pictures are "
+                f"answered, and {_percent(figures.accepted)} of the others (held out)"
             )
         lines.append("")
     lines.append(f"only the surest (area under risk against coverage {figures.area:.4f})")
