@@ -23,7 +23,11 @@ else to stderr.
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(map(_section, _contexts(click.Context(cli, info_name="nshot", terminal_width=100))))
+    return HEAD + "".join(map(_section, _contexts(_top())))
+
+
+def _top() -> click.Context:
+    return click.Context(cli, info_name="nshot", terminal_width=100, **cli.context_settings)
 
 
 def _contexts(parent: click.Context) -> Iterator[click.Context]:

@@ -25,6 +25,7 @@ from nshot.cli.options import (
     progress,
     source_arguments,
     talk_options,
+    tell_failure,
 )
 from nshot.errors import RequestError
 from nshot.types import Embedded, Failure
@@ -43,10 +44,8 @@ if TYPE_CHECKING:
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
     metavar="K",
-    help="Labels told of each picture.",
+    help="Labels told of each picture.  [default: 1 in a table, else 5]",
 )
 @output_options
 @talk_options
@@ -57,7 +56,7 @@ def command(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
-    top_k: int,
+    top_k: int | None,
     format: str | None,
     output: Path | None,
     resume: bool,
@@ -81,6 +80,8 @@ def command(
     from nshot.outputs import check_output
     from nshot.sinks import open_sink
 
+    format = format_of(format, output)
+    top_k = top_k or (1 if format == "table" else 5)
     if output is not None:
         check_output(output)  # rather now than after a download
     embedder, classifier = ask(
@@ -88,8 +89,11 @@ def command(
     )
     pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
     decision = classifier.decision
+
+    # answers that a person watches are their own progress, and name what failed
+    on_screen = output is None and sys.stdout.isatty()
     with open_sink(
-        format_of(format, output),
+        format,
         output,
         top_k=min(top_k, len(classifier.labels)),
         resume=resume,
@@ -99,11 +103,12 @@ def command(
     ) as sink:
         answered = sum(sink.answered.values())
         embedded = embedder.embed_images(_without(pictures, sink.answered))
-        for answer in progress(classifier.stream(embedded, top_k=top_k), quiet=quiet, skipped=answered):
+        answers = classifier.stream(embedded, top_k=top_k)
+        for answer in progress(answers, shown=not (quiet or on_screen), sources=sources, skipped=answered):
             sink.write(answer)
             answered += 1
-            if isinstance(answer, Failure) and not quiet:
-                click.echo(f"failed: {answer.source}: {answer.message}", err=True)
+            if isinstance(answer, Failure) and not (quiet or on_screen):
+                tell_failure(answer)
         if not answered:
             raise RequestError(f"no picture in {' '.join(sources)}")
     if sink.failed or verbose:
