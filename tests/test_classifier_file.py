@@ -10,6 +10,7 @@ import pytest
 
 from nshot.classifier import Classifier
 from nshot.classifier_file import load, save
+from nshot.decision import Calibration, Decision, Rejection
 from nshot.errors import OutputError, RequestError
 
 CLASSIFIER = Classifier(
@@ -19,7 +20,7 @@ CLASSIFIER = Classifier(
 
 def test_a_classifier_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "pets.nshot"
-    decision = {"temperature": 1.5, "threshold": {"rule": "margin", "value": 0.02}}
+    decision = Decision(Calibration(1.5), Rejection("margin", 0.02)).to_dict()
     save(path, CLASSIFIER, model="openai/clip", decision=decision, recipe={"method": "pulled"})
     saved = load(path)
     vectors = np.random.default_rng(0).normal(size=(5, 2))
@@ -27,6 +28,8 @@ def test_a_classifier_comes_back_as_it_was(tmp_path: Path) -> None:
     assert saved.classifier.labels == ("katze", "犬")
     assert saved.classifier.fingerprint == "a" * 64
     assert (saved.model, saved.decision, saved.recipe) == ("openai/clip", decision, {"method": "pulled"})
+    assert saved.classifier.decision is not None
+    assert saved.classifier.decision.to_dict() == decision
 
 
 def test_without_a_decision_there_is_none(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from nshot.classifier import Classifier
+from nshot.decision.decision import Decision
 from nshot.errors import RequestError
 from nshot.outputs import check_output, replace, writing
 
@@ -75,7 +76,7 @@ def save(
         path: where to; conventionally ``.nshot``.
         classifier: what to write.
         model: the model's name.
-        decision: anything JSON, given back as it is.
+        decision: as ``Decision.to_dict`` gives it; the classifier's own by default.
         recipe: anything JSON, given back as it is.
 
     Raises:
@@ -83,6 +84,8 @@ def save(
     """
     from safetensors.numpy import save as to_bytes
 
+    if decision is None and classifier.decision is not None:
+        decision = classifier.decision.to_dict()
     real = check_output(path)
     tensors = {
         "matrix": np.array(classifier.matrix, dtype=np.float32, order="C"),
@@ -136,6 +139,7 @@ def load(path: str | Path) -> SavedClassifier:
             bias=tensors["bias"],
             activation=told["activation"],
             fingerprint=told["fingerprint"],
+            decision=None if told["decision"] is None else Decision.from_dict(told["decision"]),
         )
         return SavedClassifier(classifier, told["model"], told["decision"], told["recipe"])
     except (SafetensorError, OSError, ValueError, KeyError) as error:
