@@ -42,7 +42,7 @@ def minimise(objective: Objective, start: Array, *, tolerance: float = 1e-6, ste
             if there <= value + _SUFFICIENT * length * slope:
                 break
             length /= 2
-            if length < 1e-8:  # the floor of rounding: no lower point can be told from this one
+            if length < 1e-4:  # the floor of rounding: no lower point can be told from this one
                 return point
         change, bend = moved - point, steep - gradient
         if (curvature := float(change @ bend)) > 0:

@@ -40,19 +40,23 @@ class Fitted:
     examples: Mapping[str, int]
     trials: tuple[Trial, ...]
 
-    def trial(self, method: Method, strength: float) -> Trial | None:
-        """The trial of one candidate, if it was tried."""
-        return next((t for t in self.trials if t.candidate == Candidate(method, strength)), None)
+    @property
+    def candidate(self) -> Candidate:
+        """Method and strength together."""
+        return Candidate(self.method, self.strength)
 
     @property
     def chosen(self) -> Trial | None:
         """The trial of what was chosen: its accuracy is a little flattered by having been chosen."""
-        return self.trial(self.method, self.strength)
+        return self._trial(self.candidate)
 
     @property
     def zero_shot(self) -> Trial | None:
         """The trial of the prompts alone on the same held-out examples."""
-        return self.trial("zero-shot", 1.0)
+        return self._trial(Candidate("zero-shot", 1.0))
+
+    def _trial(self, candidate: Candidate) -> Trial | None:
+        return next((t for t in self.trials if t.candidate == candidate), None)
 
     def recipe(self) -> dict[str, Any]:
         """What a saved classifier tells of how it was made."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nshot.few_shot.heads import Array, Head, Targets, class_means
+from nshot.few_shot.heads import Array, Head, Targets, one_hot
 
 
 def discriminant(vectors: Array, targets: Targets, start: Array, *, strengths: Sequence[float]) -> list[Head]:
@@ -30,17 +30,30 @@ def discriminant(vectors: Array, targets: Targets, start: Array, *, strengths: S
     Returns:
         One head a strength, in the order given.
     """
-    means, counts = class_means(vectors, targets, len(start))
+    rows, bias = shared_gaussian(vectors, one_hot(targets, len(start)))
+    return [Head(start + strength * rows, strength * bias) for strength in strengths]
+
+
+def shared_gaussian(vectors: Array, shares: Array) -> tuple[Array, Array]:
+    """The rows P m_k and biases of ``discriminant`` from each vector's share in each label, centred.
+
+    Args:
+        vectors: float64[n, d].
+        shares: float64[n, labels], rows that sum to 1; a column of zeros is a label that gets nothing.
+
+    Returns:
+        float64[labels, d] and float64[labels].
+    """
+    counts = shares.sum(axis=0)
     present = counts > 0
-    residual = vectors - means[targets]
-    scatter = residual.T @ residual  # (n - 1) S
+    means = (shares.T @ vectors) / np.where(present, counts, 1.0)[:, None]
+    scatter = vectors.T @ vectors - (means.T * counts) @ means  # (n - 1) S
     dimension = vectors.shape[1]
     ridge = float(np.trace(scatter)) / max(len(vectors) - 1, 1)
-    if ridge < 1e-12:  # one example a label: nothing is known of the spread, so all directions count alike
+    if ridge < 1e-9:  # one example a label: nothing is known of the spread, so all directions count alike
         rows = means.copy()
     else:
         rows = dimension * np.linalg.solve(scatter + ridge * np.eye(dimension), means.T).T
     bias = -0.5 * (means * rows).sum(axis=1)
     rows = np.where(present[:, None], rows - rows[present].mean(axis=0), 0.0)
-    bias = np.where(present, bias - bias[present].mean(), 0.0)
-    return [Head(start + strength * rows, strength * bias) for strength in strengths]
+    return rows, np.where(present, bias - bias[present].mean(), 0.0)

@@ -54,3 +54,10 @@ def class_means(vectors: Array, targets: Targets, labels: int) -> tuple[Array, A
     chosen = one_hot(targets, labels)
     counts = chosen.sum(axis=0)
     return (chosen.T @ vectors) / np.maximum(counts, 1.0)[:, None], counts
+
+
+def softmax(logits: Array) -> Array:
+    """[n, labels] -> shares, rows that sum to 1."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return shares

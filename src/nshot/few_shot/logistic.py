@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.few_shot.descent import minimise
-from nshot.few_shot.heads import Array, Head, Targets, one_hot
+from nshot.few_shot.heads import Array, Head, Targets
 
 TOLERANCE = 1e-3  # accuracies no longer change; scores agree to the third decimal
 
@@ -105,10 +105,11 @@ def _path(
     starts the next.
     """
     spread, directions = _singular(vectors)
-    inside = vectors @ directions.T
+    inside = vectors @ directions.T.astype(vectors.dtype)
+    given = given.astype(vectors.dtype)
     labels, free = given.shape[1], held is None
     row_pull = np.ones((labels, 1)) if held is None else held[:, None]
-    chosen = one_hot(targets, labels)
+    rows = np.arange(len(targets))
     level = 1 / np.sqrt(0.5 * len(vectors)) if free else 0.0
     gained, lift = np.zeros((labels, len(spread))), np.zeros(labels)
     answers: dict[float, tuple[Array, Array]] = {}
@@ -119,15 +120,20 @@ def _path(
         def objective(flat: Array, cost: Array = cost, step: Array = step) -> tuple[float, Array]:
             variables = flat.reshape(labels, -1)
             weights = variables[:, :-1] * step
-            logits = given + inside @ weights.T + level * variables[:, -1]
-            shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-            total = shifted.sum(axis=1, keepdims=True)
-            fit = np.log(total).sum() + (logits.max(axis=1).sum() - (logits * chosen).sum())
-            error = shifted / total - chosen
+            logits = given + inside @ weights.T.astype(inside.dtype)
+            if free:
+                logits += (level * variables[:, -1]).astype(inside.dtype)
+            logits -= logits.max(axis=1, keepdims=True)
+            right = logits[rows, targets].sum(dtype=np.float64)
+            shares = np.exp(logits, out=logits)
+            total = shares.sum(axis=1, keepdims=True)
+            loss = float(np.log(total).sum(dtype=np.float64) - right)
+            shares /= total
+            shares[rows, targets] -= 1.0  # what is left is the error
             gradient = np.empty_like(variables)
-            gradient[:, :-1] = (error.T @ inside + cost * weights) * step
-            gradient[:, -1] = level * error.sum(axis=0)
-            return float(fit + 0.5 * (cost * weights**2).sum()), gradient.ravel()
+            gradient[:, :-1] = (shares.T @ inside + cost * weights) * step
+            gradient[:, -1] = level * shares.sum(axis=0)
+            return loss + 0.5 * float((cost * weights**2).sum()), gradient.ravel()
 
         begin = np.column_stack([gained / step, lift / level if free else lift])
         found = minimise(objective, begin.ravel(), tolerance=tolerance).reshape(labels, -1)
@@ -138,6 +144,7 @@ def _path(
 
 def _singular(vectors: Array) -> tuple[Array, Array]:
     """Singular values [r] and right singular vectors [r, d], through the smaller of the two Gram matrices."""
+    vectors = vectors.astype(np.float64)  # squares of single precision would lose the small ones
     if len(vectors) <= vectors.shape[1]:
         squares, left = np.linalg.eigh(vectors @ vectors.T)
         kept = squares > _SAME**2 * max(float(squares.max(initial=0.0)), 1e-300)
