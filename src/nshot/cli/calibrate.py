@@ -229,7 +229,7 @@ def _collect(
             expected.append(example.labels)
             yield example.source
 
-    for number, answer in enumerate(progress(embedder.embed_images(listed()), quiet=quiet)):
+    for number, answer in enumerate(progress(embedder.embed_images(listed()), shown=not quiet)):
         labels = expected[number]
         if isinstance(answer, Failure):
             found.failures.append(answer)

@@ -77,7 +77,7 @@ def command(
         raise RequestError(f"{target} is not a folder: the last path is where the pictures go")
 
     from nshot.cli.asking import ask
-    from nshot.sorting import carry_out, folder_names, plan
+    from nshot.sorting import UNSURE, carry_out, folder_names, plan
 
     if classifier_file is None and decision_options.reject is None:
         decision_options = replace(decision_options, reject="background")
@@ -87,7 +87,7 @@ def command(
     files: list[tuple[Path, str | None]] = []
     failed: list[tuple[str, str]] = []
     pictures = embedder.embed_images(embedder.sources(sources))
-    for answer in progress(classifier.stream(pictures, top_k=1), quiet=quiet):
+    for answer in progress(classifier.stream(pictures, top_k=1), shown=not quiet, sources=sources):
         if isinstance(answer, Failure):
             failed.append((answer.source, answer.message))
         elif Path(answer.source).is_file():
@@ -105,6 +105,12 @@ def command(
         click.echo("\nnothing was done: add --copy, --link or --move")
     for source, reason in () if quiet else failed:
         click.echo(f"failed: {source}: {reason}", err=True)
+    unsure = sum(move.target.parent.name == UNSURE for move in moves)
+    if unsure > len(moves) / 2 and not quiet:
+        say(
+            "more than half have no answer. If they should, calibrate on some labelled pictures; for "
+            'wide labels such as "animal", name other things with --background, or use --reject off'
+        )
     if not moves and not failed:
         raise RequestError(f"no picture to sort in {' '.join(sources)}")
     return 1 if failed else 0
