@@ -128,6 +128,21 @@ def test_every_rule_tells_strangers_from_pictures_of_the_labels(rng: np.random.G
         assert auroc(asked.evidence(classifier, vectors), asked.evidence(classifier, strangers)) > 0.6, rule
 
 
+def test_the_evidence_of_each_rule_is_what_it_says() -> None:
+    classifier = Classifier(["right", "up"], [[1, 0, 0], [0, 1, 0]], scale=10.0)
+    picture, background = np.array([[0.6, 0.0, 0.8]]), np.array([[0, 0, 1], [0, 0, -1]], np.float32)
+    energy = np.log(np.exp(6) + np.exp(0)) / 10
+    expected = {
+        "cosine": 0.6,
+        "margin": 0.6,
+        "energy": energy,
+        "background": energy - 0.75 * np.log(np.exp(8) + np.exp(-8)) / 10,
+    }
+    for rule in RULES:
+        asked = Rejection(rule, 0.0, background if rule == "background" else None)
+        assert asked.evidence(classifier, picture) == pytest.approx([expected[rule]])
+
+
 def test_a_threshold_keeps_wrong_acceptances_at_the_wanted_rate(rng: np.random.Generator) -> None:
     rates = []
     for _ in range(300):
