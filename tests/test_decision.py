@@ -140,7 +140,7 @@ def test_the_evidence_of_each_rule_is_what_it_says() -> None:
     }
     for rule in RULES:
         asked = Rejection(rule, 0.0, background if rule == "background" else None)
-        assert asked.evidence(classifier, picture) == pytest.approx([expected[rule]])
+        assert asked.evidence(classifier, picture) == pytest.approx([expected[rule]], abs=1e-6)
 
 
 def test_a_threshold_keeps_wrong_acceptances_at_the_wanted_rate(rng: np.random.Generator) -> None:

@@ -15,7 +15,7 @@ from nshot.decision.calibration import Activation, activate
 from nshot.decision.decision import Decision
 from nshot.errors import LabelError, RequestError
 from nshot.types import Decided, Embedded, Failure, Floats, LabelScore, Prediction
-from nshot.unit import normalize
+from nshot.unit import lengths, normalize
 
 _CHUNK = 512  # vectors scored at once: bounds the memory of a run with many labels
 _PATIENCE = 0.2  # seconds that a stream's answers may wait for company
@@ -112,7 +112,8 @@ class Classifier:
                 f"this classifier reads vectors [n, {self.dimension}], not {list(vectors.shape)}: "
                 "were they made by another model?"
             )
-        product = normalize(vectors).astype(np.float64) @ self.matrix.T.astype(np.float64)
+        wide = vectors.astype(np.float64)
+        product = (wide @ self.matrix.T.astype(np.float64)) / lengths(wide)
         return np.clip(product.round(9), -1.0, 1.0)
 
     def logits(self, vectors: ArrayLike) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +87,7 @@ class Embedded:
     vector: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class LabelScore:
+class LabelScore(NamedTuple):
     """One label's answer: ``score`` in [0, 1], ``cosine`` in [-1, 1]."""
 
     label: str
@@ -133,7 +132,7 @@ class Prediction:
             "score": self.score,
             "cosine": self.cosine,
             "margin": self.margin,
-            "predictions": [asdict(p) for p in self.predictions],
+            "predictions": [p._asdict() for p in self.predictions],
         }
 
 

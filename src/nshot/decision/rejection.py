@@ -13,7 +13,7 @@ from nshot.decision.background import unlike
 from nshot.decision.calibration import Reals
 from nshot.errors import RequestError
 from nshot.types import Floats
-from nshot.unit import normalize
+from nshot.unit import lengths
 
 if TYPE_CHECKING:
     from nshot.classifier import Classifier
@@ -82,7 +82,8 @@ class Rejection:
             return energy
         if self.background.shape[1] != classifier.dimension:
             raise RequestError("the background labels were embedded by another model than the classifier's")
-        elsewhere = normalize(vectors).astype(np.float64) @ self.background.T.astype(np.float64)
+        wide = np.asarray(vectors, np.float64)
+        elsewhere = (wide @ self.background.T.astype(np.float64)) / lengths(wide)
         return energy - _WEIGHT * _lse(s * elsewhere) / s
 
     def to_dict(self) -> dict[str, Any]:
