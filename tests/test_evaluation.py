@@ -232,7 +232,7 @@ def test_every_picture_is_a_row_and_every_number_is_json(labelled: LabelledSet, 
     assert content["figures"]["top_1"] == 0.75
     assert content["failed"] == 1
     assert [row["label"] for row in content["per_class"]] == list(LABELS)
-    assert content["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert content["confusion"] == [[0, 0, 1], [0, 1, 1], [1, 1, 1], [2, 2, 1]]
     assert content["most_confused"] == [{"own": "cat", "answered": "dog", "pictures": 1}]
     evaluation_files.write_predictions(tmp_path / "p.csv", e)
     with (tmp_path / "p.csv").open(newline="") as file:

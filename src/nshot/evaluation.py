@@ -286,9 +286,25 @@ def evaluate(
     risk = metrics.risk_coverage(confidence, right)
     figures |= {"expected_calibration_error": reliability.error, "area_under_risk_coverage": risk.area}
 
-    rivals, chosen = _against(
-        pictures, relevant, known, right, dict(prompts or {}), reference, folds, seed, own[known]
-    )
+    known_relevant = relevant[known]
+    rivals = _without_looking(known_relevant)
+    chosen: Rival | None = None
+    columns, names, start = [right], ["the answers"], 0
+    if prompts:
+        vectors = pictures.vectors[known]
+        columns += [_hits(asked, vectors, known_relevant) for asked in prompts.values()]
+        names += prompts
+        start = 1 if reference is None else names.index(reference)
+        picked, expected = _cross_validated(np.stack(columns[1:], axis=1), own[known], folds, seed)
+        columns.append(expected)
+        names.append(names[1 + picked])
+    # All in one, so that the same resamples serve every column.
+    measured = _rivals(names, np.stack(columns, axis=1), start, seed)
+    if prompts:
+        chosen = measured[-1]
+        rivals += measured[1:-1]
+    interval = measured[0].interval
+    assert interval is not None
     return Evaluation(
         pictures=pictures,
         classifier=classifier,
@@ -298,7 +314,7 @@ def evaluate(
         own=own,
         place=place,
         figures=figures,
-        interval=Interval(*metrics.bootstrap(right, seed=seed).tolist()),
+        interval=interval,
         per_class=per_class,
         confusion=confusion,
         average_precisions=precisions,
@@ -312,7 +328,12 @@ def evaluate(
 
 
 def compare(names: Sequence[str], evaluations: Sequence[Evaluation], *, seed: int = 0) -> tuple[Rival, ...]:
-    """Several models on the pictures that all of them answered; gains are counted from the first."""
+    """Several models on the pictures that all of them answered; gains are counted from the first.
+
+    One model alone has nothing to be compared with: an empty answer.
+    """
+    if len(evaluations) < 2:
+        return ()
     shared = set(evaluations[0].pictures.positions[evaluations[0].place >= 0].tolist())
     for evaluation in evaluations[1:]:
         shared &= set(evaluation.pictures.positions[evaluation.place >= 0].tolist())
@@ -337,66 +358,40 @@ def _parts(vectors: Floats) -> Iterator[Floats]:
     return (vectors[start : start + _CHUNK] for start in range(0, len(vectors), _CHUNK))
 
 
-def _against(
-    pictures: Pictures,
-    relevant: Bools,
-    known: Counts,
-    right: Bools,
-    prompts: dict[str, Classifier],
-    reference: str | None,
-    folds: int,
-    seed: int,
-    own: Counts,
-) -> tuple[tuple[Rival, ...], Rival | None]:
-    """Everything that the classifier is compared with, and the prompts that cross-validation chooses."""
-    count = relevant[known].sum(axis=0)
-    plain = [
-        Rival("chance", metrics.share(relevant[known].mean(axis=1))),
-        Rival("majority class", float(count.max(initial=0) / max(len(known), 1))),
-    ]
-    if not prompts:
-        return tuple(plain), None
-    vectors = pictures.vectors[known]
-    hits = np.stack([_hits(asked, vectors, relevant[known]) for asked in prompts.values()], axis=1)
-    names = list(prompts)
-    start = names.index(reference) if reference is not None else 0
-    rivals = _rivals(names, hits, start, seed)
-
-    picked, expected = _cross_validated(hits, own, folds, seed)
-    value, gain = metrics.bootstrap(np.stack([expected, expected - hits[:, start]], axis=1), seed=seed)
-    chosen = Rival(
-        names[picked],
-        metrics.share(expected),
-        Interval(*value.tolist()),
-        float((expected - hits[:, start]).mean()),
-        Interval(*gain.tolist()),
+def _without_looking(relevant: Bools) -> tuple[Rival, ...]:
+    """What answering at random, and always answering the most frequent label, would give."""
+    count = relevant.sum(axis=0)
+    return (
+        Rival("chance", metrics.share(relevant.mean(axis=1))),
+        Rival("majority class", float(count.max(initial=0) / max(len(relevant), 1))),
     )
-    return (*plain, *rivals), chosen
 
 
-def _hits(classifier: Classifier, vectors: Floats, relevant: Bools) -> Reals:
+def _hits(classifier: Classifier, vectors: Floats, relevant: Bools) -> Bools:
+    if not len(vectors):
+        return np.zeros(0, dtype=bool)
     answers = np.concatenate([classifier.logits(part).argmax(axis=1) for part in _parts(vectors)])
-    hits: Reals = relevant[np.arange(len(answers)), answers].astype(np.float64)
+    hits: Bools = relevant[np.arange(len(answers)), answers]
     return hits
 
 
-def _rivals(names: Sequence[str], hits: Reals | Bools, start: int, seed: int) -> tuple[Rival, ...]:
-    hits = hits.astype(np.float64)
-    gains = hits - hits[:, [start]]
-    ends = metrics.bootstrap(np.concatenate([hits, gains], axis=1), seed=seed)
+def _rivals(names: Sequence[str], hits: Bools, start: int, seed: int) -> tuple[Rival, ...]:
+    right = hits.astype(np.float64)
+    gains = right - right[:, [start]]
+    ends = metrics.bootstrap(np.concatenate([right, gains], axis=1), seed=seed)
     return tuple(
         Rival(
             name,
-            float(hits[:, k].mean()),
+            metrics.share(right[:, k]),
             Interval(*ends[k].tolist()),
-            float(gains[:, k].mean()),
+            metrics.share(gains[:, k]),
             Interval(*ends[len(names) + k].tolist()),
         )
         for k, name in enumerate(names)
     )
 
 
-def _cross_validated(hits: Reals, own: Counts, folds: int, seed: int) -> tuple[int, Reals]:
+def _cross_validated(hits: Bools, own: Counts, folds: int, seed: int) -> tuple[int, Bools]:
     """The column that is best on all pictures, and each picture's hit by the one best on the other folds.
 
     The best of many columns looks better on the pictures it was chosen by than it is; on a fold that had no
@@ -406,7 +401,7 @@ def _cross_validated(hits: Reals, own: Counts, folds: int, seed: int) -> tuple[i
     shuffled = np.random.default_rng(seed).permutation(n)
     fold = np.empty(n, dtype=np.int64)
     fold[shuffled[np.argsort(own[shuffled], kind="stable")]] = np.arange(n) % folds
-    expected = np.empty(n)
+    expected = np.zeros(n, dtype=bool)
     for k in range(folds):
         others = hits[fold != k]
         best = int(others.mean(axis=0).argmax()) if len(others) else 0

@@ -22,7 +22,10 @@ _CHUNK = 4096
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Every number, ready for JSON; what is not a number is null."""
+    """Every number, ready for JSON; what is not a number is null.
+
+    ``confusion`` holds [own label, answered label, pictures] of each pair that occurs, labels by their place.
+    """
     e, labels = evaluation, evaluation.classifier.labels
     content: dict[str, Any] = {
         "pictures": len(e.pictures),
@@ -62,7 +65,8 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
             {"own": labels[own], "answered": labels[said], "pictures": count}
             for own, said, count in metrics.most_confused(e.confusion, 50)
         ]
-        content["confusion"] = e.confusion
+        own, said = np.nonzero(e.confusion)
+        content["confusion"] = np.stack([own, said, e.confusion[own, said]], axis=1)
     if e.average_precisions is not None:
         content["average_precision"] = dict(zip(labels, e.average_precisions, strict=True))
     plain: dict[str, Any] = _plain(content)
@@ -70,8 +74,9 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    _write(path, json.dumps(_plain(content), indent=1, ensure_ascii=False) + "\n")
+    """Write JSON, an entry a line, whole or not at all."""
+    entries = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in _plain(content).items())
+    _write(path, "{\n" + ",\n".join(entries) + "\n}\n")
 
 
 def write_page(path: Path, html: str) -> None:

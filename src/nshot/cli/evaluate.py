@@ -22,6 +22,7 @@ from nshot.cli.options import (
     progress,
     say,
     talk_options,
+    tell_failure,
 )
 from nshot.outputs import writing
 from nshot.prompts import DEFAULT_TEMPLATE, Labels, lint
@@ -123,7 +124,7 @@ def command(
         say(note)
     failures = leading.pictures.failures
     for failure in () if quiet else failures:
-        click.echo(f"failed: {failure.source}: {failure.message}", err=True)
+        tell_failure(failure)
     _tell(leading, rivals)
     if folder is not None:
         run = _run(data, embedders[0], model_options, templates, seed)
@@ -155,7 +156,7 @@ def _evaluated(
     from nshot.evaluation import collect, evaluate, prompt_ways
     from nshot.zeroshot import zero_shot
 
-    pictures = collect(labelled, lambda sources: progress(embedder.embed_images(sources), quiet=quiet))
+    pictures = collect(labelled, lambda sources: progress(embedder.embed_images(sources), shown=not quiet))
     labels = given if given is not None else list(pictures.classes)
     return evaluate(
         pictures,
