@@ -14,11 +14,16 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a layer knows the layers above it in this list, never its own neighbours and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit", "outputs", "digests"},
+    {"unit", "outputs", "digests", "metrics", "report"},
+    {"charts", "label_errors"},
     {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store"},
     {"archives", "fetch", "folders", "tables"},
+    {"decision", "sorting"},
     {"hub", "weights", "memory", "sources", "vectors", "sinks", "classifier"},
-    {"checkpoint", "zeroshot"},
+    {"checkpoint", "zeroshot", "hub_parquet", "classifier_file", "few_shot"},
+    {"datasets"},
+    {"evaluation"},
+    {"evaluation_files", "evaluation_page"},
     {"encoders"},
     {"pipeline"},
     {"embedder"},
@@ -32,7 +37,7 @@ DOORS = {
     "torch": {"encoders.torch"},
     "transformers": {"encoders.torch"},
     "tokenizers": {"tokenizer"},
-    "huggingface_hub": {"hub"},
+    "huggingface_hub": {"hub", "hub_parquet"},
     "click": {"cli"},
 }
 
