@@ -6,7 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nshot import charts
-from nshot.report import Cell, Figure, Html, between, facts, headline, number, page, percent, section, table
+from nshot.report import (
+    Cell,
+    Figure,
+    Html,
+    between,
+    facts,
+    headline,
+    number,
+    page,
+    percent,
+    section,
+    side_by_side,
+    table,
+)
 from nshot.robustness import Condition, Tally
 
 
@@ -29,7 +42,7 @@ def write(conditions: Sequence[Condition], run: Mapping[str, object], *, referen
         parts.append(
             section(
                 "The same pictures, made worse",
-                *drawn,
+                side_by_side(*drawn),
                 _table(corruptions, reference),
                 note="Accuracy against strength; 0 is the picture as it was.",
             )

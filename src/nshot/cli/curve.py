@@ -116,7 +116,9 @@ def command(
         }
         with writing(output):
             (output / "curve.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            (output / "curve.svg").write_text(draw(points, f"{name}: accuracy by examples"), encoding="utf-8")
+            (output / "curve.svg").write_text(
+                draw(points, f"{Path(name).name}: accuracy by examples"), encoding="utf-8"
+            )
         click.echo(f"\n{output / 'curve.svg'}")
     return examples.tell_failures(quiet=quiet)
 

@@ -277,7 +277,10 @@ def _conditions(
     from nshot.robustness import condition, match
 
     labels, limits = columns.labels, examples.embedder.limits
-    conditions = [condition(options.data, "base", labels, base, base)]
+    sets = [options.data, *others]
+    short = [Path(each).name for each in sets]
+    names_of = dict(zip(sets, short if len(set(short)) == len(sets) else sets, strict=True))
+    conditions = [condition(names_of[options.data], "base", labels, base, base)]
     failures: list[Failure] = []
     for other in others:
         found = [
@@ -295,7 +298,7 @@ def _conditions(
             [e.source for e in kept], [labels[names[e.labels[0]]] for e in kept], quiet
         )
         failures += answered.failures
-        conditions.append(condition(other, "domain", labels, base, answered.answers))
+        conditions.append(condition(names_of[other], "domain", labels, base, answered.answers))
     if not families:
         return conditions, failures
     # a fair share of every label, in an order that the seed fixes

@@ -9,7 +9,7 @@ from nshot.few_shot.curve import NSHOT, ZERO_SHOT, Point, Shots
 
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 740, 56, 330
-_COLOURS = ("#64748b", "#d97706", "#b45309", "#7c3aed", "#be185d")  # of the lines beside nshot's
+_COLOURS = ("#64748b", "#d97706", "#2563eb", "#7c3aed", "#be185d")  # of the lines beside nshot's
 _OWN = "#0f766e"
 _LINE = 18  # height of a line of the legend
 
