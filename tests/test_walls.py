@@ -15,13 +15,13 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 LAYERS = [
     {"errors", "types", "paths"},
     {"unit", "outputs", "digests", "metrics", "report"},
-    {"charts", "label_errors"},
+    {"charts", "label_errors", "corruptions", "supervised"},
     {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store"},
     {"archives", "fetch", "folders", "tables"},
     {"decision", "sorting"},
     {"hub", "weights", "memory", "sources", "vectors", "sinks", "classifier"},
-    {"checkpoint", "zeroshot", "hub_parquet", "classifier_file", "few_shot"},
-    {"datasets"},
+    {"checkpoint", "zeroshot", "few_shot", "classifier_file", "hub_parquet", "robustness"},
+    {"datasets", "sklearn", "robustness_page"},
     {"evaluation"},
     {"evaluation_files", "evaluation_page"},
     {"encoders"},
@@ -34,8 +34,9 @@ LAYERS = [
 # runtimes and other heavy things, each behind one door
 DOORS = {
     "openvino": {"encoders.openvino", "encoders.openvino_graph"},
-    "torch": {"encoders.torch"},
-    "transformers": {"encoders.torch"},
+    "torch": {"encoders.torch", "supervised"},
+    "transformers": {"encoders.torch", "supervised"},
+    "sklearn": {"sklearn"},
     "tokenizers": {"tokenizer"},
     "huggingface_hub": {"hub", "hub_parquet"},
     "click": {"cli"},

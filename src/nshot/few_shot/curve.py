@@ -72,8 +72,9 @@ def curve(
 ) -> list[Point]:
     """Zero-shot, a plain linear probe, nshot's choice and probes on other features, on the same draws.
 
-    A draw holds out a share of every label's pictures, and takes the examples from the rest; a draw's
-    larger examples contain its smaller ones. A label with fewer pictures gives all that it has.
+    A draw holds out a share of every label's pictures (none of an only one), and takes the examples from
+    the rest; a draw's larger examples contain its smaller ones. A label with fewer pictures gives all that
+    it has.
 
     Args:
         vectors: float[n, d].
@@ -90,8 +91,8 @@ def curve(
         A point for every method and number of shots, zero-shot's with 0 shots.
 
     Raises:
-        LabelError: a label without a prompt, or with a single picture.
-        RequestError: shots, draws or a share that cannot be.
+        LabelError: a label without a prompt.
+        RequestError: shots, draws or a share that cannot be, or no label with two pictures.
     """
     wanted = _checked(shots, draws, held_out)
     rows = normalize(vectors)
@@ -153,12 +154,16 @@ def _compare(
         [head] = plain_probe(feature[shown], numbers, len(present), strengths=[strength])
         return share(present[head.logits(feature[rest]).argmax(axis=1)])
 
+    fitted = fit(rows[shown], [labels_of[i] for i in shown], prompts, seed=seed)
     own = rows.astype(np.float64)
     yield PROBE, probe(own, 1.0), "C=1"
     for name, feature in {TUNED: own, **features}.items():
-        strength = choose_probe(feature[shown], numbers, len(present), seed=seed)
+        tried = [t for t in fitted.trials if t.candidate.method == "probe"] if name == TUNED else []
+        if tried:  # the same folds: what fit found out need not be found again
+            strength = max(tried, key=lambda trial: trial.right).candidate.strength
+        else:
+            strength = choose_probe(feature[shown], numbers, len(present), seed=seed)
         yield name, probe(feature, strength), f"C={strength:g}"
-    fitted = fit(rows[shown], [labels_of[i] for i in shown], prompts, seed=seed)
     answers = fitted.classifier.logits(rows[rest]).argmax(axis=1)
     yield NSHOT, share(answers), str(fitted.candidate)
 
@@ -172,11 +177,11 @@ def _draw(
     pools: list[list[int]] = []
     for label in np.unique(targets):
         rows = generator.permutation(np.flatnonzero(targets == label)).tolist()
-        if len(rows) < 2:
-            raise LabelError("every label needs two pictures: one to show and one to measure on")
-        kept = min(max(1, round(held_out * len(rows))), len(rows) - 1)
+        kept = min(max(1, round(held_out * len(rows))), len(rows) - 1)  # an only picture is shown
         rest += rows[:kept]
         pools.append(rows[kept:])
+    if not rest:
+        raise RequestError("nothing to measure on: some label needs a second picture")
     for count in shots:
         shown = [row for pool in pools for row in (pool if count == ALL else pool[: int(count)])]
         yield count, np.array(shown, dtype=np.intp), np.array(rest, dtype=np.intp)
