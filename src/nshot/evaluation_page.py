@@ -10,7 +10,7 @@ import numpy as np
 from nshot import charts, metrics
 from nshot.datasets import LabelledSet
 from nshot.errors import PictureError
-from nshot.evaluation import Evaluation, Rival
+from nshot.evaluation import BARE, Evaluation, Rival
 from nshot.images import decode
 from nshot.report import (
     Card,
@@ -143,7 +143,7 @@ def _rival_table(rivals: Iterable[Rival], first: str, reference: str) -> Html:
         itself = rival.gain_interval in (None, (0, 0))
         rows.append(
             (
-                rival.name,
+                "{} (the bare name)" if rival.name == BARE else rival.name,
                 percent(rival.value),
                 Cell(charts.whisker(rival.value, low, high, span=span, mark=mark), rival.value),
                 Cell("–", rival.gain) if itself else _points(rival.gain),
