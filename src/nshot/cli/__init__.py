@@ -15,7 +15,7 @@ import click
 import nshot
 from nshot.errors import NshotError
 
-COMMANDS = ("classify", "evaluate", "embed", "store", "doctor", "completion")
+COMMANDS = ("classify", "evaluate", "calibrate", "sort", "embed", "store", "doctor", "completion")
 
 
 class _Lazy(click.Group):
