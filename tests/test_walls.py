@@ -14,14 +14,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a layer knows the layers above it in this list, never its own neighbours and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit", "outputs", "digests", "metrics", "report"},
-    {"charts", "label_errors"},
+    {"unit", "outputs", "digests", "metrics", "report", "label_errors"},
+    {"charts", "corruptions", "supervised"},
     {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store"},
     {"archives", "fetch", "folders", "tables"},
     {"decision", "sorting"},
     {"hub", "weights", "memory", "sources", "vectors", "sinks", "classifier"},
-    {"checkpoint", "zeroshot", "hub_parquet", "classifier_file", "few_shot"},
-    {"datasets"},
+    {"checkpoint", "zeroshot", "few_shot", "classifier_file", "hub_parquet", "robustness"},
+    {"datasets", "sklearn", "robustness_page"},
     {"evaluation"},
     {"evaluation_files", "evaluation_page"},
     {"encoders"},
@@ -34,8 +34,9 @@ LAYERS = [
 # runtimes and other heavy things, each behind one door
 DOORS = {
     "openvino": {"encoders.openvino", "encoders.openvino_graph"},
-    "torch": {"encoders.torch"},
-    "transformers": {"encoders.torch"},
+    "torch": {"encoders.torch", "supervised"},
+    "transformers": {"encoders.torch", "supervised"},
+    "sklearn": {"sklearn"},
     "tokenizers": {"tokenizer"},
     "huggingface_hub": {"hub", "hub_parquet"},
     "click": {"cli"},

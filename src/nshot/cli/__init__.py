@@ -15,7 +15,20 @@ import click
 import nshot
 from nshot.errors import NshotError
 
-COMMANDS = ("classify", "evaluate", "calibrate", "sort", "embed", "store", "doctor", "completion")
+COMMANDS = (
+    "classify",
+    "evaluate",
+    "calibrate",
+    "fit",
+    "curve",
+    "next",
+    "robustness",
+    "sort",
+    "embed",
+    "store",
+    "doctor",
+    "completion",
+)
 
 
 class _Lazy(click.Group):

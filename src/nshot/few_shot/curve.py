@@ -72,8 +72,9 @@ def curve(
 ) -> list[Point]:
     """Zero-shot, a plain linear probe, nshot's choice and probes on other features, on the same draws.
 
-    A draw holds out a share of every label's pictures, and takes the examples from the rest; a draw's
-    larger examples contain its smaller ones. A label with fewer pictures gives all that it has.
+    A draw holds out a share of every label's pictures (none of an only one), and takes the examples from
+    the rest; a draw's larger examples contain its smaller ones. A label with fewer pictures gives all that
+    it has.
 
     Args:
         vectors: float[n, d].
@@ -90,8 +91,8 @@ def curve(
         A point for every method and number of shots, zero-shot's with 0 shots.
 
     Raises:
-        LabelError: a label without a prompt, or with a single picture.
-        RequestError: shots, draws or a share that cannot be.
+        LabelError: a label without a prompt.
+        RequestError: shots, draws or a share that cannot be, or no label with two pictures.
     """
     wanted = _checked(shots, draws, held_out)
     rows = normalize(vectors)
@@ -172,11 +173,11 @@ def _draw(
     pools: list[list[int]] = []
     for label in np.unique(targets):
         rows = generator.permutation(np.flatnonzero(targets == label)).tolist()
-        if len(rows) < 2:
-            raise LabelError("every label needs two pictures: one to show and one to measure on")
-        kept = min(max(1, round(held_out * len(rows))), len(rows) - 1)
+        kept = min(max(1, round(held_out * len(rows))), len(rows) - 1)  # an only picture is shown
         rest += rows[:kept]
         pools.append(rows[kept:])
+    if not rest:
+        raise RequestError("nothing to measure on: some label needs a second picture")
     for count in shots:
         shown = [row for pool in pools for row in (pool if count == ALL else pool[: int(count)])]
         yield count, np.array(shown, dtype=np.intp), np.array(rest, dtype=np.intp)
