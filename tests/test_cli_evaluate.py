@@ -10,7 +10,10 @@ import pytest
 from checkpoints import tiny_checkpoint
 from PIL import Image
 
+import nshot
+from nshot import classifier_file
 from nshot.cli import run
+from nshot.decision import Calibration, Decision, Rejection
 
 Evaluate = Callable[..., tuple[int, str, str]]
 
@@ -142,3 +145,42 @@ def test_nothing_is_embedded_twice(
     status, out, _ = evaluate(data, "--store", store, "--template", "a drawing of a {}")
     assert status == 0
     assert "9 pictures" in out
+
+
+@pytest.fixture
+def saved(tiny: Path, tmp_path: Path) -> Path:
+    """A classifier with a temperature, and a threshold that turns some pictures away."""
+    clip = nshot.load(str(tiny))
+    classifier = nshot.zero_shot(clip, ["cat", "dog", "red_bird"])
+    decision = Decision(calibration=Calibration(temperature=50.0), rejection=Rejection("margin", 0.0))
+    path = tmp_path / "animals.nshot"
+    classifier_file.save(path, classifier.with_decision(decision), model=str(tiny))
+    return path
+
+
+def test_a_saved_classifier_is_measured_with_its_decision_against_prompts(
+    evaluate: Evaluate, data: Path, tmp_path: Path, saved: Path
+) -> None:
+    status, out, _ = evaluate(data, "--classifier", saved, "-o", tmp_path / "r", model=None)
+    assert status == 0
+    assert "answered" in out
+    content = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert content["run"]["classifier"] == str(saved)
+    assert [way["name"] for way in content["against"]][2:4] == ["animals.nshot", "a photo of a {}"]
+    figures = content["figures"]
+    assert figures["answered"] == 1.0
+    assert figures["right_of_answered"] == figures["top_1"]
+    # at a temperature of 50 no score of three labels is far from a third
+    assert max(content["reliability"]["confidence"]) < 0.5
+    status, out, _ = evaluate(
+        data, "--classifier", saved, "--reject", "margin", "--threshold", "2", model=None
+    )
+    assert status == 0
+    assert "answered" in out
+    assert "  0.0 %" in out
+
+
+def test_a_classifier_brings_its_own_labels(evaluate: Evaluate, data: Path, saved: Path) -> None:
+    status, _, err = evaluate(data, "--classifier", saved, "--labels", "cat, dog", model=None)
+    assert status == 2
+    assert "brings its labels" in err

@@ -15,6 +15,7 @@ import numpy as np
 from nshot import label_errors, metrics
 from nshot.classifier import Classifier
 from nshot.datasets import LabelledSet
+from nshot.decision import Decision
 from nshot.errors import LabelError, SourceError
 from nshot.label_errors import Suspect
 from nshot.metrics import Bools, Counts, Interval, Reals
@@ -173,7 +174,7 @@ class Evaluation:
         pictures: what was asked.
         classifier: what was asked of.
         relevant: bool[n, c], each picture's own labels.
-        scores: float64[n, c].
+        scores: float64[n, c]; probabilities where the classifier has been calibrated.
         answers: int64[n], the best label.
         own: int64[n], the picture's own label (the best-scored one of several); -1 where it has none.
         place: int64[n], place of the own label, 0 is the best; -1 where there is none.
@@ -256,7 +257,7 @@ def evaluate(
         LabelError: a picture's label that the classifier does not have.
     """
     relevant = _relevant(pictures, classifier.labels)
-    scores = np.concatenate([classifier.scores(part) for part in _parts(pictures.vectors)])
+    scores = np.concatenate([_scores(classifier, part) for part in _parts(pictures.vectors)])
     # Order by logits: scores that are rounded to 1 would tie.
     logits = np.concatenate([classifier.logits(part) for part in _parts(pictures.vectors)])
     answers = logits.argmax(axis=1)
@@ -285,6 +286,10 @@ def evaluate(
     reliability = metrics.reliability(confidence, right)
     risk = metrics.risk_coverage(confidence, right)
     figures |= {"expected_calibration_error": reliability.error, "area_under_risk_coverage": risk.area}
+    if classifier.decision is not None:
+        figures |= _decided(
+            classifier, classifier.decision, pictures.vectors[known], scores[known], relevant[known]
+        )
 
     known_relevant = relevant[known]
     rivals = _without_looking(known_relevant)
@@ -352,6 +357,34 @@ def _relevant(pictures: Pictures, labels: Sequence[str]) -> Bools:
                 )
             relevant[row, column[label]] = True
     return relevant
+
+
+def _scores(classifier: Classifier, vectors: Floats) -> Reals:
+    """What the classifier would say of its answers: probabilities, if it has been calibrated."""
+    if classifier.decision is None:
+        return classifier.scores(vectors)
+    return classifier.decision.scores(classifier, classifier.cosines(vectors))
+
+
+def _decided(
+    classifier: Classifier, decision: Decision, vectors: Floats, scores: Reals, relevant: Bools
+) -> dict[str, float]:
+    """What comes of the classifier's own decision: how much it answers, and how much of that is right."""
+    sizes, held = [], []
+    for start in range(0, len(vectors), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        cosines = classifier.cosines(vectors[part])
+        verdicts = decision.verdicts(classifier, vectors[part], cosines, scores[part])
+        sizes += [len(verdict.labels) for verdict in verdicts]
+        held += [
+            any(own[list(verdict.labels)]) for verdict, own in zip(verdicts, relevant[part], strict=True)
+        ]
+    if decision.coverage is not None:
+        return {"set_coverage": metrics.share(held), "mean_set_size": metrics.share(sizes)}
+    if decision.rejection is None and decision.surest is None:
+        return {}
+    answered = np.array(sizes, np.int64) > 0
+    return {"answered": metrics.share(answered), "right_of_answered": metrics.share(np.array(held)[answered])}
 
 
 def _parts(vectors: Floats) -> Iterator[Floats]:

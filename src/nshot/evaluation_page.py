@@ -10,7 +10,7 @@ import numpy as np
 from nshot import charts, metrics
 from nshot.datasets import LabelledSet
 from nshot.errors import PictureError
-from nshot.evaluation import Evaluation, Rival
+from nshot.evaluation import BARE, Evaluation, Rival
 from nshot.images import decode
 from nshot.report import (
     Card,
@@ -127,6 +127,22 @@ def _headline(e: Evaluation) -> Html:
             "mean gap between score and truth; 0 is honest",
         )
     )
+    if "answered" in f:
+        figures.append(
+            Figure(
+                percent(f["answered"]).content,
+                "answered",
+                f"of those right: {percent(f['right_of_answered']).content}",
+            )
+        )
+    if "set_coverage" in f:
+        figures.append(
+            Figure(
+                percent(f["set_coverage"]).content,
+                "of the sets hold the right label",
+                f"labels in a set: {f['mean_set_size']:.2f} on average",
+            )
+        )
     known = [rival for rival in e.rivals if rival.interval is None]
     note = "; ".join(f"{rival.name} would give {percent(rival.value).content}" for rival in known)
     return section("How good", headline(*figures), note=f"{note[:1].upper()}{note[1:]}." if note else "")
@@ -143,7 +159,7 @@ def _rival_table(rivals: Iterable[Rival], first: str, reference: str) -> Html:
         itself = rival.gain_interval in (None, (0, 0))
         rows.append(
             (
-                rival.name,
+                "{} (the bare name)" if rival.name == BARE else rival.name,
                 percent(rival.value),
                 Cell(charts.whisker(rival.value, low, high, span=span, mark=mark), rival.value),
                 Cell("–", rival.gain) if itself else _points(rival.gain),
@@ -159,7 +175,7 @@ def _models(models: Sequence[Rival]) -> Html:
     note = (
         "The same pictures through each model; gains are paired, picture by picture. The rest is the first's."
     )
-    return section("Models side by side", _rival_table(models, "model", "the first"), note=note)
+    return section("Models side by side", _rival_table(models, "model", models[0].name), note=note)
 
 
 def _prompts(e: Evaluation) -> Html:
@@ -167,7 +183,7 @@ def _prompts(e: Evaluation) -> Html:
     if not ways:
         return Html()
     reference = next((rival.name for rival in ways if rival.gain == 0), "the first")
-    parts: list[Html] = [_rival_table(ways, "prompt", "the default")]
+    parts: list[Html] = [_rival_table(ways, "prompt", reference)]
     if e.chosen is not None and e.chosen.gain is not None and e.chosen.gain_interval is not None:
         low, high = e.chosen.gain_interval
         verdict = "worth it" if low > 0 else "not worth it" if high < 0 else "no clear difference"

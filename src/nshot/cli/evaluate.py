@@ -15,8 +15,11 @@ import click
 
 import nshot
 from nshot.cli.options import (
+    DecisionOptions,
     LabelOptions,
     ModelOptions,
+    classifier_option,
+    decision_options,
     label_options,
     model_options,
     progress,
@@ -24,6 +27,7 @@ from nshot.cli.options import (
     talk_options,
     tell_failure,
 )
+from nshot.errors import RequestError
 from nshot.outputs import writing
 from nshot.prompts import DEFAULT_TEMPLATE, Labels, lint
 
@@ -55,6 +59,8 @@ _MODULES = {"pillow": "PIL"}
 @click.option("--compare", metavar="MODEL,MODEL", help="Models to measure side by side; the first leads.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of resampling and cross-validation.")
 @label_options
+@classifier_option
+@decision_options
 @model_options
 @talk_options
 def command(
@@ -71,6 +77,8 @@ def command(
     compare: str | None,
     seed: int,
     label_options: LabelOptions,
+    classifier_file: Path | None,
+    decision_options: DecisionOptions,
     model_options: ModelOptions,
     quiet: bool,
     verbose: bool,
@@ -85,12 +93,16 @@ def command(
     \b
     nshot evaluate photos-by-class/ -o report/
     nshot evaluate test.csv --image-column path --label-column species
+    nshot evaluate photos-by-class/ --classifier animals.nshot
     nshot evaluate hf://frgfm/imagenette --config 320px --split validation --revision refs/convert/parquet
 
     Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
     """
+    from nshot.cli.asking import decided, from_file
     from nshot.datasets import Columns, open_labelled
+    from nshot.evaluation import collect, evaluate, prompt_ways
     from nshot.evaluation import compare as side_by_side
+    from nshot.zeroshot import zero_shot
 
     folder = _made(output)
     given: Labels | None = None
@@ -98,7 +110,9 @@ def command(
         given, _ = label_options.read()
         for note in () if quiet else lint(given):
             say(note)
-    templates = label_options.read_templates()
+    if classifier_file is not None and (given is not None or compare):
+        raise RequestError("--classifier brings its labels and its model: give neither labels nor --compare")
+    templates = label_options.read_templates()  # rather now than after a download
     on_hub = data.startswith("hf://")
     names = None if given is None else list(given)
     labelled = open_labelled(
@@ -112,11 +126,24 @@ def command(
     )
     if on_hub or model_revision is not None:
         model_options = replace(model_options, revision=model_revision)
-    models = _models(model_options.model, compare)
     evaluations, embedders = [], []
-    for model in models:
-        embedder = replace(model_options, model=model).load(quiet=quiet)
-        evaluations.append(_evaluated(labelled, embedder, given, templates, seed, quiet=quiet))
+    for model in _models(model_options.model, compare):
+        options, classifier = replace(model_options, model=model), None
+        if classifier_file is not None:
+            embedder, classifier = from_file(classifier_file, options, quiet=quiet)
+        else:
+            embedder = options.load(quiet=quiet)
+        pictures = collect(
+            labelled,
+            lambda sources, of=embedder: progress(of.embed_images(sources), shown=not quiet),  # type: ignore[misc]
+        )
+        labels = given if given is not None else list(classifier.labels if classifier else pictures.classes)
+        ways = prompt_ways(embedder, labels, templates)
+        if classifier is not None and classifier_file is not None:
+            ways = {classifier_file.name: classifier} | ways
+        asked = classifier or zero_shot(embedder, labels, templates or (DEFAULT_TEMPLATE,))
+        asked = decided(asked, decision_options, label_options, embedder)
+        evaluations.append(evaluate(pictures, asked, ways, seed=seed))
         embedders.append(embedder)
     rivals = side_by_side([embedder.name for embedder in embedders], evaluations, seed=seed)
     leading = evaluations[0]
@@ -128,6 +155,7 @@ def command(
     _tell(leading, rivals)
     if folder is not None:
         run = _run(data, embedders[0], model_options, templates, seed)
+        run |= {"classifier": str(classifier_file), "templates": None} if classifier_file is not None else {}
         run |= {"config": config, "split": split} if on_hub else {}
         _report(folder, labelled, leading, rivals, run, embedders[0])
     if failures or verbose:
@@ -142,28 +170,6 @@ def _models(model: str | None, compare: str | None) -> list[str | None]:
     if model is not None or not named:
         return [model, *(name for name in named if name != model)]
     return [*named]
-
-
-def _evaluated(
-    labelled: LabelledSet,
-    embedder: Embedder,
-    given: Labels | None,
-    templates: Sequence[str],
-    seed: int,
-    *,
-    quiet: bool,
-) -> Evaluation:
-    from nshot.evaluation import collect, evaluate, prompt_ways
-    from nshot.zeroshot import zero_shot
-
-    pictures = collect(labelled, lambda sources: progress(embedder.embed_images(sources), shown=not quiet))
-    labels = given if given is not None else list(pictures.classes)
-    return evaluate(
-        pictures,
-        zero_shot(embedder, labels, templates or (DEFAULT_TEMPLATE,)),
-        prompt_ways(embedder, labels, templates),
-        seed=seed,
-    )
 
 
 def _made(output: Path | None) -> Path | None:
@@ -184,6 +190,12 @@ def _tell(evaluation: Evaluation, models: Sequence[Rival]) -> None:
         if name in figures:
             lines.append((name.replace("_", " ").replace("per class", "per-class"), _share(figures[name])))
     lines.append(("calibration error", f"{100 * figures['expected_calibration_error']:.1f} points"))
+    if "answered" in figures:
+        right = _share(figures["right_of_answered"]).strip()
+        lines.append(("answered", f"{_share(figures['answered'])}   of those right {right}"))
+    if "set_coverage" in figures:
+        size = figures["mean_set_size"]
+        lines.append(("sets hold it", f"{_share(figures['set_coverage'])}   {size:.2f} labels in a set"))
     lines += [(rival.name, _share(rival.value)) for rival in evaluation.rivals if rival.interval is None]
     if evaluation.suspects:
         lines.append(("labels in doubt", f"{len(evaluation.suspects)}"))

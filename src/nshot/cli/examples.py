@@ -105,7 +105,7 @@ def read_examples(
         allow_private=model_options.allow_private,
     )
     embedder = (replace(model_options, revision=None) if on_hub else model_options).load(quiet=quiet)
-    pictures = collect(labelled, lambda sources: progress(embedder.embed_images(sources), quiet=quiet))
+    pictures = collect(labelled, lambda sources: progress(embedder.embed_images(sources), shown=not quiet))
     single = [i for i, own in enumerate(pictures.labels) if len(own) == 1]
     if not single:
         raise RequestError(f"no picture of {options.data} has exactly one label")

@@ -69,7 +69,7 @@ def command(
     embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
     pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
     embedded, failed = [], 0
-    for item in progress(embedder.embed_images(pictures), quiet=quiet):
+    for item in progress(embedder.embed_images(pictures), shown=not quiet):
         if isinstance(item, Failure):
             failed += 1
             if not quiet:

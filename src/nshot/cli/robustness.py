@@ -178,7 +178,7 @@ class _Columns:
         from nshot.unit import normalize
 
         vectors, kept, failures = [], [], []
-        for number, item in enumerate(progress(self.embedder.embed_images(list(sources)), quiet=quiet)):
+        for number, item in enumerate(progress(self.embedder.embed_images(list(sources)), shown=not quiet)):
             if isinstance(item, Failure):
                 failures.append(item)
             else:
