@@ -146,7 +146,9 @@ def test_recorded_cifar10_vectors_score_as_the_plain_product_does() -> None:
         [bank["oid_embeds"][oid[n]] if n in oid else bank["lvis_embeds"][lookup[n]] for n in names]
     )
     classifier = Classifier(names, rows, scale=100.0)
-    told = [names.index(answer.label) for answer in answers(classifier, pictures["image_embeds"])]
+    told = [
+        names.index(answer.predictions[0].label) for answer in answers(classifier, pictures["image_embeds"])
+    ]
     unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     plain = np.argmax(pictures["image_embeds"] @ unit.T, axis=1)
     np.testing.assert_array_equal(told, plain)

@@ -137,7 +137,7 @@ def _adapted(
 
     if classifier.decision is not None:
         raise RequestError("--adapt changes the scores that a decision was learnt on: leave one of them out")
-    items = list(progress(embedded, quiet=quiet))
+    items = list(progress(embedded, shown=not quiet))
     vectors = [item.vector for item in items if isinstance(item, Embedded)]
     if not vectors:
         return classifier, iter(items)
@@ -150,8 +150,10 @@ def _adapted(
 def _request(classifier: Classifier, top_k: int, recipe: str) -> str:
     """What must agree between a run and its --resume: everything that changes an answer."""
     decision = None if classifier.decision is None else classifier.decision.to_dict()
-    said = json.dumps([recipe, classifier.labels, top_k, decision]).encode() + classifier.matrix.tobytes()
-    return hashlib.sha256(said).hexdigest()
+    said = hashlib.sha256(json.dumps([recipe, classifier.labels, top_k, decision]).encode())
+    for numbers in (classifier.matrix, classifier.scale, classifier.bias):
+        said.update(numbers.tobytes())
+    return said.hexdigest()
 
 
 def _without(
