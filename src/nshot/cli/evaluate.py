@@ -94,7 +94,8 @@ def command(
     nshot evaluate photos-by-class/ -o report/
     nshot evaluate test.csv --image-column path --label-column species
     nshot evaluate photos-by-class/ --classifier animals.nshot
-    nshot evaluate hf://frgfm/imagenette --config 320px --split validation --revision refs/convert/parquet
+    nshot evaluate hf://frgfm/imagenette --config 320px --split validation \\
+        --revision refs/convert/parquet
 
     Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
     """
