@@ -16,6 +16,7 @@ import pytest
 
 from nshot.errors import OutputError
 from nshot.sorting import JOURNAL, Mode, Move, carry_out, folder_names, plan, undo
+from nshot.sorting.journal import Journal
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int] | int]:
@@ -222,6 +223,21 @@ def test_a_kill_between_copy_and_removal_leaves_both_and_undo_one(photos: Path, 
     assert state(photos) == before
 
 
+def test_an_undo_killed_at_its_last_step_has_restored_the_folders_times(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, target = state(photos), tmp_path / "sorted"
+    carry_out(moves_of(photos, target), target, "move")
+
+    def killed(self: Journal) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        undo(target)
+    assert state(photos) == before
+
+
 def test_a_torn_journal_line_is_cut_off(photos: Path, tmp_path: Path) -> None:
     before, target = state(photos), tmp_path / "sorted"
     carry_out(moves_of(photos, target), target, "move")
@@ -256,13 +272,19 @@ else:
     labels = ["cat", "dog", None]
     files = sorted(path for path in photos.rglob("*") if path.is_file())
     moves = plan([(f, labels[n % 3]) for n, f in enumerate(files)], target, folder_names(["cat", "dog"]))
-    carry_out(moves, target, "move", done=lambda move: print(".", flush=True))
+    moved = []
+    def done(move):
+        moved.append(move)
+        if len(moved) % 25 == 0:  # a gate, so that a kill can be sent into the next burst
+            print(".", flush=True)
+            sys.stdin.readline()
+    carry_out(moves, target, "move", done=done)
 print("done", flush=True)
 """
 
 
-def run_child(photos: Path, target: Path, action: str, *, moved: int = 0, kill: float | None = None) -> float:
-    """Run it to its end, or kill it so many files and then seconds after it began; how long it took."""
+def run_child(photos: Path, target: Path, action: str, *, gates: int = 0, kill: float | None = None) -> float:
+    """Run it to its end, or kill it so many gates and then seconds after it began; how long it took."""
     child = subprocess.Popen(
         [sys.executable, "-c", _CHILD, str(photos), str(target), action],
         stdin=subprocess.PIPE,
@@ -277,10 +299,13 @@ def run_child(photos: Path, target: Path, action: str, *, moved: int = 0, kill: 
         go.flush()
         began = time.perf_counter()
         if kill is None:
+            go.close()
             assert told.read().endswith(b"done\n")
         else:
-            for _ in range(moved):
+            for _ in range(gates):
                 told.readline()
+                go.write(b"go\n")
+                go.flush()
             time.sleep(kill)
             child.send_signal(signal.SIGKILL)
         took = time.perf_counter() - began
@@ -305,8 +330,8 @@ def test_killed_at_twenty_random_moments_every_file_is_in_one_place_and_undo_res
     rng, halfway = random.Random(0), 0
     for trial in range(20):
         # some before or among the first steps, the others while files are moved
-        moved = 0 if trial < 4 else rng.randrange(600)
-        run_child(photos, target, "move", moved=moved, kill=rng.uniform(0, 0.003))
+        gates = 0 if trial < 4 else rng.randrange(1, 24)
+        run_child(photos, target, "move", gates=gates, kill=rng.uniform(0, 0.003))
         here = [path.read_bytes() for path in photos.rglob("*") if path.is_file()]
         there = [path.read_bytes() for path in target.rglob("*.jpg")]
         assert sorted(here + there) == contents

@@ -146,6 +146,7 @@ def undo(target: Path) -> Undone:
                 for folder in run.folders:
                     with suppress(OSError):
                         (target / folder).rmdir()
+                run.restore_times()  # before it counts as undone: an undo may be killed as well
                 if _TAKEN not in dict(left).values():  # else it can be asked again when the place is free
                     journal.write({"undone": run.number})
                     journal.sync()
@@ -155,7 +156,7 @@ def undo(target: Path) -> Undone:
                 for path in [path for run in reversed(runs) for path in reversed(run.made)]:
                     with suppress(OSError):
                         Path(path).rmdir()
-            for run in taken_back:
+            for run in taken_back:  # again, as the target may have been made in one of these folders
                 run.restore_times()
     except OSError as error:
         raise OutputError(f"cannot undo in {target}: {error.strerror or error}") from error
