@@ -152,3 +152,22 @@ def test_robustness_compares_domains_and_corruptions_and_its_numbers_follow_from
     again = tmp_path / "again"
     assert run([*asked, "--model", str(tiny), "-o", str(again)]) == 0
     assert json.loads((again / "robustness.json").read_text())["conditions"] == conditions
+
+
+def test_classify_adapts_where_there_are_enough_pictures_and_says_when_not(
+    by_class: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = tmp_path / "c.nshot"
+    assert run(["fit", str(by_class), "--model", str(tiny), "-o", str(fitted), "-q"]) == 0
+    few = paint(tmp_path / "few", 2, seed=1)
+    asked = ["--classifier", str(fitted), "--adapt", "--format", "jsonl"]
+    capsys.readouterr()
+    assert run(["classify", str(few), *asked]) == 0
+    told = capsys.readouterr()
+    assert "not adapted: 6 pictures for 3 labels are too few" in told.err
+    assert len(told.out.splitlines()) == 6
+    many = paint(tmp_path / "many", 25, seed=2)
+    assert run(["classify", str(many), *asked]) == 0
+    told = capsys.readouterr()
+    assert "adapted to 75 pictures" in told.err
+    assert len(told.out.splitlines()) == 75

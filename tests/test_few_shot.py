@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nshot.classifier import Classifier
 from nshot.errors import LabelError, RequestError
-from nshot.few_shot import fit
+from nshot.few_shot import fit, with_labels
 from nshot.few_shot.cache import cache_logits, linear_cache
 from nshot.few_shot.candidates import Prompts, trust
 from nshot.few_shot.descent import minimise
@@ -164,6 +164,19 @@ def test_a_label_without_an_example_answers_from_its_prompt() -> None:
     assert fitted.examples == {"ant": 8, "bee": 8, "cat": 8, "dog": 0}
     assert accuracy(fitted.classifier, labels=["dog"]) > 0.9
     assert accuracy(fitted.classifier, labels=LABELS[:3]) > 0.95
+
+
+def test_a_label_is_added_to_a_fitted_classifier_by_its_prompt() -> None:
+    vectors, of = blobs(8, labels=LABELS[:3])
+    fitted = fit(vectors, of, words(LABELS[:3])).classifier
+    opened = with_labels(fitted, words(LABELS[3:]))
+    assert opened.labels == tuple(LABELS)
+    assert accuracy(opened, labels=["dog"]) > 0.9
+    assert accuracy(opened, labels=LABELS[:3]) > 0.95
+    with pytest.raises(LabelError, match="already: 'ant'"):
+        with_labels(fitted, words(["ant", "dog"]))
+    with pytest.raises(RequestError, match="two models"):
+        with_labels(fitted, Classifier(["dog"], np.ones((1, 16)), 30.0, fingerprint="other"))
 
 
 def test_a_label_without_a_prompt_is_known_by_its_examples() -> None:

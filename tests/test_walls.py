@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a layer knows the layers above it in this list, never its own neighbours and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit", "outputs", "digests", "metrics", "report", "label_errors"},
-    {"charts", "corruptions", "supervised"},
+    {"unit", "outputs", "digests", "metrics", "report"},
+    {"charts", "label_errors", "corruptions", "supervised"},
     {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store"},
     {"archives", "fetch", "folders", "tables"},
     {"decision", "sorting"},

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from nshot.embedder import Embedder
 
 
-_TOLD = 5  # pairs of near-synonyms, at most: a model that tells nothing apart would fill the screen
-
-
 def ask(
     label_options: LabelOptions,
     classifier_file: Path | None,
@@ -108,11 +105,11 @@ def _zero_shot(
         say(f"{label.label}: {' | '.join(label.prompts)}")
     embedder = model_options.load(quiet=quiet)
     classifier = zero_shot(embedder, labels, templates)
-    pairs = [] if quiet else near_synonyms(classifier)
-    for first, second, cosine in pairs[:_TOLD]:
+    pairs, count = ([], 0) if quiet else near_synonyms(classifier)
+    for first, second, cosine in pairs:
         say(f"to this model {first!r} and {second!r} mean nearly the same (cosine {cosine:.3f})")
-    if len(pairs) > _TOLD:
-        say(f"... and {len(pairs) - _TOLD} more such pairs")
+    if count > len(pairs):
+        say(f"... and {count - len(pairs)} more such pairs")
     return embedder, classifier
 
 

@@ -23,6 +23,7 @@ from nshot.cli.options import (
     model_options,
     output_options,
     progress,
+    say,
     source_arguments,
     talk_options,
     tell_failure,
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
     metavar="K",
     help="Labels told of each picture.  [default: 1 in a table, else 5]",
 )
+@click.option(
+    "--adapt",
+    is_flag=True,
+    help="Adapt the labels to the pictures themselves, where there are enough; all are embedded first.",
+)
 @output_options
 @talk_options
 def command(
@@ -57,6 +63,7 @@ def command(
     decision_options: DecisionOptions,
     model_options: ModelOptions,
     top_k: int | None,
+    adapt: bool,
     format: str | None,
     output: Path | None,
     resume: bool,
@@ -88,6 +95,8 @@ def command(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
     pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    if adapt:
+        classifier, pictures = _adapted(classifier, embedder.embed_images(pictures), quiet=quiet)
     decision = classifier.decision
 
     # answers that a person watches are their own progress, and name what failed
@@ -116,6 +125,26 @@ def command(
             f"nshot: {answered} pictures, {answered - sink.failed} answered, {sink.failed} failed", err=True
         )
     return 1 if sink.failed else 0
+
+
+def _adapted(
+    classifier: Classifier, embedded: Iterable[Embedded | Failure], *, quiet: bool
+) -> tuple[Classifier, Iterator[Source | Embedded | Failure]]:
+    """The classifier adapted to all the pictures, and the pictures; whether it was is said on stderr."""
+    import numpy as np
+
+    from nshot.few_shot import adapt
+
+    if classifier.decision is not None:
+        raise RequestError("--adapt changes the scores that a decision was learnt on: leave one of them out")
+    items = list(progress(embedded, quiet=quiet))
+    vectors = [item.vector for item in items if isinstance(item, Embedded)]
+    if not vectors:
+        return classifier, iter(items)
+    adapted = adapt(np.stack(vectors), classifier)
+    if not quiet:
+        say(adapted.reason if adapted.used else f"not adapted: {adapted.reason}")
+    return adapted.classifier, iter(items)
 
 
 def _request(classifier: Classifier, top_k: int, recipe: str) -> str:

@@ -14,7 +14,7 @@ from nshot.few_shot.heads import Array, Targets
 FOLDS = 5
 
 _SURE = 2.0  # standard errors by which a challenger must beat the one that stands
-_ENOUGH = 2000  # examples to choose on: more would cost time and change little
+_MANY = 3000  # examples from which one part is held out, once
 _ASKED = 600  # examples to hold out in all: the differences that matter are seen by then
 _ROUGH = 1e-2  # tolerance while choosing
 
@@ -132,13 +132,10 @@ def _cross_validate(
 ) -> NDArray[np.bool_]:
     """bool[candidates, asked]: whether each named each held-out example."""
     generator = np.random.default_rng(seed)
-    if len(targets) > _ENOUGH:
-        kept = fold_numbers(targets, -(-len(targets) // _ENOUGH), generator) == 0
-        vectors, targets = vectors[kept], targets[kept]
     vectors = vectors.astype(np.float32)  # half the time, and no answer turns on the seventh digit
-    folds = min(FOLDS, len(targets))
+    folds = min(FOLDS, len(targets)) if len(targets) <= _MANY else len(targets) // _ASKED
     numbers = fold_numbers(targets, folds, generator)
-    asked = numbers < -(-_ASKED * folds // len(targets))
+    asked = numbers < max(1, round(_ASKED * folds / len(targets)))
     right = np.zeros((len(tried), len(targets)), dtype=bool)
     for fold in range(int(numbers[asked].max()) + 1):
         out = numbers == fold

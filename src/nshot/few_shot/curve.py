@@ -154,12 +154,16 @@ def _compare(
         [head] = plain_probe(feature[shown], numbers, len(present), strengths=[strength])
         return share(present[head.logits(feature[rest]).argmax(axis=1)])
 
+    fitted = fit(rows[shown], [labels_of[i] for i in shown], prompts, seed=seed)
     own = rows.astype(np.float64)
     yield PROBE, probe(own, 1.0), "C=1"
     for name, feature in {TUNED: own, **features}.items():
-        strength = choose_probe(feature[shown], numbers, len(present), seed=seed)
+        tried = [t for t in fitted.trials if t.candidate.method == "probe"] if name == TUNED else []
+        if tried:  # the same folds: what fit found out need not be found again
+            strength = max(tried, key=lambda trial: trial.right).candidate.strength
+        else:
+            strength = choose_probe(feature[shown], numbers, len(present), seed=seed)
         yield name, probe(feature, strength), f"C={strength:g}"
-    fitted = fit(rows[shown], [labels_of[i] for i in shown], prompts, seed=seed)
     answers = fitted.classifier.logits(rows[rest]).argmax(axis=1)
     yield NSHOT, share(answers), str(fitted.candidate)
 
