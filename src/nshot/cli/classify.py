@@ -137,7 +137,7 @@ def _adapted(
 
     if classifier.decision is not None:
         raise RequestError("--adapt changes the scores that a decision was learnt on: leave one of them out")
-    items = list(progress(embedded, quiet=quiet))
+    items = list(progress(embedded, shown=not quiet))
     vectors = [item.vector for item in items if isinstance(item, Embedded)]
     if not vectors:
         return classifier, iter(items)
