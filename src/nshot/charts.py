@@ -72,7 +72,15 @@ def lines(
     return _chart(title, _svg(title, _WIDTH, _HEIGHT, "".join(parts)) + key)
 
 
-def heatmap(title: str, matrix: ArrayLike, names: Sequence[str], *, rows: str, columns: str) -> Html:
+def heatmap(
+    title: str,
+    matrix: ArrayLike,
+    names: Sequence[str],
+    *,
+    rows: str,
+    columns: str,
+    totals: ArrayLike | None = None,
+) -> Html:
     """Counts as shades of each row's share; the diagonal in another colour than the rest.
 
     Args:
@@ -81,9 +89,11 @@ def heatmap(title: str, matrix: ArrayLike, names: Sequence[str], *, rows: str, c
         names: the c names of rows and columns, cut where they are long.
         rows: what a row stands for.
         columns: what a column stands for.
+        totals: int[c], what a row's shares are of, where the matrix is a part of a larger one.
     """
     counts = np.asarray(matrix)
-    of_row = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    whole = counts.sum(axis=1) if totals is None else np.asarray(totals)
+    of_row = counts / np.maximum(whole, 1)[:, None]
     cell = 26 if len(names) <= 12 else 15
     short = [name if len(name) <= 18 else name[:17] + "…" for name in names]
     margin = 16 + 6.3 * max(map(len, short), default=0)
@@ -125,7 +135,7 @@ def whisker(
     """
     if math.isnan(value):
         return Html()
-    scale = _Scale(Axis("", *span), [], 3, 141)
+    scale = _Scale(Axis("", *span), [], 5, 139)
     rule = (
         ""
         if mark is None

@@ -248,14 +248,15 @@ def _confusion(e: Evaluation) -> Html:
         wrong = e.confusion.sum(axis=0) + e.confusion.sum(axis=1) - 2 * np.diag(e.confusion)
         places = sorted(np.argsort(-wrong, kind="stable")[:_CONFUSED].tolist())
         title = f"Confusion among the {_CONFUSED} labels with most mistakes"
+    support = e.confusion.sum(axis=1)
     matrix = charts.heatmap(
         title,
         e.confusion[np.ix_(places, places)],
         [labels[k] for k in places],
         rows="a picture's own label",
         columns="the answer",
+        totals=support[places],
     )
-    support = e.confusion.sum(axis=1)
     rows = [(labels[own], labels[said], count, percent(count / support[own])) for own, said, count in pairs]
     named = table(("own label", "answered", "pictures", "of the label's"), rows) if rows else Html()
     return section("What is taken for what", side_by_side(matrix, named))
