@@ -152,7 +152,7 @@ def added() -> None:
 
 
 def following() -> None:
-    """`next` against a random choice: 20 runs, batches of ten, accuracy on 120 pictures held out."""
+    """`next` against a random choice: 20 runs of `pulled`, batches of ten, 120 pictures held out."""
     vectors, labels = cifar10()
     zero = prompts(NAMES)
     chosen: dict[int, list[float]] = {}
@@ -167,7 +167,7 @@ def following() -> None:
         def score(rows: list[int], rest: list[int] = rest, of_rest: list[str] = of_rest) -> float:
             if not rows:
                 return accuracy(zero, vectors[rest], of_rest)
-            fitted = fit(vectors[rows], [labels[i] for i in rows], zero)
+            fitted = fit(vectors[rows], [labels[i] for i in rows], zero, method="pulled")
             return accuracy(fitted.classifier, vectors[rest], of_rest)
 
         have: list[int] = []
@@ -176,7 +176,7 @@ def following() -> None:
             chosen.setdefault(count, []).append(score(have))
             random.setdefault(count, []).append(score(pool[:count]))
             if have:
-                current = fit(vectors[have], [labels[i] for i in have], zero).classifier
+                current = fit(vectors[have], [labels[i] for i in have], zero, method="pulled").classifier
             left = [i for i in pool if i not in have]
             picked = select(vectors[left], current, 10, labelled=vectors[have] if have else None)
             have += [left[i] for i in picked]
