@@ -1,3 +1,60 @@
-"""nshot."""
+"""Image classification without training: pictures and labels in plain words in, answers out.
+
+    import nshot
+
+    clip = nshot.load("openai/clip-vit-base-patch32")
+    classifier = nshot.zero_shot(clip, ["cat", "dog"], templates=["a photo of a {}"])
+    for prediction in classifier.predict(clip.embed_images(["a.jpg", "b.jpg"])):
+        print(prediction.source, prediction.label, prediction.score)
+
+``import nshot`` loads no runtime: each public name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "classifier",
+    "Embedded": "types",
+    "Embedder": "embedder",
+    "Failure": "types",
+    "LabelScore": "types",
+    "Limits": "images",
+    "NshotError": "errors",
+    "Prediction": "types",
+    "Source": "sources",
+    "load": "embedder",
+    "zero_shot": "zeroshot",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+if TYPE_CHECKING:
+    from nshot.classifier import Classifier as Classifier
+    from nshot.embedder import Embedder as Embedder
+    from nshot.embedder import load as load
+    from nshot.errors import NshotError as NshotError
+    from nshot.images import Limits as Limits
+    from nshot.sources import Source as Source
+    from nshot.types import Embedded as Embedded
+    from nshot.types import Failure as Failure
+    from nshot.types import LabelScore as LabelScore
+    from nshot.types import Prediction as Prediction
+    from nshot.zeroshot import zero_shot as zero_shot
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nshot' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"nshot.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

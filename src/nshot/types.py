@@ -16,6 +16,23 @@ Tokens: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How large one picture may be: what is larger becomes a failure before it takes memory.
+
+    Attributes:
+        max_bytes: bytes of the encoded picture (a file, an archive's member, a download).
+        max_pixels: width times height, read from the header before anything is decoded. A picture takes four
+            bytes a pixel while it is decoded. Pillow itself refuses more than 178,956,970.
+    """
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 2**27
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything but the picture's own bytes that can change its vector.
 

@@ -1,0 +1,50 @@
+# Everything sets itself up: a machine with Python 3.11 or newer and make is enough.
+PYTHON ?= python3
+VENV := .venv
+PARITY := .venv-parity
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check parity bench docs clean
+
+help:
+	@echo "make demo    classify pictures with what is here, offline, and show the page"
+	@echo "make test    run the tests"
+	@echo "make check   ruff, mypy --strict, the walls between the layers"
+	@echo "make parity  compare with transformers (installs torch in its own environment)"
+	@echo "make bench   measure speed and memory with transformers beside it"
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nshot needs Python 3.11 or newer; try make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --editable ".[dev]"
+	@touch $@
+
+$(PARITY)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet torch==2.13.0 transformers
+	$(PARITY)/bin/python -m pip install --quiet --editable ".[data]" pytest
+	@touch $@
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not parity"
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_walls.py
+
+parity: $(PARITY)/.installed
+	$(PARITY)/bin/python -m pytest -m parity tests/parity
+
+demo: $(VENV)/.installed
+	$(BIN)/python bench/demo.py
+
+bench: $(PARITY)/.installed
+	$(PARITY)/bin/python bench/speed.py
+
+clean:
+	rm -rf $(VENV) $(PARITY) demo bench/out dist build
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py

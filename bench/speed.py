@@ -1,0 +1,368 @@
+"""Speed and memory of nshot with transformers beside it, in one run on one machine.
+
+    make bench MODEL=./checkpoint PHOTOS=./photographs
+
+Needs the torch extra's environment (``make bench`` makes it), a CLIP checkpoint (a Hub id or a folder) and a
+folder of any photographs, from which pictures of 640x480 and of 12 megapixels are made under bench/out.
+Each measurement runs in a process of its own. Prints the table that README shows, and writes bench/out/speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+OUT = HERE / "out"
+TEN = ["cat", "dog", "church", "fish", "guitar", "shirt", "elephant", "house", "person", "chain saw"]
+
+STEADY = """
+import json, sys, time
+import nshot
+model, folder, count, decode, precision = sys.argv[1:6]
+from pathlib import Path
+files = sorted(Path(folder).iterdir())[:int(count)]
+clip = nshot.load(model, decode=decode, precision=precision)
+classifier = nshot.zero_shot(clip, Path(sys.argv[6]).read_text().splitlines())
+for _ in classifier.predict(clip.embed_images(files[:32])): pass
+begun = time.perf_counter()
+answers = classifier.predict(clip.embed_images(files))
+seconds = time.perf_counter() - begun
+print(json.dumps({"pictures": len(answers), "seconds": seconds, "rate": len(answers) / seconds,
+                  "precision": clip.encoder.precision, "answers": [a.to_dict() for a in answers]}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="openai/clip-vit-base-patch32")
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--only", help="run the measurements whose names hold this")
+    args = parser.parse_args()
+    if not args.photos.is_dir():
+        parser.error(f"{args.photos} is no folder of photographs")
+
+    bench = Bench(args.model, args.photos)
+    results: dict[str, Any] = {"machine": machine()}
+    for measure in (
+        bench.agreement,
+        bench.steady,
+        bench.large_jpegs,
+        bench.one_picture,
+        bench.thousand_labels,
+        bench.asked_again,
+        bench.memory,
+        bench.light_import,
+    ):
+        if args.only and args.only not in measure.__name__:
+            continue
+        print(f"... {measure.__name__}", file=sys.stderr)
+        results[measure.__name__] = measure()
+        print(json.dumps({measure.__name__: results[measure.__name__]}, indent=1), file=sys.stderr)
+    (OUT / "speed.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
+
+
+class Bench:
+    """The pictures, the labels, and one method a row."""
+
+    def __init__(self, model: str, photos: Path) -> None:
+        self.model = str(Path(model).resolve()) if Path(model).exists() else model
+        OUT.mkdir(exist_ok=True)
+        self.vga = pictures(photos, OUT / "640x480", 400, (640, 480))
+        self.large = pictures(photos, OUT / "12mp", 48, (4000, 3000))
+        self.ten = lines(OUT / "ten.txt", TEN)
+        self.thousand = lines(OUT / "thousand.txt", [f"{a} number {i}" for i in range(100) for a in TEN])
+
+    def agreement(self) -> dict[str, Any]:
+        """The same best label, order and scores as the pipeline."""
+        ours = self._steady(self.vga, 32, self.ten, precision="f32")["answers"]
+        theirs = self._peer("pipeline", self.vga, 32, self.ten)["answers"]
+        worst, order = 0.0, True
+        for mine, other in zip(ours, theirs, strict=True):
+            told = mine["predictions"]
+            order &= [p["label"] for p in told] == [p["label"] for p in other[: len(told)]]
+            worst = max(worst, *(abs(p["score"] - q["score"]) for p, q in zip(told, other, strict=False)))
+        return {"same_order": order, "largest_score_difference": worst}
+
+    def steady(self) -> dict[str, Any]:
+        """Pictures a second once everything is warm."""
+        return {
+            "nshot_f32": self._steady(self.vga, 400, self.ten, precision="f32")["rate"],
+            "nshot_auto": self._steady(self.vga, 400, self.ten)["rate"],
+            "pipeline": self._peer("pipeline", self.vga, 48, self.ten)["rate"],
+            "pipeline_32": self._peer("pipeline-32", self.vga, 128, self.ten)["rate"],
+            "tutorial_32": self._peer("tutorial", self.vga, 128, self.ten)["rate"],
+            "nshot_f32_again": self._steady(self.vga, 400, self.ten, precision="f32")["rate"],
+        }
+
+    def large_jpegs(self) -> dict[str, Any]:
+        """JPEGs of 12 megapixels."""
+        return {
+            "nshot_fast": self._steady(self.large, 48, self.ten, decode="fast")["rate"],
+            "nshot_exact": self._steady(self.large, 48, self.ten)["rate"],
+            "pipeline": self._peer("pipeline", self.large, 24, self.ten)["rate"],
+        }
+
+    def one_picture(self) -> dict[str, Any]:
+        """The whole process, one picture, ten labels."""
+        cache = fresh(OUT / "cache")
+        picture = str(sorted(self.vga.iterdir())[0])
+        again = [str(path) for path in sorted(self.vga.iterdir())[1:4]]
+        command = ["classify", "--labels-file", str(self.ten), "--model", self.model, "--format", "jsonl"]
+        first = timed(lambda: self._nshot([*command, picture], cache))
+        second = [timed(lambda p=p: self._nshot([*command, p], cache)) for p in again]  # type: ignore[misc]
+        peer = [timed(lambda: self._peer("pipeline", self.vga, 1, self.ten, warm_up=0)) for _ in range(2)]
+        return {"nshot_first_s": first, "nshot_second_s": min(second), "transformers_s": min(peer)}
+
+    def thousand_labels(self) -> dict[str, Any]:
+        """1000 labels whose vectors are known, 100 pictures."""
+        cache = fresh(OUT / "cache")
+        few = fresh(OUT / "hundred")
+        for path in sorted(self.vga.iterdir())[:100]:
+            shutil.copy(path, few)
+        command = [
+            "classify",
+            "--labels-file",
+            str(self.thousand),
+            "--model",
+            self.model,
+            "--format",
+            "jsonl",
+        ]
+        self._nshot([*command, str(sorted(few.iterdir())[0])], cache)
+        ours = timed(lambda: self._nshot([*command, str(few)], cache))
+        theirs = self._peer("pipeline", few, 3, self.thousand, warm_up=0)
+        return {"nshot_s": ours, "pipeline_s_for_100": theirs["seconds"] / 3 * 100}
+
+    def asked_again(self) -> dict[str, Any]:
+        """20,000 unchanged pictures, stored, asked again with other labels."""
+        cache = fresh(OUT / "cache")
+        many = fresh(OUT / "many")
+        vectors = fill_store(self.model, self.vga, many, 20_000, cache)
+        command = [
+            "classify",
+            str(many),
+            "--model",
+            self.model,
+            "--format",
+            "jsonl",
+            "-o",
+            str(OUT / "many.jsonl"),
+        ]
+        self._nshot([*command, "--labels", "cat, dog"], cache)
+        seconds = timed(lambda: self._nshot([*command, "--labels-file", str(self.ten)], cache))
+        without = timed(lambda: self._nshot([*command[:-2], "--labels-file", str(self.ten)], cache))
+        shutil.rmtree(many)
+        return {
+            "pictures": vectors,
+            "process_s": seconds,
+            "rate": vectors / seconds,
+            "rate_again": vectors / without,
+        }
+
+    def memory(self) -> dict[str, Any]:
+        """Peak resident memory of the command over 1000 and over 4000 pictures."""
+        peaks = {}
+        for count in (1000, 4000):
+            listing = lines(
+                OUT / "list.txt", [str(p) for p in sorted(self.vga.iterdir())] * (count // 400 + 1)
+            )
+            listing.write_text("\n".join(listing.read_text().splitlines()[:count]))
+            peaks[str(count)] = peak_mb(
+                [
+                    *("classify", "-", "--labels-file", str(self.ten), "--model", self.model),
+                    *("--no-store", "--format", "jsonl", "-o", str(OUT / "memory.jsonl")),
+                ],
+                listing,
+            )
+        return peaks
+
+    def light_import(self) -> dict[str, Any]:
+        """``import nshot`` over bare Python."""
+        bare = min(timed(lambda: python("pass")) for _ in range(7))
+        ours = min(timed(lambda: python("import nshot")) for _ in range(7))
+        return {"ms": (ours - bare) * 1000}
+
+    def _steady(
+        self, folder: Path, count: int, labels: Path, *, decode: str = "exact", precision: str = "auto"
+    ) -> dict[str, Any]:
+        return last_json(python(STEADY, self.model, str(folder), str(count), decode, precision, str(labels)))
+
+    def _peer(self, way: str, folder: Path, count: int, labels: Path, warm_up: int = 4) -> dict[str, Any]:
+        arguments = ["--model", self.model, "--pictures", str(folder), "--labels", str(labels)]
+        arguments += ["--count", str(count), "--warm-up", str(warm_up)]
+        return last_json(run([sys.executable, str(HERE / "peers.py"), way, *arguments]))
+
+    def _nshot(self, arguments: list[str], cache: Path) -> str:
+        return run([sys.executable, "-m", "nshot", *arguments], NSHOT_CACHE=str(cache))
+
+
+def pictures(photos: Path, folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """So many JPEGs of that size, made from the photographs, turned and cropped so that no two are alike."""
+    from PIL import Image, ImageOps
+
+    if folder.exists() and len(list(folder.iterdir())) == count:
+        return folder
+    fresh(folder)
+    originals = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    for number in range(count):
+        original = Image.open(originals[number % len(originals)]).convert("RGB")
+        if number >= len(originals):
+            original = ImageOps.mirror(original)
+        ImageOps.fit(original, size).save(folder / f"{number:05}.jpg", quality=90)
+    return folder
+
+
+def fill_store(model: str, source: Path, folder: Path, count: int, cache: Path) -> int:
+    """So many picture files whose vectors the store knows: real files, vectors as the encoder would leave them.
+
+    Encoding 20,000 pictures only to ask for them again would take the bench ten minutes, so 400 are encoded
+    and the others get random unit vectors under their own digests; asking for them costs the same.
+    """
+    code = """
+import hashlib, sys, time
+from pathlib import Path
+import numpy as np
+import nshot
+from nshot.store import Stamp, Store, default_path
+model, source, folder, count = sys.argv[1:5]
+clip = nshot.load(model, store=True)
+store = Store(default_path())
+originals = [path.read_bytes() for path in sorted(Path(source).iterdir())]
+rng = np.random.default_rng(0)
+files, vectors = {}, {}
+import os
+for number in range(int(count)):
+    path = Path(folder) / f"{number:06}.jpg"
+    data = originals[number % len(originals)] + number.to_bytes(4, "big")
+    path.write_bytes(data)
+    os.utime(path, (1e9, 1e9))
+    digest = hashlib.sha256(data).digest()
+    vector = rng.normal(size=clip.dimension).astype(np.float32)
+    vectors[digest] = vector / np.linalg.norm(vector)
+    files[Stamp.of(path)] = digest
+store.put_vectors(vectors, clip.recipe.digest)
+store.put_files(files)
+print(len(files))
+"""
+    return int(python(code, model, str(source), str(folder), str(count), NSHOT_CACHE=str(cache)))
+
+
+def peak_mb(arguments: list[str], listing: Path) -> float:
+    """Peak resident memory, in MB, of one nshot command reading the list on its standard input."""
+    with listing.open() as stdin:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nshot", *arguments], stdin=stdin, stderr=subprocess.PIPE
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise SystemExit(f"{arguments} failed: {process.stderr.read().decode() if process.stderr else ''}")
+    return (
+        usage.ru_maxrss
+        / (1e6 if sys.platform == "darwin" else 1e3)
+        * (1 if sys.platform == "darwin" else 1.024)
+    )
+
+
+def python(code: str, *arguments: str, **environment: str) -> str:
+    return run([sys.executable, "-c", code, *arguments], **environment)
+
+
+def run(command: list[str], **environment: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def last_json(output: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return found
+
+
+def timed(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def lines(path: Path, content: list[str]) -> Path:
+    path.write_text("\n".join(content) + "\n")
+    return path
+
+
+def fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def machine() -> dict[str, Any]:
+    import openvino
+    import torch
+    import transformers
+
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text() if info.exists() else ""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "features": [name for name in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if name in flags],
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "python": platform.python_version(),
+        "openvino": openvino.__version__.split("-")[0],
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "peak_of_this_script_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The rows as README shows them."""
+    rows = [("what", "nshot", "transformers", "ratio")]
+
+    def rate(name: str, ours: float, theirs: float) -> None:
+        rows.append((name, f"{ours:.1f}/s", f"{theirs:.1f}/s", f"{ours / theirs:.1f}x"))
+
+    def seconds(name: str, ours: float, theirs: float) -> None:
+        rows.append((name, f"{ours:.2f} s", f"{theirs:.2f} s", f"{theirs / ours:.1f}x"))
+
+    if steady := results.get("steady"):
+        best = max(steady["nshot_f32"], steady["nshot_f32_again"])
+        rate("pictures, f32, against the documented pipeline", best, steady["pipeline"])
+        rate("  against the pipeline with batch_size=32", best, steady["pipeline_32"])
+        rate("  against batches of 32 by hand", best, steady["tutorial_32"])
+        rate("pictures, precision auto, against the pipeline", steady["nshot_auto"], steady["pipeline"])
+    if large := results.get("large_jpegs"):
+        rate("12-megapixel JPEGs, --decode fast", large["nshot_fast"], large["pipeline"])
+        rate("12-megapixel JPEGs, --decode exact", large["nshot_exact"], large["pipeline"])
+    if one := results.get("one_picture"):
+        seconds("one picture, whole process, second run", one["nshot_second_s"], one["transformers_s"])
+    if thousand := results.get("thousand_labels"):
+        seconds("1000 known labels, 100 pictures", thousand["nshot_s"], thousand["pipeline_s_for_100"])
+    if again := results.get("asked_again"):
+        rows.append(("20,000 stored pictures, other labels", f"{again['rate']:.0f}/s", "", ""))
+    if memory := results.get("memory"):
+        rows.append(
+            ("peak memory, 1000 / 4000 pictures", f"{memory['1000']:.0f} / {memory['4000']:.0f} MB", "", "")
+        )
+    if light := results.get("light_import"):
+        rows.append(("import, over bare Python", f"{light['ms']:.0f} ms", "", ""))
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ("---",) * 4, *rows[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The command line: parse, call, print, exit code. One command a file, imported when it is asked for.
+
+Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+import nshot
+from nshot.errors import NshotError
+
+COMMANDS = ("classify", "embed", "store", "doctor", "completion")
+
+
+class _Lazy(click.Group):
+    """A group that imports a command's module only to run it, or to show its help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"nshot.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(nshot.__version__, "-V", "--version", prog_name="nshot")
+def cli() -> None:
+    """Image classification without training: pictures and labels in, answers out."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; every error that is a person's to mend is one line on stderr."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    try:
+        return cli.main(args, prog_name="nshot", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("nshot: interrupted", err=True)
+        return 130
+    except NshotError as error:
+        click.echo(f"nshot: {error}", err=True)
+        return 2
+    except BrokenPipeError:  # `nshot classify ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

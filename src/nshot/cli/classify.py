@@ -1,0 +1,138 @@
+"""`nshot classify`: pictures and labels in, answers out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nshot.cli.options import (
+    LabelOptions,
+    ModelOptions,
+    format_of,
+    label_options,
+    model_options,
+    output_options,
+    progress,
+    say,
+    source_arguments,
+    talk_options,
+)
+from nshot.errors import RequestError
+from nshot.types import Embedded, Failure
+
+if TYPE_CHECKING:
+    from nshot.classifier import Classifier
+    from nshot.sources import Source
+
+_TOLD = 5  # pairs of near-synonyms, at most: a model that tells nothing apart would fill the screen
+
+
+@click.command("classify", short_help="Say which label fits each picture.")
+@source_arguments
+@label_options
+@model_options
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    metavar="K",
+    help="Labels told of each picture.",
+)
+@output_options
+@talk_options
+def command(
+    sources: tuple[str, ...],
+    image_column: str | None,
+    label_options: LabelOptions,
+    model_options: ModelOptions,
+    top_k: int,
+    format: str | None,
+    output: Path | None,
+    resume: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Say which label fits each picture.
+
+    SOURCE is a file, a folder, a glob, an archive, a table (.csv, .parquet), a file of vectors, a URL,
+    or - for a list on standard input. Answers go to standard output or -o, everything else to stderr.
+
+    \b
+    nshot classify photos/ --labels "cat, dog, hot dog"
+    nshot classify photos/ --labels-file labels.txt --format jsonl -o out.jsonl
+
+    Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
+    """
+    from nshot.prompts import lint, write_prompts
+    from nshot.sinks import open_sink
+    from nshot.zeroshot import near_synonyms, zero_shot
+
+    labels, templates = label_options.read()
+    prompted = write_prompts(labels, templates)
+    for note in [] if quiet else lint(labels):
+        say(note)
+    for label in prompted if verbose else ():
+        say(f"{label.label}: {' | '.join(label.prompts)}")
+
+    embedder = model_options.load(quiet=quiet)
+    pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    classifier = zero_shot(embedder, labels, templates)
+    if not quiet:
+        _tell_near_synonyms(near_synonyms(classifier))
+
+    with open_sink(
+        format_of(format, output),
+        output,
+        top_k=min(top_k, len(labels)),
+        resume=resume,
+        request=_request(classifier, top_k, embedder.recipe.digest),
+    ) as sink:
+        answered = sum(sink.answered.values())
+        embedded = embedder.embed_images(_without(pictures, sink.answered))
+        for answer in progress(classifier.stream(embedded, top_k=top_k), quiet=quiet, skipped=answered):
+            sink.write(answer)
+            answered += 1
+            if isinstance(answer, Failure) and not quiet:
+                click.echo(f"failed: {answer.source}: {answer.message}", err=True)
+        sink.close(complete=True)
+    if not answered:
+        raise RequestError(f"no picture in {' '.join(sources)}")
+    if sink.failed or verbose:
+        click.echo(
+            f"nshot: {answered} pictures, {answered - sink.failed} answered, {sink.failed} failed", err=True
+        )
+    return 1 if sink.failed else 0
+
+
+def _tell_near_synonyms(pairs: list[tuple[str, str, float]]) -> None:
+    for first, second, cosine in pairs[:_TOLD]:
+        say(f"to this model {first!r} and {second!r} mean nearly the same (cosine {cosine:.3f})")
+    if len(pairs) > _TOLD:
+        say(f"... and {len(pairs) - _TOLD} more such pairs")
+
+
+def _request(classifier: Classifier, top_k: int, recipe: str) -> str:
+    """What must agree between a run and its --resume: everything that changes an answer."""
+    said = json.dumps([recipe, classifier.labels, top_k]).encode() + classifier.matrix.tobytes()
+    return hashlib.sha256(said).hexdigest()
+
+
+def _without(
+    pictures: Iterable[Source | Embedded | Failure], answered: Counter[str]
+) -> Iterator[Source | Embedded | Failure]:
+    """The pictures that an earlier run has not answered; a name listed twice is asked twice."""
+    left = answered.copy()
+    for picture in pictures:
+        name = picture.source if isinstance(picture, (Embedded, Failure)) else picture.name
+        if left[name] > 0:
+            left[name] -= 1
+        else:
+            yield picture

@@ -1,0 +1,60 @@
+"""`nshot embed`: pictures in, vectors out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from nshot.cli.options import ModelOptions, model_options, progress, source_arguments, talk_options
+from nshot.errors import RequestError
+from nshot.types import Failure
+
+
+@click.command("embed", short_help="Write pictures' vectors to a file.")
+@source_arguments
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Where the vectors go: .npz or .parquet.",
+)
+@model_options
+@talk_options
+def command(
+    sources: tuple[str, ...],
+    image_column: str | None,
+    output: Path,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Write pictures' vectors, their sources and the model's fingerprint to a file.
+
+    Such a file is a SOURCE for every command that takes pictures.
+
+    \b
+    nshot embed photos/ -o vectors.npz
+    nshot classify vectors.npz --labels "cat, dog"
+    """
+    from nshot.vectors import open_writer
+
+    embedder = model_options.load(quiet=quiet)
+    pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    written = failed = 0
+    with open_writer(output, fingerprint=embedder.fingerprint, model=embedder.name) as writer:
+        for item in progress(embedder.embed_images(pictures), quiet=quiet):
+            writer.write(item)
+            written += 1
+            if isinstance(item, Failure):
+                failed += 1
+                if not quiet:
+                    click.echo(f"failed: {item.source}: {item.message}", err=True)
+        if not written:
+            raise RequestError(f"no picture in {' '.join(sources)}")
+    if failed or verbose:
+        click.echo(f"nshot: {written} pictures, {written - failed} embedded, {failed} failed", err=True)
+    return 1 if failed else 0

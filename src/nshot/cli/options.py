@@ -1,0 +1,268 @@
+"""Options that several commands share, and what they turn into."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from nshot.errors import RequestError
+from nshot.prompts import DEFAULT_TEMPLATE, Labels, read_labels, read_templates, split_labels
+
+if TYPE_CHECKING:
+    from nshot.embedder import Embedder
+
+T = TypeVar("T")
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What ``--model`` and its companions say."""
+
+    model: str | None
+    revision: str | None
+    device: Any
+    precision: Any
+    decode: Any
+    fit: Any
+    batch_size: int | None
+    workers: int | None
+    store: Path | None
+    no_store: bool
+    allow_private: bool
+
+    def load(self, *, quiet: bool = False) -> Embedder:
+        """The model, loaded."""
+        from nshot.checkpoint import DEFAULT_MODEL
+        from nshot.embedder import load
+
+        if self.store is not None and self.no_store:
+            raise click.UsageError("--store and --no-store exclude each other.")
+        return load(
+            self.model or DEFAULT_MODEL,
+            revision=self.revision,
+            device=self.device,
+            precision=self.precision,
+            decode=self.decode,
+            fit=self.fit,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            store=False if self.no_store else self.store or True,
+            allow_private=self.allow_private,
+            progress=not quiet,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """What ``--labels`` and its companions say."""
+
+    labels: str | None
+    labels_file: Path | None
+    template: tuple[str, ...]
+    templates: Path | None
+
+    def read(self) -> tuple[Labels, list[str]]:
+        """The labels, and the templates they are written into.
+
+        Raises:
+            RequestError: none or two of a kind given, or a file that cannot be read.
+        """
+        if (self.labels is None) == (self.labels_file is None):
+            raise RequestError(
+                'give the labels with --labels "cat, dog" or with --labels-file FILE, one of the two'
+            )
+        if self.template and self.templates is not None:
+            raise RequestError("give templates with --template or with --templates FILE, not with both")
+        templates = list(self.template) or [DEFAULT_TEMPLATE]
+        if self.templates is not None:
+            templates = read_templates(self.templates)
+        labels = split_labels(self.labels) if self.labels is not None else read_labels(self.labels_file or "")
+        return labels, templates
+
+
+_MODEL = (
+    click.option(
+        "--model",
+        metavar="ID_OR_FOLDER",
+        help="A model on the Hugging Face Hub, or a folder.  [default: openai/clip-vit-base-patch32]",
+    ),
+    click.option("--revision", metavar="R", help="Branch, tag or commit on the Hub."),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "f32", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bf16 where the processor has it, else f32.",
+    ),
+    click.option(
+        "--decode",
+        type=click.Choice(["exact", "fast"]),
+        default="exact",
+        show_default=True,
+        help="fast: decode large JPEGs at a reduced size.",
+    ),
+    click.option(
+        "--fit",
+        type=click.Choice(["crop", "pad", "squash"]),
+        default="crop",
+        show_default=True,
+        help="How a picture becomes square: the centre, all with a border, or all squeezed.",
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Pictures encoded at once."),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Threads that decode.  [default: one a core]",
+    ),
+    click.option(
+        "--store",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Where vectors are kept, so that no picture is encoded twice.  [default: in the cache folder]",
+    ),
+    click.option("--no-store", is_flag=True, help="Keep no vectors."),
+    click.option("--allow-private", is_flag=True, help="Let URLs point into private networks."),
+)
+
+_LABELS = (
+    click.option("--labels", metavar='"A, B"', help="The labels, in plain words, a comma between two."),
+    click.option(
+        "--labels-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A label a line, or JSON {label: [synonyms or whole prompts]}.",
+    ),
+    click.option(
+        "--template",
+        multiple=True,
+        metavar="T",
+        help="The prompt, {} where the label goes; repeat it to average several.  "
+        f"[default: {DEFAULT_TEMPLATE}]",
+    ),
+    click.option(
+        "--templates", type=click.Path(path_type=Path), metavar="FILE", help="Templates, one a line."
+    ),
+)
+
+_SOURCES = (
+    click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
+    click.option("--image-column", metavar="NAME", help="The column of a table that holds the pictures."),
+)
+
+_OUTPUT = (
+    click.option(
+        "--format",
+        type=click.Choice(["table", "jsonl", "csv", "parquet"]),
+        help="How answers are written.  [default: by the name of -o, else table]",
+    ),
+    click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where answers go."),
+    click.option("--resume", is_flag=True, help="Go on from what -o holds already."),
+)
+
+_TALK = (
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more on stderr."),
+)
+
+
+def model_options(command: Command) -> Command:
+    """Add the model's options; the command gets them as ``model_options: ModelOptions``."""
+    return _packed("model_options", ModelOptions, _MODEL)(command)
+
+
+def label_options(command: Command) -> Command:
+    """Add the labels' options; the command gets them as ``label_options: LabelOptions``."""
+    return _packed("label_options", LabelOptions, _LABELS)(command)
+
+
+def talk_options(command: Command) -> Command:
+    """Add -q and -v; the command gets ``quiet`` and ``verbose``, and logging is set up by then."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, quiet: bool, verbose: bool, **others: Any) -> Any:
+        _set_up_logging(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
+        return command(*args, quiet=quiet, verbose=verbose, **others)
+
+    return _decorated(wrapped, _TALK)
+
+
+def source_arguments(command: Command) -> Command:
+    """Add SOURCE... and --image-column; the command gets ``sources`` and ``image_column``."""
+    return _decorated(command, _SOURCES)
+
+
+def output_options(command: Command) -> Command:
+    """Add --format, -o and --resume; the command gets ``format``, ``output`` and ``resume``."""
+    return _decorated(command, _OUTPUT)
+
+
+def say(message: str) -> None:
+    """A note for the person, on stderr."""
+    click.echo(f"note: {message}", err=True)
+
+
+def _packed(name: str, kind: type[Any], options: Iterable[Command]) -> Callable[[Command], Command]:
+    fields = kind.__dataclass_fields__
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **values: Any) -> Any:
+            packed = kind(**{field: values.pop(field) for field in fields})
+            return command(*args, **{name: packed}, **values)
+
+        return _decorated(wrapped, options)
+
+    return decorate
+
+
+def _decorated(command: Command, options: Iterable[Command]) -> Command:
+    for option in reversed(tuple(options)):
+        command = option(command)
+    return command
+
+
+def _set_up_logging(level: int) -> None:
+    logger = logging.getLogger("nshot")
+    logger.handlers.clear()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("nshot: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+def format_of(format: str | None, output: Path | None) -> str:
+    """The format asked for, or the one that the output's name says."""
+    if format is None and output is not None:
+        return {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}.get(output.suffix.lower(), "table")
+    return format or "table"
+
+
+def progress(items: Iterable[T], *, quiet: bool, total: int | None = None, skipped: int = 0) -> Iterator[T]:
+    """The items, with a bar of rate and time left on stderr where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield from items
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, initial=skipped, unit=" pictures", dynamic_ncols=True, file=sys.stderr, leave=False
+    ) as bar:
+        for item in items:
+            yield item
+            bar.update()

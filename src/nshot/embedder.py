@@ -1,0 +1,239 @@
+"""A loaded model: pictures and texts in, unit vectors of one space out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import numpy as np
+
+from nshot import encoders
+from nshot.checkpoint import DEFAULT_MODEL, Checkpoint, find
+from nshot.encoders import Device, Encoder, Precision
+from nshot.errors import RequestError, SourceError
+from nshot.images import Limits
+from nshot.memory import Memory
+from nshot.pipeline import Pipeline
+from nshot.preprocess import Decode, Fit, Preprocessor
+from nshot.sources import Source, expand
+from nshot.store import Store, default_path
+from nshot.tokenizer import Tokenizer
+from nshot.types import Embedded, Failure, Floats, Recipe
+from nshot.vectors import is_vector_file, read_vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Picture: TypeAlias = (
+    "str | Path | bytes | Source | Image | np.ndarray[Any, np.dtype[np.uint8]] | Embedded | Failure"
+)
+
+_TEXTS = 32  # texts encoded at once
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    revision: str | None = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    decode: Decode = "exact",
+    fit: Fit = "crop",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    store: bool | str | Path = False,
+    limits: Limits | None = None,
+    allow_private: bool = False,
+    progress: bool = False,
+) -> Embedder:
+    """Load a CLIP checkpoint from the Hugging Face Hub or a folder.
+
+    Args:
+        model: a Hub id, or a folder in the Hub's layout.
+        revision: branch, tag or commit on the Hub.
+        device: ``auto`` takes a GPU where the torch extra and one are there, else OpenVINO on the CPU.
+        precision: ``auto`` is bf16 where the processor has it, else f32.
+        decode: ``exact`` gives the pixels of the checkpoint's own processor, bit for bit; ``fast`` decodes
+            large JPEGs at a reduced size (vectors at cosine 0.999 or better).
+        fit: how a picture becomes square: centre ``crop`` (CLIP's own), ``pad`` or ``squash``.
+        batch_size: pictures encoded at once; the runtime's preference by default.
+        workers: decoding threads; one a core by default.
+        store: keep vectors on disk and use them again: True for the usual place, or a file.
+        limits: what a single picture may take; see ``nshot.images.Limits``.
+        allow_private: let URLs point into private networks.
+        progress: show downloads on stderr.
+
+    Raises:
+        CheckpointError: the model is not to be had, damaged, or of an unknown architecture.
+        DeviceError, MissingExtra: the device or the precision asked for is not there.
+    """
+    checkpoint = find(model, revision, progress=progress)
+    return Embedder(
+        checkpoint,
+        encoders.load(checkpoint, device=device, precision=precision),
+        Preprocessor.from_config(checkpoint.preprocessor, decode=decode, fit=fit),
+        batch_size=batch_size,
+        workers=workers,
+        store=None if store is False else Store(default_path() if store is True else Path(store)),
+        limits=limits or Limits(),
+        allow_private=allow_private,
+    )
+
+
+class Embedder:
+    """A loaded model: pictures and texts in, unit vectors of one space out.
+
+    Build it with ``nshot.load``. Safe to use from one thread at a time.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        encoder: Encoder,
+        preprocessor: Preprocessor,
+        *,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        store: Store | None = None,
+        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        allow_private: bool = False,
+    ) -> None:
+        for name, value in (("batch_size", batch_size), ("workers", workers)):
+            if value is not None and value < 1:
+                raise RequestError(f"{name} must be at least 1, not {value}")
+        self.checkpoint = checkpoint
+        self.encoder = encoder
+        self.preprocessor = preprocessor
+        self.memory = Memory(store)
+        self.batch_size = batch_size or encoder.batch
+        self.workers = workers or os.cpu_count() or 1
+        self.limits = limits
+        self.allow_private = allow_private
+        self.recipe = Recipe(encoder.fingerprint, preprocessor.fingerprint)
+        self._tokenizer: Tokenizer | None = None
+
+    @property
+    def name(self) -> str:
+        """The model as it was asked for."""
+        return self.checkpoint.name
+
+    @property
+    def dimension(self) -> int:
+        """Length d of the vectors."""
+        return self.encoder.dimension
+
+    @property
+    def logit_scale(self) -> float:
+        """What the checkpoint multiplies a cosine with: exp of its learnt ``logit_scale``."""
+        return self.checkpoint.logit_scale
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the weights: vectors of two fingerprints are of two spaces and must not be compared."""
+        return self.checkpoint.digest
+
+    def embed_images(self, sources: Picture | Iterable[Picture]) -> Iterator[Embedded | Failure]:
+        """Unit vectors of pictures, in input order, with bounded memory.
+
+        Args:
+            sources: files, folders, globs, archives, tables, URLs (see ``nshot.sources``), bytes of an
+                encoded picture, PIL pictures, uint8[height, width, 3] arrays, or what
+                ``Embedder.sources`` lists. What is embedded already passes through.
+
+        Yields:
+            An ``Embedded`` for each picture, or the ``Failure`` that says why there is none.
+        """
+        if isinstance(sources, (str, bytes, os.PathLike, Source, np.ndarray)) or hasattr(sources, "convert"):
+            sources = [sources]  # type: ignore[list-item]
+        pipeline = Pipeline(
+            self.encoder,
+            self.preprocessor,
+            self.memory,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            limits=self.limits,
+        )
+        return pipeline.run(self._listed(sources))
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors of texts, as they are (no template): float32[n, d].
+
+        Raises:
+            LabelError: a text longer than the model's context, by name.
+        """
+        known = self.memory.texts(texts, self.encoder.fingerprint)
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            tokens = self.tokenizer.encode(missing)
+            for start in range(0, len(missing), _TEXTS):
+                chunk = slice(start, start + _TEXTS)
+                known |= zip(missing[chunk], self.encoder.encode_tokens(tokens[chunk]), strict=True)
+            self.memory.keep_texts({text: known[text] for text in missing}, self.encoder.fingerprint)
+        return np.array([known[text] for text in texts], np.float32).reshape(len(texts), self.dimension)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer, read when it is first needed."""
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.from_files(
+                **self.checkpoint.tokenizer_files(), context=self.checkpoint.config.text.context
+            )
+        return self._tokenizer
+
+    def sources(
+        self,
+        specs: Iterable[str | os.PathLike[str]],
+        *,
+        stdin: BinaryIO | None = None,
+        image_column: str | None = None,
+    ) -> Iterator[Source | Embedded | Failure]:
+        """What a command line names, checked at once and listed as it is asked for.
+
+        Args:
+            specs: files, folders, globs, archives, tables, URLs, ``-``, and files of vectors.
+            stdin: where ``-`` reads its list.
+            image_column: the column of a table that holds the pictures.
+
+        Raises:
+            SourceError: a spec that names nothing, or cannot be listed.
+            RequestError: vectors of another model.
+        """
+        parts: list[Iterator[Source | Embedded | Failure]] = []
+        for spec in specs:
+            if is_vector_file(spec):
+                parts.append(self._vectors(spec))
+            else:
+                parts.append(
+                    expand(
+                        [spec],
+                        limits=self.limits,
+                        stdin=stdin,
+                        image_column=image_column,
+                        allow_private=self.allow_private,
+                    )
+                )
+        return chain.from_iterable(parts)
+
+    def _vectors(self, path: str | os.PathLike[str]) -> Iterator[Embedded | Failure]:
+        file = read_vectors(path)
+        if file.fingerprint not in (None, self.fingerprint):
+            raise RequestError(
+                f"the vectors in {path} were made by {file.model or 'another model'}, and this is "
+                f"{self.name}: vectors of two models cannot be compared"
+            )
+        return iter(file)
+
+    def _listed(self, sources: Iterable[Picture]) -> Iterator[Source | Embedded | Failure]:
+        for number, source in enumerate(sources):
+            if isinstance(source, (Source, Embedded, Failure)):
+                yield source
+            elif isinstance(source, (str, os.PathLike)):
+                try:
+                    yield from self.sources([source])
+                except SourceError as error:
+                    yield Failure.of(str(source), error)
+            else:
+                yield Source.of(source, name=f"[{number}]")

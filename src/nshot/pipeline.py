@@ -1,0 +1,197 @@
+"""Pictures to vectors, in parallel and in order.
+
+    known to the store? -> read, decode, preprocess (threads) -> encode (batches) -> keep in the store -> out
+
+Everything is bounded: a few batches of pixels exist at once, however many pictures there are. The caller's
+thread moves the slots along; it never decodes or encodes itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from nshot.encoders import Encoder
+from nshot.errors import PictureError, UndecodablePicture
+from nshot.images import Limits, decode
+from nshot.memory import Memory
+from nshot.preprocess import Preprocessor
+from nshot.sources import Source
+from nshot.store import Stamp
+from nshot.types import Embedded, Failure, Floats, Pixels, Recipe
+
+_LOOKUP = 512  # files asked of the store in one query, and answers passed on at once
+
+_RESULTS = (Embedded, Failure)
+
+log = logging.getLogger("nshot")
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One picture's place in the queue: what is known of it so far."""
+
+    name: str
+    source: Source | None = None
+    stamp: Stamp | None = None
+    digest: bytes | None = None
+    decoding: Future[Pixels | None] | None = None
+    pixels: Pixels | None = None
+    result: Embedded | Failure | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Slots that leave together, and the vectors of those among them that have pixels."""
+
+    slots: list[_Slot]
+    vectors: Future[Floats] | None
+
+
+class Pipeline:
+    """The moving parts behind ``Embedder.embed_images``.
+
+    Args:
+        encoder: what turns pixels into vectors.
+        preprocessor: what turns a picture into pixels.
+        memory: where vectors are found and kept.
+        batch_size: pictures encoded at once.
+        workers: threads that read and decode.
+        limits: what a single picture may take.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        preprocessor: Preprocessor,
+        memory: Memory,
+        *,
+        batch_size: int,
+        workers: int,
+        limits: Limits,
+    ) -> None:
+        self.encoder = encoder
+        self.preprocessor = preprocessor
+        self.memory = memory
+        self.batch_size = batch_size
+        self.workers = workers
+        self.limits = limits
+        self.recipe = Recipe(encoder.fingerprint, preprocessor.fingerprint)
+
+    def run(self, items: Iterable[Source | Embedded | Failure]) -> Iterator[Embedded | Failure]:
+        """One result for each item, in order; what already is a result passes through."""
+        decoders = ThreadPoolExecutor(self.workers, thread_name_prefix="nshot-decode")
+        encoders = ThreadPoolExecutor(self.encoder.streams, thread_name_prefix="nshot-encode")
+        try:
+            running: deque[_Batch] = deque()
+            for batch in self._batches(self._decoding(items, decoders), encoders):
+                running.append(batch)
+                if len(running) > self.encoder.streams:  # one more waits, so that no stream does
+                    yield from self._finish(running.popleft())
+            for batch in running:
+                yield from self._finish(batch)
+        finally:  # also on Ctrl-C, and where the caller stops asking
+            decoders.shutdown(cancel_futures=True)
+            encoders.shutdown(cancel_futures=True)
+
+    def _decoding(self, items: Iterable[Source | Embedded | Failure], pool: Executor) -> Iterator[_Slot]:
+        """Slots in order, with decoding under way some batches ahead of the one that is asked for."""
+        ahead: deque[_Slot] = deque()
+        undecoded, most = 0, self.batch_size * (self.encoder.streams + 1)
+        for slot in self._looked_up(items):
+            if slot.source is not None and slot.result is None:
+                slot.decoding = pool.submit(self._decode, slot, slot.source)
+                undecoded += 1
+            ahead.append(slot)
+            while undecoded > most or (ahead and ahead[0].decoding is None):
+                undecoded -= ahead[0].decoding is not None
+                yield ahead.popleft()
+        yield from ahead
+
+    def _looked_up(self, items: Iterable[Source | Embedded | Failure]) -> Iterator[_Slot]:
+        """Slots in order; files that the store knows unchanged have their vectors already, unread."""
+        waiting: list[_Slot] = []
+        for item in items:
+            slot = _Slot(item.source, result=item) if isinstance(item, _RESULTS) else _Slot(item.name, item)
+            if self.memory and slot.source is not None and slot.source.path is not None:
+                with suppress(OSError):  # reading it will tell
+                    slot.stamp = Stamp.of(slot.source.path)
+            waiting.append(slot)
+            # a source without a path may hold its bytes: many of those must not gather here
+            if slot.stamp is None or len(waiting) == _LOOKUP:
+                yield from self._recalled(waiting)
+                waiting = []
+        yield from self._recalled(waiting)
+
+    def _recalled(self, slots: list[_Slot]) -> list[_Slot]:
+        if stamps := [slot.stamp for slot in slots if slot.stamp is not None]:
+            digests = self.memory.known_files(stamps)
+            vectors = self.memory.vectors(list(digests.values()), self.recipe.digest)
+            for slot in slots:
+                digest = digests.get(slot.stamp.path) if slot.stamp is not None else None
+                if digest is not None and digest in vectors:
+                    slot.result = Embedded(slot.name, vectors[digest])
+        return slots
+
+    def _decode(self, slot: _Slot, source: Source) -> Pixels | None:
+        """In a worker thread: the pixels, or None where the slot got its result without them."""
+        try:
+            data = source.read()
+            if self.memory:
+                slot.digest = hashlib.sha256(data).digest()
+                known = self.memory.vectors([slot.digest], self.recipe.digest)
+                if slot.digest in known:
+                    slot.result = Embedded(slot.name, known[slot.digest])
+                    return None
+            return self.preprocessor(decode(data, limits=self.limits, draft=self.preprocessor.draft))
+        except PictureError as error:
+            slot.result = Failure.of(slot.name, error)
+        except Exception as error:  # whatever one picture does to a decoder, the others are answered
+            log.debug("unexpected, in %s", slot.name, exc_info=True)
+            slot.result = Failure(slot.name, UndecodablePicture.__name__, f"{type(error).__name__}: {error}")
+        return None
+
+    def _batches(self, slots: Iterable[_Slot], pool: Executor) -> Iterator[_Batch]:
+        group: list[_Slot] = []
+        wanting = 0
+        for slot in slots:
+            if slot.decoding is not None:
+                slot.pixels = slot.decoding.result()
+                wanting += slot.pixels is not None
+            group.append(slot)
+            if wanting == self.batch_size or len(group) == _LOOKUP:
+                yield self._encode(group, pool)
+                group, wanting = [], 0
+        if group:
+            yield self._encode(group, pool)
+
+    def _encode(self, slots: list[_Slot], pool: Executor) -> _Batch:
+        pixels = [slot.pixels for slot in slots if slot.pixels is not None]
+        return _Batch(slots, pool.submit(self.encoder.encode_images, np.stack(pixels)) if pixels else None)
+
+    def _finish(self, batch: _Batch) -> Iterator[Embedded | Failure]:
+        if batch.vectors is not None:
+            fresh = (slot for slot in batch.slots if slot.pixels is not None)
+            for slot, vector in zip(fresh, batch.vectors.result(), strict=True):
+                slot.result = Embedded(slot.name, vector)
+        self._remember(batch.slots)
+        for slot in batch.slots:
+            assert slot.result is not None
+            yield slot.result
+
+    def _remember(self, slots: list[_Slot]) -> None:
+        vectors, files = {}, {}
+        for slot in slots:
+            if slot.digest is not None and isinstance(slot.result, Embedded):
+                if slot.pixels is not None:
+                    vectors[slot.digest] = slot.result.vector
+                if slot.stamp is not None:
+                    files[slot.stamp] = slot.digest
+        self.memory.keep(vectors, files, self.recipe.digest)

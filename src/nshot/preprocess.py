@@ -1,0 +1,206 @@
+"""A picture -> the square of pixels that the encoder takes, as the checkpoint's own processor makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from nshot.errors import CheckpointError, RequestError
+from nshot.types import Pixels
+
+Decode: TypeAlias = Literal["exact", "fast"]
+Fit: TypeAlias = Literal["crop", "pad", "squash"]
+
+# Part of every fingerprint: raise it with any change here or in images.py that changes a pixel.
+_VERSION = 1
+
+# CLIP's own, for a checkpoint whose preprocessor config leaves them out.
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_SIZE = 224
+_BICUBIC = 3
+
+# `exact` resizes the whole picture and then crops, as the reference does. A strip of 65500 x 1 pixels would
+# become one of 14,672,000 x 224 on the way; above this many pixels only the part that is kept gets resized.
+_MAX_RESIZED = 2**25
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessor:
+    """Resizes and fits pictures; values are not normalised (mean and deviation are the encoder's matter).
+
+    Attributes:
+        size: the edge s of the square result, in pixels.
+        edge: what the picture is resized to before it is cropped: an int for the shorter edge, (height,
+            width) for both, None for no resizing.
+        crop: whether the middle square is cut out after resizing; a smaller picture gets black borders.
+        resample: Pillow's number of the filter, 0 to 5.
+        decode: "exact" is bit for bit what transformers' PIL processor gives; "fast" lets the decoder and the
+            resizer shrink big pictures coarsely first, to no less than twice the size.
+        fit: "crop" is the checkpoint's own way and drops what a square does not hold; "pad" keeps the whole
+            picture, with borders in `fill`; "squash" keeps all of it and changes its proportions.
+        fill: the RGB colour of `pad`'s borders: the checkpoint's mean, which the encoder sees as zeros.
+    """
+
+    size: int
+    edge: int | tuple[int, int] | None
+    crop: bool
+    resample: int
+    decode: Decode
+    fit: Fit
+    fill: tuple[int, int, int]
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        decode: Decode = "exact",
+        fit: Fit = "crop",
+        size: int | None = None,
+    ) -> Preprocessor:
+        """Read a checkpoint's preprocessor_config.json, in its old form (integers) or new (dictionaries).
+
+        Args:
+            config: the file's content; what it leaves out is as in CLIP.
+            decode: "exact" or "fast".
+            fit: "crop", "pad" or "squash".
+            size: the model's own image size, for a config that does not say.
+
+        Raises:
+            CheckpointError: the config asks for something else than a square of fixed size.
+            RequestError: an unknown decode or fit.
+        """
+        if decode not in ("exact", "fast"):
+            raise RequestError(f"decode {decode!r} is unknown: choose exact or fast")
+        if fit not in ("crop", "pad", "squash"):
+            raise RequestError(f"fit {fit!r} is unknown: choose crop, pad or squash")
+        fallback = size or _SIZE
+        crop = bool(_given(config, "do_center_crop", True))
+        edge = _edge(_given(config, "size", fallback)) if _given(config, "do_resize", True) else None
+        target = _both(_given(config, "crop_size", fallback)) if crop else edge
+        if not isinstance(target, tuple) or target[0] != target[1]:
+            raise CheckpointError(
+                "the preprocessor config does not give squares of one size "
+                f"(size {config.get('size')}, crop_size {config.get('crop_size')}): CLIP models need that"
+            )
+        resample = _given(config, "resample", _BICUBIC)
+        if resample not in range(6):
+            raise CheckpointError(f"the preprocessor config's resample is {resample!r}, not 0 to 5")
+        red, green, blue = (round(float(channel) * 255) for channel in _given(config, "image_mean", _MEAN))
+        return cls(target[0], edge, crop, int(resample), decode, fit, (red, green, blue))
+
+    @property
+    def draft(self) -> int | None:
+        """What to hand to images.decode: the shorter edge below which the decoder must not shrink, or None.
+
+        Twice the size is enough for cosines of 0.9999; at once the size they fall to 0.999.
+        """
+        if self.decode == "exact" or (self.edge is None and self.fit == "crop"):
+            return None
+        return 2 * max(self._edges())
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with everything here that can change a pixel."""
+        edge = "x".join(map(str, self.edge)) if isinstance(self.edge, tuple) else self.edge
+        parts = (
+            f"{self.decode};{self.fit};size={self.size};edge={edge};crop={self.crop};resample={self.resample}"
+        )
+        if self.fit == "pad":
+            parts += ";fill=" + ",".join(map(str, self.fill))
+        return f"v{_VERSION};{parts}"
+
+    def __call__(self, picture: Image.Image) -> Pixels:
+        """One upright RGB picture of any size -> uint8[3,size,size], contiguous; safe in several threads."""
+        square = (self.size, self.size)
+        if self.fit == "squash":
+            picture = self._resize(picture, square)
+        elif self.fit == "pad":
+            scale = self.size / max(picture.size)
+            inner = self._resize(picture, (_scaled(picture.width, scale), _scaled(picture.height, scale)))
+            picture = Image.new("RGB", square, self.fill)
+            picture.paste(inner, ((self.size - inner.width) // 2, (self.size - inner.height) // 2))
+        else:
+            picture = self._cropped(picture)
+        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+    def _edges(self) -> tuple[int, int]:
+        if self.fit != "crop" or self.edge is None:
+            return self.size, self.size
+        return self.edge if isinstance(self.edge, tuple) else (self.edge, self.edge)
+
+    def _resized_size(self, picture: Image.Image) -> tuple[int, int]:
+        """(width, height) before cropping; the longer edge is cut to whole pixels as the reference does."""
+        width, height = picture.size
+        if self.edge is None:
+            return width, height
+        if isinstance(self.edge, tuple):
+            return self.edge[1], self.edge[0]
+        if width <= height:
+            return self.edge, int(self.edge * height / width)
+        return int(self.edge * width / height), self.edge
+
+    def _cropped(self, picture: Image.Image) -> Image.Image:
+        width, height = self._resized_size(picture)
+        if not self.crop:
+            return self._resize(picture, (width, height))
+        # Rounds down below zero too, and Pillow's crop paints what lies outside of the picture black: as
+        # the reference does with a picture smaller than the crop.
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        right, bottom = left + self.size, top + self.size
+        if self.decode == "exact" and width * height <= _MAX_RESIZED:
+            return self._resize(picture, (width, height)).crop((left, top, right, bottom))
+        # Resize only what is kept: the same pixels, but for the rounding of the box's edges.
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        across, down = picture.width / width, picture.height / height
+        box = (x0 * across, y0 * down, x1 * across, y1 * down)
+        kept = self._resize(picture, (x1 - x0, y1 - y0), box)
+        return (
+            kept
+            if kept.size == (self.size, self.size)
+            else kept.crop((left - x0, top - y0, right - x0, bottom - y0))
+        )
+
+    def _resize(
+        self,
+        picture: Image.Image,
+        size: tuple[int, int],
+        box: tuple[float, float, float, float] | None = None,
+    ) -> Image.Image:
+        # A gap of 3 shrinks by whole factors first, while three times the size remains.
+        gap = 3.0 if self.decode == "fast" else None
+        return picture.resize(size, Image.Resampling(self.resample), box=box, reducing_gap=gap)
+
+
+def _given(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    value = config.get(key)
+    return default if value is None else value
+
+
+def _scaled(edge: int, scale: float) -> int:
+    return max(1, round(edge * scale))
+
+
+def _edge(value: Any) -> int | tuple[int, int]:
+    """The config's size: a number or shortest_edge -> int; height and width -> (height, width)."""
+    if isinstance(value, Mapping) and value.keys() == {"shortest_edge"}:
+        value = value["shortest_edge"]
+    if isinstance(value, int) and value > 0:
+        return value
+    return _both(value)
+
+
+def _both(value: Any) -> tuple[int, int]:
+    """The config's crop size: a number, a pair, or height and width -> (height, width)."""
+    match value:
+        case {"height": int(height), "width": int(width)} | [int(height), int(width)] if (
+            min(height, width) > 0
+        ):
+            return height, width
+        case int() if value > 0:
+            return value, value
+    raise CheckpointError(f"the preprocessor config has a size that nshot does not know: {value!r}")

@@ -1,0 +1,201 @@
+"""Labels and templates -> the texts that are encoded, and what is worth saying about them beforehand.
+
+A label is a name in the answers. What stands for it in a prompt is its phrases: by default the label
+itself, in plain words; or the synonyms and whole prompts that a labels file gives for it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from nshot.errors import LabelError, TemplateError
+
+Labels: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
+
+DEFAULT_TEMPLATE = "a photo of a {}"
+
+_PLACES = ("{}", "{label}")
+_WHOLE_PROMPT = re.compile(
+    r"^(an?|the)\s|\.$|\b(photo|photograph|picture|image|drawing|painting|sketch|rendering|close-up) of\b",
+    re.IGNORECASE,
+)
+_SNAKE = re.compile(r"[_\s]+")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedLabel:
+    """A label and every prompt that is written for it; their vectors are averaged."""
+
+    label: str
+    prompts: tuple[str, ...]
+
+
+def split_labels(text: str) -> list[str]:
+    """``'cat, dog, "salt, pepper"'`` -> its labels, in order; quotes keep a comma inside a label.
+
+    Raises:
+        LabelError: nothing between two commas.
+    """
+    labels = [label.strip() for label in next(csv.reader([text], skipinitialspace=True), [])]
+    if not labels or not all(labels):
+        raise LabelError(f"an empty label in {text!r}: write the labels with one comma between two")
+    return labels
+
+
+def read_labels(path: str | Path) -> Labels:
+    """Labels from a file: a label a line, or JSON.
+
+    JSON is a list of labels, or an object ``{label: [phrases]}``. A phrase is a synonym, written into the
+    templates, or a whole prompt (one that starts with an article, ends with a full stop or says "photo of"),
+    taken as it is. Phrases replace the label's own name: list it too if it is to be used.
+
+    Raises:
+        LabelError: a file that cannot be read, or is of neither form.
+    """
+    path = Path(path)
+    text = _read(path, LabelError)
+    if not text.lstrip().startswith(("{", "[")):
+        labels = [line.strip() for line in text.splitlines() if line.strip()]
+        if not labels:
+            raise LabelError(f"{path} holds no label: write one a line")
+        return labels
+    try:
+        content = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(path, pairs))
+    except json.JSONDecodeError as error:
+        raise LabelError(f"{path} starts like JSON but is not: {error}") from error
+    if isinstance(content, list) and all(isinstance(label, str) for label in content):
+        return content
+    if isinstance(content, dict):
+        phrases = {label: [given] if isinstance(given, str) else given for label, given in content.items()}
+        if all(isinstance(g, list) and all(isinstance(p, str) for p in g) for g in phrases.values()):
+            return phrases
+    raise LabelError(
+        f'{path}: JSON labels are ["label", ...] or {{"label": ["synonym or whole prompt", ...]}}'
+    )
+
+
+def read_templates(path: str | Path) -> list[str]:
+    """Templates from a file, one a line or a JSON list.
+
+    Raises:
+        TemplateError: a file that cannot be read or holds none.
+    """
+    path = Path(path)
+    text = _read(path, TemplateError)
+    templates = [line.strip() for line in text.splitlines() if line.strip()]
+    if text.lstrip().startswith("["):
+        try:
+            templates = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise TemplateError(f"{path} starts like JSON but is not: {error}") from error
+    if not templates or not all(isinstance(template, str) for template in templates):
+        raise TemplateError(f"{path} holds no template: write one a line, such as {DEFAULT_TEMPLATE!r}")
+    return templates
+
+
+def spoken(label: str) -> str:
+    """How a label is written into a prompt: snake_case and CamelCase as plain words, all else as it is."""
+    words = _SNAKE.sub(" ", label).strip()
+    return _CAMEL.sub(" ", words).lower() if _is_camel(words) else words
+
+
+def write_prompts(labels: Labels, templates: Sequence[str] = (DEFAULT_TEMPLATE,)) -> list[PromptedLabel]:
+    """Every label with its prompts: its phrases x the templates, and its whole prompts as they are.
+
+    Args:
+        labels: names, or ``{label: phrases}``; a label without phrases stands for itself.
+        templates: each with ``{}`` (or ``{label}``) where the phrase goes; literal, no grammar applied.
+
+    Raises:
+        LabelError: no label, an empty one, one given twice, or two that are written alike.
+        TemplateError: no template, or one without a place for the label.
+    """
+    if isinstance(labels, str) or isinstance(templates, str):
+        raise LabelError("labels and templates are lists of texts, not one text")
+    if not templates:
+        raise TemplateError(f"no template given; the default is {DEFAULT_TEMPLATE!r}")
+    for template in templates:
+        if not any(place in template for place in _PLACES):
+            raise TemplateError(f"the template {template!r} has no {{}} where the label goes")
+    if not labels:
+        raise LabelError("no label given")
+    given = labels if isinstance(labels, Mapping) else {}
+    prompted: dict[str, PromptedLabel] = {}
+    written: dict[frozenset[str], str] = {}
+    for label in labels:
+        phrases = given.get(label) or ()
+        if not label.strip() or not all(phrase.strip() for phrase in phrases):
+            raise LabelError(f"an empty label or phrase in {label!r}")
+        if phrases:
+            prompts = [prompt for phrase in phrases for prompt in _prompts(phrase, templates)]
+        else:
+            prompts = [_fill(template, spoken(label)) for template in templates]
+        same = written.setdefault(frozenset(prompt.casefold() for prompt in prompts), label)
+        if label in prompted or same != label:
+            known = (
+                f"{label!r} is given twice" if same == label else f"{same!r} and {label!r} are written alike"
+            )
+            raise LabelError(f"{known}: of equal labels only one can ever win, so remove or reword one")
+        prompted[label] = PromptedLabel(label, tuple(dict.fromkeys(prompts)))
+    return list(prompted.values())
+
+
+def lint(labels: Labels) -> list[str]:
+    """What a person should know about the labels before they are used; nothing here is an error."""
+    notes = []
+    phrases = labels if isinstance(labels, Mapping) else {}
+    rewritten = [label for label in labels if not phrases.get(label) and spoken(label) != label.strip()]
+    if rewritten:
+        notes.append(
+            "written as plain words: " + _some(f"{label!r} as {spoken(label)!r}" for label in rewritten)
+        )
+    whole = [phrase for given in phrases.values() for phrase in given if _WHOLE_PROMPT.search(phrase)]
+    if whole:
+        notes.append("taken as whole prompts, without a template: " + _some(map(repr, whole)))
+    return notes
+
+
+def _prompts(phrase: str, templates: Sequence[str]) -> Iterable[str]:
+    if _WHOLE_PROMPT.search(phrase):
+        return [phrase.strip()]
+    return [_fill(template, phrase.strip()) for template in templates]
+
+
+def _fill(template: str, phrase: str) -> str:
+    # str.format would read a brace in a label as a field
+    return phrase.join(re.split(r"\{\}|\{label\}", template))
+
+
+def _is_camel(words: str) -> bool:
+    return re.fullmatch(r"(?:[A-Z]?[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+", words) is not None
+
+
+def _some(items: Iterable[str], shown: int = 5) -> str:
+    items = list(items)
+    rest = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(items[:shown]) + rest
+
+
+def _without_repeats(path: Path, pairs: list[tuple[str, object]]) -> dict[str, object]:
+    content = dict(pairs)
+    if len(content) < len(pairs):  # JSON itself would keep the last of two without a word
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise LabelError(f"{path}: {twice!r} is given twice: of equal labels only one can ever win")
+    return content
+
+
+def _read(path: Path, error_type: type[LabelError] | type[TemplateError]) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise error_type(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise error_type(f"{path} is not UTF-8 text") from error

@@ -1,0 +1,32 @@
+"""Unit vectors: what every comparison in nshot is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nshot.errors import RequestError
+from nshot.types import Floats
+
+
+def normalize(rows: ArrayLike, names: Sequence[str] | None = None) -> Floats:
+    """Each row divided by its own length: float[n, d] -> float32[n, d], unit norm along the feature axis.
+
+    Args:
+        rows: any real dtype; half precision is widened before anything is squared.
+        names: what to call the rows in an error; their numbers otherwise.
+
+    Raises:
+        RequestError: a row that is zero or not finite has no direction.
+    """
+    wide = np.asarray(rows, dtype=np.float64)
+    length = np.linalg.norm(wide, axis=-1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)).ravel())
+    if bad.size:
+        first = int(bad[0])
+        name = repr(names[first]) if names is not None else str(first)
+        raise RequestError(f"the vector of row {name} is zero or not finite, so it has no direction")
+    unit: Floats = (wide / length).astype(np.float32)
+    return unit

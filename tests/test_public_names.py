@@ -1,0 +1,31 @@
+"""The public names, pinned."""
+
+from __future__ import annotations
+
+import nshot
+
+
+def test_the_public_names_are_these_and_each_is_there() -> None:
+    assert nshot.__all__ == [
+        "__version__",
+        "Classifier",
+        "Embedded",
+        "Embedder",
+        "Failure",
+        "LabelScore",
+        "Limits",
+        "NshotError",
+        "Prediction",
+        "Source",
+        "load",
+        "zero_shot",
+    ]
+    for name in nshot.__all__:
+        assert getattr(nshot, name) is not None
+
+
+def test_zero_shot_is_the_function_whatever_was_imported_before() -> None:
+    import nshot.cli.classify
+    import nshot.zeroshot
+
+    assert callable(nshot.zero_shot)

@@ -1,0 +1,118 @@
+"""The walls between the layers: who may import whom, and that `import nshot` stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
+
+# a layer knows the layers above it in this list, never its own neighbours and never those below
+LAYERS = [
+    {"errors", "types", "paths"},
+    {"unit"},
+    {
+        "images",
+        "fetch",
+        "preprocess",
+        "prompts",
+        "tokenizer",
+        "unpickle",
+        "store",
+        "clip_config",
+        "hub",
+    },
+    {"sources", "weights", "memory", "vectors", "sinks", "classifier"},
+    {"checkpoint", "zeroshot"},
+    {"encoders"},
+    {"pipeline"},
+    {"embedder"},
+    {"cli"},
+]
+
+# runtimes and other heavy things, each behind one door
+DOORS = {
+    "openvino": {"encoders.openvino", "encoders.openvino_graph"},
+    "torch": {"encoders.torch"},
+    "transformers": {"encoders.torch"},
+    "tokenizers": {"tokenizer"},
+    "huggingface_hub": {"hub"},
+    "click": {"cli"},
+}
+
+
+def modules() -> dict[str, Path]:
+    names = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        names[".".join(part for part in parts if part != "__init__")] = path
+    return names
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a module imports anywhere in it, but for type checkers only."""
+    found = set()
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def layer(module: str) -> int:
+    top = module.split(".")[0]
+    return next(number for number, names in enumerate(LAYERS) if top in names)
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name])
+def test_imports_point_down_the_layers_only(module: str) -> None:
+    known = {name.split(".")[0] for name in modules() if name}
+    for imported in imports(modules()[module]):
+        top, _, rest = imported.partition(".")
+        neighbour = rest.split(".")[0]
+        if top == "nshot" and neighbour in known and neighbour != module.split(".")[0]:
+            assert layer(neighbour) < layer(module), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", list(modules()))
+def test_a_runtime_is_imported_behind_its_own_door(module: str) -> None:
+    for imported in imports(modules()[module]):
+        doors = DOORS.get(imported.split(".")[0])
+        assert doors is None or module in doors or module.split(".")[0] in doors, (
+            f"{module} imports {imported}"
+        )
+
+
+def test_importing_nshot_loads_no_runtime() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, nshot; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    heavy = {
+        "numpy",
+        "PIL",
+        "openvino",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "huggingface_hub",
+        "click",
+        "tqdm",
+    }
+    assert not heavy & set(loaded)
