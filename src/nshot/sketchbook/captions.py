@@ -8,7 +8,13 @@ from nshot.sketchbook.scenes import Scene, Thing
 from nshot.sketchbook.words import COLOUR_WORDS, PLAIN_PHRASES, SHAPE_WORDS, STYLE_PHRASES, TEXTURE_WORDS
 
 _NUMBERS = {2: ("two", "a pair of"), 3: ("three",)}
-_IRREGULAR = {"fish": "fish", "little fish": "little fish", "box": "boxes", "cross": "crosses", "plus": "pluses"}
+_IRREGULAR = {
+    "fish": "fish",
+    "little fish": "little fish",
+    "box": "boxes",
+    "cross": "crosses",
+    "plus": "pluses",
+}
 
 
 def caption(scene: Scene, seed: int, *, full: bool = False) -> str:
@@ -42,7 +48,9 @@ def _subject(scene: Scene, rng: random.Random, full: bool) -> str:
     first = scene.things[0]
     if len(scene.things) == 1:
         words = _describe(first, rng, full)
-        text = rng.choice(("{a}", "{a}", "{a}", "the {}", "{}", "one {}")).format(words, a=with_article(words))
+        text = rng.choice(("{a}", "{a}", "{a}", "the {}", "{}", "one {}")).format(
+            words, a=with_article(words)
+        )
         return text + (_place(first, rng) if full or rng.random() < 0.15 else "")
     if all((thing.colour, thing.shape) == (first.colour, first.shape) for thing in scene.things[1:]):
         return f"{rng.choice(_NUMBERS[len(scene.things)])} {_describe(first, rng, full, many=True)}"
@@ -56,7 +64,9 @@ def _describe(thing: Thing, rng: random.Random, full: bool, *, many: bool = Fals
     """Size, texture, colour, noun: at least one of the last two."""
     words = []
     if (full or rng.random() < 0.2) and not many and not 0.27 < thing.radius < 0.36:
-        words.append(rng.choice(("small", "tiny", "little") if thing.radius < 0.3 else ("big", "large", "huge")))
+        words.append(
+            rng.choice(("small", "tiny", "little") if thing.radius < 0.3 else ("big", "large", "huge"))
+        )
     if (full and thing.texture != "plain") or rng.random() < (0.1 if thing.texture == "plain" else 0.5):
         words.append(rng.choice(TEXTURE_WORDS[thing.texture]))
     what = 0.5 if full else rng.random()

@@ -31,7 +31,9 @@ def drawings(folder: Path, count: int, seed: int = 0, *, workers: int | None = N
         array = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, 3, SIZE, SIZE))
         starts = range(0, count, _CHUNK)
         with ProcessPoolExecutor(workers) as pool:
-            for start, chunk in zip(starts, pool.map(_chunk, starts, repeat(count), repeat(seed)), strict=True):
+            for start, chunk in zip(
+                starts, pool.map(_chunk, starts, repeat(count), repeat(seed)), strict=True
+            ):
                 array[start : start + len(chunk)] = chunk
         array.flush()
         unfinished.replace(path)

@@ -27,7 +27,8 @@ def _box(left: float, top: float, right: float, bottom: float) -> tuple[Point, .
 def _star() -> tuple[Point, ...]:
     radii = (1.0, 0.42)
     return tuple(
-        (radii[i % 2] * math.sin(math.pi * i / 5), -radii[i % 2] * math.cos(math.pi * i / 5)) for i in range(10)
+        (radii[i % 2] * math.sin(math.pi * i / 5), -radii[i % 2] * math.cos(math.pi * i / 5))
+        for i in range(10)
     )
 
 

@@ -1,11 +1,11 @@
-"""A batch through both towers and back, in pieces: one piece a core, and no more memory than a piece needs.
+"""A batch through both towers and back, in pieces: one a core, and no more memory than a piece needs.
 
-Two cores each take pieces of their own. A piece's activations stay in that core's cache and no core waits for
-the other inside a layer, which is what a matrix product shared by two cores does some hundred times a step.
+Two cores each take pieces of their own. A piece's activations stay in that core's cache, and no core waits
+for the other inside a layer, which two cores that share each matrix product do some hundred times a step.
 
-The loss needs the whole batch's vectors, but a tower's backward pass needs only its own piece's gradient at them.
-So a batch larger than memory is encoded twice: once for the vectors, once more, piece by piece, with the graph
-(Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021).
+The loss needs the whole batch's vectors, but a tower's backward pass needs only its own piece's gradient at
+them. So a batch larger than memory is encoded twice: once for the vectors, once more, piece by piece, with
+the graph (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021).
 """
 
 from __future__ import annotations
@@ -41,32 +41,40 @@ class Batch:
 
 
 class Towers:
-    """Runs a model's towers over batches, in pieces of ``piece`` pictures, on ``threads`` cores."""
+    """Runs a model's towers over batches, in pieces of ``piece`` rows, on ``threads`` cores.
 
-    def __init__(self, model: Any, *, threads: int = 1, piece: int = 64, compiled: bool = False) -> None:
+    With ``compiled`` the picture tower, whose shapes are always the same, is fused by ``torch.compile``; with
+    ``bf16`` matrix products are made in bfloat16.
+    """
+
+    def __init__(
+        self, model: Any, *, threads: int = 1, piece: int = 64, compiled: bool = False, bf16: bool = False
+    ) -> None:
         self.model = model
-        self._image_vectors = image_vectors
-        if compiled:  # only the tower whose shapes are always the same
-            self._image_vectors = torch.compile(image_vectors, dynamic=False)
         self.piece = piece
+        self._device = next(model.parameters()).device
+        self._images = torch.compile(image_vectors, dynamic=False) if compiled else image_vectors
+        self._bf16 = bf16
+        self._cold = compiled
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        self._threads = threads
 
-    def warm(self, batch: Batch) -> None:
-        """Compiles in one worker, before two of them ask for it at once."""
-        part = batch.pixels[: self.piece]
-        self._pool.submit(lambda: self._image_vectors(self.model, part).sum().backward()).result()
-        self.model.zero_grad(set_to_none=True)
+    def encode_images(self, batch: Batch) -> Tensor:
+        """The batch's picture vectors float32[n,d], without a graph, not of unit norm."""
+        images, _, _ = self._pieces(batch)
+        return torch.cat(list(self._pool.map(_without_graph, images))).float()
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The batch's picture vectors [n,d] and text vectors [u,d], without a graph."""
-        images, texts, order = self._pieces(batch)
-        with torch.no_grad():
-            vectors = list(self._pool.map(_without_graph, [*images, *texts]))
-        return torch.cat(vectors[: len(images)]), torch.cat(vectors[len(images) :])[order]
+    def encode_texts(self, batch: Batch) -> Tensor:
+        """The vectors float32[u,d] of the batch's distinct captions, without a graph, not of unit norm."""
+        _, texts, order = self._pieces(batch)
+        return torch.cat(list(self._pool.map(_without_graph, texts))).float()[order]
 
     def step(
-        self, batch: Batch, loss: Callable[[Tensor, Tensor], Tensor], parameters: Sequence[Tensor], *, twice: bool
+        self,
+        batch: Batch,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        parameters: Sequence[Tensor],
+        *,
+        twice: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Adds the batch's gradient to ``parameters``' ``grad``.
 
@@ -78,12 +86,15 @@ class Towers:
             twice: keep no graph while the vectors are made, and encode again for the gradient.
 
         Returns:
-            the loss and the vectors, all detached.
+            the loss and both kinds of vectors, all detached.
         """
         images, texts, order = self._pieces(batch)
         pieces = [*images, *texts]
+        if self._cold:  # compile in one worker, before two ask for it at once
+            self._pool.submit(pieces[0]).result()
+            self._cold = False
         outputs = list(self._pool.map(_without_graph if twice else _call, pieces))
-        found = [output.detach().requires_grad_() for output in outputs]
+        found = [output.detach().float().requires_grad_() for output in outputs]
         image_part, text_part = torch.cat(found[: len(images)]), torch.cat(found[len(images) :])[order]
         value = loss(image_part, text_part)
         value.backward()
@@ -91,7 +102,9 @@ class Towers:
         def gradients(i: int) -> tuple[Tensor | None, ...]:
             output = pieces[i]() if twice else outputs[i]
             outputs[i] = found[i]  # lets go of the graph
-            return torch.autograd.grad(output, parameters, found[i].grad, allow_unused=True)
+            if not output.requires_grad:  # nothing of this tower is trained
+                return (None,) * len(parameters)
+            return torch.autograd.grad(output, parameters, found[i].grad.to(output.dtype), allow_unused=True)
 
         for each in self._pool.map(gradients, range(len(pieces))):
             for parameter, gradient in zip(parameters, each, strict=True):
@@ -100,18 +113,22 @@ class Towers:
         return value.detach(), image_part.detach(), text_part.detach()
 
     def _pieces(self, batch: Batch) -> tuple[list[Piece], list[Piece], Tensor]:
-        """The pieces of both towers, and where each text went: short ones go together, to be padded little."""
-        model = self.model
-        images: list[Piece] = [
-            lambda part=part: self._image_vectors(model, part) for part in batch.pixels.split(self.piece)
-        ]
+        """The pieces of both towers, and where each text went: short ones go together, to be padded less."""
+        images = [self._piece(self._images, part) for part in batch.pixels.split(self.piece)]
         by_length = batch.ends.argsort(stable=True)
-        texts: list[Piece] = []
+        texts = []
         for rows in by_length.split(self.piece):
             ends = batch.ends[rows]
-            tokens = batch.tokens[rows, : int(ends.max()) + 1]
-            texts.append(lambda tokens=tokens, ends=ends: text_vectors(model, tokens, ends))
-        return images, texts, by_length.argsort()
+            texts.append(self._piece(text_vectors, batch.tokens[rows, : int(ends.max()) + 1], ends))
+        return images, texts, by_length.argsort().to(self._device)
+
+    def _piece(self, tower: Callable[..., Tensor], *inputs: Tensor) -> Piece:
+        def run() -> Tensor:
+            placed = [each.to(self._device) for each in inputs]
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+                return tower(self.model, *placed)
+
+        return run
 
 
 def _call(piece: Piece) -> Tensor:

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nshot.errors import TrainingDiverged
+from nshot.train import state
 from nshot.train.batches import Batch, Towers
-from nshot.train.data import Pairs, order
-from nshot.train.loss import contrastive, recall
+from nshot.train.loss import contrastive
+from nshot.train.options import Options
+from nshot.train.processes import Processes
+
+_SAID_EVERY = 2.0  # seconds between two lines of progress, at least
+_BETAS = (0.9, 0.98)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How to train."""
+class Progress:
+    """Where a run stands.
 
+    Attributes:
+        step: steps done.
+        steps: steps in all.
+        loss: mean since the last report.
+        scale: the temperature's inverse, at most 100.
+        recall: retrieval recall@1 on held-out pairs at the last saved state; None before the first.
+        pictures_per_s: since the last report.
+        seconds_left: at that rate.
+    """
+
+    step: int
     steps: int
-    batch: int = 256
-    lr: float = 1.5e-3
-    warmup: int = 300
-    decay: float = 0.1
-    clip: float = 1.0
-    seed: int = 0
-    threads: int = 2
-    piece: int = 64
-    compiled: bool = False
-    minutes: float = 5.0
-    log_every: int = 20
+    loss: float
+    scale: float
+    recall: float | None
+    pictures_per_s: float
+    seconds_left: float
 
 
 def groups(model: Any, decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups: gains, biases and the temperature do not decay."""
+    """AdamW's groups: gains, biases, single vectors and the temperature do not decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": decay},
@@ -48,125 +55,133 @@ def groups(model: Any, decay: float) -> list[dict[str, Any]]:
     ]
 
 
-def rate(step: int, options: Options) -> float:
-    """The learning rate: a straight warm-up, then half a cosine down to zero."""
-    if step < options.warmup:
-        return options.lr * (step + 1) / options.warmup
-    done = (step - options.warmup) / max(1, options.steps - options.warmup)
-    return options.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-class Feeder:
-    """Batches in the order that seed and step give, prepared one ahead."""
-
-    def __init__(self, pairs: Pairs, tokenizer: Any, options: Options, mean: Tensor, std: Tensor) -> None:
-        self.pairs, self.tokenizer, self.options = pairs, tokenizer, options
-        self.mean, self.std = mean, std
-
-    def prepare(self, step: int) -> Batch:
-        """The batch of a step."""
-        count, size = len(self.pairs), self.options.batch
-        each = count // size
-        epoch, place = divmod(step, each)
-        rows = order(count, self.options.seed, epoch)[place * size : (place + 1) * size]
-        pixels, captions = self.pairs.batch(rows, epoch)
-        return self.collate(pixels, captions)
-
-    def collate(self, pixels: Any, captions: list[str]) -> Batch:
-        """Pictures and captions as tensors; equal captions become one."""
-        distinct: dict[str, int] = {}
-        targets = [distinct.setdefault(text, len(distinct)) for text in captions]
-        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(distinct))]
-        longest = max(map(len, rows))
-        tokens = np.full((len(rows), longest), rows[0][-1], np.int64)
-        for line, ids in zip(tokens, rows, strict=True):
-            line[: len(ids)] = ids
-        ends = torch.tensor([len(ids) - 1 for ids in rows])
-        scaled = (torch.from_numpy(pixels).float() / 255 - self.mean) / self.std
-        return Batch(scaled, torch.from_numpy(tokens), ends, torch.tensor(targets))
-
-    def __call__(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of the steps from ``start`` to ``stop``."""
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self.prepare, start)
-            for step in range(start, stop):
-                batch = coming.result()
-                coming = ahead.submit(self.prepare, min(step + 1, stop - 1))
-                yield batch
+def rate(step: int, steps: int, warmup: int, highest: float) -> float:
+    """The learning rate of a step: a straight warm-up, then half a cosine towards zero."""
+    if step < warmup:
+        return highest * (step + 1) / warmup
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def fit(
     model: Any,
-    feeder: Feeder,
-    options: Options,
-    folder: Path,
+    towers: Towers,
+    batches: Callable[[int], Iterator[Batch]],
     *,
-    resume: bool = False,
-    report: Callable[[dict[str, Any]], None] = lambda line: print(json.dumps(line), flush=True),
-    evaluate: Callable[[int], dict[str, Any]] | None = None,
-    evaluate_every: int = 0,
+    steps: int,
+    lr: float,
+    options: Options,
+    twice: bool,
+    processes: Processes,
+    folder: Path,
+    recipe: str,
+    resume: bool,
+    examine: Callable[[], float | None],
+    report: Callable[[Progress], None],
 ) -> None:
-    """Trains the model in place."""
-    torch.set_flush_denormal(True)
-    towers = Towers(model, threads=options.threads, piece=options.piece, compiled=options.compiled)
-    if options.compiled:
-        warm = feeder.prepare(0)
-        towers.warm(warm)
-    trained = [p for name, p in model.named_parameters() if p.requires_grad and name != "logit_scale"]
-    optimizer = torch.optim.AdamW(groups(model, options.decay), lr=options.lr, betas=(0.9, 0.98), fused=True)
-    state = folder / "training.pt"
-    start = 0
-    if resume and state.exists():
-        saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        start = saved["step"]
-    saved_at = began = time.monotonic()
-    seen, tick = 0, began
-    sums = [0.0, 0.0, 0.0]
-    for step, batch in enumerate(feeder(start, options.steps), start):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, options)
+    """Train ``model`` in place.
+
+    Args:
+        model: transformers' CLIPModel; parameters that need no gradient stay as they are.
+        towers: the model's towers.
+        batches: this process's batches from a step on.
+        steps: optimizer steps in all.
+        lr: the highest learning rate.
+        options: the rest of how to train.
+        twice: encode each batch twice, to hold less.
+        processes: those that share each batch.
+        folder: where the state is kept.
+        recipe: what a kept state must have been made with.
+        resume: go on from the kept state.
+        examine: recall on held-out pairs, asked for whenever the state is kept.
+        report: is told how it goes.
+
+    Raises:
+        TrainingDiverged: the loss or its gradient is no longer a number; the state kept before stays.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    weights = [p for p in trained if p is not model.logit_scale]
+    optimizer = torch.optim.AdamW(groups(model, options.decay), lr=lr, betas=_BETAS, fused=True)
+    start = state.restore(folder, recipe=recipe, model=model, optimizer=optimizer) if resume else 0
+    warmup = min(300, max(1, steps // 10)) if options.warmup is None else options.warmup
+    saved = said = time.monotonic()
+    seen, losses, recall = 0, [0.0], None
+    for step, batch in enumerate(batches(start), start):
         optimizer.zero_grad(set_to_none=True)
-
-        def loss(images: Tensor, texts: Tensor, targets: Tensor = batch.targets) -> Tensor:
-            return contrastive(images, texts, targets, model.logit_scale.exp())
-
-        value, images, texts = towers.step(batch, loss, trained, twice=False)
-        norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], options.clip)
-        if not math.isfinite(float(value)) or not math.isfinite(float(norm)):
-            raise RuntimeError(f"step {step}: the loss is {float(value)}; {state} holds the last good state")
+        value = _gradient(model, towers, batch, weights, twice, processes)
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, options.clip))
+        if not math.isfinite(value) or not math.isfinite(norm):
+            raise TrainingDiverged(
+                f"step {step + 1}: the loss is {value} and its gradient {norm}. The state before it is kept in "
+                f"{folder}: go on with --resume, or begin anew with a lower --lr or a longer --warmup"
+            )
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, steps, warmup, lr)
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        seen += len(batch.targets)
-        sums[0] += float(value)
-        sums[1] += recall(images, texts, batch.targets)
-        sums[2] += 1
-        now = time.monotonic()
-        if (step + 1) % options.log_every == 0 or step + 1 == options.steps:
-            speed = seen / (now - tick)
-            report(
-                {
-                    "step": step + 1,
-                    "loss": round(sums[0] / sums[2], 4),
-                    "recall": round(sums[1] / sums[2], 4),
-                    "scale": round(float(model.logit_scale.detach().exp()), 2),
-                    "norm": round(float(norm), 3),
-                    "lr": round(rate(step, options), 6),
-                    "per_s": round(speed, 1),
-                    "left_min": round((options.steps - step - 1) * options.batch / speed / 60, 1),
-                    "min": round((now - began) / 60, 2),
-                }
-            )
-            seen, tick, sums = 0, now, [0.0, 0.0, 0.0]
-        if now - saved_at > options.minutes * 60 or step + 1 == options.steps:
-            part = state.with_suffix(".part")
-            torch.save(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, part
-            )
-            os.replace(part, state)
-            saved_at = time.monotonic()
-        if evaluate and evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == options.steps):
-            report({"step": step + 1, **evaluate(step + 1)})
-            tick = time.monotonic()
+        seen += len(batch.targets) * processes.count
+        losses.append(value)
+        now, last = time.monotonic(), step + 1 == steps
+        if processes.rank == 0 and (last or now - saved > options.minutes * 60):
+            state.save(folder, step=step + 1, recipe=recipe, model=model, optimizer=optimizer)
+            recall = examine()
+            saved = time.monotonic()
+        if processes.rank == 0 and (last or now - said > _SAID_EVERY):
+            per_s = seen / max(now - said, 1e-9)
+            left = (steps - step - 1) * options.batch / per_s
+            mean = sum(losses[1:]) / len(losses[1:])
+            scale = float(model.logit_scale.detach().exp())
+            report(Progress(step + 1, steps, mean, scale, recall, per_s, left))
+            said, seen, losses = time.monotonic(), 0, [0.0]
+
+
+def _gradient(
+    model: Any, towers: Towers, batch: Batch, weights: list[Tensor], twice: bool, processes: Processes
+) -> float:
+    """Puts the whole batch's gradient into every parameter's ``grad``; returns the loss.
+
+    Each process encodes its own rows. All of them see all vectors and find the same loss, but each keeps only
+    the gradient at its own vectors; the parameters' gradients are then added up.
+    """
+
+    def loss(images: Tensor, texts: Tensor) -> Tensor:
+        scale = model.logit_scale.exp()
+        if processes.count == 1:
+            return contrastive(images, texts, batch.targets.to(images.device), scale)
+        return _shared_loss(images, texts, batch, scale, processes)
+
+    value, _, _ = towers.step(batch, loss, weights, twice=twice)
+    if processes.count > 1:
+        for parameter in weights:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        processes.add_up([p.grad for p in weights if p.grad is not None])
+    return float(value)
+
+
+def _shared_loss(images: Tensor, texts: Tensor, batch: Batch, scale: Tensor, processes: Processes) -> Tensor:
+    """The loss over all processes' vectors, in which only this process's own carry a gradient."""
+    all_images = processes.gathered(images.detach())
+    all_texts = processes.gathered(texts.detach())
+    spelt = processes.gathered(_fixed_width(batch))
+    targets = processes.gathered(batch.targets)
+    offset, shifted = 0, []
+    for part, own in zip(all_texts, targets, strict=True):
+        shifted.append(own + offset)
+        offset += len(part)
+    all_images[processes.rank], all_texts[processes.rank] = images, texts
+    # the same caption in two processes is one text, as it is within one of them
+    _, merged = torch.unique(torch.cat(spelt), dim=0, return_inverse=True)
+    first = torch.full((int(merged.max()) + 1,), len(merged)).scatter_reduce(
+        0, merged, torch.arange(len(merged)), "amin"
+    )
+    return contrastive(torch.cat(all_images), torch.cat(all_texts)[first], merged[torch.cat(shifted)], scale)
+
+
+def _fixed_width(batch: Batch, width: int = 512) -> Tensor:
+    """The captions' tokens up to their ends, the rest -1, in one width for all processes."""
+    tokens = torch.full((len(batch.tokens), width), -1, dtype=torch.int64)
+    length = batch.tokens.shape[1]
+    inside = torch.arange(length) <= batch.ends[:, None]
+    tokens[:, :length] = torch.where(inside, batch.tokens, -1)
+    return tokens

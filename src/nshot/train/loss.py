@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def contrastive(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy over a batch in which equal captions are one text, hence positives for each other.
+    """Symmetric cross-entropy over a batch in which equal captions are one text: each other's positives.
 
-    Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021), but for the
-    equal captions, which that paper treats as negatives.
+    Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (2021), but for
+    the equal captions, which that paper treats as negatives.
 
     Args:
         images: float32[n,d], any norm.
@@ -31,5 +31,7 @@ def contrastive(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor) -
 
 def recall(images: Tensor, texts: Tensor, targets: Tensor, k: int = 1) -> float:
     """The share of pictures whose own text is among the ``k`` nearest: in [0, 1]."""
-    nearest = (F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t()).topk(min(k, len(texts)), dim=1).indices
+    nearest = (
+        (F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t()).topk(min(k, len(texts)), dim=1).indices
+    )
     return float((nearest == targets[:, None]).any(dim=1).float().mean())

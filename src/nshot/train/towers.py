@@ -1,9 +1,9 @@
-"""CLIP's two towers over the parameters of transformers' own CLIPModel, for training: the same vectors, sooner.
+"""CLIP's two towers over the parameters of transformers' own CLIPModel: the same vectors, sooner.
 
 What is saved, against the modules' own forward, changes no result (tests compare them):
 
-- only one position of the last layer is ever pooled, so that layer computes its queries and its MLP for that
-  position alone;
+- only one position of the last layer is ever pooled, so that layer computes its queries and its MLP for
+  that position alone;
 - patches are cut by a reshape and embedded by one matrix product; queries, keys and values come from one, too;
 - a text tower that looks backwards only needs no padding mask, and no column that every text pads.
 
@@ -58,7 +58,7 @@ def _norm(module: Any, x: Tensor) -> Tensor:
 
 
 def _layer(layer: Any, x: Tensor, context: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """One pre-norm transformer layer: ``x`` [n,q,w] asks, ``context`` [n,t,w] answers where it is not hidden."""
+    """One pre-norm layer: ``x`` [n,q,w] asks, ``context`` [n,t,w] answers where it is not hidden."""
     attention = layer.self_attn
     heads, width = attention.num_heads, x.shape[-1]
     q, k, v = attention.q_proj, attention.k_proj, attention.v_proj

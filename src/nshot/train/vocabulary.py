@@ -13,13 +13,13 @@ _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\
 def learn(captions: Iterable[str], *, merges: int = 2048) -> Any:
     """A lowercasing byte-level BPE as CLIP's, learnt from captions.
 
-    Words that occur in the captions become one token each while ``merges`` last; what does not occur is spelt in
-    bytes, so no text is ever out of vocabulary.
+    Words that occur in the captions become one token each while ``merges`` last; what does not occur is spelt
+    in bytes, so no text is ever out of vocabulary.
 
     Returns:
-        a ``tokenizers.Tokenizer`` that adds the start and end tokens, which are the last two of its vocabulary.
+        a ``tokenizers.Tokenizer`` that adds the start and end tokens, the last two of its vocabulary.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import models, pre_tokenizers, trainers
 
     draft = _pipeline(models.BPE(end_of_word_suffix="</w>"))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -48,7 +48,7 @@ def _pipeline(model: Any) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
