@@ -36,6 +36,9 @@ _TGA_FOOTER = b"TRUEVISION-XFILE.\x00"
 # in kilobytes. Real encoders write about ten scans; this bounds scans x pixels.
 _MAX_SCANNED_PIXELS = 2**32
 
+# Pillow starts a decoder for each strip or tile, and a small TIFF can point a million times at one byte.
+_MAX_PIECES = 2**16
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -182,6 +185,9 @@ def _check_size(picture: Image.Image, data: bytes, limits: Limits) -> None:
         raise PictureTooLarge(
             f"{width} x {height} pixels, more than the limit of {limits.max_pixels:,}; scale it down first"
         )
+    pieces = len(getattr(picture, "tile", ()))
+    if pieces > _MAX_PIECES:
+        raise PictureTooLarge(f"stored in {pieces:,} pieces, more than the limit of {_MAX_PIECES:,}")
     if picture.info.get("progressive"):
         scans = data.count(b"\xff\xda")
         if width * height * scans > _MAX_SCANNED_PIXELS:
@@ -210,8 +216,10 @@ def _rgb(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         if mode == "La":  # Pillow undoes the premultiplication in one step only
             picture = picture.convert("LA")
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        white = Image.new("RGB", layer.size, "white")
+        white.paste(layer, mask=layer)
+        return white
     return picture.convert("RGB") if mode != "RGB" else picture
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -154,16 +155,14 @@ class Preprocessor:
         right, bottom = left + self.size, top + self.size
         if self.decode == "exact" and width * height <= _MAX_RESIZED:
             return self._resize(picture, (width, height)).crop((left, top, right, bottom))
-        # Resize only what is kept: the same pixels, but for the rounding of the box's edges.
-        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        # Resize only what is kept, and a margin as wide as the filter reaches.
+        # Nearly the same pixels; noise, which makes the filter overshoot, differs most.
         across, down = picture.width / width, picture.height / height
-        box = (x0 * across, y0 * down, x1 * across, y1 * down)
-        kept = self._resize(picture, (x1 - x0, y1 - y0), box)
-        return (
-            kept
-            if kept.size == (self.size, self.size)
-            else kept.crop((left - x0, top - y0, right - x0, bottom - y0))
-        )
+        x_margin, y_margin = ceil(4 * max(1, 1 / across)), ceil(4 * max(1, 1 / down))
+        x0, x1 = max(left - x_margin, 0), min(right + x_margin, width)
+        y0, y1 = max(top - y_margin, 0), min(bottom + y_margin, height)
+        kept = self._resize(picture, (x1 - x0, y1 - y0), (x0 * across, y0 * down, x1 * across, y1 * down))
+        return kept.crop((left - x0, top - y0, right - x0, bottom - y0))
 
     def _resize(
         self,

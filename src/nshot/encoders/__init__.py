@@ -2,22 +2,112 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias
+import hashlib
+import importlib.util
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from nshot.errors import DeviceError, MissingExtra
 from nshot.types import Floats, Pixels, Tokens
+
+if TYPE_CHECKING:
+    from nshot.checkpoint import Checkpoint
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["auto", "f32", "bf16"]
+Runtime: TypeAlias = Literal["auto", "openvino", "torch"]
 
 
 class Encoder(Protocol):
-    """Two towers that put pictures and texts into one space."""
+    """Two towers that put pictures and texts into one space. Safe to use from several threads at once."""
 
     fingerprint: str
-    """Digest of the weights and of everything else that changes a vector (graph version, precision)."""
+    """Digest of the weights and of all else that changes a vector: normalisation, graph, precision."""
+
+    device: str
+    """Where it runs: "cpu", "cuda" or "mps"."""
+
+    precision: str
+    """What it computes in, "f32" or "bf16": what runs, which may be more exact than what was asked for."""
+
+    dimension: int
+    """Length d of the vectors."""
+
+    streams: int
+    """How many calls of ``encode_images`` at once pay off."""
+
+    batch: int
+    """How many pictures a call should bring; any number will do, and gives the same vectors."""
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
 
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
+
+
+def load(
+    checkpoint: Checkpoint,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    runtime: Runtime = "auto",
+) -> Encoder:
+    """Choose a runtime for a checkpoint. No tower is built before it is first used.
+
+    Args:
+        checkpoint: from ``nshot.checkpoint.find``.
+        device: "auto" takes a GPU where the machine has one and torch sees it, else the CPU.
+        precision: "auto" is bf16 where the processor or the GPU computes in it natively, else f32. On a
+            CPU "bf16" asks for no more than "auto" does: without native bf16 it runs in f32, which is
+            faster there and more exact. ``Encoder.precision`` says which.
+        runtime: "auto" is OpenVINO on a CPU and torch on a GPU.
+
+    Raises:
+        DeviceError: the device is not there, or the runtime does not serve it.
+        MissingExtra: the runtime is not installed.
+    """
+    for name, value, known in (
+        ("device", device, ("auto", "cpu", "cuda", "mps")),
+        ("precision", precision, ("auto", "f32", "bf16")),
+        ("runtime", runtime, ("auto", "openvino", "torch")),
+    ):
+        if value not in known:
+            raise DeviceError(f"no {name} is called {value!r}: choose one of {', '.join(known)}.")
+    if runtime == "openvino" and device in ("cuda", "mps"):
+        raise DeviceError(f"OpenVINO runs on the CPU here: for {device}, leave the runtime to nshot.")
+    if runtime == "torch" or device in ("cuda", "mps") or (runtime == device == "auto" and _may_have_gpu()):
+        if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+            raise MissingExtra(
+                "torch and transformers are not installed, and GPUs need them. "
+                'Install them with: pip install "nshot[torch]"'
+            )
+        from nshot.encoders.torch import TorchEncoder, best_device
+
+        chosen = best_device() if device == "auto" else device
+        if runtime == "torch" or chosen != "cpu":
+            return TorchEncoder(checkpoint, chosen, precision)
+    if importlib.util.find_spec("openvino") is None:
+        raise MissingExtra("openvino is not installed. Install it with: pip install openvino")
+    from nshot.encoders.openvino import OpenVINOEncoder
+
+    return OpenVINOEncoder(checkpoint, precision)
+
+
+def digest_of(checkpoint: Checkpoint, *parts: str) -> str:
+    """A digest of the weights, of the normalisation, and of what else a caller names."""
+    mean, std = checkpoint.image_mean, checkpoint.image_std
+    return hashlib.sha256(repr((checkpoint.digest, mean, std, *parts)).encode()).hexdigest()
+
+
+def _may_have_gpu() -> bool:
+    """Whether to spend the seconds that ``import torch`` takes: it is installed, and there is some GPU."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        return False
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return Path(r"C:\Windows\System32\nvcuda.dll").exists()
+    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or Path("/dev/dxg").exists()

@@ -1,0 +1,231 @@
+"""CLIP on a CPU with OpenVINO; no torch, no onnx."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import mmap
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+import openvino as ov
+from numpy.typing import DTypeLike, NDArray
+
+from nshot.encoders import Precision, digest_of, openvino_graph
+from nshot.paths import cache_dir
+from nshot.types import Floats, Pixels, Tokens
+from nshot.weights import Tensors
+
+if TYPE_CHECKING:
+    from nshot.checkpoint import Checkpoint
+
+_BATCH = 16  # rows in one inference: more are no faster, and take more memory
+_MOST_STREAMS = 8  # each holds a batch and its activations
+
+
+class OpenVINOEncoder:
+    """Both towers of a checkpoint, each built when it is first used; see ``nshot.encoders.Encoder``.
+
+    A vector does not depend on what else is in its batch, nor on the size of the batch.
+
+    Args:
+        checkpoint: from ``nshot.checkpoint.find``.
+        precision: "auto" and "bf16" are bf16 where the processor has it natively, else f32. (Elsewhere
+            OpenVINO would emulate bf16, thirty times slower than f32 and less exact.)
+    """
+
+    device = "cpu"
+    batch = _BATCH
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision = "auto") -> None:
+        core = ov.Core()
+        capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        self.precision = "bf16" if "BF16" in capabilities and precision != "f32" else "f32"
+        self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision)
+        self.dimension = checkpoint.config.projection_dim
+        self.streams = min(_cores(), _MOST_STREAMS)
+        processor = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
+        key = digest_of(checkpoint, openvino_graph.VERSION, ov.get_version(), processor)[:16]
+
+        def tower(
+            name: str, build: Callable[[Tensors], ov.Model], shape: tuple[int, ...], streams: int
+        ) -> _Tower:
+            return _Tower(
+                # A mapping of the files of its own: the pages that compiling reads leave memory with it.
+                lambda: build(Tensors(checkpoint.weights, checkpoint.config.shapes())),
+                lambda model: core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
+                lambda blob: core.import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
+                cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{self.precision}-{key}.blob",
+                shape=(*shape, self.dimension),
+                streams=streams,
+            )
+
+        options = {"INFERENCE_PRECISION_HINT": self.precision}
+        vision, text = checkpoint.config.vision, checkpoint.config.text
+        mean, std = checkpoint.image_mean, checkpoint.image_std
+        # Pictures come from several threads at once, each of which takes a core; texts come from one.
+        self._images = tower(
+            "images",
+            lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std),
+            (3, vision.image_size, vision.image_size),
+            self.streams,
+        )
+        self._texts = tower(
+            "texts", lambda tensors: openvino_graph.text_tower(text, tensors), (text.context,), 1
+        )
+
+    def encode_images(self, pixels: Pixels) -> Floats:
+        """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
+        return self._images(pixels, np.uint8)
+
+    def encode_tokens(self, tokens: Tokens) -> Floats:
+        """int64[n,context] -> float32[n,d], unit norm."""
+        return self._texts(tokens, np.int64)
+
+
+class _Tower:
+    """One graph, compiled when it is first called, and then called by any number of threads.
+
+    What OpenVINO compiled is kept in a file; the next process maps that and skips the building and most of
+    the compiling. The first process goes on from its file too: OpenVINO keeps packed copies of the weights,
+    so that the pages of a mapped file can leave memory, which those of a graph could not.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], ov.Model],
+        compiling: Callable[[ov.Model], ov.CompiledModel],
+        importing: Callable[[ov.Tensor], ov.CompiledModel],
+        path: Path,
+        *,
+        shape: tuple[int, ...],
+        streams: int,
+    ) -> None:
+        self._build = build
+        self._compiling = compiling
+        self._importing = importing
+        self._path = path
+        *self._row, self._dimension = shape
+        self._streams = streams
+        self._lock = threading.Lock()
+        self._requests: SimpleQueue[Any] | None = None
+        self._mapped: mmap.mmap | None = None  # OpenVINO reads it as long as the tower lives
+        self._packed = False
+
+    def __call__(self, rows: NDArray[Any], dtype: DTypeLike) -> Floats:
+        if rows.dtype != dtype or list(rows.shape[1:]) != self._row:
+            wanted = ", ".join(map(str, ("n", *self._row)))
+            raise ValueError(f"expected {np.dtype(dtype)}[{wanted}], not {rows.dtype}{list(rows.shape)}")
+        vectors = np.empty((len(rows), self._dimension), np.float32)
+        for start in range(0, len(rows), _BATCH):
+            part = slice(start, start + _BATCH)
+            vectors[part] = self._infer(rows[part])
+        return vectors
+
+    def _infer(self, rows: NDArray[Any]) -> Floats:
+        with self._lock:
+            if self._requests is None:
+                self._requests = self._start()
+        request = self._requests.get()
+        try:
+            vectors: Floats = request.infer([rows], share_inputs=True)[0]
+        finally:
+            self._requests.put(request)
+        if not self._packed:
+            self._packed = True
+            _leave_memory(self._mapped)
+        return vectors
+
+    def _start(self) -> SimpleQueue[Any]:
+        compiled = self._cached()
+        if compiled is None:
+            compiled = self._compiling(self._build())
+            _write(compiled, self._path)
+            if self._path.exists():
+                del compiled  # first: both at once would take twice the memory
+                compiled = self._cached() or self._compiling(self._build())
+        requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(self._streams):
+            requests.put(compiled.create_infer_request())
+        return requests
+
+    def _cached(self) -> ov.CompiledModel | None:
+        """The compiled graph of an earlier run; None where there is none, or a damaged one."""
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            with self._path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            words = np.frombuffer(mapped, np.uint64)
+            length = int(words[-2])
+            if words[-1] == _checksum(words[:-1]) and 0 < length <= len(mapped) - 16:
+                blob = np.frombuffer(mapped, np.uint8, length)
+                _leave_memory(mapped)
+                compiled = self._importing(ov.Tensor(blob, shared_memory=True))
+                _leave_memory(mapped)
+                self._mapped = mapped
+                return compiled
+        return None
+
+
+def _write(compiled: ov.CompiledModel, path: Path) -> None:
+    """Keep a compiled graph: its bytes, zeros up to a whole word, their length, the sum of all these words.
+
+    It appears whole or not at all; where it cannot be written, the next run compiles again.
+    """
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # of another version of OpenVINO or of the graph, or left by a run that was killed
+        for old in path.parent.glob(f"{path.name.rpartition('-')[0]}-*"):
+            old.unlink()
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
+            unfinished = Path(file.name)
+            compiled.export_model(_Stream(cast(BinaryIO, file)))
+            length = file.seek(0, os.SEEK_END)
+            file.write(bytes(-length % 8) + length.to_bytes(8, "little"))
+            file.seek(0)
+            chunks = iter(lambda: file.read(1 << 20), b"")
+            checksum = sum(int(_checksum(np.frombuffer(chunk, np.uint64))) for chunk in chunks)
+            file.write((checksum % 2**64).to_bytes(8, "little"))
+        unfinished.replace(path)
+    except (OSError, RuntimeError):
+        if unfinished is not None:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+
+
+def _checksum(words: NDArray[np.uint64]) -> np.uint64:
+    """The sum modulo 2**64: it finds what disks and kills do to files, at the speed of memory."""
+    return np.uint64(words.sum(dtype=np.uint64))
+
+
+def _leave_memory(mapped: mmap.mmap | None) -> None:
+    """Let go of a file's pages in memory; what of them is needed again is read again."""
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+class _Stream(io.BytesIO):
+    """A file behind the one class that OpenVINO exports to: the graph never stands in memory as a whole."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        return self._file.write(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:  # it goes back to fill in its header
+        return self._file.seek(offset, whence)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,132 @@
+"""Records as Parquet. Such a file cannot be appended to, so a journal of JSON lines grows beside it.
+
+``FILE.journal`` is written, and resumed, as any JSONL output is. Closing makes the Parquet file of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nshot.errors import MissingExtra, OutputError
+from nshot.outputs import replace, writing
+from nshot.sinks.formats import Jsonl
+from nshot.sinks.sink import Sink
+from nshot.sinks.target import FileTarget
+from nshot.types import Failure, LabelScore, Prediction
+
+_ROWS = 16384  # rows a group, which is all that is in memory at once
+
+
+class ParquetSink(Sink):
+    """Writes the journal, then the file.
+
+    Columns: source, label, score, cosine, margin, predictions (a list of label, score, cosine), error_type,
+    error_message. Parquet holds only UTF-8: other bytes of a source's name are written as ``\\xff``.
+
+    Raises:
+        MissingExtra: there is no pyarrow.
+    """
+
+    def __init__(self, path: Path, *, resume: bool, request: str) -> None:
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra('Parquet needs pyarrow: pip install "nshot[data]"') from error
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is not a regular file, so Parquet cannot go there")
+        self._path = path
+        self._journal = Path(f"{path}.journal")
+        super().__init__(
+            Jsonl(),
+            FileTarget(self._journal, request=request, note=Path(f"{path}.run")),
+            resume=resume,
+        )
+        self._continued = resume and not self._journal.exists() and path.exists()
+        if self._continued:
+            self._recall_finished()
+
+    def close(self, *, complete: bool) -> None:
+        """Write what waits and make the Parquet file, of all the records so far."""
+        if self._continued and not self._begun:
+            return  # resumed a finished run that had nothing left to do
+        super().close(complete=complete)
+
+    def _begin(self) -> None:
+        super()._begin()
+        if self._continued:
+            for record in _records(self._path):
+                self._pending += self._format.encode(record)
+                if len(self._pending) > 1 << 16:
+                    self.flush()
+
+    def _finish(self, complete: bool) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        label = pa.struct([("label", pa.string()), ("score", pa.float64()), ("cosine", pa.float64())])
+        schema = pa.schema(
+            [
+                ("source", pa.string()),
+                *label,
+                ("margin", pa.float64()),
+                ("predictions", pa.list_(label)),
+                ("error_type", pa.string()),
+                ("error_message", pa.string()),
+            ]
+        )
+        draft = Path(f"{self._path}.tmp")
+        self._target.close()
+        with writing(self._path):
+            try:
+                with self._journal.open("rb") as lines, parquet.ParquetWriter(draft, schema) as writer:
+                    while rows := [_row(json.loads(line)) for line in islice(lines, _ROWS)]:
+                        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                replace(draft, self._path)
+            finally:
+                draft.unlink(missing_ok=True)
+        if complete:
+            with writing(self._path):
+                self._journal.unlink()
+            self._target.complete()
+
+    def _recall_finished(self) -> None:
+        self.answered = Counter()
+        for record in _records(self._path):
+            self.answered[record.source] += 1
+            self.failed += isinstance(record, Failure)
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    error = record.pop("error", {"type": None, "message": None})
+    row = {**record, "error_type": error["type"], "error_message": error["message"]}
+    return {key: _utf8(value) if isinstance(value, str) else value for key, value in row.items()}
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _records(path: Path) -> Iterator[Prediction | Failure]:
+    """The records of a Parquet file that an earlier run has written."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_ROWS):
+                for row in batch.to_pylist():
+                    if row["error_type"] is not None:
+                        yield Failure(row["source"], row["error_type"], row["error_message"])
+                    else:
+                        labels = tuple(LabelScore(**label) for label in row["predictions"])
+                        yield Prediction(row["source"], labels, row["margin"])
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{path} cannot be resumed, it does not hold nshot's answers ({error}): "
+            "name another file with -o, or leave out --resume to start over"
+        ) from error
