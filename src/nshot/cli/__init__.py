@@ -15,7 +15,7 @@ import click
 import nshot
 from nshot.errors import NshotError
 
-COMMANDS = ("classify", "embed", "store", "doctor", "completion")
+COMMANDS = ("classify", "train", "embed", "store", "doctor", "completion")
 
 
 class _Lazy(click.Group):

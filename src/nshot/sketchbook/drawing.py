@@ -56,7 +56,8 @@ def _mask(thing: Thing, size: int, rng: np.random.Generator | None = None) -> Im
 
 def _plane(mask: Image.Image) -> Plane:
     """The fine mask at the picture's own size, float32 in [0, 1], with a last axis for the colours."""
-    return np.asarray(mask.reduce(_FINE), dtype=np.float32)[..., None] * np.float32(1 / 255)
+    plane: Plane = np.asarray(mask.reduce(_FINE), dtype=np.float32)[..., None] * np.float32(1 / 255)
+    return plane
 
 
 def _edge(mask: Image.Image, width: float) -> Plane:
@@ -81,7 +82,8 @@ def _pattern(thing: Thing, size: int, rng: np.random.Generator) -> Plane:
             marks = (u % 1.0 - 0.5) ** 2 + (v % 1.0 - 0.5) ** 2 < 0.085
         else:
             marks = (np.floor(u * 1.3) + np.floor(v * 1.3)) % 2 < 1
-    return marks.reshape(size, 2, size, 2).mean(axis=(1, 3), dtype=np.float32)[..., None]
+    plane: Plane = marks.reshape(size, 2, size, 2).mean(axis=(1, 3), dtype=np.float32)[..., None]
+    return plane
 
 
 def _tint(thing: Thing, rng: np.random.Generator) -> tuple[Plane, Plane]:

@@ -28,16 +28,16 @@ def drawings(folder: Path, count: int, seed: int = 0, *, workers: int | None = N
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}.part")
-        array = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, 3, SIZE, SIZE))
+        fresh = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (count, 3, SIZE, SIZE))
         starts = range(0, count, _CHUNK)
         with ProcessPoolExecutor(workers) as pool:
-            for start, chunk in zip(
-                starts, pool.map(_chunk, starts, repeat(count), repeat(seed)), strict=True
-            ):
-                array[start : start + len(chunk)] = chunk
-        array.flush()
+            mapped = map if workers == 1 else pool.map  # a pool starts its processes when it is first asked
+            for start, chunk in zip(starts, mapped(_chunk, starts, repeat(count), repeat(seed)), strict=True):
+                fresh[start : start + len(chunk)] = chunk
+        fresh.flush()
         unfinished.replace(path)
-    return np.load(path, mmap_mode="r")
+    array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return array
 
 
 def scene_seed(seed: int, index: int) -> int:

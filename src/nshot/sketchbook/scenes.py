@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,9 +95,6 @@ def _background(rng: random.Random, style: str, things: Sequence[Thing]) -> str:
     rng.shuffle(names)
 
     def contrast(name: str) -> float:
-        return min(
-            sum((a - b) ** 2 for a, b in zip(BACKGROUNDS[name], COLOURS[thing.colour], strict=True)) ** 0.5
-            for thing in things
-        )
+        return min(math.dist(BACKGROUNDS[name], COLOURS[thing.colour]) for thing in things)
 
     return next((name for name in names if contrast(name) > 110), max(names, key=contrast))

@@ -45,8 +45,8 @@ SEEN_STYLES = tuple(style for style in STYLES if style != HELD_OUT_STYLE)
 def is_held_out(colour: str, shape: str) -> bool:
     """Whether training never sees this pair.
 
-    One pair in seven, spread so that every colour and every shape is met in training in at least ten others, and
-    is held out at least once.
+    One pair in seven, spread so that every colour and every shape is met in training with at least
+    ten others, and is held out at least once.
     """
     return (3 * list(COLOURS).index(colour) + SHAPES.index(shape)) % 7 == 5
 

@@ -104,7 +104,8 @@ class Towers:
             outputs[i] = found[i]  # lets go of the graph
             if not output.requires_grad:  # nothing of this tower is trained
                 return (None,) * len(parameters)
-            return torch.autograd.grad(output, parameters, found[i].grad.to(output.dtype), allow_unused=True)
+            towards = found[i].grad.to(output.dtype)
+            return tuple(torch.autograd.grad(output, parameters, towards, allow_unused=True))
 
         for each in self._pool.map(gradients, range(len(pieces))):
             for parameter, gradient in zip(parameters, each, strict=True):

@@ -136,6 +136,9 @@ def write(start: Start, folder: Path, *, half: bool = False) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     unfinished = folder / ".unfinished"
     try:
         shutil.rmtree(unfinished, ignore_errors=True)

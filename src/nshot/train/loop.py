@@ -111,8 +111,8 @@ def fit(
         norm = float(torch.nn.utils.clip_grad_norm_(trained, options.clip))
         if not math.isfinite(value) or not math.isfinite(norm):
             raise TrainingDiverged(
-                f"step {step + 1}: the loss is {value} and its gradient {norm}. The state before it is kept in "
-                f"{folder}: go on with --resume, or begin anew with a lower --lr or a longer --warmup"
+                f"step {step + 1}: the loss is {value}, its gradient {norm}. The last state before is kept "
+                f"in {folder}: go on with --resume, or begin anew with a lower --lr or a longer --warmup"
             )
         for group in optimizer.param_groups:
             group["lr"] = rate(step, steps, warmup, lr)

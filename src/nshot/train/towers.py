@@ -4,7 +4,7 @@ What is saved, against the modules' own forward, changes no result (tests compar
 
 - only one position of the last layer is ever pooled, so that layer computes its queries and its MLP for
   that position alone;
-- patches are cut by a reshape and embedded by one matrix product; queries, keys and values come from one, too;
+- patches are cut by a reshape and embedded by one matrix product; queries, keys and values come from one;
 - a text tower that looks backwards only needs no padding mask, and no column that every text pads.
 
 ``torch.compile`` then fuses what is left between the matrix products.

@@ -52,8 +52,9 @@ def _pipeline(model: Any) -> Any:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    if (end := tokenizer.token_to_id(END)) is not None:
+    start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
+    if start is not None and end is not None:
         tokenizer.post_processor = processors.RobertaProcessing(
-            (END, end), (START, tokenizer.token_to_id(START)), trim_offsets=False, add_prefix_space=False
+            (END, end), (START, start), trim_offsets=False, add_prefix_space=False
         )
     return tokenizer
