@@ -27,7 +27,7 @@ from nshot.train import state as states  # noqa: E402
 from nshot.train.batches import Towers  # noqa: E402
 from nshot.train.blend import blend  # noqa: E402
 from nshot.train.checkpoints import anew  # noqa: E402
-from nshot.train.data import Pictures, order  # noqa: E402
+from nshot.train.data import Pictures, shuffled  # noqa: E402
 from nshot.train.feeding import Feeder, random_resized_crop  # noqa: E402
 from nshot.train.loop import groups, rate  # noqa: E402
 from nshot.train.loss import contrastive  # noqa: E402
@@ -124,7 +124,9 @@ def test_gains_biases_and_the_temperature_do_not_decay(start: Any) -> None:
     free = {names[id(p)] for p in stays["params"]}
     assert stays["weight_decay"] == 0
     assert "logit_scale" in free
-    assert all(name.endswith("bias") or "norm" in name or "class" in name or name == "logit_scale" for name in free)
+    assert all(
+        name.endswith("bias") or "norm" in name or "class" in name or name == "logit_scale" for name in free
+    )
     assert not any(names[id(p)].endswith("bias") or "norm" in names[id(p)] for p in decays["params"])
 
 
@@ -190,9 +192,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(
 
 
 def test_the_order_is_a_function_of_seed_and_epoch_and_meets_every_row_once() -> None:
-    assert sorted(order(50, 1, 2)) == list(range(50))
-    assert np.array_equal(order(50, 1, 2), order(50, 1, 2))
-    assert not np.array_equal(order(50, 1, 2), order(50, 1, 3))
+    assert sorted(shuffled(50, 1, 2)) == list(range(50))
+    assert np.array_equal(shuffled(50, 1, 2), shuffled(50, 1, 2))
+    assert not np.array_equal(shuffled(50, 1, 2), shuffled(50, 1, 3))
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -238,7 +240,10 @@ def test_the_command_trains_on_a_folder_of_classes_and_blends(tmp_path: Path, ca
     assert status == 1, err  # one picture could not be read
     assert "broken.png" in err
     assert all(row in out for row in ("zero-shot", "fine-tuned", "blended 0.5", "held-out", "untouched"))
-    assert not all(torch.equal(a, b) for a, b in zip(*map(values, (tmp_path / "before", tmp_path / "after")), strict=True))
+    assert not all(
+        torch.equal(a, b)
+        for a, b in zip(*map(values, (tmp_path / "before", tmp_path / "after")), strict=True)
+    )
     nshot.load(tmp_path / "after")
 
 
@@ -285,7 +290,9 @@ def test_a_crop_keeps_its_share_and_whole_crops_change_nothing() -> None:
     ramp = torch.linspace(0, 1, 16).expand(4, 3, 16, 16)
     rng = np.random.default_rng(0)
     assert random_resized_crop(values, 0.5, rng).shape == values.shape
-    spans = random_resized_crop(ramp, 0.25, rng).amax((1, 2, 3)) - random_resized_crop(ramp, 0.25, rng).amin((1, 2, 3))
+    spans = random_resized_crop(ramp, 0.25, rng).amax((1, 2, 3)) - random_resized_crop(ramp, 0.25, rng).amin(
+        (1, 2, 3)
+    )
     assert spans.max() < 1.01
 
 
@@ -301,7 +308,9 @@ def test_crops_are_the_same_for_the_same_step(start: Any) -> None:
 def test_two_processes_find_the_gradient_of_one(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     script = tmp_path / "two.py"
-    rows = [(str(tmp_path / f"{i}.png"), f"a {'red star' if i % 5 == 0 else f'thing {i}'}") for i in range(16)]
+    rows = [
+        (str(tmp_path / f"{i}.png"), f"a {'red star' if i % 5 == 0 else f'thing {i}'}") for i in range(16)
+    ]
     for (path, _), (picture, _) in zip(rows, pairs(16), strict=True):
         picture.save(path)
     script.write_text(
@@ -316,7 +325,10 @@ def test_two_processes_find_the_gradient_of_one(tmp_path: Path) -> None:
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     done = subprocess.run(
-        [sys.executable, *launch, str(script), str(tmp_path / "two")], env=environment, capture_output=True, text=True
+        [sys.executable, *launch, str(script), str(tmp_path / "two")],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=float, default=1.0, show_default=True, help="Passes over the data.")
 @click.option("--steps", type=int, metavar="N", help="Optimizer steps, in place of epochs.")
 @click.option(
-    "--batch-size", type=int, default=256, show_default=True, help="Pictures told apart at each step."
+    "--batch-size", type=int, default=128, show_default=True, help="Pictures told apart at each step."
 )
 @click.option(
     "--lr",
     type=float,
     metavar="RATE",
-    help="Highest learning rate.  [default: 0.0015, or 0.0001 with --from]",
+    help="Highest learning rate.  [default: 0.001, or 0.0001 with --from]",
 )
 @click.option(
     "--warmup",
     type=int,
     metavar="STEPS",
-    help="Steps until it is reached.  [default: 300, or a tenth of a short run]",
+    help="Steps until it is reached.  [default: 150, or a tenth of a short run]",
 )
 @click.option("--weight-decay", type=float, default=0.1, show_default=True, help="AdamW's.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same run.")

@@ -70,7 +70,7 @@ def _describe(thing: Thing, rng: random.Random, full: bool, *, many: bool = Fals
     if (full and thing.texture != "plain") or rng.random() < (0.1 if thing.texture == "plain" else 0.4):
         words.append(rng.choice(TEXTURE_WORDS[thing.texture]))
     what = 0.5 if full else rng.random()
-    if what >= 0.35:
+    if what >= 0.25:
         words.append(_word(thing.colour, COLOUR_WORDS, rng))
     noun = _word(thing.shape, SHAPE_WORDS, rng) if what < 0.94 else rng.choice(("thing", "shape", "object"))
     return " ".join([*words, plural(noun) if many else noun])

@@ -47,7 +47,7 @@ class Exam:
 def _images(towers: Towers, feeder: Feeder, pixels: Any) -> Tensor:
     parts = []
     for start in range(0, len(pixels), _AT_ONCE):
-        part = np.ascontiguousarray(pixels[start : start + _AT_ONCE])
+        part = np.array(pixels[start : start + _AT_ONCE])
         parts.append(towers.encode_images(feeder.collate(part, [""] * len(part))).cpu())
     return F.normalize(torch.cat(parts), dim=1)
 

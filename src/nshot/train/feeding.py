@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from nshot.train.batches import Batch
-from nshot.train.data import Pairs, order
+from nshot.train.data import Pairs
 from nshot.types import Pixels
 
 
@@ -50,11 +50,14 @@ class Feeder:
         self._mean, self._std = (torch.tensor(each).view(3, 1, 1) for each in (mean, std))
         self._seed, self._crop, self._jitter = seed, crop, jitter
         self._rank, self._processes = rank, processes
+        self._ordered: tuple[Any, int, Any] = (None, 0, None)  # the epoch that is under way
 
     def batch(self, pairs: Pairs, size: int, step: int) -> Batch:
         """What this process sees of the ``step``-th batch of ``size`` pictures."""
         epoch, place = divmod(step, len(pairs) // size)
-        rows = order(len(pairs), self._seed, epoch)[place * size : (place + 1) * size]
+        if self._ordered[0] is not pairs or self._ordered[1] != epoch:
+            self._ordered = (pairs, epoch, pairs.order(self._seed, epoch))
+        rows = self._ordered[2][place * size : (place + 1) * size]
         pixels, captions = pairs.batch(rows[self._rank :: self._processes].tolist(), epoch)
         return self.collate(pixels, captions, np.random.default_rng((self._seed, step, self._rank)))
 

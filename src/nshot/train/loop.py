@@ -102,7 +102,7 @@ def fit(
     weights = [p for p in trained if p is not model.logit_scale]
     optimizer = torch.optim.AdamW(groups(model, options.decay), lr=lr, betas=_BETAS, fused=True)
     start = state.restore(folder, recipe=recipe, model=model, optimizer=optimizer) if resume else 0
-    warmup = min(300, max(1, steps // 10)) if options.warmup is None else options.warmup
+    warmup = min(150, max(1, steps // 10)) if options.warmup is None else options.warmup
     saved = said = time.monotonic()
     seen, losses, recall = 0, [0.0], None
     for step, batch in enumerate(batches(start), start):

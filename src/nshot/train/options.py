@@ -18,8 +18,8 @@ class Options:
         steps: optimizer steps; ``epochs`` counts where it is None.
         epochs: passes over the data.
         batch: pictures that are told apart from each other at each step, over all processes.
-        lr: the highest learning rate; None is 1.5e-3 from scratch and 1e-4 from a checkpoint.
-        warmup: steps until it is reached; None is 300, or a tenth of a short run.
+        lr: the highest learning rate; None is 1e-3 from scratch and 1e-4 from a checkpoint.
+        warmup: steps until it is reached; None is 150, or a tenth of a short run.
         decay: AdamW's weight decay; gains, biases and the temperature have none.
         clip: the gradient's greatest norm.
         seed: of the first weights, the order of the data and the augmentation.
@@ -37,7 +37,7 @@ class Options:
 
     steps: int | None = None
     epochs: float = 1.0
-    batch: int = 256
+    batch: int = 128
     lr: float | None = None
     warmup: int | None = None
     decay: float = 0.1
@@ -47,7 +47,7 @@ class Options:
     crop: float = 1.0
     jitter: float = 0.0
     threads: int | None = None
-    piece: int = 64
+    piece: int = 32
     compile: bool | None = None
     twice: bool | None = None
     minutes: float = 5.0

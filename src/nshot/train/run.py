@@ -130,7 +130,7 @@ def run(
         towers,
         batches,
         steps=steps,
-        lr=options.lr or (1.5e-3 if start is None else 1e-4),
+        lr=options.lr or (1e-3 if start is None else 1e-4),
         options=options,
         twice=_is_large(model, options, processes) if options.twice is None else options.twice,
         processes=processes,
