@@ -119,6 +119,18 @@ def test_drawings_are_kept_and_are_those_of_their_seeds(tmp_path: Path) -> None:
     assert [len(texts) for texts in captions(5, 3, variants=2)] == [2] * 5
 
 
+def test_the_exhibition_shows_what_training_never_sees() -> None:
+    exhibits = sketchbook.exhibition()
+    assert len(exhibits) == 24
+    for exhibit in exhibits:
+        thing = exhibit.scene.things[0]
+        assert exhibit.label == f"{thing.colour} {thing.shape}"
+        if exhibit.novelty == "pair":
+            assert words.is_held_out(thing.colour, thing.shape)
+        else:
+            assert exhibit.scene.style == sketchbook.HELD_OUT_STYLE
+
+
 def test_plurals_and_articles() -> None:
     assert [wording.plural(word) for word in ("fish", "cross", "star")] == ["fish", "crosses", "stars"]
     assert [wording.with_article(word) for word in ("arrow", "star")] == ["an arrow", "a star"]

@@ -1,4 +1,4 @@
-"""Training: the same gradients as the plain way, the same run after a kill, files that both sides read alike."""
+"""Training: the plain way's gradients, the same run after a kill, files that both sides read alike."""
 
 from __future__ import annotations
 

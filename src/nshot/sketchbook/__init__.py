@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from nshot.sketchbook.captions import caption
 from nshot.sketchbook.drawing import SIZE, draw
+from nshot.sketchbook.exhibition import Exhibit, exhibition
 from nshot.sketchbook.scenes import Scene, Thing, sample
 from nshot.sketchbook.words import (
     COLOURS,
@@ -35,9 +36,11 @@ __all__ = [
     "SIZE",
     "STYLES",
     "STYLE_PHRASES",
+    "Exhibit",
     "Scene",
     "Thing",
     "caption",
     "draw",
+    "exhibition",
     "sample",
 ]

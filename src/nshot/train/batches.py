@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from nshot.train.towers import image_vectors, text_vectors
@@ -60,8 +61,11 @@ class Towers:
 
     def encode_images(self, batch: Batch) -> Tensor:
         """The batch's picture vectors float32[n,d], without a graph, not of unit norm."""
-        images, _, _ = self._pieces(batch)
-        return torch.cat(list(self._pool.map(_without_graph, images))).float()
+        count = len(batch.pixels)
+        # whole pieces only: a compiled tower is compiled again for each new size
+        padded = F.pad(batch.pixels, (0, 0, 0, 0, 0, 0, 0, -count % self.piece))
+        images = [self._piece(self._images, part) for part in padded.split(self.piece)]
+        return torch.cat(list(self._pool.map(_without_graph, images))).float()[:count]
 
     def encode_texts(self, batch: Batch) -> Tensor:
         """The vectors float32[u,d] of the batch's distinct captions, without a graph, not of unit norm."""

@@ -38,8 +38,7 @@ class Exam:
         numbers = {text: number for number, text in enumerate(self.texts)}
         targets = torch.tensor([numbers[tuple(texts)] for texts in self.pictures.captions])
         images = _images(towers, feeder, self.pictures.pixels)
-        size = self.pictures.pixels.shape[-1]
-        texts = torch.stack([_texts(towers, feeder, each, size).mean(dim=0) for each in numbers])
+        texts = _texts(towers, feeder, list(numbers), self.pictures.pixels.shape[-1])
         nearest = (images @ F.normalize(texts, dim=1).t()).topk(min(k, len(texts)), dim=1).indices
         return float((nearest == targets[:, None]).any(dim=1).float().mean())
 
@@ -52,7 +51,10 @@ def _images(towers: Towers, feeder: Feeder, pixels: Any) -> Tensor:
     return F.normalize(torch.cat(parts), dim=1)
 
 
-def _texts(towers: Towers, feeder: Feeder, texts: Sequence[str], size: int) -> Tensor:
-    blank = np.zeros((len(texts), 3, size, size), np.uint8)
-    batch = feeder.collate(blank, texts)
-    return F.normalize(towers.encode_texts(batch).cpu(), dim=1)[batch.targets]
+def _texts(towers: Towers, feeder: Feeder, texts: Sequence[Sequence[str]], size: int) -> Tensor:
+    """The mean of each text's captions, float32[n,d], not of unit norm."""
+    captions = list(dict.fromkeys(caption for each in texts for caption in each))
+    batch = feeder.collate(np.zeros((len(captions), 3, size, size), np.uint8), captions)
+    vectors = F.normalize(towers.encode_texts(batch).cpu(), dim=1)
+    rows = {caption: row for row, caption in enumerate(captions)}
+    return torch.stack([vectors[[rows[caption] for caption in each]].mean(dim=0) for each in texts])
