@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def tutorial(model: str, labels: list[str], files: list[str]) -> Any:
     return classify
 
 
-WAYS = {
+WAYS: dict[str, Callable[..., Any]] = {
     "pipeline": documented_pipeline,
     "pipeline-32": lambda *given: documented_pipeline(*given, batch_size=32),
     "tutorial": tutorial,

@@ -4,7 +4,7 @@
 
 Needs the torch extra's environment (``make bench`` makes it), a CLIP checkpoint (a Hub id or a folder) and a
 folder of any photographs, from which pictures of 640x480 and of 12 megapixels are made under bench/out.
-Each measurement runs in a process of its own. Prints the table that README shows, and writes bench/out/speed.json.
+Each measurement runs in a process of its own. Prints the table of README; bench/out/speed.json has it all.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def pictures(photos: Path, folder: Path, count: int, size: tuple[int, int]) -> P
 
 
 def fill_store(model: str, source: Path, folder: Path, count: int, cache: Path) -> int:
-    """So many picture files whose vectors the store knows: real files, vectors as the encoder would leave them.
+    """So many picture files whose vectors the store knows.
 
     Encoding 20,000 pictures only to ask for them again would take the bench ten minutes, so 400 are encoded
     and the others get random unit vectors under their own digests; asking for them costs the same.

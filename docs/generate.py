@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,31 +15,35 @@ HEAD = """# Command line
 
 Written by `make docs` from the commands' own help.
 
-Exit status of every command: 0 all answered, 1 some pictures failed (each named, counted in a last line on stderr),
-2 the request itself was wrong, 130 interrupted. Answers go to standard output or `-o`, everything else to stderr.
+Exit status of every command: 0 all answered, 1 some pictures failed (each named, counted in a last line on
+stderr), 2 the request itself was wrong, 130 interrupted. Answers go to standard output or `-o`, everything
+else to stderr.
 """
 
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(_section(command, name) for name, command in _commands(cli, "nshot"))
+    return HEAD + "".join(map(_section, _contexts(_top())))
 
 
-def _commands(group: click.Group, name: str) -> list[tuple[str, click.Command]]:
-    found: list[tuple[str, click.Command]] = []
-    context = click.Context(group, info_name=name)
-    for sub in group.list_commands(context):
-        command = group.get_command(context, sub)
+def _top() -> click.Context:
+    return click.Context(cli, info_name="nshot", terminal_width=100, **cli.context_settings)
+
+
+def _contexts(parent: click.Context) -> Iterator[click.Context]:
+    """Every command below this one, as the program itself would run it."""
+    assert isinstance(parent.command, click.Group)
+    for name in parent.command.list_commands(parent):
+        command = parent.command.get_command(parent, name)
         assert command is not None
-        found.append((f"{name} {sub}", command))
+        context = click.Context(command, parent, name, **command.context_settings)
+        yield context
         if isinstance(command, click.Group):
-            found += _commands(command, f"{name} {sub}")
-    return found
+            yield from _contexts(context)
 
 
-def _section(command: click.Command, name: str) -> str:
-    context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
-    return f"\n## {name}\n\n```text\n{command.get_help(context)}\n```\n"
+def _section(context: click.Context) -> str:
+    return f"\n## {context.command_path}\n\n```text\n{context.get_help()}\n```\n"
 
 
 if __name__ == "__main__":

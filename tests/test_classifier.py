@@ -65,7 +65,7 @@ def test_scores_sum_to_one_under_softmax_and_stand_alone_under_sigmoid(rng: np.r
 
 def test_a_large_scale_overflows_nothing() -> None:
     for activation in ("softmax", "sigmoid"):
-        scores = Classifier(["a", "b"], [[1, 0], [-1, 0]], scale=1e6, activation=activation).scores([[1, 0]])  # type: ignore[arg-type]
+        scores = Classifier(["a", "b"], [[1, 0], [-1, 0]], scale=1e6, activation=activation).scores([[1, 0]])
         np.testing.assert_array_equal(scores, [[1.0, 0.0]])
 
 
@@ -93,8 +93,9 @@ def test_a_stream_keeps_its_order_and_its_failures() -> None:
     classifier = Classifier(["a", "b"], np.eye(2), scale=1.0)
     broken = Failure("two.jpg", "UndecodablePicture", "damaged")
     one, three = (Embedded(n, np.eye(2, dtype=np.float32)[i]) for i, n in enumerate(("one.jpg", "three.jpg")))
-    for items in ([one, broken, three], iter([one, broken, three])):
-        first, second, third = classifier.predict(items)
+    items: list[Embedded | Failure] = [one, broken, three]
+    for given in (items, iter(items)):
+        first, second, third = classifier.predict(given)
         assert (first.source, first.label) == ("one.jpg", "a")  # type: ignore[union-attr]
         assert second is broken
         assert (third.source, third.label) == ("three.jpg", "b")  # type: ignore[union-attr]

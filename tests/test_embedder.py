@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_answers_do_not_depend_on_batch_size_or_workers(tiny: Path, photos: Path
 def test_every_form_of_a_picture_gives_the_same_vector(clip: nshot.Embedder, photos: Path) -> None:
     file = photos / "01.png"
     picture = Image.open(file)
-    forms = [file, str(file), file.read_bytes(), picture, np.asarray(picture)]
+    forms: list[Any] = [file, str(file), file.read_bytes(), picture, np.asarray(picture)]
     found = vectors(clip.embed_images(forms))
     np.testing.assert_array_equal(found, np.broadcast_to(found[0], found.shape))
     np.testing.assert_array_equal(vectors(clip.embed_images(file)), found[:1])

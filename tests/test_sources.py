@@ -53,11 +53,8 @@ def tree(tmp_path: Path) -> Path:
 def test_a_file_is_named_as_typed_and_read_when_asked(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"data")
     (source,) = listed(tmp_path / "a.jpg")
-    assert (source.name, source.path, source.read()) == (
-        str(tmp_path / "a.jpg"),
-        tmp_path / "a.jpg",
-        b"data",
-    )
+    name = str(tmp_path / "a.jpg")
+    assert (source.name, source.path, source.read()) == (name, name, b"data")
 
 
 def test_a_folder_is_listed_in_order_whatever_the_extensions_and_without_what_is_hidden(tree: Path) -> None:

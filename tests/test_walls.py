@@ -14,24 +14,16 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a layer knows the layers above it in this list, never its own neighbours and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit"},
-    {
-        "images",
-        "fetch",
-        "preprocess",
-        "prompts",
-        "tokenizer",
-        "unpickle",
-        "store",
-        "clip_config",
-        "hub",
-    },
-    {"sources", "weights", "memory", "vectors", "sinks", "classifier"},
+    {"unit", "outputs", "digests"},
+    {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store"},
+    {"archives", "fetch", "folders", "tables"},
+    {"hub", "weights", "memory", "sources", "vectors", "sinks", "classifier"},
     {"checkpoint", "zeroshot"},
     {"encoders"},
     {"pipeline"},
     {"embedder"},
     {"cli"},
+    {"__main__"},
 ]
 
 # runtimes and other heavy things, each behind one door

@@ -182,6 +182,7 @@ def _files(name: str, get: Callable[[str], Path | None]) -> _Files:
         tokenizer = TokenizerFiles(tokenizer_json=None, vocab=get("vocab.json"), merges=get("merges.txt"))
         if not (tokenizer["vocab"] and tokenizer["merges"]):
             raise missing("tokenizer.json, nor vocab.json and merges.txt")
+    get("tokenizer_config.json")  # for the tokenizer, which looks beside its own file
     for single in ("model.safetensors", "pytorch_model.bin"):
         if path := get(single):
             return _Files(config, preprocessor, tokenizer, (path,))

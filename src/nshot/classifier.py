@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nshot.errors import LabelError, RequestError
 from nshot.types import Embedded, Failure, Floats, LabelScore, Prediction
-from nshot.unit import normalize
+from nshot.unit import lengths, normalize
 
 Activation: TypeAlias = Literal["softmax", "sigmoid"]
 
@@ -101,7 +101,8 @@ class Classifier:
                 f"this classifier reads vectors [n, {self.dimension}], not {list(vectors.shape)}: "
                 "were they made by another model?"
             )
-        product = normalize(vectors).astype(np.float64) @ self.matrix.T.astype(np.float64)
+        wide = vectors.astype(np.float64)
+        product = (wide @ self.matrix.T.astype(np.float64)) / lengths(wide)
         return np.clip(product.round(9), -1.0, 1.0)
 
     def logits(self, vectors: ArrayLike) -> NDArray[np.float64]:

@@ -31,6 +31,7 @@ Picture: TypeAlias = (
     "str | Path | bytes | Source | Image | np.ndarray[Any, np.dtype[np.uint8]] | Embedded | Failure"
 )
 
+_LISTED = (Source, Embedded, Failure)  # what needs no more listing
 _TEXTS = 32  # texts encoded at once
 
 
@@ -146,8 +147,7 @@ class Embedder:
         Yields:
             An ``Embedded`` for each picture, or the ``Failure`` that says why there is none.
         """
-        if isinstance(sources, (str, bytes, os.PathLike, Source, np.ndarray)) or hasattr(sources, "convert"):
-            sources = [sources]  # type: ignore[list-item]
+        one = isinstance(sources, (str, bytes, os.PathLike, np.ndarray, *_LISTED)) or hasattr(sources, "mode")
         pipeline = Pipeline(
             self.encoder,
             self.preprocessor,
@@ -156,7 +156,7 @@ class Embedder:
             workers=self.workers,
             limits=self.limits,
         )
-        return pipeline.run(self._listed(sources))
+        return pipeline.run(self._listed([sources] if one else sources))  # type: ignore[list-item, arg-type]
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of texts, as they are (no template): float32[n, d].
@@ -228,7 +228,7 @@ class Embedder:
 
     def _listed(self, sources: Iterable[Picture]) -> Iterator[Source | Embedded | Failure]:
         for number, source in enumerate(sources):
-            if isinstance(source, (Source, Embedded, Failure)):
+            if isinstance(source, _LISTED):
                 yield source
             elif isinstance(source, (str, os.PathLike)):
                 try:

@@ -47,8 +47,10 @@ class Memory:
 
     def keep(self, vectors: Mapping[bytes, Floats], files: Mapping[Stamp, bytes], recipe: str) -> None:
         """Remember vectors, and which files hold what."""
-        if vectors or files:
-            self._ask(lambda store: (store.put_vectors(vectors, recipe), store.put_files(files)), None)
+        if vectors:
+            self._ask(lambda store: store.put_vectors(vectors, recipe), None)
+        if files:
+            self._ask(lambda store: store.put_files(files), None)
 
     def keep_texts(self, vectors: Mapping[str, Floats], fingerprint: str) -> None:
         """Remember texts."""

@@ -40,7 +40,7 @@ class Source:
     """
 
     name: str
-    path: Path | None
+    path: str | None
     _read: Callable[[], bytes]
 
     def read(self) -> bytes:
@@ -62,8 +62,7 @@ class Source:
     @classmethod
     def file(cls, name: str, *, max_bytes: int = DEFAULT_LIMITS.max_bytes) -> Source:
         """A file, which is opened only if it is a regular one."""
-        path = Path(name)
-        return cls(name, path, partial(_read_file, path, max_bytes))
+        return cls(name, name, partial(_read_file, name, max_bytes))
 
     @classmethod
     def failed(cls, name: str, error: PictureError) -> Source:
@@ -193,7 +192,8 @@ class _Listing:
         return Source.of(data, name=name)
 
 
-def _read_file(path: Path, max_bytes: int) -> bytes:
+def _read_file(name: str, max_bytes: int) -> bytes:
+    path = Path(name)
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,8 +85,7 @@ class Embedded:
     vector: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class LabelScore:
+class LabelScore(NamedTuple):
     """One label's answer: ``score`` in [0, 1], ``cosine`` in [-1, 1]."""
 
     label: str
@@ -131,5 +130,5 @@ class Prediction:
             "score": self.score,
             "cosine": self.cosine,
             "margin": self.margin,
-            "predictions": [asdict(p) for p in self.predictions],
+            "predictions": [p._asdict() for p in self.predictions],
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from nshot.errors import RequestError
 from nshot.types import Floats
@@ -22,11 +22,20 @@ def normalize(rows: ArrayLike, names: Sequence[str] | None = None) -> Floats:
         RequestError: a row that is zero or not finite has no direction.
     """
     wide = np.asarray(rows, dtype=np.float64)
-    length = np.linalg.norm(wide, axis=-1, keepdims=True)
+    unit: Floats = (wide / lengths(wide, names)).astype(np.float32)
+    return unit
+
+
+def lengths(rows: NDArray[np.float64], names: Sequence[str] | None = None) -> NDArray[np.float64]:
+    """Each row's Euclidean length: float64[n, d] -> float64[n, 1], none of them zero.
+
+    Raises:
+        RequestError: a row that is zero or not finite has no direction.
+    """
+    length: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
     bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)).ravel())
     if bad.size:
         first = int(bad[0])
         name = repr(names[first]) if names is not None else str(first)
         raise RequestError(f"the vector of row {name} is zero or not finite, so it has no direction")
-    unit: Floats = (wide / length).astype(np.float32)
-    return unit
+    return length

@@ -23,6 +23,7 @@ from nshot.cli.options import (
     say,
     source_arguments,
     talk_options,
+    tell_failure,
 )
 from nshot.errors import RequestError
 from nshot.types import Embedded, Failure
@@ -41,10 +42,8 @@ _TOLD = 5  # pairs of near-synonyms, at most: a model that tells nothing apart w
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
     metavar="K",
-    help="Labels told of each picture.",
+    help="Labels told of each picture.  [default: 1 in a table, else 5]",
 )
 @output_options
 @talk_options
@@ -53,7 +52,7 @@ def command(
     image_column: str | None,
     label_options: LabelOptions,
     model_options: ModelOptions,
-    top_k: int,
+    top_k: int | None,
     format: str | None,
     output: Path | None,
     resume: bool,
@@ -71,10 +70,15 @@ def command(
 
     Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
     """
+    from nshot.outputs import check_output
     from nshot.prompts import lint, write_prompts
     from nshot.sinks import open_sink
     from nshot.zeroshot import near_synonyms, zero_shot
 
+    format = format_of(format, output)
+    top_k = top_k or (1 if format == "table" else 5)
+    if output is not None:
+        check_output(output)  # rather now than after a download
     labels, templates = label_options.read()
     prompted = write_prompts(labels, templates)
     for note in [] if quiet else lint(labels):
@@ -88,8 +92,10 @@ def command(
     if not quiet:
         _tell_near_synonyms(near_synonyms(classifier))
 
+    # answers that a person watches are their own progress, and name what failed
+    on_screen = output is None and sys.stdout.isatty()
     with open_sink(
-        format_of(format, output),
+        format,
         output,
         top_k=min(top_k, len(labels)),
         resume=resume,
@@ -97,14 +103,14 @@ def command(
     ) as sink:
         answered = sum(sink.answered.values())
         embedded = embedder.embed_images(_without(pictures, sink.answered))
-        for answer in progress(classifier.stream(embedded, top_k=top_k), quiet=quiet, skipped=answered):
+        answers = classifier.stream(embedded, top_k=top_k)
+        for answer in progress(answers, shown=not (quiet or on_screen), sources=sources, skipped=answered):
             sink.write(answer)
             answered += 1
-            if isinstance(answer, Failure) and not quiet:
-                click.echo(f"failed: {answer.source}: {answer.message}", err=True)
-        sink.close(complete=True)
-    if not answered:
-        raise RequestError(f"no picture in {' '.join(sources)}")
+            if isinstance(answer, Failure) and not (quiet or on_screen):
+                tell_failure(answer)
+        if not answered:
+            raise RequestError(f"no picture in {' '.join(sources)}")
     if sink.failed or verbose:
         click.echo(
             f"nshot: {answered} pictures, {answered - sink.failed} answered, {sink.failed} failed", err=True

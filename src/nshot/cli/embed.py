@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from nshot.cli.options import ModelOptions, model_options, progress, source_arguments, talk_options
+from nshot.cli.options import (
+    ModelOptions,
+    model_options,
+    progress,
+    source_arguments,
+    talk_options,
+    tell_failure,
+)
 from nshot.errors import RequestError
 from nshot.types import Failure
 
@@ -46,13 +53,13 @@ def command(
     pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
     written = failed = 0
     with open_writer(output, fingerprint=embedder.fingerprint, model=embedder.name) as writer:
-        for item in progress(embedder.embed_images(pictures), quiet=quiet):
+        for item in progress(embedder.embed_images(pictures), shown=not quiet, sources=sources):
             writer.write(item)
             written += 1
             if isinstance(item, Failure):
                 failed += 1
                 if not quiet:
-                    click.echo(f"failed: {item.source}: {item.message}", err=True)
+                    tell_failure(item)
         if not written:
             raise RequestError(f"no picture in {' '.join(sources)}")
     if failed or verbose:

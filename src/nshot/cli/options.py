@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nshot.errors import RequestError
+from nshot.errors import NshotError, RequestError
 from nshot.prompts import DEFAULT_TEMPLATE, Labels, read_labels, read_templates, split_labels
+from nshot.types import Failure
 
 if TYPE_CHECKING:
     from nshot.embedder import Embedder
@@ -253,16 +257,40 @@ def format_of(format: str | None, output: Path | None) -> str:
     return format or "table"
 
 
-def progress(items: Iterable[T], *, quiet: bool, total: int | None = None, skipped: int = 0) -> Iterator[T]:
-    """The items, with a bar of rate and time left on stderr where that is a terminal."""
-    if quiet or not sys.stderr.isatty():
+def progress(
+    items: Iterable[T], *, shown: bool, sources: Sequence[str] = (), skipped: int = 0
+) -> Iterator[T]:
+    """The items, with a bar of rate and time left on stderr.
+
+    Args:
+        items: what is counted.
+        shown: whether to show the bar at all; it never is where stderr is no terminal.
+        sources: what was named on the command line, counted meanwhile for the time left.
+        skipped: items that an earlier run has done.
+    """
+    if not shown or not sys.stderr.isatty():
         yield from items
         return
     from tqdm import tqdm
 
-    with tqdm(
-        total=total, initial=skipped, unit=" pictures", dynamic_ncols=True, file=sys.stderr, leave=False
-    ) as bar:
+    with tqdm(initial=skipped, unit=" pictures", dynamic_ncols=True, file=sys.stderr, leave=False) as bar:
+        Thread(target=_count, args=(sources, bar), daemon=True).start()
         for item in items:
             yield item
             bar.update()
+
+
+def tell_failure(failure: Failure) -> None:
+    """A failed picture, named on stderr, above the bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"failed: {failure.source}: {failure.message}", file=sys.stderr)
+
+
+def _count(sources: Sequence[str], bar: Any) -> None:
+    """Give the bar its total, where finding it takes no more than listing names."""
+    from nshot.sources import expand
+
+    if all(Path(source).is_dir() or (guess_type(source)[0] or "").startswith("image/") for source in sources):
+        with suppress(NshotError):
+            bar.total = sum(1 for _ in expand(sources))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Node: TypeAlias = Any  # an OpenVINO node; any count of rows n is dynamic
 Tensors: TypeAlias = Mapping[str, Floats]
 
-VERSION = "1"
+VERSION = "2"
 """To be raised by whatever changes a vector or the form of the graphs."""
 
 
@@ -46,7 +46,8 @@ def image_tower(
     first = op.broadcast(tower["embeddings.class_embedding"], op.concat([rows, _ints(1, width)], 0))
     x = op.add(op.concat([first, x], 1), tower["embeddings.position_embedding.weight"])
 
-    x = tower.layers(tower.norm(x, "pre_layrnorm"))  # spelt so in every checkpoint
+    # the name is spelt so in every checkpoint
+    x = tower.layers(tower.norm(x, "pre_layrnorm"), first_only=True)
     x = op.gather(x, op.constant(np.int64(0)), op.constant(np.int64(1)))
     return _model(tower.norm(x, "post_layernorm"), tensors["visual_projection.weight"], pixels)
 
@@ -81,23 +82,27 @@ class _Tower:
     def __getitem__(self, name: str) -> Node:
         return _shared(self.tensors[f"{self.prefix}.{name}"])
 
-    def layers(self, x: Node, *, causal: bool = False) -> Node:
+    def layers(self, x: Node, *, causal: bool = False, first_only: bool = False) -> Node:
+        """n, t, width -> the same; with ``first_only`` n, 1, width, and the last layer spares the others."""
         for i in range(self.config.layers):
             name = f"encoder.layers.{i}"
-            x = op.add(x, self.attention(self.norm(x, f"{name}.layer_norm1"), f"{name}.self_attn", causal))
+            known = asking = self.norm(x, f"{name}.layer_norm1")
+            if first_only and i == self.config.layers - 1:
+                x, asking = (op.gather(rows, _ints(0), _ints(1)) for rows in (x, known))
+            x = op.add(x, self.attention(asking, known, f"{name}.self_attn", causal))
             x = op.add(x, self.mlp(self.norm(x, f"{name}.layer_norm2"), f"{name}.mlp"))
         return x
 
-    def attention(self, x: Node, name: str, causal: bool) -> Node:
+    def attention(self, asking: Node, known: Node, name: str, causal: bool) -> Node:
         heads, width = self.config.heads, self.config.hidden_size
 
-        def split(part: str) -> Node:  # n, t, width -> n, heads, t, width / heads
+        def split(x: Node, part: str) -> Node:  # n, t, width -> n, heads, t, width / heads
             y = op.reshape(
                 self.linear(x, f"{name}.{part}"), _ints(0, 0, heads, width // heads), special_zero=True
             )
             return op.transpose(y, _ints(0, 2, 1, 3))
 
-        q, k, v = split("q_proj"), split("k_proj"), split("v_proj")
+        q, k, v = split(asking, "q_proj"), split(known, "k_proj"), split(known, "v_proj")
         y = op.scaled_dot_product_attention(q, k, v, causal=causal)  # scales by head size ** -0.5
         y = op.reshape(op.transpose(y, _ints(0, 2, 1, 3)), _ints(0, 0, width), special_zero=True)
         return self.linear(y, f"{name}.out_proj")

@@ -1,0 +1,138 @@
+"""`nshot doctor`: what a bug report needs."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+import nshot
+from nshot.cli.options import ModelOptions, model_options, talk_options
+from nshot.cli.store import readable
+from nshot.errors import NshotError
+
+if TYPE_CHECKING:
+    from nshot.checkpoint import Checkpoint
+    from nshot.encoders import Encoder
+
+_PACKAGES = ("numpy", "pillow", "openvino", "tokenizers", "huggingface-hub", "click", "tqdm")
+_EXTRAS = ("pyarrow", "torch", "transformers", "scikit-learn")
+_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+
+
+@click.command("doctor", short_help="Say what runs here, and whether the runtimes agree.")
+@model_options
+@talk_options
+def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
+    """Say what runs here: versions, processor, runtime, precision, store; and whether bf16 and f32, and the
+    runtimes with each other, agree on the model. Put its output into a bug report.
+
+    Exit status: 0 all is well, 1 something disagrees, 2 the model cannot be used.
+    """
+    from nshot.paths import cache_dir
+    from nshot.store import Store, default_path
+
+    _tell("nshot", nshot.__version__)
+    _tell("python", f"{platform.python_version()} on {platform.platform()}")
+    for package in _PACKAGES + _EXTRAS:
+        if (found := _version(package)) or package in _PACKAGES:
+            _tell(package, found or "not installed")
+    _tell("processor", _processor())
+    _tell("cache", str(cache_dir()))
+    try:
+        store = Store(model_options.store or default_path()).info()
+        _tell(
+            "store", f"{store.path}: {readable(store.bytes)}, {store.vectors} pictures, {store.texts} texts"
+        )
+    except NshotError as error:
+        _tell("store", str(error))
+
+    embedder = model_options.load(quiet=quiet)
+    checkpoint = embedder.checkpoint
+    vision = checkpoint.config.vision
+    _tell("model", f"{embedder.name}{f' at {checkpoint.revision}' if checkpoint.revision else ''}")
+    _tell("", f"{vision.image_size} px, patch {vision.patch_size}, vectors of {embedder.dimension}")
+    _tell("", f"fingerprint {embedder.fingerprint[:16]}, logit scale {embedder.logit_scale:.2f}")
+    _tell(
+        "runs as",
+        f"{type(embedder.encoder).__name__}, {embedder.encoder.device}, {embedder.encoder.precision}",
+    )
+    return 0 if _agreement(checkpoint) else 1
+
+
+def _agreement(checkpoint: Checkpoint) -> bool:
+    """Compare what can run here with f32 on OpenVINO, on the same seeded pixels and tokens."""
+    from nshot import encoders
+
+    reference = encoders.load(checkpoint, device="cpu", precision="f32", runtime="openvino")
+    others: list[tuple[str, Encoder, float]] = []
+    low = encoders.load(checkpoint, device="cpu", precision="bf16", runtime="openvino")
+    if low.precision == "bf16":
+        others.append(("OpenVINO bf16", low, 0.999))
+    else:
+        _tell("agreement", "bf16 is not native to this processor, so f32 runs in its place")
+    if _version("torch") and _version("transformers"):
+        others.append(
+            ("torch f32", encoders.load(checkpoint, device="cpu", precision="f32", runtime="torch"), 0.99999)
+        )
+    well = True
+    for name, encoder, least in others:
+        pictures, texts = (
+            float(np.min(np.sum(mine * theirs, axis=1)))
+            for mine, theirs in zip(
+                _encoded(checkpoint, encoder), _encoded(checkpoint, reference), strict=True
+            )
+        )
+        fine = min(pictures, texts) >= least
+        well &= fine
+        _tell(
+            "agreement",
+            f"{name} with OpenVINO f32: cosine {pictures:.6f} (pictures), {texts:.6f} (texts)"
+            + ("" if fine else f": BELOW {least}, please report this"),
+        )
+    return well
+
+
+def _encoded(checkpoint: Checkpoint, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    side, text = checkpoint.config.vision.image_size, checkpoint.config.text
+    coarse = rng.integers(
+        0, 256, (4, 3, 8, 8), dtype=np.uint8
+    )  # blocks of colour: pictures rather than noise
+    pixels = np.repeat(np.repeat(coarse, -(-side // 8), axis=2), -(-side // 8), axis=3)[:, :, :side, :side]
+    tokens = rng.integers(1, text.vocab_size - 2, (4, text.context))
+    # a start, some words, then end tokens: the highest id, unless the config names another
+    tokens[:, 8:] = text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id
+    return encoder.encode_images(np.ascontiguousarray(pixels)), encoder.encode_tokens(tokens.astype(np.int64))
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    name = next(
+        (line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), ""
+    )
+    flags = set(
+        " ".join(line for line in text.splitlines() if line.startswith(("flags", "Features"))).split()
+    )
+    features = " ".join(feature for feature in _FEATURES if feature in flags)
+    from os import cpu_count
+
+    return f"{name or platform.processor() or platform.machine()}, {cpu_count()} cores {features}".strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _tell(name: str, value: str) -> None:
+    click.echo(f"{name:<16} {value}")
+    sys.stdout.flush()
