@@ -38,7 +38,7 @@ parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest -m parity tests/parity
 
 demo: $(VENV)/.installed
-	$(BIN)/python bench/demo.py
+	$(BIN)/python tools/demo.py
 
 bench: $(PARITY)/.installed
 	$(PARITY)/bin/python bench/speed.py
