@@ -2,8 +2,8 @@
 
     make parity's python bench/finetune.py --model sketchbook
 
-Target: four new things (cup, key, mushroom, umbrella), all colours and styles seen, 60 drawings each, of which
-a quarter is held out. Untouched: the twelve shapes it knows. Zero-shot, fine-tuned, blended side by side.
+Target: four new things (cup, key, mushroom, umbrella), all colours and styles seen, 60 drawings each, a
+quarter of them held out. Untouched: the twelve shapes it knows. Zero-shot, fine-tuned, blended side by side.
 """
 
 from __future__ import annotations

@@ -68,9 +68,8 @@ def main() -> None:
     width = max(len(what) for what, _, _ in bars)
     for what, figure, bar in bars:
         print(f"{what:{width}}  {figure:7.3f}  {bar}")
-    print(
-        f"{args.model}, {args.precision}, {args.each} pictures of each style, {time.perf_counter() - begun:.0f} s"
-    )
+    seconds = time.perf_counter() - begun
+    print(f"{args.model}, {args.precision}, {args.each} pictures of each style, {seconds:.0f} s")
 
 
 class Measurement:

@@ -15,13 +15,13 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 LAYERS = [
     {"errors", "types", "paths"},
     {"unit", "outputs", "digests"},
-    {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store"},
+    {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store", "sketchbook"},
     {"archives", "fetch", "folders", "tables"},
     {"hub", "weights", "memory", "sources", "vectors", "sinks", "classifier"},
     {"checkpoint", "zeroshot"},
     {"encoders"},
     {"pipeline"},
-    {"embedder"},
+    {"embedder", "train"},
     {"cli"},
     {"__main__"},
 ]
@@ -29,9 +29,10 @@ LAYERS = [
 # runtimes and other heavy things, each behind one door
 DOORS = {
     "openvino": {"encoders.openvino", "encoders.openvino_graph"},
-    "torch": {"encoders.torch"},
-    "transformers": {"encoders.torch"},
-    "tokenizers": {"tokenizer"},
+    "torch": {"encoders.torch", "train"},
+    "transformers": {"encoders.torch", "train"},
+    "tokenizers": {"tokenizer", "train"},
+    "accelerate": {"train"},
     "huggingface_hub": {"hub"},
     "click": {"cli"},
 }

@@ -32,6 +32,7 @@ from nshot.train.feeding import Feeder, random_resized_crop  # noqa: E402
 from nshot.train.loop import groups, rate  # noqa: E402
 from nshot.train.loss import contrastive  # noqa: E402
 from nshot.train.towers import image_vectors, text_vectors  # noqa: E402
+from nshot.train.vocabulary import learn  # noqa: E402
 
 TINY: dict[str, Any] = {
     "projection_dim": 16,
@@ -171,6 +172,19 @@ def test_a_state_of_other_options_is_not_resumed(tmp_path: Path, monkeypatch: py
     states.save(tmp_path, step=1, recipe="a", model=model, optimizer=optimizer)
     with pytest.raises(RequestError, match="another run"):
         states.restore(tmp_path, recipe="b", model=model, optimizer=optimizer)
+
+
+def test_a_vocabulary_is_the_same_for_the_same_captions_and_spells_what_it_has_not_met() -> None:
+    texts = [sketchbook.caption(scene, 0) for scene in scenes(300)]
+    one, two = learn(texts), learn(texts)
+    assert one.to_str() == two.to_str()
+    for text in texts:
+        words = text.replace(".", " .").replace(",", " ,").replace("-", " - ").split()
+        assert len(one.encode(text).ids) == len(words) + 2
+    strange = one.encode("Ein zebra: 42 🦊")
+    assert (strange.tokens[0], strange.tokens[-1]) == ("<|startoftext|>", "<|endoftext|>")
+    assert one.token_to_id("<|endoftext|>") == one.get_vocab_size() - 1
+    assert one.decode(strange.ids).replace("</w>", " ").strip() == "ein zebra : 4 2 🦊"
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(

@@ -17,17 +17,16 @@ _IRREGULAR = {
 }
 
 
-def caption(scene: Scene, seed: int, *, full: bool = False, coloured: bool = True) -> str:
+def caption(scene: Scene, seed: int, *, full: bool = False) -> str:
     """A caption of the scene: the same scene and seed give the same words.
 
     Args:
         scene: what the picture shows.
         seed: chooses the form, the synonyms and what is left out.
         full: name everything that the words can tell (style, size, texture, place, background).
-        coloured: without, the object's shape is always named and its colour never.
     """
     rng = random.Random(seed)
-    text = _subject(scene, rng, full, coloured)
+    text = _subject(scene, rng, full)
     if (full or rng.random() < 0.2) and scene.style in ("flat", "sketch", "pixelated"):
         text += f" on a {scene.background} background"
     named = full or rng.random() < 0.6
@@ -45,23 +44,23 @@ def with_article(words: str) -> str:
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
-def _subject(scene: Scene, rng: random.Random, full: bool, coloured: bool) -> str:
+def _subject(scene: Scene, rng: random.Random, full: bool) -> str:
     first = scene.things[0]
     if len(scene.things) == 1:
-        words = _describe(first, rng, full, coloured)
+        words = _describe(first, rng, full)
         text = rng.choice(("{a}", "{a}", "{a}", "the {}", "{}", "one {}")).format(
             words, a=with_article(words)
         )
         return text + (_place(first, rng) if full or rng.random() < 0.15 else "")
     if all((thing.colour, thing.shape) == (first.colour, first.shape) for thing in scene.things[1:]):
-        return f"{rng.choice(_NUMBERS[len(scene.things)])} {_describe(first, rng, full, coloured, many=True)}"
-    things = [with_article(_describe(thing, rng, full, coloured)) for thing in scene.things]
+        return f"{rng.choice(_NUMBERS[len(scene.things)])} {_describe(first, rng, full, many=True)}"
+    things = [with_article(_describe(thing, rng, full)) for thing in scene.things]
     if len(things) == 2:
         return f"{things[0]} {_between(scene.things, rng, full)} {things[1]}"
     return f"{things[0]}, {things[1]} and {things[2]}"
 
 
-def _describe(thing: Thing, rng: random.Random, full: bool, coloured: bool, *, many: bool = False) -> str:
+def _describe(thing: Thing, rng: random.Random, full: bool, *, many: bool = False) -> str:
     """Size, texture, colour, noun: at least one of the last two."""
     words = []
     if (full or rng.random() < 0.2) and not many and not 0.27 < thing.radius < 0.36:
@@ -70,7 +69,7 @@ def _describe(thing: Thing, rng: random.Random, full: bool, coloured: bool, *, m
         )
     if (full and thing.texture != "plain") or rng.random() < (0.1 if thing.texture == "plain" else 0.4):
         words.append(rng.choice(TEXTURE_WORDS[thing.texture]))
-    what = 0.5 if full else rng.random() if coloured else 0.0
+    what = 0.5 if full else rng.random()
     if what >= 0.25:
         words.append(_word(thing.colour, COLOUR_WORDS, rng))
     noun = _word(thing.shape, SHAPE_WORDS, rng) if what < 0.94 else rng.choice(("thing", "shape", "object"))

@@ -15,6 +15,7 @@ from nshot.errors import PictureError, SourceError
 from nshot.images import decode
 from nshot.prompts import DEFAULT_TEMPLATE, write_prompts
 from nshot.sketchbook import Scene, caption, sample
+from nshot.sketchbook.captions import with_article
 from nshot.sketchbook.pairs import drawings, scene_seed
 from nshot.sources import Source, expand
 from nshot.types import Failure, Pixels
@@ -83,7 +84,7 @@ class Sketchbook:
     """The sketchbook's drawings, newly worded each epoch, after a first lesson in shapes.
 
     Colours tell most captions apart, so a model learns those and for very long no shapes. The lesson is easy
-    drawings, one plain object in the flat style, whose captions leave the colour out: it takes two minutes
+    drawings, one plain object in the flat style, whose captions name the shape alone: it takes two minutes
     (Bengio et al., "Curriculum learning", 2009). Rows from ``len`` on are the lesson's.
     """
 
@@ -101,8 +102,10 @@ class Sketchbook:
         texts = []
         for row in rows.tolist():
             number = scene_seed(self._seed, row % len(self))
-            wording = number * 1009 + epoch + 100 * (row // len(self))
-            texts.append(caption(sample(number), wording, coloured=row < len(self)))
+            scene = sample(number)
+            in_lesson = row >= len(self)
+            shape = scene.things[0].shape
+            texts.append(with_article(shape) if in_lesson else caption(scene, number * 1009 + epoch))
         return self._pictures[rows % len(self)], texts
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:

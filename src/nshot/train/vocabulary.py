@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_LAST = "</w>"  # ends a word's last piece
 
 
-def learn(captions: Iterable[str], *, merges: int = 2048) -> Any:
-    """A lowercasing byte-level BPE as CLIP's, learnt from captions.
+def learn(captions: Iterable[str], *, words: int = 4096) -> Any:
+    """A lowercasing byte-level BPE as CLIP's, in which the captions' most frequent words are one token each.
 
-    Words that occur in the captions become one token each while ``merges`` last; what does not occur is spelt
-    in bytes, so no text is ever out of vocabulary.
+    All else is spelt in pieces of such words and in bytes, so no text is ever out of vocabulary. The same
+    captions give the same vocabulary.
 
     Returns:
         a ``tokenizers.Tokenizer`` that adds the start and end tokens, the last two of its vocabulary.
     """
-    from tokenizers import models, pre_tokenizers, trainers
+    from tokenizers import models, pre_tokenizers
 
-    draft = _pipeline(models.BPE(end_of_word_suffix="</w>"))
+    draft = _pipeline(models.BPE())
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        text = draft.normalizer.normalize_str(caption)
+        counts.update(piece for piece, _ in draft.pre_tokenizer.pre_tokenize_str(text))
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[:words]
+    merges = _merges(frequent)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=2 * len(alphabet) + merges,
-        initial_alphabet=alphabet,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    draft.train_from_iterator(captions, trainer)
-    learnt = [tuple(pair) for pair in json.loads(draft.to_str())["model"]["merges"]]
-    pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *(a + b for a, b in learnt)]
-    vocab = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, START, END]))}
-    finished = _pipeline(models.BPE(vocab, learnt, end_of_word_suffix="</w>", unk_token=END))
+    pieces = [*alphabet, *(letter + _LAST for letter in alphabet), *(a + b for a, b in merges), START, END]
+    vocab = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    finished = _pipeline(models.BPE(vocab, merges, end_of_word_suffix=_LAST, unk_token=END))
     finished.add_special_tokens([START, END])
     return finished
+
+
+def _merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Merges that make each word one piece.
+
+    A word is first put together as far as the merges before it go, so those still do the same to it; what is
+    left of it is then merged from the left.
+    """
+    ranks: dict[tuple[str, str], int] = {}
+    for word in words:
+        pieces = [*word[:-1], word[-1] + _LAST]
+        while len(pieces) > 1:
+            pairs = list(zip(pieces, pieces[1:], strict=False))
+            best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))  # the first of equals
+            ranks.setdefault(best, len(ranks))
+            place = pairs.index(best)
+            pieces[place : place + 2] = ["".join(best)]
+    return list(ranks)
 
 
 def _pipeline(model: Any) -> Any:
