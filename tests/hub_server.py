@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ class Hub:
 
     Attributes:
         endpoint: for HF_ENDPOINT.
-        models: "owner/model" -> revision -> folder.
+        models: "owner/model" -> revision -> folder; a data set is "datasets/owner/name".
         tokens: "owner/model" -> the token without which it is hidden.
         gated: models whose terms were not accepted.
         breaks: file -> after how many bytes each of the next downloads of it breaks off.
@@ -67,6 +68,8 @@ def hub_server() -> Iterator[Hub]:
             pass
 
         def _answer(self) -> None:
+            if self.path.startswith("/api/"):
+                return self._describe()
             model, _, rest = self.path.lstrip("/").partition("/resolve/")
             revision, _, file = rest.partition("/")
             revision = unquote(revision)
@@ -85,6 +88,27 @@ def hub_server() -> Iterator[Hub]:
             if not (folders[commit] / file).is_file():
                 return self._refuse(404, "EntryNotFound", commit)
             return self._send(file, (folders[commit] / file).read_bytes(), commit)
+
+        def _describe(self) -> None:
+            name, _, revision = self.path.removeprefix("/api/").partition("/revision/")
+            revision = unquote(revision.partition("?")[0])
+            folder = hub.models.get(name, {}).get(revision)
+            if hub.failing or folder is None:
+                missing = "RevisionNotFound" if name in hub.models else "RepoNotFound"
+                self._refuse(*((500, "") if hub.failing else (404, missing)))
+                return
+            files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+            about = {
+                "id": name.partition("/")[2],
+                "sha": commit_of(name, revision),
+                "siblings": [{"rfilename": file} for file in sorted(files)],
+            }
+            content = json.dumps(about).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def _refuse(self, status: int, code: str = "", commit: str | None = None) -> None:
             self.send_response(status)

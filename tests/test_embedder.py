@@ -218,3 +218,16 @@ def test_what_a_command_line_names_is_checked_before_anything_is_read(
 def test_sizes_under_one_are_refused(tiny: Path, option: str) -> None:
     with pytest.raises(RequestError, match=option):
         nshot.load(tiny, **{option: 0})  # type: ignore[arg-type]
+
+
+def test_labels_that_the_model_can_hardly_tell_apart_are_named_closest_first() -> None:
+    from nshot.zeroshot import near_synonyms
+
+    rows = np.array([[1, 0, 0], [0, 1, 0], [1, 0.1, 0], [0, 1, 0.2]])
+    classifier = nshot.Classifier(["couch", "cat", "sofa", "kitten"], rows, scale=1.0)
+    pairs, count = near_synonyms(classifier)
+    assert [(first, second) for first, second, _ in pairs] == [("couch", "sofa"), ("cat", "kitten")]
+    assert pairs[0][2] == pytest.approx(1 / np.sqrt(1.01))
+    assert count == 2
+    assert near_synonyms(classifier, most=1) == (pairs[:1], 2)
+    assert near_synonyms(classifier, threshold=0.999) == ([], 0)

@@ -14,11 +14,16 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a layer knows the layers above it in this list, never its own neighbours and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit", "outputs", "digests"},
+    {"unit", "outputs", "digests", "metrics", "report"},
+    {"charts", "label_errors", "corruptions", "supervised"},
     {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store", "sketchbook"},
     {"archives", "fetch", "folders", "tables"},
+    {"decision", "sorting"},
     {"hub", "weights", "memory", "sources", "vectors", "sinks", "classifier"},
-    {"checkpoint", "zeroshot"},
+    {"checkpoint", "zeroshot", "few_shot", "classifier_file", "hub_parquet", "robustness"},
+    {"datasets", "sklearn", "robustness_page"},
+    {"evaluation"},
+    {"evaluation_files", "evaluation_page"},
     {"encoders"},
     {"pipeline"},
     {"embedder", "train"},
@@ -29,11 +34,12 @@ LAYERS = [
 # runtimes and other heavy things, each behind one door
 DOORS = {
     "openvino": {"encoders.openvino", "encoders.openvino_graph"},
-    "torch": {"encoders.torch", "train"},
-    "transformers": {"encoders.torch", "train"},
-    "tokenizers": {"tokenizer", "train"},
+    "torch": {"encoders.torch", "supervised", "train"},
+    "transformers": {"encoders.torch", "supervised", "train"},
     "accelerate": {"train"},
-    "huggingface_hub": {"hub"},
+    "sklearn": {"sklearn"},
+    "tokenizers": {"tokenizer", "train"},
+    "huggingface_hub": {"hub", "hub_parquet"},
     "click": {"cli"},
 }
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nshot.decision.calibration import Activation, activate
+from nshot.decision.decision import Decision
 from nshot.errors import LabelError, RequestError
-from nshot.types import Embedded, Failure, Floats, LabelScore, Prediction
+from nshot.types import Decided, Embedded, Failure, Floats, LabelScore, Prediction
 from nshot.unit import lengths, normalize
-
-Activation: TypeAlias = Literal["softmax", "sigmoid"]
 
 _CHUNK = 512  # vectors scored at once: bounds the memory of a run with many labels
 _PATIENCE = 0.2  # seconds that a stream's answers may wait for company
@@ -39,6 +40,7 @@ class Classifier:
         bias: added to the logits, one number or one per label.
         activation: softmax over the labels (CLIP), or each label by itself (SigLIP).
         fingerprint: the encoder that the matrix belongs to; None if unknown.
+        decision: when not to believe an answer; answers are ``Decided`` then.
 
     Raises:
         LabelError: no label, or one given twice.
@@ -51,6 +53,7 @@ class Classifier:
     bias: Floats
     activation: Activation
     fingerprint: str | None
+    decision: Decision | None
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Classifier:
         bias: float | ArrayLike = 0.0,
         activation: Activation = "softmax",
         fingerprint: str | None = None,
+        decision: Decision | None = None,
     ) -> None:
         labels = tuple(labels)
         if not labels:
@@ -78,8 +82,15 @@ class Classifier:
             ("bias", _per_label("bias", bias, len(labels))),
             ("activation", activation),
             ("fingerprint", fingerprint),
+            ("decision", decision),
         ):
             object.__setattr__(self, name, value)
+
+    def with_decision(self, decision: Decision | None) -> Classifier:
+        """The same classifier, whose answers this decision (or none) is applied to."""
+        other = copy.copy(self)
+        object.__setattr__(other, "decision", decision)
+        return other
 
     @property
     def dimension(self) -> int:
@@ -110,8 +121,8 @@ class Classifier:
         return self.cosines(vectors) * self.scale + self.bias
 
     def scores(self, vectors: ArrayLike) -> NDArray[np.float64]:
-        """[n, d] -> float64[n, labels], each in [0, 1]; rows sum to 1 under softmax."""
-        return self._activate(self.logits(vectors))
+        """[n, d] -> float64[n, labels], each in [0, 1]; rows sum to 1 under softmax. Never calibrated."""
+        return activate(self.logits(vectors), self.activation)
 
     def predict(
         self, vectors: ArrayLike | Iterable[Embedded | Failure], *, top_k: int = 5
@@ -170,21 +181,31 @@ class Classifier:
         logits = cosines * self.scale + self.bias
         told = min(top_k, len(self.labels))
         best = _best(logits, max(told, min(2, len(self.labels))))
-        scores = np.take_along_axis(self._activate(logits), best, axis=1).tolist()
+        decision = self.decision
+        scores = activate(logits, self.activation) if decision is None else decision.scores(self, cosines)
+        scores_of_best = np.take_along_axis(scores, best, axis=1).tolist()
         cosines_of_best = np.take_along_axis(cosines, best, axis=1).tolist()
         labels = self.labels
         answers = []
-        for source, order, score, cosine in zip(sources, best.tolist(), scores, cosines_of_best, strict=True):
+        for source, order, score, cosine in zip(
+            sources, best.tolist(), scores_of_best, cosines_of_best, strict=True
+        ):
             ranked = tuple(LabelScore(labels[k], score[i], cosine[i]) for i, k in enumerate(order[:told]))
             answers.append(Prediction(source, ranked, cosine[0] - cosine[1] if len(order) > 1 else None))
-        return answers
-
-    def _activate(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        if self.activation == "sigmoid":
-            return np.exp(-np.logaddexp(0.0, -logits))
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        share: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return share
+        if decision is None:
+            return answers
+        verdicts = decision.verdicts(self, vectors, cosines, scores)
+        return [
+            Decided(
+                answer.source,
+                answer.predictions,
+                answer.margin,
+                verdict.answer,
+                tuple(labels[k] for k in verdict.labels),
+                decision.calibrated,
+            )
+            for answer, verdict in zip(answers, verdicts, strict=True)
+        ]
 
 
 def _per_label(name: str, value: float | ArrayLike, labels: int) -> Floats:

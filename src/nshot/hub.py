@@ -109,7 +109,7 @@ class Repository:
         changed = constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT
         patience = float(constants.HF_HUB_ETAG_TIMEOUT) if changed else _PATIENCE
         try:
-            _within(patience, lambda: self._contact(file, revision, patience))
+            within(patience, lambda: self._contact(file, revision, patience))
             from huggingface_hub import hf_hub_download
 
             with _chatter(self.progress and not file.endswith((".json", ".txt"))):
@@ -181,7 +181,7 @@ def _remove(path: Path) -> None:
     copy.unlink(missing_ok=True)
 
 
-def _within(seconds: float, call: Callable[[], T]) -> T:
+def within(seconds: float, call: Callable[[], T]) -> T:
     """The call's result or error, or TimeoutError; a call that hangs is left behind."""
     answer: Future[T] = Future()
 

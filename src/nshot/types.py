@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.uint8]
 Tokens: TypeAlias = NDArray[np.int64]
+
+Answer: TypeAlias = Literal["label", "set", "none", "unsure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ class Prediction:
     margin: float | None
 
     @property
-    def label(self) -> str:
-        """The best label."""
+    def label(self) -> str | None:
+        """The best label; None only where a decision (see ``Decided``) answers with no single label."""
         return self.predictions[0].label
 
     @property
@@ -131,4 +133,39 @@ class Prediction:
             "cosine": self.cosine,
             "margin": self.margin,
             "predictions": [p._asdict() for p in self.predictions],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Prediction):
+    """A picture's answer where a decision was applied.
+
+    Attributes:
+        answer: "label": one label. "set": as many labels as the wanted coverage takes, perhaps none.
+            "none": the picture shows none of these labels. "unsure": not one of the surest.
+        labels: what is answered, best first; empty for "none" and "unsure".
+        calibrated: whether the scores are probabilities.
+    """
+
+    answer: Answer
+    labels: tuple[str, ...]
+    calibrated: bool
+
+    @property
+    def label(self) -> str | None:
+        """The one label that is answered, if it is one."""
+        return self.labels[0] if len(self.labels) == 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as the JSONL sink writes it; ``score`` is called ``probability`` once it is one."""
+        score = "probability" if self.calibrated else "score"
+        return {
+            "source": self.source,
+            "label": self.label,
+            "answer": self.answer,
+            "labels": list(self.labels),
+            score: self.score,
+            "cosine": self.cosine,
+            "margin": self.margin,
+            "predictions": [{"label": p.label, score: p.score, "cosine": p.cosine} for p in self.predictions],
         }

@@ -15,7 +15,24 @@ import click
 import nshot
 from nshot.errors import NshotError
 
+<<<<<<< HEAD
 COMMANDS = ("classify", "train", "embed", "store", "doctor", "completion")
+=======
+COMMANDS = (
+    "classify",
+    "evaluate",
+    "calibrate",
+    "fit",
+    "curve",
+    "next",
+    "robustness",
+    "sort",
+    "embed",
+    "store",
+    "doctor",
+    "completion",
+)
+>>>>>>> main
 
 
 class _Lazy(click.Group):

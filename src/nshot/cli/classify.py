@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.options import (
+    DecisionOptions,
     LabelOptions,
     ModelOptions,
+    classifier_option,
+    decision_options,
     format_of,
     label_options,
     model_options,
@@ -32,12 +35,12 @@ if TYPE_CHECKING:
     from nshot.classifier import Classifier
     from nshot.sources import Source
 
-_TOLD = 5  # pairs of near-synonyms, at most: a model that tells nothing apart would fill the screen
-
 
 @click.command("classify", short_help="Say which label fits each picture.")
 @source_arguments
 @label_options
+@classifier_option
+@decision_options
 @model_options
 @click.option(
     "--top-k",
@@ -45,14 +48,22 @@ _TOLD = 5  # pairs of near-synonyms, at most: a model that tells nothing apart w
     metavar="K",
     help="Labels told of each picture.  [default: 1 in a table, else 5]",
 )
+@click.option(
+    "--adapt",
+    is_flag=True,
+    help="Adapt the labels to the pictures themselves, where there are enough; all are embedded first.",
+)
 @output_options
 @talk_options
 def command(
     sources: tuple[str, ...],
     image_column: str | None,
     label_options: LabelOptions,
+    classifier_file: Path | None,
+    decision_options: DecisionOptions,
     model_options: ModelOptions,
     top_k: int | None,
+    adapt: bool,
     format: str | None,
     output: Path | None,
     resume: bool,
@@ -67,39 +78,37 @@ def command(
     \b
     nshot classify photos/ --labels "cat, dog, hot dog"
     nshot classify photos/ --labels-file labels.txt --format jsonl -o out.jsonl
+    nshot classify photos/ --labels "cat, dog" --reject background
+    nshot classify photos/ --classifier animals.nshot --coverage 0.9
 
     Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
     """
+    from nshot.cli.asking import ask
     from nshot.outputs import check_output
-    from nshot.prompts import lint, write_prompts
     from nshot.sinks import open_sink
-    from nshot.zeroshot import near_synonyms, zero_shot
 
     format = format_of(format, output)
     top_k = top_k or (1 if format == "table" else 5)
     if output is not None:
         check_output(output)  # rather now than after a download
-    labels, templates = label_options.read()
-    prompted = write_prompts(labels, templates)
-    for note in [] if quiet else lint(labels):
-        say(note)
-    for label in prompted if verbose else ():
-        say(f"{label.label}: {' | '.join(label.prompts)}")
-
-    embedder = model_options.load(quiet=quiet)
+    embedder, classifier = ask(
+        label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
+    )
     pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
-    classifier = zero_shot(embedder, labels, templates)
-    if not quiet:
-        _tell_near_synonyms(near_synonyms(classifier))
+    if adapt:
+        classifier, pictures = _adapted(classifier, embedder.embed_images(pictures), quiet=quiet)
+    decision = classifier.decision
 
     # answers that a person watches are their own progress, and name what failed
     on_screen = output is None and sys.stdout.isatty()
     with open_sink(
         format,
         output,
-        top_k=min(top_k, len(labels)),
+        top_k=min(top_k, len(classifier.labels)),
         resume=resume,
         request=_request(classifier, top_k, embedder.recipe.digest),
+        decided=decision is not None,
+        calibrated=decision is not None and decision.calibrated,
     ) as sink:
         answered = sum(sink.answered.values())
         embedded = embedder.embed_images(_without(pictures, sink.answered))
@@ -118,16 +127,30 @@ def command(
     return 1 if sink.failed else 0
 
 
-def _tell_near_synonyms(pairs: list[tuple[str, str, float]]) -> None:
-    for first, second, cosine in pairs[:_TOLD]:
-        say(f"to this model {first!r} and {second!r} mean nearly the same (cosine {cosine:.3f})")
-    if len(pairs) > _TOLD:
-        say(f"... and {len(pairs) - _TOLD} more such pairs")
+def _adapted(
+    classifier: Classifier, embedded: Iterable[Embedded | Failure], *, quiet: bool
+) -> tuple[Classifier, Iterator[Source | Embedded | Failure]]:
+    """The classifier adapted to all the pictures, and the pictures; whether it was is said on stderr."""
+    import numpy as np
+
+    from nshot.few_shot import adapt
+
+    if classifier.decision is not None:
+        raise RequestError("--adapt changes the scores that a decision was learnt on: leave one of them out")
+    items = list(progress(embedded, quiet=quiet))
+    vectors = [item.vector for item in items if isinstance(item, Embedded)]
+    if not vectors:
+        return classifier, iter(items)
+    adapted = adapt(np.stack(vectors), classifier)
+    if not quiet:
+        say(adapted.reason if adapted.used else f"not adapted: {adapted.reason}")
+    return adapted.classifier, iter(items)
 
 
 def _request(classifier: Classifier, top_k: int, recipe: str) -> str:
     """What must agree between a run and its --resume: everything that changes an answer."""
-    said = json.dumps([recipe, classifier.labels, top_k]).encode() + classifier.matrix.tobytes()
+    decision = None if classifier.decision is None else classifier.decision.to_dict()
+    said = json.dumps([recipe, classifier.labels, top_k, decision]).encode() + classifier.matrix.tobytes()
     return hashlib.sha256(said).hexdigest()
 
 

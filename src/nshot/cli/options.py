@@ -83,13 +83,45 @@ class LabelOptions:
             raise RequestError(
                 'give the labels with --labels "cat, dog" or with --labels-file FILE, one of the two'
             )
+        labels = split_labels(self.labels) if self.labels is not None else read_labels(self.labels_file or "")
+        return labels, self.read_templates() or [DEFAULT_TEMPLATE]
+
+    def read_templates(self) -> list[str]:
+        """The templates that were given, if any.
+
+        Raises:
+            RequestError: given in two ways, or a file that cannot be read.
+        """
         if self.template and self.templates is not None:
             raise RequestError("give templates with --template or with --templates FILE, not with both")
-        templates = list(self.template) or [DEFAULT_TEMPLATE]
-        if self.templates is not None:
-            templates = read_templates(self.templates)
-        labels = split_labels(self.labels) if self.labels is not None else read_labels(self.labels_file or "")
-        return labels, templates
+        return list(self.template) if self.templates is None else read_templates(self.templates)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionOptions:
+    """What ``--coverage``, ``--reject`` and their companions say."""
+
+    coverage: float | None
+    reject: Any
+    threshold: float | None
+    background: str | None
+    background_file: Path | None
+
+    def words(self) -> Labels:
+        """The background labels: those given, or everyday ones.
+
+        Raises:
+            RequestError: given twice, or a file that cannot be read.
+        """
+        from nshot.decision import EVERYDAY
+
+        if self.background is not None and self.background_file is not None:
+            raise RequestError(
+                "give the background with --background or with --background-file, not with both"
+            )
+        if self.background_file is not None:
+            return read_labels(self.background_file)
+        return EVERYDAY if self.background is None else split_labels(self.background)
 
 
 _MODEL = (
@@ -164,6 +196,38 @@ _LABELS = (
     ),
 )
 
+_CLASSIFIER = click.option(
+    "--classifier",
+    "classifier_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A classifier that nshot saved, in the place of labels.",
+)
+
+_DECISION = (
+    click.option(
+        "--coverage",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        metavar="SHARE",
+        help="Answer with sets of labels that hold the right one this often, such as 0.9; needs a classifier "
+        "that nshot calibrate has seen.",
+    ),
+    click.option(
+        "--reject",
+        type=click.Choice(["background", "cosine", "margin", "energy", "off"]),
+        help='The rule that says "none of these". background needs no threshold; off answers always.',
+    ),
+    click.option("--threshold", type=float, metavar="T", help="The rule's least evidence."),
+    click.option(
+        "--background",
+        metavar='"A, B"',
+        help="What else there may be in the pictures, for the background rule.  [default: everyday things]",
+    ),
+    click.option(
+        "--background-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one a line."
+    ),
+)
+
 _SOURCES = (
     click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
     click.option("--image-column", metavar="NAME", help="The column of a table that holds the pictures."),
@@ -193,6 +257,16 @@ def model_options(command: Command) -> Command:
 def label_options(command: Command) -> Command:
     """Add the labels' options; the command gets them as ``label_options: LabelOptions``."""
     return _packed("label_options", LabelOptions, _LABELS)(command)
+
+
+def classifier_option(command: Command) -> Command:
+    """Add --classifier; the command gets ``classifier_file``."""
+    return _decorated(command, (_CLASSIFIER,))
+
+
+def decision_options(command: Command) -> Command:
+    """Add --coverage, --reject and more; the command gets them as ``decision_options: DecisionOptions``."""
+    return _packed("decision_options", DecisionOptions, _DECISION)(command)
 
 
 def talk_options(command: Command) -> Command:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nshot.checkpoint import Checkpoint
 
 _BATCH = 16  # rows in one inference: more are no faster, and take more memory
+_STEP = 8  # texts are cut to a multiple of so many tokens
 _MOST_STREAMS = 8  # each holds a batch and its activations
 
 
@@ -53,16 +54,14 @@ class OpenVINOEncoder:
         processor = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
         key = digest_of(checkpoint, openvino_graph.VERSION, ov.get_version(), processor)[:16]
 
-        def tower(
-            name: str, build: Callable[[Tensors], ov.Model], shape: tuple[int, ...], streams: int
-        ) -> _Tower:
+        def tower(name: str, build: Callable[[Tensors], ov.Model], streams: int) -> _Tower:
             return _Tower(
                 # A mapping of the files of its own: the pages that compiling reads leave memory with it.
                 lambda: build(Tensors(checkpoint.weights, checkpoint.config.shapes())),
                 lambda model: core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
                 lambda blob: core.import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
                 cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{self.precision}-{key}.blob",
-                shape=(*shape, self.dimension),
+                dimension=self.dimension,
                 streams=streams,
             )
 
@@ -73,20 +72,28 @@ class OpenVINOEncoder:
         self._images = tower(
             "images",
             lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std),
-            (3, vision.image_size, vision.image_size),
             self.streams,
         )
-        self._texts = tower(
-            "texts", lambda tensors: openvino_graph.text_tower(text, tensors), (text.context,), 1
-        )
+        self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors), 1)
+        self._vision, self._text = vision, text
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
-        return self._images(pixels, np.uint8)
+        _check(pixels, np.uint8, (3, self._vision.image_size, self._vision.image_size))
+        return self._images(pixels)
 
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
-        return self._texts(tokens, np.int64)
+        _check(tokens, np.int64, (self._text.context,))
+        # What follows a text's end changes nothing, and is most of the row: texts of about one length go
+        # together, each cut to its own, so that a vector does not depend on its company.
+        marks = tokens if self._text.eos_token_id == 2 else tokens == self._text.eos_token_id
+        lengths = (marks.argmax(axis=1) // _STEP + 1) * _STEP
+        vectors = np.empty((len(tokens), self.dimension), np.float32)
+        for length in np.unique(lengths):
+            alike = lengths == length
+            vectors[alike] = self._texts(np.ascontiguousarray(tokens[alike, :length]))
+        return vectors
 
 
 class _Tower:
@@ -104,24 +111,21 @@ class _Tower:
         importing: Callable[[ov.Tensor], ov.CompiledModel],
         path: Path,
         *,
-        shape: tuple[int, ...],
+        dimension: int,
         streams: int,
     ) -> None:
         self._build = build
         self._compiling = compiling
         self._importing = importing
         self._path = path
-        *self._row, self._dimension = shape
+        self._dimension = dimension
         self._streams = streams
         self._lock = threading.Lock()
         self._requests: SimpleQueue[Any] | None = None
         self._mapped: mmap.mmap | None = None  # OpenVINO reads it as long as the tower lives
         self._packed = False
 
-    def __call__(self, rows: NDArray[Any], dtype: DTypeLike) -> Floats:
-        if rows.dtype != dtype or list(rows.shape[1:]) != self._row:
-            wanted = ", ".join(map(str, ("n", *self._row)))
-            raise ValueError(f"expected {np.dtype(dtype)}[{wanted}], not {rows.dtype}{list(rows.shape)}")
+    def __call__(self, rows: NDArray[Any]) -> Floats:
         vectors = np.empty((len(rows), self._dimension), np.float32)
         for start in range(0, len(rows), _BATCH):
             part = slice(start, start + _BATCH)
@@ -170,6 +174,12 @@ class _Tower:
                 self._mapped = mapped
                 return compiled
         return None
+
+
+def _check(rows: NDArray[Any], dtype: DTypeLike, row: tuple[int, ...]) -> None:
+    if rows.dtype != dtype or rows.shape[1:] != row:
+        wanted = ", ".join(map(str, ("n", *row)))
+        raise ValueError(f"expected {np.dtype(dtype)}[{wanted}], not {rows.dtype}{list(rows.shape)}")
 
 
 def _write(compiled: ov.CompiledModel, path: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Node: TypeAlias = Any  # an OpenVINO node; any count of rows n is dynamic
 Tensors: TypeAlias = Mapping[str, Floats]
 
-VERSION = "2"
+VERSION = "3"
 """To be raised by whatever changes a vector or the form of the graphs."""
 
 
@@ -53,11 +53,16 @@ def image_tower(
 
 
 def text_tower(config: TextConfig, tensors: Tensors) -> ov.Model:
-    """int64[n,context] -> float32[n,d], unit norm."""
+    """int64[n,t], t up to the context length -> float32[n,d], unit norm.
+
+    A token sees only what precedes it, so whatever follows a text's end may be cut off beforehand.
+    """
     tower = _Tower(config, tensors, "text_model")
-    tokens = op.parameter([-1, config.context], np.int64, name="tokens")
+    tokens = op.parameter([-1, -1], np.int64, name="tokens")
+    length = op.gather(op.shape_of(tokens), _ints(1), _ints(0))
     x = op.gather(tower["embeddings.token_embedding.weight"], tokens, op.constant(np.int64(0)))
-    x = tower.layers(op.add(x, tower["embeddings.position_embedding.weight"]), causal=True)
+    positions = op.slice(tower["embeddings.position_embedding.weight"], _ints(0), length, _ints(1), _ints(0))
+    x = tower.layers(op.add(x, positions), causal=True)
 
     # The text's vector is its end token's. Configs of 2021 name a wrong one, 2; the right one has the largest
     # id. The first of several is the end, what follows is padding: hence "value" is stable.

@@ -33,6 +33,8 @@ def open_sink(
     stream: BinaryIO | None = None,
     width: int | None = None,
     color: bool | None = None,
+    decided: bool = False,
+    calibrated: bool = False,
 ) -> Sink:
     """A sink for answers; nothing is written, nor an existing file touched, before the first record.
 
@@ -45,6 +47,8 @@ def open_sink(
         stream: where answers go without ``output``; standard output by default.
         width: columns of the table; the terminal's by default, 80 where there is none.
         color: colours in the table; by default where the stream is a terminal, unless NO_COLOR is set.
+        decided: the answers are ``Decided``, which sets the columns of a CSV and of Parquet.
+        calibrated: their scores are probabilities, and called so.
 
     Raises:
         OutputError: the answers cannot go there, or what is there cannot be resumed.
@@ -66,7 +70,7 @@ def open_sink(
         if format == "parquet":
             from nshot.sinks.parquet import ParquetSink
 
-            return ParquetSink(path, resume=resume, request=request)
+            return ParquetSink(path, resume=resume, request=request, decided=decided, calibrated=calibrated)
         if path.exists() and not path.is_file():  # a device or a pipe
             if resume:
                 raise OutputError(f"{output} is not a regular file, so it cannot be resumed")
@@ -77,7 +81,7 @@ def open_sink(
     if format == "jsonl":
         return Sink(Jsonl(), target, resume=resume)
     if format == "csv":
-        return Sink(Csv(top_k), target, resume=resume)
+        return Sink(Csv(top_k, decided=decided, calibrated=calibrated), target, resume=resume)
     from nshot.sinks.table import Table, wants_color, width_of
 
     terminal = target.stream if isinstance(target, StreamTarget) else None
@@ -85,6 +89,7 @@ def open_sink(
         Table(
             width=width_of(terminal) if width is None else width,
             color=wants_color(terminal) if color is None else color,
+            calibrated=calibrated,
         ),
         target,
     )

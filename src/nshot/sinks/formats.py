@@ -16,7 +16,7 @@ from json.encoder import encode_basestring
 from math import isfinite
 from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
-from nshot.types import Failure, Prediction
+from nshot.types import Decided, Failure, Prediction
 
 Record: TypeAlias = Prediction | Failure
 
@@ -53,13 +53,16 @@ class Jsonl:
         if isinstance(record, Failure):
             line = json.dumps(record.to_dict(), ensure_ascii=False)
         else:
+            decided = record if isinstance(record, Decided) else None
+            score = score_name(decided is not None and decided.calibrated)
             labels = [
-                f'"label": {_quoted(p.label)}, "score": {number(p.score)}, "cosine": {number(p.cosine)}'
+                f'"label": {_quoted(p.label)}, "{score}": {number(p.score)}, "cosine": {number(p.cosine)}'
                 for p in record.predictions
             ]
+            answer = labels[0] if decided is None else _answer(decided, labels[0])
             margin = "null" if record.margin is None else number(record.margin)
             line = (
-                f'{{"source": {encode_basestring(record.source)}, {labels[0]}, "margin": {margin}, '
+                f'{{"source": {encode_basestring(record.source)}, {answer}, "margin": {margin}, '
                 f'"predictions": [{{{"}, {".join(labels)}}}]}}'
             )
         try:
@@ -79,13 +82,18 @@ class Jsonl:
 
 
 class Csv:
-    """A record a row: source, label, score, cosine, margin; label_2 ... of the others; the error if any."""
+    """A record a row: source, label, score, cosine, margin; label_2 ... of the others; the error if any.
 
-    def __init__(self, top_k: int) -> None:
-        following = [
-            f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "score", "cosine")
-        ]
-        columns = ["source", "label", "score", "cosine", "margin", *following, "error_type", "error_message"]
+    Decided answers have three more columns after the label: answer, labels (with "; " between two), and
+    best, the best label whether or not it is answered. A score that is a probability is called so.
+    """
+
+    def __init__(self, top_k: int, *, decided: bool = False, calibrated: bool = False) -> None:
+        score = score_name(calibrated)
+        following = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", score, "cosine")]
+        answer = ["answer", "labels", "best"] if decided else []
+        first = ["source", "label", *answer, score, "cosine", "margin"]
+        columns = [*first, *following, "error_type", "error_message"]
         self.header = f"{','.join(columns)}\n".encode()
         self._width = len(columns)
 
@@ -99,6 +107,8 @@ class Csv:
             for prediction in record.predictions:
                 cells += prediction.label, number(prediction.score), number(prediction.cosine)
             cells.insert(4, margin)
+            if isinstance(record, Decided):
+                cells[1:1] = record.label or "", record.answer, "; ".join(record.labels)
             cells += [""] * (self._width - len(cells))
         line = ",".join([_cell(cell) for cell in cells]) + "\n"
         try:
@@ -124,6 +134,19 @@ class Csv:
                     raise ValueError("other columns")
                 yield Written(cells[0], cells[-2] != "", len(row))
                 row = b""
+
+
+def score_name(calibrated: bool) -> str:
+    """What a score is called: it is no probability before it was calibrated."""
+    return "probability" if calibrated else "score"
+
+
+def _answer(record: Decided, best: str) -> str:
+    """What is answered, with the best label's numbers."""
+    label = "null" if record.label is None else _quoted(record.label)
+    labels = ", ".join(map(_quoted, record.labels))
+    numbers = best.removeprefix(f'"label": {_quoted(record.predictions[0].label)}, ')
+    return f'"label": {label}, "answer": "{record.answer}", "labels": [{labels}], {numbers}'
 
 
 def number(value: float) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 from nshot.errors import MissingExtra, OutputError
 from nshot.outputs import replace, writing
-from nshot.sinks.formats import Jsonl
+from nshot.sinks.formats import Jsonl, score_name
 from nshot.sinks.sink import Sink
 from nshot.sinks.target import FileTarget
-from nshot.types import Failure, LabelScore, Prediction
+from nshot.types import Decided, Failure, LabelScore, Prediction
 
 _ROWS = 16384  # rows a group, which is all that is in memory at once
 
@@ -26,13 +26,16 @@ class ParquetSink(Sink):
     """Writes the journal, then the file.
 
     Columns: source, label, score, cosine, margin, predictions (a list of label, score, cosine), error_type,
-    error_message. Parquet holds only UTF-8: other bytes of a source's name are written as ``\\xff``.
+    error_message; decided answers have answer and labels after the label. Parquet holds only UTF-8: other
+    bytes of a source's name are written as ``\\xff``.
 
     Raises:
         MissingExtra: there is no pyarrow.
     """
 
-    def __init__(self, path: Path, *, resume: bool, request: str) -> None:
+    def __init__(
+        self, path: Path, *, resume: bool, request: str, decided: bool = False, calibrated: bool = False
+    ) -> None:
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
@@ -40,6 +43,8 @@ class ParquetSink(Sink):
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is not a regular file, so Parquet cannot go there")
         self._path = path
+        self._decided = decided
+        self._score = score_name(calibrated)
         self._journal = Path(f"{path}.journal")
         super().__init__(
             Jsonl(),
@@ -68,11 +73,16 @@ class ParquetSink(Sink):
         import pyarrow as pa
         from pyarrow import parquet
 
-        label = pa.struct([("label", pa.string()), ("score", pa.float64()), ("cosine", pa.float64())])
+        text, real = pa.string(), pa.float64()
+        label = pa.struct([("label", text), (self._score, real), ("cosine", real)])
+        answer = [("answer", text), ("labels", pa.list_(text))] if self._decided else []
         schema = pa.schema(
             [
-                ("source", pa.string()),
-                *label,
+                ("source", text),
+                ("label", text),
+                *answer,
+                (self._score, real),
+                ("cosine", real),
                 ("margin", pa.float64()),
                 ("predictions", pa.list_(label)),
                 ("error_type", pa.string()),
@@ -107,6 +117,15 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     return {key: _utf8(value) if isinstance(value, str) else value for key, value in row.items()}
 
 
+def _prediction(row: dict[str, Any]) -> Prediction:
+    calibrated = "probability" in row
+    score = score_name(calibrated)
+    best = tuple(LabelScore(told["label"], told[score], told["cosine"]) for told in row["predictions"])
+    if "answer" not in row:
+        return Prediction(row["source"], best, row["margin"])
+    return Decided(row["source"], best, row["margin"], row["answer"], tuple(row["labels"]), calibrated)
+
+
 def _utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -123,8 +142,7 @@ def _records(path: Path) -> Iterator[Prediction | Failure]:
                     if row["error_type"] is not None:
                         yield Failure(row["source"], row["error_type"], row["error_message"])
                     else:
-                        labels = tuple(LabelScore(**label) for label in row["predictions"])
-                        yield Prediction(row["source"], labels, row["margin"])
+                        yield _prediction(row)
     except (pa.ArrowException, OSError, KeyError, TypeError) as error:
         raise OutputError(
             f"{path} cannot be resumed, it does not hold nshot's answers ({error}): "

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from nshot.sinks.formats import Record, Written
-from nshot.types import Failure
+from nshot.types import Decided, Failure
 
 _RED, _BOLD, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _NUMBER = 7  # cells of "-0.1234"
@@ -34,17 +34,18 @@ def wants_color(stream: BinaryIO | None) -> bool:
 class Table:
     """Lines that fit: source, label, score, cosine, margin; further labels below the first."""
 
-    def __init__(self, *, width: int, color: bool) -> None:
+    def __init__(self, *, width: int, color: bool, calibrated: bool = False) -> None:
         text = max(width - 3 * (_NUMBER + len(_GAP)) - len(_GAP), 10)  # a source and a label
         self._label = text * 2 // 5
         self._source = text - self._label
         self._rest = width - self._source - len(_GAP)
         self._color = color
+        self._score = "prob." if calibrated else "score"
 
     @property
     def header(self) -> bytes:
         """The columns' names."""
-        numbers = [f"{name:>{_NUMBER}}" for name in ("score", "cosine", "margin")]
+        numbers = [f"{name:>{_NUMBER}}" for name in (self._score, "cosine", "margin")]
         return self._bytes([self._painted(_BOLD, self._line("source", "label", *numbers))])
 
     def encode(self, record: Record) -> bytes:
@@ -64,7 +65,8 @@ class Table:
             numbers = [f"{value:{_NUMBER}.4f}" for value in (prediction.score, prediction.cosine)]
             if rank == 0:
                 numbers.append(f"{'—':>{_NUMBER}}" if margin is None else f"{margin:{_NUMBER}.4f}")
-            lines.append(self._line(source, prediction.label, *numbers))
+            label = _answered(record) if rank == 0 and isinstance(record, Decided) else prediction.label
+            lines.append(self._line(source, label, *numbers))
         return self._bytes(lines)
 
     def read(self, file: BinaryIO) -> Iterator[Written]:
@@ -80,6 +82,14 @@ class Table:
 
     def _bytes(self, lines: list[str]) -> bytes:
         return "".join(f"{line.rstrip()}\n" for line in lines).encode("utf-8", "replace")
+
+
+def _answered(record: Decided) -> str:
+    """The answer in the place of the best label, whose numbers stand beside it."""
+    if record.answer == "set":
+        return f"{{{', '.join(record.labels)}}}"
+    best = record.predictions[0].label
+    return {"label": best, "none": f"none of these ({best}?)", "unsure": f"unsure ({best}?)"}[record.answer]
 
 
 def visible(text: str) -> str:

@@ -150,6 +150,7 @@ def write(start: Start, folder: Path, *, half: bool = False) -> None:
         for name, content in start.files.items():
             (unfinished / name).write_bytes(content)
         for path in sorted(unfinished.iterdir()):
+            path.chmod(0o644)  # safetensors writes for the owner's eyes alone
             path.replace(folder / path.name)
         unfinished.rmdir()
     except OSError as error:

@@ -1,0 +1,231 @@
+"""How far decisions can be believed, on recorded vectors of OpenAI's ViT-B/32: the tables of docs/trust.md.
+
+    python bench/decisions.py [--data FOLDER] [--json]
+
+The recorded vectors are no part of the project; FOLDER holds cifar10_vitb32.npz, text_bank_vitb32.npz,
+photos50_vitb32.npz and flickr8k_vitb32.npz. Needs numpy alone, and takes half a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nshot.classifier import Classifier
+from nshot.decision import EVERYDAY, RULES, Rejection, default_rejection, fit_calibration, fit_conformal
+from nshot.decision.background import unlike
+from nshot.decision.calibration import activate
+from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, share
+from nshot.unit import normalize
+
+NAMES = "airplane car bird cat deer dog frog horse boat truck".split()  # noqa: SIM905
+SCALE = 100.0
+DATA = Path(__file__).parents[2] / "shared" / "data" / "recorded"
+
+Array = NDArray[Any]
+
+
+class Task(NamedTuple):
+    """A classifier, pictures that show one of its labels, and pictures that show none."""
+
+    classifier: Classifier
+    known: Array
+    unknown: Array
+
+
+class Recorded:
+    """The recorded vectors, as the tasks need them."""
+
+    def __init__(self, folder: Path) -> None:
+        cifar = np.load(folder / "cifar10_vitb32.npz")
+        self.pictures, self.targets = normalize(cifar["image_embeds"]), cifar["labels"].astype(int)
+        photos = np.load(folder / "photos50_vitb32.npz")
+        self.photos = normalize(photos["image_embeds"])
+        number = np.array([int(name.split(".")[0]) for name in photos["files"]])
+        # the files are in this order: ten animals, ten people, a car, two boats, a train, a robot
+        kinds = ((10, "dog"), (20, "cat"), (40, "person"), (42, "car"), (46, "boat"), (48, "train"))
+        self.shows = np.array([next((kind for end, kind in kinds if n <= end), "robot") for n in number])
+        self.flickr = np.load(folder / "flickr8k_vitb32.npz")
+        bank = np.load(folder / "text_bank_vitb32.npz")
+        self._texts: dict[str, Array] = {}
+        for name in ("lvis", "o365", "oid", "coco"):
+            for text, row in zip(bank[f"{name}_names"], bank[f"{name}_embeds"], strict=True):
+                self._texts.setdefault(str(text).lower().replace("_", " "), row.astype(np.float32))
+        self.background = self.text(EVERYDAY)
+
+    def text(self, names: Any) -> Array:
+        """Rows of the text bank."""
+        return normalize(np.array([self._texts[name] for name in names]))
+
+    def classifier(self, names: Any) -> Classifier:
+        """Zero-shot over these names."""
+        return Classifier(list(names), self.text(names), SCALE)
+
+
+def calibration(data: Recorded, draws: int = 20) -> dict[str, float]:
+    """Scores as they are and calibrated, on the half of the pictures that was not fitted on."""
+    logits = data.classifier(NAMES).logits(data.pictures)
+    rows = []
+    for half, rest in _halves(len(logits), draws):
+        fitted = fit_calibration(logits[half], data.targets[half])
+        row = [fitted.temperature]
+        for scores in (activate(logits[rest], "softmax"), activate(fitted.apply(logits[rest]), "softmax")):
+            y = data.targets[rest]
+            error = reliability(scores.max(axis=1), scores.argmax(axis=1) == y).error
+            row += [nll(scores, y), error, brier(scores, y)]
+        rows.append(row)
+    names = ["temperature", "nll", "ece", "brier", "nll calibrated", "ece calibrated", "brier calibrated"]
+    return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+
+
+def sets(data: Recorded, coverage: float, *, randomized: bool, draws: int = 200) -> dict[str, float]:
+    """How often sets hold the right label, on pictures that neither they nor the temperature learnt from."""
+    logits = data.classifier(NAMES).logits(data.pictures)
+    rows: list[list[float]] = []
+    for half, rest in _halves(len(logits), draws):
+        fitted = fit_calibration(logits[half], data.targets[half])
+        chance = activate(fitted.apply(logits), "softmax")
+        made = fit_conformal(chance[half], data.pictures[half], data.targets[half], randomized=randomized)
+        found = made.sets(chance[rest], data.pictures[rest], coverage)
+        held = share([own in labels for own, labels in zip(data.targets[rest], found, strict=True)])
+        sizes = [len(labels) for labels in found]
+        rows.append([held, float(np.mean(sizes)), share([not size for size in sizes])])
+    return dict(zip(("covered", "size", "empty"), np.mean(rows, axis=0).tolist(), strict=True))
+
+
+def tasks(data: Recorded) -> Iterator[tuple[str, list[Task]]]:
+    """Pictures of the labels against pictures of none of them."""
+    x, y = data.pictures, data.targets
+    ten = data.classifier(NAMES)
+    outside = np.isin(data.shows, ["person", "train", "robot"])
+    flickr = normalize(data.flickr["image_embeds"])
+    yield "ten names: CIFAR-10 against 12 photographs of none of them", [Task(ten, x, data.photos[outside])]
+    yield (
+        "ten names: 13 photographs of them against 12 of none",
+        [Task(ten, data.photos[~outside], data.photos[outside])],
+    )
+    yield "ten names: CIFAR-10 against all 25 photographs (13 do show one)", [Task(ten, x, data.photos)]
+    yield "ten names: CIFAR-10 against Flickr scenes (some do show one)", [Task(ten, x, flickr)]
+    rng = np.random.default_rng(0)
+    for count in (2, 5, 8):
+        drawn = [np.sort(rng.choice(10, count, replace=False)) for _ in range(20)]
+        yield (
+            f"{count} of the ten names: the others held out",
+            [
+                Task(data.classifier([NAMES[k] for k in some]), x[np.isin(y, some)], x[~np.isin(y, some)])
+                for some in drawn
+            ],
+        )
+    yield (
+        "9 of the ten names: the other held out",
+        [Task(data.classifier([n for n in NAMES if n != NAMES[k]]), x[y != k], x[y == k]) for k in range(10)],
+    )
+    pairs = list(combinations(("dog", "cat", "person", "boat"), 2))
+    yield (
+        "pairs of labels on the 25 photographs",
+        [
+            Task(data.classifier(pair), data.photos[inside], data.photos[~inside])
+            for pair in pairs
+            for inside in [np.isin(data.shows, pair)]
+        ],
+    )
+
+
+def rejection(data: Recorded) -> list[dict[str, Any]]:
+    """AUROC and FPR at 95 % TPR of every rule, and what the default threshold does, by task."""
+    table = []
+    for name, some in tasks(data):
+        row: dict[str, Any] = {"task": name}
+        for rule in RULES:
+            evidence = [_evidence(data, rule, task) for task in some]
+            row[rule] = (
+                float(np.mean([auroc(known, unknown) for known, unknown in evidence])),
+                float(np.mean([fpr_at_tpr(known, unknown) for known, unknown in evidence])),
+            )
+        default = [default_rejection(task.classifier, data.background) for task in some]
+        row["default"] = tuple(
+            float(
+                np.mean(
+                    [
+                        share(rule.evidence(task.classifier, getattr(task, which)) >= rule.threshold)
+                        for rule, task in zip(default, some, strict=True)
+                    ]
+                )
+            )
+            for which in ("known", "unknown")
+        )
+        table.append(row)
+    return table
+
+
+def search(data: Recorded) -> float:
+    """Recall@1 of text to image over the Flickr vectors: the same product, the pictures as rows."""
+    photographs = Classifier([str(k) for k in data.flickr["image_ids"]], data.flickr["image_embeds"], SCALE)
+    best = photographs.cosines(data.flickr["text_embeds"]).argmax(axis=1)
+    return share(best == data.flickr["caption_image"])
+
+
+def _evidence(data: Recorded, rule: Any, task: Task) -> tuple[Array, Array]:
+    background = unlike(data.background, task.classifier.matrix) if rule == "background" else None
+    asked = Rejection(rule, 0.0, background)
+    return asked.evidence(task.classifier, task.known), asked.evidence(task.classifier, task.unknown)
+
+
+def _halves(n: int, draws: int) -> Iterator[tuple[Array, Array]]:
+    for draw in range(draws):
+        order = np.random.default_rng(draw).permutation(n)
+        yield order[: n // 2], order[n // 2 :]
+
+
+def measure(data: Recorded) -> dict[str, Any]:
+    """Every figure."""
+    return {
+        "accuracy": share(data.classifier(NAMES).logits(data.pictures).argmax(axis=1) == data.targets),
+        "calibration": calibration(data),
+        "sets": {
+            f"{coverage:g}, {'exact coverage' if randomized else 'never empty'}": sets(
+                data, coverage, randomized=randomized
+            )
+            for coverage in (0.8, 0.9, 0.95)
+            for randomized in (True, False)
+        },
+        "rejection": rejection(data),
+        "search recall@1": search(data),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    figures = measure(Recorded(given.data))
+    if given.json:
+        print(json.dumps(figures, indent=2))
+        return
+    print(f"accuracy {figures['accuracy']:.3f}   search recall@1 {figures['search recall@1']:.3f}")
+    print("calibration  " + "  ".join(f"{k} {v:.3f}" for k, v in figures["calibration"].items()))
+    for name, row in figures["sets"].items():
+        print(f"sets {name:22}  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()))
+    print(f"\n{'AUROC / FPR at 95 % TPR':66}" + "".join(f"{rule:>14}" for rule in RULES), "  best - default")
+    for row in figures["rejection"]:
+        best = max(row[rule][0] for rule in RULES)
+        cells = "".join(f"  {row[rule][0]:.3f}/{row[rule][1]:.3f}"[:14].rjust(14) for rule in RULES)
+        print(f"{row['task']:66}{cells}   {best - row['background'][0]:+.3f}")
+    print("\ndefault threshold: share answered of pictures of the labels, and of the others")
+    for row in figures["rejection"]:
+        print(f"{row['task']:66}  {row['default'][0]:.3f}  {row['default'][1]:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Labels or a saved classifier -> a model and what it is asked, with its decision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nshot.cli.options import DecisionOptions, LabelOptions, ModelOptions, say
+from nshot.errors import RequestError
+
+if TYPE_CHECKING:
+    from nshot.classifier import Classifier
+    from nshot.decision import Rejection
+    from nshot.embedder import Embedder
+
+
+def ask(
+    label_options: LabelOptions,
+    classifier_file: Path | None,
+    decision_options: DecisionOptions,
+    model_options: ModelOptions,
+    *,
+    quiet: bool,
+    verbose: bool,
+) -> tuple[Embedder, Classifier]:
+    """The model, and the classifier with its decision: a saved one, or zero-shot over the labels.
+
+    What a person should know about the labels is said on stderr.
+
+    Raises:
+        RequestError: neither labels nor a classifier, or both; or what they, the model or the decision raise.
+    """
+    if classifier_file is not None:
+        if label_options.labels is not None or label_options.labels_file is not None:
+            raise RequestError("give labels or --classifier, not both")
+        embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
+    else:
+        embedder, classifier = _zero_shot(label_options, model_options, quiet=quiet, verbose=verbose)
+    return embedder, decided(classifier, decision_options, label_options, embedder)
+
+
+def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[Embedder, Classifier]:
+    """A saved classifier and its model, unless --model names another, which must be of the same weights.
+
+    Raises:
+        RequestError: no classifier there, or one of another model.
+    """
+    from nshot import classifier_file
+
+    saved = classifier_file.load(path)
+    if model_options.model is None:
+        model_options = replace(model_options, model=saved.model)
+    embedder = model_options.load(quiet=quiet)
+    saved.check_model(embedder.fingerprint, embedder.name, name=str(path))
+    return embedder, saved.classifier
+
+
+def decided(
+    classifier: Classifier, options: DecisionOptions, label_options: LabelOptions, embedder: Embedder
+) -> Classifier:
+    """The classifier with the decision that was asked for on top of its own; without either, as it is.
+
+    Raises:
+        RequestError: a rule without a threshold, or a coverage that nothing was learnt for.
+    """
+    from nshot.decision import Decision
+
+    decision = classifier.decision or Decision()
+    fitted = decision.rejection
+    if options.reject == "off":
+        decision = replace(decision, rejection=None)
+    elif options.reject is not None and (fitted is None or fitted.rule != options.reject):
+        decision = replace(decision, rejection=_rejection(classifier, options, label_options, embedder))
+    elif options.threshold is not None:
+        if fitted is None:
+            raise RequestError("--threshold belongs to a rule: add --reject")
+        decision = replace(decision, rejection=replace(fitted, threshold=options.threshold))
+    if options.coverage is not None:
+        decision = decision.with_coverage(options.coverage)
+    if classifier.decision is None and decision == Decision():
+        return classifier
+    return classifier.with_decision(decision)
+
+
+def background_rows(options: DecisionOptions, label_options: LabelOptions, embedder: Embedder) -> Classifier:
+    """The background labels as a classifier's rows, written into the same templates as the labels."""
+    from nshot.prompts import DEFAULT_TEMPLATE
+    from nshot.zeroshot import zero_shot
+
+    return zero_shot(embedder, options.words(), label_options.read_templates() or (DEFAULT_TEMPLATE,))
+
+
+def _zero_shot(
+    label_options: LabelOptions, model_options: ModelOptions, *, quiet: bool, verbose: bool
+) -> tuple[Embedder, Classifier]:
+    from nshot.prompts import lint, write_prompts
+    from nshot.zeroshot import near_synonyms, zero_shot
+
+    labels, templates = label_options.read()
+    prompted = write_prompts(labels, templates)
+    for note in [] if quiet else lint(labels):
+        say(note)
+    for label in prompted if verbose else ():
+        say(f"{label.label}: {' | '.join(label.prompts)}")
+    embedder = model_options.load(quiet=quiet)
+    classifier = zero_shot(embedder, labels, templates)
+    pairs, count = ([], 0) if quiet else near_synonyms(classifier)
+    for first, second, cosine in pairs:
+        say(f"to this model {first!r} and {second!r} mean nearly the same (cosine {cosine:.3f})")
+    if count > len(pairs):
+        say(f"... and {count - len(pairs)} more such pairs")
+    return embedder, classifier
+
+
+def _rejection(
+    classifier: Classifier, options: DecisionOptions, label_options: LabelOptions, embedder: Embedder
+) -> Rejection:
+    from nshot.decision import Rejection, default_rejection
+
+    if options.reject != "background":
+        if options.threshold is None:
+            raise RequestError(
+                f"the {options.reject} rule needs --threshold; nshot calibrate finds one on labelled pictures"
+            )
+        return Rejection(options.reject, options.threshold)
+    rejection = default_rejection(classifier, background_rows(options, label_options, embedder).matrix)
+    return rejection if options.threshold is None else replace(rejection, threshold=options.threshold)

@@ -1,0 +1,165 @@
+"""`nshot curve`: what would a few examples buy?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nshot.cli.examples import ExampleOptions, Examples, example_options, read_examples
+from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
+from nshot.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from nshot.few_shot.curve import Point, Shots
+    from nshot.types import Floats
+
+
+@click.command("curve", short_help="Measure what more examples would buy.")
+@example_options
+@click.option(
+    "--shots",
+    default="0,1,2,4,8,16,all",
+    show_default=True,
+    metavar="N,N,...",
+    help="Examples a label; 0 is zero-shot.",
+)
+@click.option(
+    "--draws", type=click.IntRange(min=1), default=5, show_default=True, help="Draws of examples to average."
+)
+@click.option(
+    "--held-out",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.33,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of the pictures to measure on.",
+)
+@click.option(
+    "--supervised",
+    metavar="MODEL",
+    help="A supervised model beside them, such as microsoft/resnet-50: a probe on its features. Needs "
+    "nshot[torch].",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Where curve.svg and curve.json go.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+@label_options
+@model_options
+@talk_options
+def command(
+    example_options: ExampleOptions,
+    shots: str,
+    draws: int,
+    held_out: float,
+    supervised: str | None,
+    output: Path | None,
+    seed: int,
+    label_options: LabelOptions,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Measure what more examples a label would buy, on labelled pictures.
+
+    Draws examples, fits on them, and measures on pictures that were held out: zero-shot, a plain linear probe
+    (logistic regression with C = 1, and with C tuned), and what nshot fit would choose.
+
+    \b
+    nshot curve photos-by-class/ --shots 0,1,2,4,8,16,all -o curve/
+
+    Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
+    """
+    from nshot.few_shot.curve import curve
+    from nshot.few_shot.figure import draw
+    from nshot.outputs import writing
+
+    counts = _shots(shots)
+    if output is not None:
+        with writing(output):
+            output.mkdir(parents=True, exist_ok=True)
+    examples = read_examples(example_options, label_options, model_options, quiet=quiet)
+    points = curve(
+        examples.vectors,
+        examples.labels,
+        examples.prompts,
+        shots=counts,
+        draws=draws,
+        held_out=held_out,
+        others={} if supervised is None else {f"{supervised}, probe": _features(supervised, examples)},
+        seed=seed,
+    )
+    click.echo(table(points))
+    if output is not None:
+        name, pictures = example_options.data, len(examples.labels)
+        content = {
+            "data": name,
+            "model": examples.embedder.name,
+            "recipe": examples.embedder.recipe.digest,
+            "pictures": pictures,
+            "draws": draws,
+            "held_out": held_out,
+            "seed": seed,
+            "points": [asdict(p) | {"mean": p.mean, "low": p.low, "high": p.high} for p in points],
+        }
+        with writing(output):
+            (output / "curve.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            (output / "curve.svg").write_text(
+                draw(points, f"{Path(name).name}: accuracy by examples"), encoding="utf-8"
+            )
+        click.echo(f"\n{output / 'curve.svg'}")
+    return examples.tell_failures(quiet=quiet)
+
+
+def table(points: Sequence[Point]) -> str:
+    """A row a method, a column a number of examples: the mean, and the worst and best draw below it."""
+    columns: list[Shots] = list(dict.fromkeys(p.shots for p in points))
+    width = max(len(p.method) for p in points)
+    lines = [" " * width + "".join(f"{count:>12}" for count in columns)]
+    for method in dict.fromkeys(p.method for p in points):
+        mine = {p.shots: p for p in points if p.method == method}
+        cells = [f"{100 * mine[c].mean:10.1f} %" if c in mine else " " * 12 for c in columns]
+        spans = [
+            f"{100 * mine[c].low:.0f} to {100 * mine[c].high:.0f}".rjust(12) if c in mine else " " * 12
+            for c in columns
+        ]
+        lines += [f"{method:{width}}" + "".join(cells).rstrip(), " " * width + "".join(spans).rstrip()]
+    return "\n".join(lines)
+
+
+def _shots(text: str) -> list[Shots]:
+    try:
+        return [part.strip() if part.strip() == "all" else int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise RequestError(f"--shots are whole numbers or all, a comma between two, not {text!r}") from error
+
+
+def _features(model: str, examples: Examples) -> Floats:
+    """The supervised model's features of the same pictures, decoded once more."""
+    from nshot.images import decode
+    from nshot.supervised import Supervised
+
+    network = Supervised(model)
+    wanted = set(examples.positions)
+    limits = examples.embedder.limits
+
+    def pictures() -> Iterator[Image]:
+        for position, example in enumerate(examples.labelled):
+            if position in wanted:
+                yield decode(example.source.read(), limits=limits)
+
+    if sys.stderr.isatty():
+        click.echo(f"note: {len(wanted)} pictures through {model}", err=True)
+    return network.features(pictures())

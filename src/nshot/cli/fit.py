@@ -1,0 +1,106 @@
+"""`nshot fit`: a classifier from a few examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nshot.cli.examples import ExampleOptions, example_options, read_examples
+from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
+
+if TYPE_CHECKING:
+    from nshot.few_shot import Fitted
+    from nshot.few_shot.choose import Trial
+
+_METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian", "cache")
+
+
+@click.command("fit", short_help="Make a classifier from a few labelled pictures.")
+@example_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="Where the classifier goes, such as banknotes.nshot.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(_METHODS),
+    default="auto",
+    show_default=True,
+    help="auto: chosen by cross-validation on the pictures given.",
+)
+@click.option("--strength", type=float, metavar="X", help="C of the probe, the pull, or the others' share.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation.")
+@label_options
+@model_options
+@talk_options
+def command(
+    example_options: ExampleOptions,
+    output: Path,
+    method: Any,
+    strength: float | None,
+    seed: int,
+    label_options: LabelOptions,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Make a classifier from labelled pictures, one to thousands a label.
+
+    DATA is a folder with a folder a label, a table (.csv, .tsv, .parquet) with a column of labels, or
+    hf://owner/name. Labels of --labels-file without a picture answer from their prompts; labels of the data
+    that it does not name are known by their pictures alone. Where examples do not beat the prompts,
+    zero-shot is kept, and it says so.
+
+    \b
+    nshot fit examples/ --labels-file labels.txt -o banknotes.nshot
+    nshot classify new/ --classifier banknotes.nshot
+
+    Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
+    """
+    from nshot import classifier_file
+    from nshot.few_shot import fit
+    from nshot.outputs import check_output
+
+    check_output(output)
+    examples = read_examples(example_options, label_options, model_options, quiet=quiet)
+    fitted = fit(
+        examples.vectors, examples.labels, examples.prompts, method=method, strength=strength, seed=seed
+    )
+    classifier_file.save(
+        output,
+        fitted.classifier,
+        model=examples.embedder.name,
+        recipe=fitted.recipe() | {"seed": seed, "vectors": examples.embedder.recipe.digest},
+    )
+    click.echo(_told(fitted, every=verbose))
+    click.echo(f"\n{output}")
+    return examples.tell_failures(quiet=quiet)
+
+
+def _told(fitted: Fitted, *, every: bool) -> str:
+    """The report for a person: examples, candidates on held-out examples, the choice and why."""
+    counts = fitted.examples.values()
+    lines = [f"{sum(counts):,} pictures of {len(counts)} labels, {min(counts)} to {max(counts)} each", ""]
+    if fitted.trials:
+        lines.append("method           held-out right   against zero-shot")
+        best: dict[str, Trial] = {}
+        for trial in fitted.trials:
+            key = str(trial.candidate) if every else trial.candidate.method
+            leads = key not in best or trial.right > best[key].right or trial.candidate == fitted.candidate
+            if leads and not (key in best and best[key].candidate == fitted.candidate):
+                best[key] = trial
+        for trial in best.values():
+            mark = "*" if trial.candidate == fitted.candidate else " "
+            line = f"{mark} {trial.candidate!s:14} {100 * trial.accuracy:6.1f} %"
+            if fitted.zero_shot not in (None, trial):
+                line += f"        {100 * trial.gain:+5.1f} ± {196 * trial.error:.1f} points"
+            lines.append(line)
+        lines.append("")
+    lines.append(f"chosen: {fitted.candidate}; {fitted.reason}")
+    return "\n".join(lines)

@@ -1,0 +1,101 @@
+"""`nshot next`: which pictures to label next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from nshot.cli.asking import from_file
+from nshot.cli.options import ModelOptions, model_options, progress, source_arguments, talk_options
+from nshot.errors import RequestError
+from nshot.types import Failure
+
+
+@click.command("next", short_help="Say which pictures to label next.")
+@source_arguments
+@click.option(
+    "--classifier",
+    "classifier_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The classifier to improve.",
+)
+@click.option(
+    "-n", "--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many to name."
+)
+@click.option(
+    "--labelled",
+    multiple=True,
+    metavar="SOURCE",
+    help="Pictures that have labels already: nothing like them is named again; repeatable.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["paths", "jsonl"]),
+    default="paths",
+    show_default=True,
+    help="paths: a name a line. jsonl: with the label it would get, and its share.",
+)
+@model_options
+@talk_options
+def command(
+    sources: tuple[str, ...],
+    image_column: str | None,
+    classifier_file: Path,
+    count: int,
+    labelled: tuple[str, ...],
+    format: str,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Say which pictures to label next: those the classifier is unsure of, no two alike.
+
+    Names go to standard output, the most useful first. Label them, add them to the examples, and fit again.
+
+    \b
+    nshot next unlabeled/ --classifier banknotes.nshot -n 20
+
+    Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
+    """
+    import numpy as np
+
+    from nshot.few_shot import select
+
+    embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
+    pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    embedded, failed = [], 0
+    for item in progress(embedder.embed_images(pictures), shown=not quiet):
+        if isinstance(item, Failure):
+            failed += 1
+            if not quiet:
+                click.echo(f"failed: {item.source}: {item.message}", err=True)
+        else:
+            embedded.append(item)
+    if not embedded:
+        raise RequestError(f"no picture in {' '.join(sources)}")
+    known = [
+        item.vector
+        for item in (embedder.embed_images(embedder.sources(labelled)) if labelled else ())
+        if not isinstance(item, Failure)
+    ]
+    chosen = select(
+        np.stack([item.vector for item in embedded]),
+        classifier,
+        count,
+        labelled=np.stack(known) if known else None,
+    )
+    for row in chosen.tolist():
+        item = embedded[row]
+        if format == "paths":
+            click.echo(item.source)
+            continue
+        scores = classifier.scores(item.vector[None])[0]
+        best = int(scores.argmax())
+        record = {"source": item.source, "label": classifier.labels[best], "score": float(scores[best])}
+        click.echo(json.dumps(record, ensure_ascii=False))
+    return 1 if failed else 0

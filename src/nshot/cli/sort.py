@@ -1,0 +1,147 @@
+"""`nshot sort`: pictures into a folder a label, and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nshot.cli.options import (
+    DecisionOptions,
+    LabelOptions,
+    ModelOptions,
+    classifier_option,
+    decision_options,
+    label_options,
+    model_options,
+    progress,
+    say,
+    talk_options,
+)
+from nshot.errors import RequestError
+from nshot.types import Failure
+
+if TYPE_CHECKING:
+    from nshot.sorting import Mode, Move
+
+_SHOWN = 5  # moves told of a plan, at most
+
+
+@click.command("sort", short_help="Sort pictures into a folder a label, or undo that.")
+@click.argument("paths", nargs=-1, required=True, metavar="[SOURCE...] TARGET")
+@click.option(
+    "--copy", "mode", flag_value="copy", type=click.Choice(["copy", "link", "move"]), help="Do it: copy."
+)
+@click.option("--link", "mode", flag_value="link", help="Do it: symbolic links.")
+@click.option("--move", "mode", flag_value="move", help="Do it: move.")
+@click.option("--undo", "take_back", is_flag=True, help="Take back the last sort into TARGET.")
+@label_options
+@classifier_option
+@decision_options
+@model_options
+@talk_options
+def command(
+    paths: tuple[str, ...],
+    mode: Mode | None,
+    take_back: bool,
+    label_options: LabelOptions,
+    classifier_file: Path | None,
+    decision_options: DecisionOptions,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Sort pictures into TARGET, a folder a label, and unsure/ for what has no single answer.
+
+    Says what it would do, and does nothing until --copy, --link or --move is given. Nothing is overwritten,
+    and everything can be undone. Without --reject or a calibrated classifier, pictures that seem to show
+    none of the labels are told by the background rule; --reject off sorts every picture.
+
+    \b
+    nshot sort photos/ sorted/ --labels "cat, dog"           # what would happen
+    nshot sort photos/ sorted/ --labels "cat, dog" --move
+    nshot sort --undo sorted/
+
+    Exit status: 0 all sorted, 1 some pictures failed or were left alone, 2 the request itself was wrong.
+    """
+    if take_back:
+        return _undo(paths)
+    *sources, last = paths
+    target = Path(last)
+    if not sources:
+        raise RequestError("name the pictures and then the folder to sort them into")
+    if target.exists() and not target.is_dir():
+        raise RequestError(f"{target} is not a folder: the last path is where the pictures go")
+
+    from nshot.cli.asking import ask
+    from nshot.sorting import UNSURE, carry_out, folder_names, plan
+
+    if classifier_file is None and decision_options.reject is None:
+        decision_options = replace(decision_options, reject="background")
+    embedder, classifier = ask(
+        label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
+    )
+    files: list[tuple[Path, str | None]] = []
+    failed: list[tuple[str, str]] = []
+    pictures = embedder.embed_images(embedder.sources(sources))
+    for answer in progress(classifier.stream(pictures, top_k=1), shown=not quiet, sources=sources):
+        if isinstance(answer, Failure):
+            failed.append((answer.source, answer.message))
+        elif Path(answer.source).is_file():
+            files.append((Path(answer.source), answer.label))  # None for all but a single label
+        else:
+            failed.append((answer.source, "it is no file of its own, so it cannot be sorted"))
+    moves = plan(files, target, folder_names(classifier.labels))
+    _tell(moves, target, mode)
+    if mode is not None:
+        given_up = carry_out(moves, target, mode)
+        failed += [(str(move.source), reason) for move, reason in given_up]
+        if len(moves) > len(given_up):
+            click.echo(f"\nto take it back: nshot sort --undo {target}")
+    elif moves:
+        click.echo("\nnothing was done: add --copy, --link or --move")
+    for source, reason in () if quiet else failed:
+        click.echo(f"failed: {source}: {reason}", err=True)
+    unsure = sum(move.target.parent.name == UNSURE for move in moves)
+    if unsure > len(moves) / 2 and not quiet:
+        say(
+            "more than half have no answer. If they should, calibrate on some labelled pictures; for "
+            'wide labels such as "animal", name other things with --background, or use --reject off'
+        )
+    if not moves and not failed:
+        raise RequestError(f"no picture to sort in {' '.join(sources)}")
+    return 1 if failed else 0
+
+
+def _tell(moves: list[Move], target: Path, mode: Mode | None) -> None:
+    counts = Counter(str(move.target.parent) for move in moves)
+    done = {None: "would be sorted", "copy": "to copy", "link": "to link", "move": "to move"}[mode]
+    click.echo(f"{len(moves):,} pictures {done} into {target}")
+    width = max((len(folder) for folder in counts), default=0)
+    for folder, count in sorted(counts.items()):
+        click.echo(f"  {folder + '/':{width + 1}}  {count:,}")
+    if mode is None and moves:
+        click.echo("")
+        for move in moves[:_SHOWN]:
+            click.echo(f"  {move.source} -> {target / move.target}")
+        if len(moves) > _SHOWN:
+            click.echo(f"  ... and {len(moves) - _SHOWN:,} more")
+
+
+def _undo(paths: tuple[str, ...]) -> int:
+    from nshot.sorting import undo
+
+    if len(paths) != 1:
+        raise RequestError(
+            "name the one folder whose last sort is to be taken back: nshot sort --undo TARGET"
+        )
+    undone = undo(Path(paths[0]))
+    click.echo(f"{undone.restored:,} pictures taken back")
+    for path, reason in undone.left:
+        click.echo(f"left alone: {path}: {reason}", err=True)
+    if undone.earlier:
+        say(f"{undone.earlier} earlier sorts into {paths[0]} can be taken back too")
+    return 1 if undone.left else 0

@@ -1,0 +1,175 @@
+"""What is fitted on labelled pictures and then said of every other: part of a classifier and of its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nshot.decision.calibration import Calibration, Reals, activate
+from nshot.decision.conformal import Conformal
+from nshot.decision.rejection import Rejection
+from nshot.errors import RequestError
+from nshot.metrics import risk_coverage
+from nshot.types import Answer
+
+if TYPE_CHECKING:
+    from nshot.classifier import Classifier
+
+
+@dataclass(frozen=True, slots=True)
+class Surest:
+    """Answer only the surest pictures: those whose best score reaches the threshold.
+
+    Attributes:
+        share: of pictures like the labelled ones, how many are answered, in (0, 1].
+        threshold: the least score, after calibration where there is one.
+        risk: how many of the answers were wrong on the labelled pictures.
+    """
+
+    share: float
+    threshold: float
+    risk: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"share": self.share, "threshold": self.threshold, "risk": self.risk}
+
+
+def fit_surest(confidence: ArrayLike, correct: ArrayLike, share: float) -> Surest:
+    """The threshold that answers a share of the pictures, from labelled ones: float[n], bool[n].
+
+    Raises:
+        RequestError: no picture, or a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise RequestError(f"the share to be answered is between 0 and 1, such as 0.8, not {share}")
+    if not len(np.asarray(confidence)):
+        raise RequestError("answering only the surest needs labelled pictures, and there is none")
+    risk, threshold = risk_coverage(confidence, correct).at(share)
+    return Surest(share, threshold, risk)
+
+
+class Verdict(NamedTuple):
+    """What is answered of one picture: the kind of answer, and the columns of the labels, best first."""
+
+    answer: Answer
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How scores become answers. Whatever is None is not applied; an empty decision changes nothing.
+
+    With a ``coverage``, the answer is a set of labels, and neither ``rejection`` nor ``surest`` takes from
+    it: the set's guarantee would not survive that.
+
+    Attributes:
+        calibration: scores become probabilities.
+        rejection: "none of these" under a threshold.
+        surest: "unsure" under another.
+        sets: what prediction sets with guaranteed coverage need.
+        coverage: the wanted rate; None answers without sets.
+    """
+
+    calibration: Calibration | None = None
+    rejection: Rejection | None = None
+    surest: Surest | None = None
+    sets: Conformal | None = None
+    coverage: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.coverage is None:
+            return
+        if not 0 < self.coverage < 1:
+            raise RequestError(f"a coverage is a share between 0 and 1, such as 0.9, not {self.coverage}")
+        if self.sets is None:
+            raise RequestError(
+                "sets with a wanted coverage are learnt from labelled pictures: run nshot calibrate first"
+            )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores are probabilities."""
+        return self.calibration is not None
+
+    def with_coverage(self, coverage: float | None) -> Decision:
+        """The same with sets of another coverage, or without sets.
+
+        Raises:
+            RequestError: nothing to make sets with, or a coverage outside (0, 1).
+        """
+        return replace(self, coverage=coverage)
+
+    def scores(self, classifier: Classifier, cosines: Reals) -> Reals:
+        """Scores, calibrated where they can be: cosines float64[n, labels] -> the same in [0, 1]."""
+        logits = cosines * classifier.scale + classifier.bias
+        if self.calibration is not None:
+            logits = self.calibration.apply(logits)
+        return activate(logits, classifier.activation)
+
+    def verdicts(
+        self, classifier: Classifier, vectors: ArrayLike, cosines: Reals, scores: Reals
+    ) -> list[Verdict]:
+        """What is answered of each picture.
+
+        Args:
+            classifier: what the vectors were compared with.
+            vectors: float[n, d].
+            cosines: float64[n, labels], theirs.
+            scores: float64[n, labels], what ``scores`` made of them.
+        """
+        if self.sets is not None and self.coverage is not None:
+            shares = (
+                scores / scores.sum(axis=1, keepdims=True) if classifier.activation == "sigmoid" else scores
+            )
+            return [Verdict("set", labels) for labels in self.sets.sets(shares, vectors, self.coverage)]
+        best = np.argmax(cosines * classifier.scale + classifier.bias, axis=1).tolist()
+        known = np.ones(len(cosines), dtype=bool)
+        if self.rejection is not None:
+            known = self.rejection.evidence(classifier, vectors, cosines) >= self.rejection.threshold
+        sure = np.ones(len(cosines), dtype=bool)
+        if self.surest is not None:
+            sure = scores.max(axis=1) >= self.surest.threshold
+        return [
+            Verdict("label", (label,))
+            if of_these and certain
+            else Verdict("unsure" if of_these else "none", ())
+            for label, of_these, certain in zip(best, known.tolist(), sure.tolist(), strict=True)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it: only what is there."""
+        parts = (
+            ("calibration", self.calibration),
+            ("rejection", self.rejection),
+            ("surest", self.surest),
+            ("sets", self.sets),
+        )
+        held = {name: part.to_dict() for name, part in parts if part is not None}
+        return {"version": 1, **held, "coverage": self.coverage}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Decision:
+        """What ``to_dict`` made.
+
+        Raises:
+            RequestError: it is of a later version, or damaged.
+        """
+        if content.get("version") != 1:
+            raise RequestError(
+                "this decision was saved by a later nshot: install that one, or calibrate again"
+            )
+        makers: dict[str, Any] = {
+            "calibration": lambda held: Calibration(**held),
+            "rejection": Rejection.from_dict,
+            "surest": lambda held: Surest(**held),
+            "sets": Conformal.from_dict,
+            "coverage": lambda held: held,
+        }
+        try:
+            return cls(**{name: make(content[name]) for name, make in makers.items() if name in content})
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"the saved decision is damaged: {error}") from error

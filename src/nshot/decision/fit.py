@@ -1,0 +1,321 @@
+"""Labelled vectors -> a decision, and the figures that say what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nshot.decision.background import unlike
+from nshot.decision.calibration import Calibration, Reals, activate, fit_calibration
+from nshot.decision.conformal import fit_conformal, least_pictures
+from nshot.decision.decision import Decision, fit_surest
+from nshot.decision.rejection import RULES, Rejection, Rule, threshold_for
+from nshot.errors import RequestError
+from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, risk_coverage, share
+from nshot.types import Floats
+
+if TYPE_CHECKING:
+    from nshot.classifier import Classifier
+
+_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
+_TELLING = 0.03  # by how much another rule's AUROC must be better to be worth a word
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How far scores are from probabilities.
+
+    Attributes:
+        nll: mean negative log-likelihood of the right label, in nats.
+        ece: expected calibration error over 15 bins of equal mass, in [0, 1].
+        brier: Brier score, in [0, 2].
+    """
+
+    nll: float
+    ece: float
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFigures:
+    """How well a rule tells pictures of the labels from others: AUROC, and FPR at 95 % TPR."""
+
+    rule: Rule
+    auroc: float
+    fpr95: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationReport:
+    """What a decision was fitted on, and what it is worth on pictures held out.
+
+    Attributes:
+        pictures: labelled pictures of the classifier's labels.
+        none_pictures: pictures that show none of them; 0 where each label was left out in turn instead.
+        accuracy: share of right best labels.
+        temperature, bias: the calibration on all pictures; None where there is nothing to calibrate.
+        before, after: scores as they are, and calibrated by cross-validation.
+        rules: every rejection rule's figures.
+        rule, threshold: the rule that was taken.
+        kept: share of pictures of the labels that it lets answer.
+        accepted: share of the others that it lets answer, by cross-validation.
+        area: area under risk against coverage.
+        risks: (share answered, share of wrong answers), the surest first.
+        coverage, covered, set_size, empty: sets at that coverage: how often they hold the right label, mean
+            number of labels and share of empty sets, by cross-validation.
+        notes: what a person should know.
+    """
+
+    pictures: int
+    none_pictures: int
+    accuracy: float
+    temperature: float | None
+    bias: float | None
+    before: Scoring
+    after: Scoring | None
+    rules: tuple[RuleFigures, ...]
+    rule: Rule | None
+    threshold: float | None
+    kept: float | None
+    accepted: float | None
+    area: float
+    risks: tuple[tuple[float, float], ...]
+    coverage: float
+    covered: float
+    set_size: float
+    empty: float
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def fit_decision(
+    classifier: Classifier,
+    vectors: ArrayLike,
+    targets: ArrayLike,
+    *,
+    none: ArrayLike | None = None,
+    background: ArrayLike | None = None,
+    reject: Rule | None = "background",
+    wrong: float = 0.05,
+    coverage: float | None = None,
+    surest: float | None = None,
+    randomized: bool = True,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[Decision, CalibrationReport]:
+    """A decision for a classifier, from labelled pictures that it has not learnt from.
+
+    Args:
+        classifier: whose answers are to be believed or not; its own decision is not looked at.
+        vectors: float[n, d].
+        targets: int[n], each picture's label as its place in ``classifier.labels``.
+        none: float[m, d], pictures that show none of the labels. Without them each label is left out in
+            turn, and its pictures are then such pictures.
+        background: float[b, d], vectors of background labels; without them there is no background rule.
+        reject: the rule of "none of these"; None for no rule.
+        wrong: the wanted rate of wrong acceptances.
+        coverage: answer with sets of this coverage from now on; None keeps them ready for later.
+        surest: answer only this share of the pictures.
+        randomized: sets of exact coverage, which may be empty; see ``Conformal``.
+        folds: parts of the cross-validation.
+        seed: draws the parts and the sets.
+
+    Raises:
+        RequestError: too few pictures for what is asked, or a rule that these vectors cannot serve.
+    """
+    x, y = np.asarray(vectors), np.asarray(targets, np.int64)
+    if len(x) != len(y) or len(x) < 2:
+        raise RequestError(f"calibration needs at least two labelled pictures; there are {len(x)}")
+    if y.min() < 0 or y.max() >= len(classifier.labels):
+        raise RequestError(f"targets must be in [0, {len(classifier.labels)})")
+    if reject == "background" and background is None:
+        raise RequestError("the background rule needs vectors of background labels")
+    cosines = classifier.cosines(x)
+    logits = cosines * classifier.scale + classifier.bias
+    correct = logits.argmax(axis=1) == y
+    parts = list(_folds(len(x), folds, seed))
+    notes: list[str] = []
+
+    raw = activate(logits, classifier.activation)
+    calibration, chance, after = None, raw, None
+    if classifier.activation == "sigmoid" or len(classifier.labels) > 1:
+        calibration = fit_calibration(logits, y, classifier.activation)
+        chance = np.empty_like(raw)
+        for rest, part in parts:
+            fitted = fit_calibration(logits[rest], y[rest], classifier.activation)
+            chance[part] = activate(fitted.apply(logits[part]), classifier.activation)
+        after = _scoring(chance, y, correct)
+    else:
+        notes.append("with a single label every score is 1: there is nothing to calibrate")
+
+    rejection, rules, kept, accepted = None, _rules(classifier, x, y, none, background), None, None
+    if reject is not None and rules:
+        by_name = {rule.rejection.rule: rule for rule in rules}
+        if reject not in by_name:
+            raise RequestError(f"the {reject} rule needs more labels than this classifier has")
+        chosen = by_name[reject]
+        threshold = threshold_for(chosen.known, chosen.unknown, wrong=wrong)
+        rejection = Rejection(reject, threshold, chosen.rejection.background)
+        kept = share(chosen.known >= threshold)
+        accepted = _accepted(chosen, wrong, folds, seed)
+        best = max(rules, key=lambda rule: rule.figures.auroc)
+        if best.figures.auroc > chosen.figures.auroc + _TELLING:
+            notes.append(
+                f"the {best.figures.rule} rule tells these pictures apart better (AUROC "
+                f"{best.figures.auroc:.3f} against {chosen.figures.auroc:.3f}): "
+                f"consider --reject {best.figures.rule}"
+            )
+    elif reject is not None:
+        notes.append('"none of these" needs pictures that show none of the labels, or more than one label')
+
+    confidence = chance.max(axis=1)
+    curve = risk_coverage(confidence, correct)
+    final = raw if calibration is None else activate(calibration.apply(logits), classifier.activation)
+    answered = None if surest is None else fit_surest(final.max(axis=1), correct, surest)
+    sets = fit_conformal(_shares(final), x, y, randomized=randomized, seed=seed)
+    wanted = 0.9 if coverage is None else coverage
+    if len(x) < least_pictures(wanted):
+        notes.append(
+            f"sets that cover {wanted:g} need at least {least_pictures(wanted)} pictures: "
+            f"with {len(x)} they hold every label"
+        )
+    held = list(_sets(classifier, x, y, logits, parts, wanted, calibration, randomized, seed))
+    decision = Decision(calibration, rejection, answered, sets, coverage)
+    return decision, CalibrationReport(
+        pictures=len(x),
+        none_pictures=0 if none is None else len(np.asarray(none)),
+        accuracy=share(correct),
+        temperature=None if calibration is None else calibration.temperature,
+        bias=None if calibration is None else calibration.bias,
+        before=_scoring(raw, y, correct),
+        after=after,
+        rules=tuple(rule.figures for rule in rules),
+        rule=None if rejection is None else rejection.rule,
+        threshold=None if rejection is None else rejection.threshold,
+        kept=kept,
+        accepted=accepted,
+        area=curve.area,
+        risks=tuple((c, curve.at(c)[0]) for c in _COVERAGES),
+        coverage=wanted,
+        covered=share([own in labels for own, labels in held]),
+        set_size=share([len(labels) for _, labels in held]),
+        empty=share([not labels for _, labels in held]),
+        notes=tuple(notes),
+    )
+
+
+def _scoring(chance: Reals, y: NDArray[np.int64], correct: NDArray[np.bool_]) -> Scoring:
+    return Scoring(nll(chance, y), reliability(chance.max(axis=1), correct).error, brier(chance, y))
+
+
+def _shares(chance: Reals) -> Reals:
+    """Rows that sum to 1, which sigmoid's do not."""
+    total: Reals = chance / chance.sum(axis=1, keepdims=True)
+    return total
+
+
+def _folds(n: int, folds: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """(the rest, the part) for each part of a seeded shuffle."""
+    for part in np.array_split(np.random.default_rng(seed).permutation(n), min(folds, n)):
+        yield np.setdiff1d(np.arange(n), part), part
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _RuleEvidence:
+    rejection: Rejection  # its threshold is not yet chosen
+    known: Reals
+    unknown: Reals
+
+    @property
+    def figures(self) -> RuleFigures:
+        return RuleFigures(
+            self.rejection.rule, auroc(self.known, self.unknown), fpr_at_tpr(self.known, self.unknown)
+        )
+
+
+def _rules(
+    classifier: Classifier,
+    x: NDArray[Any],
+    y: NDArray[np.int64],
+    none: ArrayLike | None,
+    background: ArrayLike | None,
+) -> list[_RuleEvidence]:
+    """Every rule that can be asked, with its evidence for pictures of the labels and for others."""
+    found = []
+    alone = len(classifier.labels) == 1
+    for rule in RULES:
+        if (rule == "background" and background is None) or (rule == "margin" and alone):
+            continue
+        whole = _rejection(rule, classifier, background)
+        known = whole.evidence(classifier, x)
+        if none is not None:
+            unknown = whole.evidence(classifier, none)
+        elif len(classifier.labels) > (2 if rule == "margin" else 1):
+            unknown = np.empty(len(x))
+            for label in np.unique(y):
+                rest = _without(classifier, int(label))
+                own = y == label
+                unknown[own] = _rejection(rule, rest, background).evidence(rest, x[own])
+        else:
+            continue
+        found.append(_RuleEvidence(whole, known, unknown))
+    return found
+
+
+def _rejection(rule: Rule, classifier: Classifier, background: ArrayLike | None) -> Rejection:
+    rows: Floats | None = None
+    if rule == "background" and background is not None:
+        rows = unlike(background, classifier.matrix)
+    return Rejection(rule, 0.0, rows)
+
+
+def _without(classifier: Classifier, label: int) -> Classifier:
+    rest = [k for k in range(len(classifier.labels)) if k != label]
+    return type(classifier)(
+        [classifier.labels[k] for k in rest],
+        classifier.matrix[rest],
+        classifier.scale[rest],
+        classifier.bias[rest],
+        classifier.activation,
+        classifier.fingerprint,
+    )
+
+
+def _accepted(rule: _RuleEvidence, wrong: float, folds: int, seed: int) -> float:
+    """Share of the unknown that is accepted by thresholds learnt without it."""
+    hits = np.empty(len(rule.unknown), dtype=bool)
+    for rest, part in _folds(len(rule.unknown), folds, seed):
+        try:
+            threshold = threshold_for(rule.known, rule.unknown[rest], wrong=wrong)
+        except RequestError:  # the rate can be told with all of them, but not with a part
+            return float("nan")
+        hits[part] = rule.unknown[part] >= threshold
+    return share(hits)
+
+
+def _sets(
+    classifier: Classifier,
+    x: NDArray[Any],
+    y: NDArray[np.int64],
+    logits: Reals,
+    parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
+    coverage: float,
+    calibration: Calibration | None,
+    randomized: bool,
+    seed: int,
+) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Each picture's own label, and its set by what was learnt from the other parts."""
+    for rest, part in parts:
+        inner = Calibration(1.0)
+        if calibration is not None:
+            inner = fit_calibration(logits[rest], y[rest], classifier.activation)
+        chance = _shares(activate(inner.apply(logits), classifier.activation))
+        fitted = fit_conformal(chance[rest], x[rest], y[rest], randomized=randomized, seed=seed)
+        yield from zip(y[part].tolist(), fitted.sets(chance[part], x[part], coverage), strict=True)

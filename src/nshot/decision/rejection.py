@@ -1,0 +1,160 @@
+"""Telling pictures of none of the labels: a number that is high for the others, and a threshold for it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nshot.decision.background import unlike
+from nshot.decision.calibration import Reals
+from nshot.errors import RequestError
+from nshot.types import Floats
+from nshot.unit import lengths
+
+if TYPE_CHECKING:
+    from nshot.classifier import Classifier
+
+Rule: TypeAlias = Literal["cosine", "margin", "energy", "background"]
+
+RULES: tuple[Rule, ...] = ("background", "cosine", "margin", "energy")
+
+DEFAULT_THRESHOLD = 0.045  # of the background rule, without any labelled picture; see docs/trust.md
+
+# How much of the background's energy counts. All of it rejects pictures that show a label among other things;
+# none of it is the energy rule. Chosen on recorded vectors (bench/decisions.py).
+_WEIGHT = 0.75
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rejection:
+    """A picture whose evidence is under the threshold shows none of the labels.
+
+    The evidence, in units of a cosine, with s the classifier's mean scale and lse(z) = log sum exp z::
+
+        cosine       largest cosine
+        margin       largest cosine minus the second largest
+        energy       lse(logits) / s                                        (Liu et al. 2020)
+        background   lse(logits) / s - 0.75 * lse(s * background cosines) / s  (after Jiang et al. 2024)
+
+    Attributes:
+        rule: one of the above.
+        threshold: the least evidence of a picture that is answered.
+        background: float32[n, d], unit rows; for the background rule only.
+    """
+
+    rule: Rule
+    threshold: float
+    background: Floats | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise RequestError(f"no rule {self.rule!r}: there are {', '.join(RULES)}")
+        if (self.rule == "background") != (self.background is not None):
+            raise RequestError("the background rule needs background vectors, and only that one does")
+
+    def evidence(self, classifier: Classifier, vectors: ArrayLike, cosines: Reals | None = None) -> Reals:
+        """How much speaks for any of the labels: float[n, d] -> float64[n].
+
+        Args:
+            classifier: what the vectors are compared with.
+            vectors: the pictures.
+            cosines: ``classifier.cosines(vectors)``, where it is known already.
+
+        Raises:
+            RequestError: the margin rule with a single label, or a background of another length.
+        """
+        cosines = classifier.cosines(vectors) if cosines is None else cosines
+        if self.rule == "cosine":
+            largest: Reals = cosines.max(axis=1)
+            return largest
+        if self.rule == "margin":
+            if cosines.shape[1] < 2:
+                raise RequestError("the margin rule needs at least two labels")
+            best = np.partition(cosines, -2, axis=1)
+            return best[:, -1] - best[:, -2]
+        s = float(np.mean(classifier.scale))
+        energy = _lse(cosines * classifier.scale + classifier.bias) / s
+        if self.background is None:
+            return energy
+        if self.background.shape[1] != classifier.dimension:
+            raise RequestError("the background labels were embedded by another model than the classifier's")
+        wide = np.asarray(vectors, np.float64)
+        elsewhere = (wide @ self.background.T.astype(np.float64)) / lengths(wide)
+        return energy - _WEIGHT * _lse(s * elsewhere) / s
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it; vectors as base64 of little-endian float32."""
+        content: dict[str, Any] = {"rule": self.rule, "threshold": self.threshold}
+        if self.background is not None:
+            data = np.ascontiguousarray(self.background, dtype="<f4").tobytes()
+            content["background"] = {
+                "rows": len(self.background),
+                "float32": base64.b64encode(data).decode("ascii"),
+            }
+        return content
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Rejection:
+        """What ``to_dict`` made."""
+        background = None
+        if (held := content.get("background")) is not None:
+            data = np.frombuffer(base64.b64decode(held["float32"], validate=True), "<f4")
+            background = data.astype(np.float32).reshape(held["rows"], -1)
+        return cls(content["rule"], float(content["threshold"]), background)
+
+
+def default_rejection(classifier: Classifier, background: ArrayLike) -> Rejection:
+    """The background rule with the threshold for no labelled picture at all.
+
+    The threshold was measured on recorded vectors of OpenAI's ViT-B/32, where it keeps nine tenths of the
+    pictures that show a label; other models differ, and ``nshot calibrate`` finds their own. The figures are
+    in docs/trust.md.
+
+    Args:
+        classifier: a zero-shot one: its rows must be text vectors for the threshold to mean anything.
+        background: float[n, d], such as ``zero_shot(clip, EVERYDAY).matrix``; what is like a label is
+            left out.
+    """
+    return Rejection("background", DEFAULT_THRESHOLD, unlike(background, classifier.matrix))
+
+
+def threshold_for(
+    known: ArrayLike, unknown: ArrayLike | None, *, wrong: float = 0.05, kept: float = 0.95
+) -> float:
+    """The threshold for a wanted rate, from the evidence of labelled pictures.
+
+    Args:
+        known: float[n], of pictures that show a label.
+        unknown: float[m], of pictures that show none; None if there are none to learn from.
+        wrong: with ``unknown``: the wanted rate of wrong acceptances. A further picture that shows no label
+            is accepted with at most this chance, if it comes as these came (the conformal quantile).
+        kept: without: the share of ``known`` that is to be answered.
+
+    Raises:
+        RequestError: rates outside (0, 1), or fewer pictures than the rate can be told with.
+    """
+    if not (0 < wrong < 1 and 0 < kept < 1):
+        raise RequestError("a wanted rate is a share between 0 and 1, such as 0.05")
+    if unknown is None:
+        evidence = np.sort(np.asarray(known, np.float64))
+        if not len(evidence):
+            raise RequestError("a threshold needs labelled pictures, and there is none")
+        return float(evidence[len(evidence) - int(np.ceil(kept * len(evidence) - 1e-9))])
+    against = np.sort(np.asarray(unknown, np.float64))[::-1]
+    accepted = int(np.floor(wrong * (len(against) + 1) + 1e-9)) - 1
+    if accepted < 0:
+        raise RequestError(
+            f"a rate of {wrong:g} needs at least {int(np.ceil(1 / wrong - 1e-9)) - 1} pictures that show "
+            f"none of the labels, and there are {len(against)}"
+        )
+    return float(np.nextafter(against[accepted], np.inf))
+
+
+def _lse(logits: Reals) -> Reals:
+    top = logits.max(axis=1)
+    total: Reals = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    return total

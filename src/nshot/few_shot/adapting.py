@@ -1,0 +1,87 @@
+"""Without any label: prompts improved by the unlabelled pictures themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nshot.classifier import Classifier
+from nshot.errors import RequestError
+from nshot.few_shot.gaussian import shared_gaussian
+from nshot.few_shot.heads import Head, softmax
+from nshot.unit import normalize
+
+PER_LABEL = 20  # pictures a label, on average, below which the labels' spread is not known well enough
+LEAST = 8  # pictures that the rarest label must have
+
+_STRENGTH = 0.2
+_ROUNDS = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapted:
+    """What ``adapt`` made of the prompts.
+
+    Attributes:
+        classifier: the adapted one, or the prompts' own where adapting was refused.
+        used: whether it was adapted.
+        reason: why, or why not, in words.
+        changed: how many of the pictures get another answer than from the prompts.
+    """
+
+    classifier: Classifier
+    used: bool
+    reason: str
+    changed: int
+
+
+def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
+    """Move a zero-shot classifier toward how its own pictures lie, by expectation maximisation.
+
+    Each picture has a share in each label, at first the prompts' softmax; the shares give one Gaussian a
+    label with a shared covariance; its discriminant is added to the prompts' logits, which gives the next
+    shares (after Zanella et al. 2024, Boosting Vision-Language Models with Transduction, without its
+    neighbours' term, so that the result is a labelled matrix).
+
+    It helps where every label has its pictures, and does harm where labels are rare or absent: their
+    Gaussians take pictures from the others. So it is refused below an average of 20 pictures a label, and
+    where the prompts give a label fewer than 8. Whether it helped cannot be known without labels.
+
+    Args:
+        vectors: float[n, d], all pictures at once; the answer depends on all of them.
+        prompts: a zero-shot classifier under softmax.
+
+    Raises:
+        RequestError: vectors that do not fit the prompts.
+    """
+    before = prompts.logits(vectors).argmax(axis=1)
+    labels, n = len(prompts.labels), len(before)
+    counts = np.bincount(before, minlength=labels)
+    if labels < 2 or prompts.activation != "softmax":
+        raise RequestError("adapting needs two labels or more that exclude each other")
+    if n < PER_LABEL * labels:
+        return Adapted(
+            prompts,
+            False,
+            f"{n} pictures for {labels} labels are too few to adapt to: {PER_LABEL * labels} are needed",
+            0,
+        )
+    if counts.min() < LEAST:
+        rare = prompts.labels[int(counts.argmin())]
+        return Adapted(
+            prompts,
+            False,
+            f"only {counts.min()} pictures look like {rare!r}: adapting would draw others to a label so rare",
+            0,
+        )
+    rows = normalize(vectors).astype(np.float64)
+    start = prompts.matrix.astype(np.float64) * prompts.scale[:, None]
+    head = Head(start, prompts.bias.astype(np.float64))
+    for _ in range(_ROUNDS):
+        gained, bias = shared_gaussian(rows, softmax(head.logits(rows)))
+        head = Head(start + _STRENGTH * gained, prompts.bias + _STRENGTH * bias)
+    adapted = head.classifier(prompts.labels, prompts.fingerprint)
+    changed = int((adapted.logits(vectors).argmax(axis=1) != before).sum())
+    return Adapted(adapted, True, f"adapted to {n} pictures; {changed} answers changed", changed)

@@ -1,0 +1,196 @@
+"""Accuracy against the number of examples a label: what would a few more buy?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nshot.classifier import Classifier
+from nshot.errors import LabelError, RequestError
+from nshot.few_shot.choose import choose_probe
+from nshot.few_shot.fitting import fit
+from nshot.few_shot.heads import Targets
+from nshot.few_shot.logistic import plain_probe
+from nshot.unit import normalize
+
+ALL = "all"
+ZERO_SHOT = "zero-shot"
+PROBE = "linear probe"  # as scikit-learn's LogisticRegression has it by default, with C = 1
+TUNED = "linear probe, tuned"  # with C by cross-validation
+NSHOT = "nshot"
+Shots = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One method at one number of examples.
+
+    Attributes:
+        method: ZERO_SHOT, PROBE, TUNED, NSHOT, or the name that other features were given.
+        shots: examples a label, or "all".
+        examples: how many that were in all, in the mean over the draws.
+        accuracies: of each draw, in [0, 1], on pictures that no method was shown.
+        chosen: the method or the strength used in each draw; empty for zero-shot.
+    """
+
+    method: str
+    shots: Shots
+    examples: float
+    accuracies: tuple[float, ...]
+    chosen: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the draws."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def low(self) -> float:
+        """The worst draw."""
+        return min(self.accuracies)
+
+    @property
+    def high(self) -> float:
+        """The best draw."""
+        return max(self.accuracies)
+
+
+def curve(
+    vectors: ArrayLike,
+    labels_of: Sequence[str],
+    prompts: Classifier,
+    *,
+    shots: Sequence[Shots] = (0, 1, 2, 4, 8, 16, ALL),
+    draws: int = 5,
+    held_out: float = 1 / 3,
+    others: Mapping[str, ArrayLike] | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Point]:
+    """Zero-shot, a plain linear probe, nshot's choice and probes on other features, on the same draws.
+
+    A draw holds out a share of every label's pictures (none of an only one), and takes the examples from
+    the rest; a draw's larger examples contain its smaller ones. A label with fewer pictures gives all that
+    it has.
+
+    Args:
+        vectors: float[n, d].
+        labels_of: the label of each; labels of ``prompts`` without a picture stay among the answers.
+        prompts: a zero-shot classifier that knows every label.
+        shots: examples a label, 0 for none and "all" for every picture that is not held out.
+        draws: how many.
+        held_out: share of the pictures to measure on, in (0, 1).
+        others: features of the same pictures by other models, [n, any], for a probe each.
+        seed: of the draws.
+        progress: called with (done, total) after each number of shots of each draw.
+
+    Returns:
+        A point for every method and number of shots, zero-shot's with 0 shots.
+
+    Raises:
+        LabelError: a label without a prompt.
+        RequestError: shots, draws or a share that cannot be, or no label with two pictures.
+    """
+    wanted = _checked(shots, draws, held_out)
+    rows = normalize(vectors)
+    unknown = sorted(set(labels_of) - set(prompts.labels))
+    if unknown:
+        raise LabelError(f"no prompt for {', '.join(map(repr, unknown[:5]))}")
+    place = {label: i for i, label in enumerate(prompts.labels)}
+    targets = np.array([place[label] for label in labels_of], dtype=np.intp)
+    features = {name: normalize(feature).astype(np.float64) for name, feature in (others or {}).items()}
+    if wrong := [name for name, feature in features.items() if len(feature) != len(rows)]:
+        raise RequestError(f"{wrong[0]} has another number of rows than there are pictures")
+    found: dict[tuple[str, Shots], list[tuple[int, float, str]]] = {}
+    total = draws * len(wanted)
+    for draw in range(draws):
+        for step, (count, shown, rest) in enumerate(_draw(targets, wanted, held_out, seed + draw)):
+            for method, right, chosen in _compare(
+                rows, labels_of, targets, prompts, features, shown, rest, seed + draw
+            ):
+                key = (method, 0 if method == ZERO_SHOT else count)
+                if method != ZERO_SHOT or step == 0:  # it needs no examples: once a draw is enough
+                    found.setdefault(key, []).append((len(shown), right, chosen))
+            if progress:
+                progress(draw * len(wanted) + step + 1, total)
+    points = [
+        Point(
+            method,
+            count,
+            float(np.mean([n for n, _, _ in runs])) if count else 0.0,
+            tuple(right for _, right, _ in runs),
+            tuple(chosen for _, _, chosen in runs if chosen),
+        )
+        for (method, count), runs in found.items()
+    ]
+    methods = [ZERO_SHOT, PROBE, TUNED, *features, NSHOT]
+    return sorted(points, key=lambda point: (methods.index(point.method), [0, *wanted].index(point.shots)))
+
+
+def _compare(
+    rows: NDArray[np.float32],
+    labels_of: Sequence[str],
+    targets: Targets,
+    prompts: Classifier,
+    features: Mapping[str, NDArray[np.float64]],
+    shown: Targets,
+    rest: Targets,
+    seed: int,
+) -> Iterator[tuple[str, float, str]]:
+    """(method, accuracy on the rest, what was chosen) for every method on one draw."""
+
+    def share(answers: NDArray[np.intp]) -> float:
+        return float(np.mean(answers == targets[rest]))
+
+    yield ZERO_SHOT, share(prompts.logits(rows[rest]).argmax(axis=1)), ""
+    if not len(shown):
+        return
+    present, numbers = np.unique(targets[shown], return_inverse=True)
+
+    def probe(feature: NDArray[np.float64], strength: float) -> float:
+        [head] = plain_probe(feature[shown], numbers, len(present), strengths=[strength])
+        return share(present[head.logits(feature[rest]).argmax(axis=1)])
+
+    fitted = fit(rows[shown], [labels_of[i] for i in shown], prompts, seed=seed)
+    own = rows.astype(np.float64)
+    yield PROBE, probe(own, 1.0), "C=1"
+    for name, feature in {TUNED: own, **features}.items():
+        tried = [t for t in fitted.trials if t.candidate.method == "probe"] if name == TUNED else []
+        if tried:  # the same folds: what fit found out need not be found again
+            strength = max(tried, key=lambda trial: trial.right).candidate.strength
+        else:
+            strength = choose_probe(feature[shown], numbers, len(present), seed=seed)
+        yield name, probe(feature, strength), f"C={strength:g}"
+    answers = fitted.classifier.logits(rows[rest]).argmax(axis=1)
+    yield NSHOT, share(answers), str(fitted.candidate)
+
+
+def _draw(
+    targets: Targets, shots: Sequence[Shots], held_out: float, seed: int
+) -> Iterator[tuple[Shots, Targets, Targets]]:
+    """(shots, rows to show, rows to measure on), once for every number of shots."""
+    generator = np.random.default_rng(seed)
+    rest: list[int] = []
+    pools: list[list[int]] = []
+    for label in np.unique(targets):
+        rows = generator.permutation(np.flatnonzero(targets == label)).tolist()
+        kept = min(max(1, round(held_out * len(rows))), len(rows) - 1)  # an only picture is shown
+        rest += rows[:kept]
+        pools.append(rows[kept:])
+    if not rest:
+        raise RequestError("nothing to measure on: some label needs a second picture")
+    for count in shots:
+        shown = [row for pool in pools for row in (pool if count == ALL else pool[: int(count)])]
+        yield count, np.array(shown, dtype=np.intp), np.array(rest, dtype=np.intp)
+
+
+def _checked(shots: Sequence[Shots], draws: int, held_out: float) -> list[Shots]:
+    wanted = [count for count in dict.fromkeys(shots) if count != 0]
+    if not all(count == ALL or (isinstance(count, int) and count > 0) for count in wanted):
+        raise RequestError(f"shots are whole numbers or {ALL!r}, not {list(shots)}")
+    if draws < 1 or not 0 < held_out < 1:
+        raise RequestError("one draw at least is needed, and a held-out share between 0 and 1")
+    return wanted or [1]

@@ -1,0 +1,318 @@
+"""Figures of a classification: pure functions from scores and targets to numbers. numpy alone.
+
+Wherever it matters, ties are resolved so that no figure depends on the order of the pictures: equal scores
+of one picture keep the labels' order (as ``Classifier.predict`` does), equal confidences of several
+pictures are taken together.
+
+Shapes: n pictures, c classes. ``scores`` is float[n, c], higher is better; ``targets`` is int[n], each in
+[0, c). A share of nothing is nan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nshot.errors import RequestError
+
+Reals: TypeAlias = NDArray[np.float64]
+Counts: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+_CHUNK = 64  # resamples held in memory at once
+
+
+class Interval(NamedTuple):
+    """A lower and an upper end."""
+
+    low: float
+    high: float
+
+
+# How often is it right?
+
+
+def ranks(scores: ArrayLike, targets: ArrayLike) -> Counts:
+    """Place of each picture's own label among its scores: int64[n], 0 is the best."""
+    scores, targets = _pair(scores, targets)
+    own = np.take_along_axis(scores, targets[:, None], axis=1)
+    ahead = scores > own
+    tied = (scores == own) & (np.arange(scores.shape[1]) < targets[:, None])
+    place: Counts = np.count_nonzero(ahead | tied, axis=1).astype(np.int64)
+    return place
+
+
+def top_k(scores: ArrayLike, targets: ArrayLike, k: int = 1) -> float:
+    """Share of pictures whose own label is among the k best."""
+    return share(ranks(scores, targets) < k)
+
+
+def share(hits: ArrayLike) -> float:
+    """Mean of what is true; nan of nothing."""
+    values = np.asarray(hits, dtype=np.float64)
+    return float(values.mean()) if values.size else float("nan")
+
+
+def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> Reals:
+    """Wilson's score interval of a binomial share: [...] -> float64[..., 2], low and high, both in [0, 1].
+
+    Sound for few trials and for shares near 0 and 1, where the usual mean +- 1.96 sd is not (Wilson 1927).
+    No trials: the whole of [0, 1].
+    """
+    won, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(trials, np.float64))
+    z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2
+    centre = (won + z2 / 2) / (n + z2)
+    # n = 0 has won = 0, and the general form then gives centre 1/2 and half-width 1/2.
+    half = np.sqrt(z2) / (n + z2) * np.sqrt(won * (1 - won / np.maximum(n, 1)) + z2 / 4)
+    ends: Reals = np.clip(np.stack([centre - half, centre + half], axis=-1), 0.0, 1.0)
+    return ends
+
+
+def bootstrap(values: ArrayLike, *, draws: int = 1000, level: float = 0.95, seed: int = 0) -> Reals:
+    """Percentile bootstrap interval of a mean over pictures (Efron 1979).
+
+    Args:
+        values: [n] or [n, m]; columns are resampled together, so that differences stay paired.
+        draws: how many resamples.
+        level: how much of the resampled means lies inside.
+        seed: the same seed gives the same interval.
+
+    Returns:
+        float64[2] or float64[m, 2], low and high; nan for no picture.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    n = len(table)
+    columns = table.reshape(n, -1) if n else np.empty((0, max(1, int(np.prod(table.shape[1:])))))
+    if not n:
+        ends = np.full((columns.shape[1], 2), np.nan)
+    else:
+        rng = np.random.default_rng(seed)
+        means = []
+        for start in range(0, draws, _CHUNK):
+            # How often each picture was drawn; the product then serves every column at once.
+            drawn = np.stack(
+                [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(min(_CHUNK, draws - start))]
+            )
+            means.append(drawn.astype(np.float64) @ columns / n)
+        ends = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    return ends[0] if table.ndim == 1 else ends
+
+
+# Which class is taken for which?
+
+
+def confusion(predicted: ArrayLike, targets: ArrayLike, classes: int) -> Counts:
+    """Counts[c, c]: row = the picture's own class, column = the class answered."""
+    predicted, targets = np.asarray(predicted, np.int64), np.asarray(targets, np.int64)
+    counts: Counts = np.bincount(targets * classes + predicted, minlength=classes * classes)
+    return counts.reshape(classes, classes)
+
+
+def most_confused(matrix: ArrayLike, count: int = 10) -> list[tuple[int, int, int]]:
+    """(own class, answered class, pictures) of the most frequent mistakes, most frequent first."""
+    wrong = np.array(matrix, dtype=np.int64)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = np.stack(np.unravel_index(order, wrong.shape), axis=1)
+    return [(int(own), int(said), int(wrong[own, said])) for own, said in pairs if wrong[own, said]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PerClass:
+    """One row a class, in the classes' order.
+
+    Attributes:
+        support: int64[c], pictures of the class.
+        predicted: int64[c], pictures answered with it.
+        precision, recall, f1: float64[c] in [0, 1]; nan where nothing was answered, or there is no picture.
+        precision_interval, recall_interval, f1_interval: float64[c, 2], Wilson at 95 %.
+    """
+
+    support: Counts
+    predicted: Counts
+    precision: Reals
+    recall: Reals
+    f1: Reals
+    precision_interval: Reals
+    recall_interval: Reals
+    f1_interval: Reals
+
+    @property
+    def mean_recall(self) -> float:
+        """Mean of the recalls of the classes that have pictures: each class counts the same."""
+        return share(self.recall[self.support > 0])
+
+
+def per_class(matrix: ArrayLike) -> PerClass:
+    """Precision, recall and F1 of each class, from a confusion matrix.
+
+    F1 is no binomial share, but J = TP / (TP + FP + FN) is one and F1 = 2J / (1 + J) grows with it, so
+    Wilson's ends of J are carried over.
+    """
+    counts = np.asarray(matrix, dtype=np.int64)
+    hit, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    union = support + predicted - hit
+    jaccard = wilson(hit, union)
+    with np.errstate(invalid="ignore"):
+        return PerClass(
+            support=support,
+            predicted=predicted,
+            precision=hit / predicted,
+            recall=hit / support,
+            f1=2 * hit / (support + predicted),
+            precision_interval=wilson(hit, predicted),
+            recall_interval=wilson(hit, support),
+            f1_interval=2 * jaccard / (1 + jaccard),
+        )
+
+
+# A picture with several labels
+
+
+def average_precision(scores: ArrayLike, relevant: ArrayLike) -> float:
+    """Area under the precision-recall steps of one class: [n], bool[n] -> [0, 1]; nan without a positive."""
+    scores, relevant = np.asarray(scores), np.asarray(relevant, dtype=bool)
+    if not relevant.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    found = np.cumsum(relevant[order])
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # ties are taken together
+    precision, recall = found[ends] / (ends + 1), found[ends] / found[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def average_precisions(scores: ArrayLike, relevant: ArrayLike) -> Reals:
+    """float64[c] of ``average_precision``: [n, c], bool[n, c]; the mean without nan is the mAP."""
+    scores, relevant = np.asarray(scores), np.asarray(relevant, dtype=bool)
+    return np.array([average_precision(scores[:, k], relevant[:, k]) for k in range(scores.shape[1])])
+
+
+# Does the score mean what it says?
+
+
+def nll(probabilities: ArrayLike, targets: ArrayLike) -> float:
+    """Mean negative log-likelihood of each picture's own label, in nats."""
+    chance, targets = _pair(probabilities, targets)
+    own = np.take_along_axis(chance, targets[:, None], axis=1)
+    return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()) if own.size else float("nan")
+
+
+def brier(probabilities: ArrayLike, targets: ArrayLike) -> float:
+    """Mean squared distance between the probabilities and the one-hot truth, in [0, 2]."""
+    chance, targets = _pair(probabilities, targets)
+    own = np.take_along_axis(chance, targets[:, None], axis=1)[:, 0]
+    return share((chance**2).sum(axis=1) - 2 * own + 1)  # sum (p - y)^2 without writing y down
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reliability:
+    """Bins of equal mass: what was promised, and what was kept.
+
+    Attributes:
+        confidence: float64[bins], mean confidence, growing.
+        accuracy: float64[bins], share of right answers.
+        count: int64[bins], pictures.
+    """
+
+    confidence: Reals
+    accuracy: Reals
+    count: Counts
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean gap over pictures, in [0, 1]."""
+        if not self.count.sum():
+            return float("nan")
+        return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.count))
+
+
+def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Reliability:
+    """Sort by confidence and cut into bins of equal numbers of pictures (Nixon et al. 2019).
+
+    Bins of equal width leave most bins to a handful of pictures, since confidences crowd near 1. Equal
+    confidences stay in one bin, so there may be fewer bins than asked for.
+    """
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    order = np.argsort(confidence, kind="stable")
+    confidence, correct = confidence[order], correct[order]
+    cuts = np.arange(bins) * len(order) // max(bins, 1)
+    starts = np.unique(np.searchsorted(confidence, confidence[cuts])) if len(order) else cuts[:0]
+    count = np.diff(starts, append=len(order))
+    if not len(starts):
+        return Reliability(np.empty(0), np.empty(0), count)
+    sums = np.add.reduceat(np.stack([confidence, correct]), starts, axis=1)
+    return Reliability(sums[0] / count, sums[1] / count, count)
+
+
+# When should one not believe it?
+
+
+def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
+    """Chance that a positive scores above a negative; ties count half. [p], [q] -> [0, 1]."""
+    positive, negative = np.asarray(positive, np.float64), np.sort(np.asarray(negative, np.float64))
+    if not positive.size or not negative.size:
+        return float("nan")
+    below = np.searchsorted(negative, positive, "left") + np.searchsorted(negative, positive, "right")
+    return float(below.mean() / 2 / negative.size)
+
+
+def fpr_at_tpr(positive: ArrayLike, negative: ArrayLike, tpr: float = 0.95) -> float:
+    """Share of the negatives accepted by the strictest threshold that accepts ``tpr`` of the positives."""
+    positive, negative = np.sort(np.asarray(positive, np.float64)), np.asarray(negative, np.float64)
+    if not positive.size or not negative.size:
+        return float("nan")
+    needed = int(np.ceil(tpr * positive.size - 1e-9))
+    return share(negative >= positive[positive.size - max(needed, 1)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RiskCoverage:
+    """The surest first: share answered, and share of those that are wrong.
+
+    Attributes:
+        coverage: float64[n], 1/n ... 1.
+        risk: float64[n] in [0, 1].
+        threshold: float64[n], the least confidence answered at that coverage.
+    """
+
+    coverage: Reals
+    risk: Reals
+    threshold: Reals
+
+    @property
+    def area(self) -> float:
+        """AURC, the mean risk over all coverages (Geifman and El-Yaniv 2017); lower is better."""
+        return share(self.risk)
+
+    def at(self, coverage: float) -> tuple[float, float]:
+        """(risk, threshold) when at least this share of the pictures, in (0, 1], is answered."""
+        if not len(self.coverage):
+            return float("nan"), float("nan")
+        row = int(np.ceil(coverage * len(self.coverage) - 1e-9)) - 1
+        row = min(max(row, 0), len(self.coverage) - 1)
+        return float(self.risk[row]), float(self.threshold[row])
+
+
+def risk_coverage(confidence: ArrayLike, correct: ArrayLike) -> RiskCoverage:
+    """Answer only the surest, and see how often they are wrong: [n], bool[n] -> curve."""
+    confidence, wrong = np.asarray(confidence, np.float64), 1.0 - np.asarray(correct, np.float64)
+    order = np.argsort(-confidence, kind="stable")
+    confidence, wrong = confidence[order], wrong[order]
+    # Equal confidences come in no order of their own: each carries the mean of its block.
+    _, block, size = np.unique(-confidence, return_inverse=True, return_counts=True)
+    wrong = (np.bincount(block, weights=wrong) / size)[block] if len(order) else wrong
+    answered = np.arange(1, len(order) + 1)
+    return RiskCoverage(answered / max(len(order), 1), np.cumsum(wrong) / answered, confidence)
+
+
+def _pair(scores: ArrayLike, targets: ArrayLike) -> tuple[Reals, Counts]:
+    scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets, dtype=np.int64)
+    if scores.ndim != 2 or targets.shape != scores.shape[:1]:
+        raise RequestError(f"scores [n, classes] and targets [n] do not fit: {scores.shape}, {targets.shape}")
+    if targets.size and not 0 <= targets.min() <= targets.max() < scores.shape[1]:
+        raise RequestError(f"targets must be in [0, {scores.shape[1]})")
+    return scores, targets
