@@ -15,9 +15,6 @@ import click
 import nshot
 from nshot.errors import NshotError
 
-<<<<<<< HEAD
-COMMANDS = ("classify", "train", "embed", "store", "doctor", "completion")
-=======
 COMMANDS = (
     "classify",
     "evaluate",
@@ -26,13 +23,13 @@ COMMANDS = (
     "curve",
     "next",
     "robustness",
+    "train",
     "sort",
     "embed",
     "store",
     "doctor",
     "completion",
 )
->>>>>>> main
 
 
 class _Lazy(click.Group):
