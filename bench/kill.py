@@ -1,6 +1,6 @@
 """kill -9 in the middle of `nshot train`, --resume, and the same weights as a run that nobody killed.
 
-    make parity's python bench/kill.py
+make parity's python bench/kill.py
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from nshot.errors import RequestError
 if TYPE_CHECKING:
     from nshot.train.loop import Progress
     from nshot.train.run import Report
+
+_LOGGED_EVERY = 30.0  # seconds
 
 
 @click.command("train", short_help="Train a model, or fine-tune one.")
@@ -136,7 +139,7 @@ def command(
         options=options,
         config=None if config is None else _config(config),
         templates=list(template) or None,
-        report=(lambda progress: None) if quiet else _say,
+        report=(lambda progress: None) if quiet else _Teller(),
         **given,
     )
     if not quiet:
@@ -156,14 +159,25 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _say(progress: Progress) -> None:
-    recall = "" if progress.recall is None else f"  recall@1 {progress.recall:.3f}"
-    line = (
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.3f}  scale {progress.scale:.1f}{recall}"
-        f"  {progress.pictures_per_s:.0f} pictures/s  {_time(progress.seconds_left)} left"
-    )
-    on_screen = sys.stderr.isatty()
-    click.echo(f"\r\x1b[K{line}" if on_screen else line, err=True, nl=not on_screen)
+class _Teller:
+    """Progress on stderr: one line that changes on a terminal, a line every half minute in a log."""
+
+    def __init__(self) -> None:
+        self._on_screen = sys.stderr.isatty()
+        self._said = -_LOGGED_EVERY
+
+    def __call__(self, progress: Progress) -> None:
+        recall = "" if progress.recall is None else f"  recall@1 {progress.recall:.3f}"
+        line = (
+            f"step {progress.step}/{progress.steps}  loss {progress.loss:.3f}  scale {progress.scale:.1f}"
+            f"{recall}  {progress.pictures_per_s:.0f} pictures/s  {_time(progress.seconds_left)} left"
+        )
+        now = time.monotonic()
+        if self._on_screen:
+            click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+        elif now - self._said >= _LOGGED_EVERY or progress.step == progress.steps:
+            click.echo(line, err=True)
+            self._said = now
 
 
 def _time(seconds: float) -> str:

@@ -18,6 +18,9 @@ class Processes(Protocol):
     rank: int
     count: int
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+
     def gathered(self, values: Tensor) -> list[Tensor]:
         """Every process's tensor of this name, in the order of their ranks; first sizes may differ."""
 
@@ -30,6 +33,9 @@ class Alone:
 
     rank, count = 0, 1
 
+    def wait(self) -> None:
+        """Nobody to wait for."""
+
     def gathered(self, values: Tensor) -> list[Tensor]:
         """The tensor itself."""
         return [values]
@@ -39,7 +45,7 @@ class Alone:
 
 
 class Together:
-    """One of several processes that ``accelerate launch`` started, on one machine or many."""
+    """One of several processes that ``accelerate launch`` started, with one file system between them."""
 
     def __init__(self) -> None:
         try:
@@ -50,6 +56,10 @@ class Together:
             ) from error
         self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._accelerator.wait_for_everyone()
 
     def gathered(self, values: Tensor) -> list[Tensor]:
         """Every process's tensor, in the order of their ranks."""

@@ -34,7 +34,7 @@ _STATE = "training"  # in the output folder, while the run lasts
 _GRAPH = 2**31  # bytes of activations above which a batch is encoded twice
 _LONG = 500_000  # pictures above which half a minute of compiling pays
 _EXAMINED = 500  # of the sketchbook: drawings of a seed that training does not use
-_EXAM_SEED = 1
+_EXAM_SEED = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,9 @@ def run(
     if start is not None and config is not None:
         raise RequestError("a model that goes on from a checkpoint has that checkpoint's configuration")
     processes = started()
-    folder = _prepared_folder(output, resume, processes)
+    if processes.rank > 0:
+        processes.wait()  # until the first has made the folder and decoded the pictures
+    folder = _prepared_folder(output, resume or processes.rank > 0)
     pictured = {"templates": templates, "image_column": image_column, "caption_column": caption_column}
     settings = config or checkpoints.SMALL
 
@@ -103,11 +105,16 @@ def run(
         raise RequestError(
             f"{len(training)} pictures are fewer than a batch of {options.batch}: give a smaller batch"
         )
+    if untouched is not None:
+        exams = [Exam("untouched", _kept(str(untouched), preprocessor, folder / "untouched", pictured))]
+    else:
+        exams = []
+    if processes.rank == 0:
+        processes.wait()
     begin = begin or checkpoints.anew(settings, training.corpus(), options.seed)
 
-    exams = [Exam("held-out", held)] if len(held) else []
-    if untouched is not None:
-        exams.append(Exam("untouched", _kept(str(untouched), preprocessor, folder / "untouched", pictured)))
+    if len(held):
+        exams.insert(0, Exam("held-out", held))
     model = begin.model.to("cuda" if torch.cuda.is_available() else "cpu").train()
     steps = options.steps_for(len(training))
     towers = _towers(model, options, steps, processes)
@@ -144,17 +151,18 @@ def run(
     if blend is not None:
         model.load_state_dict(blended(before, model.state_dict(), blend))
         figures[f"blended {blend:g}"] = measured()
+    processes.wait()
     if processes.rank == 0:
         checkpoints.write(begin, output, half=options.half)
         shutil.rmtree(folder)
     return Report(steps, len(training), tuple(failures), figures)
 
 
-def _prepared_folder(output: Path, resume: bool, processes: Processes) -> Path:
+def _prepared_folder(output: Path, resume: bool) -> Path:
     folder = output / _STATE
     if (output / "config.json").exists():
         raise OutputError(f"{output} holds a model already: choose another folder, or remove it")
-    if folder.exists() and not resume and processes.rank == 0:
+    if folder.exists() and not resume:
         raise OutputError(f"{folder} is of a run that did not end: add --resume to go on, or remove it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +197,7 @@ def _towers(model: Any, options: Options, steps: int, processes: Processes) -> T
     threads = options.threads or max(1, (os.cpu_count() or 1) // processes.count)
     long = steps * options.batch > _LONG
     can = shutil.which("g++") is not None if on_cpu else True
-    bf16 = torch.cpu._is_avx512_bf16_supported() if on_cpu else torch.cuda.is_bf16_supported()
+    bf16 = _cpu_has_bf16() if on_cpu else torch.cuda.is_bf16_supported()
     return Towers(
         model,
         threads=threads if on_cpu else 1,
@@ -197,6 +205,11 @@ def _towers(model: Any, options: Options, steps: int, processes: Processes) -> T
         compiled=(long and can) if options.compile is None else options.compile,
         bf16=bf16,
     )
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; where it does not, float32 is faster."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def _feeder(begin: checkpoints.Start, options: Options, processes: Processes) -> Feeder:

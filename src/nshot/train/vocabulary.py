@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -47,7 +48,7 @@ def _merges(words: Iterable[str]) -> list[tuple[str, str]]:
     for word in words:
         pieces = [*word[:-1], word[-1] + _LAST]
         while len(pieces) > 1:
-            pairs = list(zip(pieces, pieces[1:], strict=False))
+            pairs = list(pairwise(pieces))
             best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))  # the first of equals
             ranks.setdefault(best, len(ranks))
             place = pairs.index(best)
