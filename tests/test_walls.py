@@ -16,7 +16,7 @@ LAYERS = [
     {"errors", "types", "paths"},
     {"unit", "outputs", "digests", "metrics", "report"},
     {"charts", "label_errors", "corruptions", "supervised"},
-    {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store"},
+    {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store", "sketchbook"},
     {"archives", "fetch", "folders", "tables"},
     {"decision", "sorting"},
     {"hub", "weights", "memory", "sources", "vectors", "sinks", "classifier"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"evaluation_files", "evaluation_page"},
     {"encoders"},
     {"pipeline"},
-    {"embedder"},
+    {"embedder", "train"},
     {"cli"},
     {"__main__"},
 ]
@@ -34,10 +34,11 @@ LAYERS = [
 # runtimes and other heavy things, each behind one door
 DOORS = {
     "openvino": {"encoders.openvino", "encoders.openvino_graph"},
-    "torch": {"encoders.torch", "supervised"},
-    "transformers": {"encoders.torch", "supervised"},
+    "torch": {"encoders.torch", "supervised", "train"},
+    "transformers": {"encoders.torch", "supervised", "train"},
+    "accelerate": {"train"},
     "sklearn": {"sklearn"},
-    "tokenizers": {"tokenizer"},
+    "tokenizers": {"tokenizer", "train"},
     "huggingface_hub": {"hub", "hub_parquet"},
     "click": {"cli"},
 }

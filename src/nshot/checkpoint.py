@@ -22,6 +22,9 @@ Mean: TypeAlias = tuple[float, float, float]
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 
+BUILT_IN = {"sketchbook": Path(__file__).parent / "sketchbook" / "checkpoint"}
+"""Models that come with nshot."""
+
 # what transformers' CLIPImageProcessor assumes where a preprocessor_config.json is silent
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -111,7 +114,8 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
     A model that is in the cache is found there without asking the Hub.
 
     Args:
-        model: a folder in the layout of transformers, or a Hub id such as "openai/clip-vit-base-patch32".
+        model: a folder in the layout of transformers, a Hub id such as "openai/clip-vit-base-patch32", or
+            "sketchbook", the small model that comes with nshot (a folder of that name is "./sketchbook").
         revision: a branch, tag, commit or reference of the Hub; main if not given.
         progress: draw downloads on stderr.
 
@@ -122,7 +126,7 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
         UnsupportedArchitecture: another kind of model than CLIP.
     """
     name = str(model)
-    folder = Path(model).expanduser()
+    folder = BUILT_IN.get(name) or Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise CheckpointNotFound(f"{name} is a folder, and has no revisions: leave out {revision!r}.")

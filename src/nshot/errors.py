@@ -8,6 +8,7 @@
      │   ├─ OutputError           the answers cannot be written where they should go
      │   ├─ StoreError            the vector store cannot be used
      │   ├─ MissingExtra          an optional dependency is not installed
+     │   ├─ TrainingDiverged      training went wrong and was stopped; the last good state is kept
      │   ├─ DeviceError           the device or the precision asked for is not there
      │   └─ CheckpointError       a model cannot be used
      │       ├─ CheckpointNotFound       no such folder, repository, revision or file
@@ -58,6 +59,10 @@ class StoreError(RequestError):
 
 class MissingExtra(RequestError):
     """An optional dependency is not installed; the message holds the command that installs it."""
+
+
+class TrainingDiverged(RequestError):
+    """Training went wrong and was stopped; the message says where the last good state is kept."""
 
 
 class DeviceError(RequestError):

@@ -23,6 +23,7 @@ COMMANDS = (
     "curve",
     "next",
     "robustness",
+    "train",
     "sort",
     "embed",
     "store",

@@ -1,0 +1,197 @@
+"""`nshot train`: pictures with captions in, a checkpoint out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nshot.cli.options import talk_options
+from nshot.errors import RequestError
+
+if TYPE_CHECKING:
+    from nshot.train.loop import Progress
+    from nshot.train.run import Report
+
+_LOGGED_EVERY = 30.0  # seconds
+
+
+@click.command("train", short_help="Train a model, or fine-tune one.")
+@click.argument("data", metavar="DATA")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="FOLDER",
+    help="Where the model goes.",
+)
+@click.option("--from", "start", metavar="ID_OR_FOLDER", help="A model to go on from.  [default: a new one]")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="A new model's config.json.  [default: the sketchbook's small one]",
+)
+@click.option("--epochs", type=float, default=1.0, show_default=True, help="Passes over the data.")
+@click.option("--steps", type=int, metavar="N", help="Optimizer steps, in place of epochs.")
+@click.option(
+    "--batch-size", type=int, default=128, show_default=True, help="Pictures told apart at each step."
+)
+@click.option(
+    "--lr",
+    type=float,
+    metavar="RATE",
+    help="Highest learning rate.  [default: 0.001, or 0.0001 with --from]",
+)
+@click.option(
+    "--warmup",
+    type=int,
+    metavar="STEPS",
+    help="Steps until it is reached.  [default: 150, or a tenth of a short run]",
+)
+@click.option("--weight-decay", type=float, default=0.1, show_default=True, help="AdamW's.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same run.")
+@click.option(
+    "--only",
+    type=click.Choice(["all", "projections"]),
+    default="all",
+    show_default=True,
+    help="Which weights are trained.",
+)
+@click.option(
+    "--blend",
+    type=float,
+    metavar="SHARE",
+    help="Stop between the weights before (0) and after (1): keeps more of what the model knew.",
+)
+@click.option(
+    "--held-out", type=float, default=0.05, show_default=True, help="Share of the data to measure on."
+)
+@click.option(
+    "--untouched", metavar="DATA", help="Pictures that are measured before and after, not trained on."
+)
+@click.option("--template", multiple=True, metavar="T", help="What a folder's class names are written into.")
+@click.option("--image-column", metavar="NAME", help="The column of a table that holds the pictures.")
+@click.option("--caption-column", metavar="NAME", help="The column of a table that holds the captions.")
+@click.option(
+    "--crop",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Least share of a picture that random crops keep; 1: no crops.",
+)
+@click.option(
+    "--colour-jitter", type=float, default=0.0, show_default=True, help="0: none, since colour is meaning."
+)
+@click.option(
+    "--drawings", type=int, default=300_000, show_default=True, help="With DATA sketchbook: how many."
+)
+@click.option("--half", is_flag=True, help="Write float16.")
+@click.option("--threads", type=int, metavar="N", help="Cores.  [default: all]")
+@click.option("--compile/--no-compile", default=None, help="Fuse operations.  [default: in long runs]")
+@click.option("--minutes", type=float, default=5.0, show_default=True, help="Time between two saved states.")
+@click.option("--resume", is_flag=True, help="Go on where a run that was killed stood.")
+@talk_options
+def command(
+    data: str,
+    output: Path,
+    config: Path | None,
+    batch_size: int,
+    weight_decay: float,
+    only: Any,
+    template: tuple[str, ...],
+    colour_jitter: float,
+    quiet: bool,
+    verbose: bool,
+    **given: Any,
+) -> int:
+    """Train a CLIP model on pictures with captions, or fine-tune one.
+
+    DATA is a .csv, .tsv or .parquet table of pictures and captions, a folder with a folder for each class, or
+    the word sketchbook: the drawings that the model of that name was trained on. Needs torch:
+    pip install "nshot[torch]".
+
+    \b
+    nshot train pairs.csv -o my-clip/
+    nshot train pairs.parquet --from openai/clip-vit-base-patch32 -o my-clip/ --epochs 3
+    nshot train photos-by-class/ --from my-clip/ --blend 0.5 -o better/
+
+    Several processes: accelerate launch -m nshot train ...
+    """
+    from nshot.train import Options, train
+
+    chosen = ("epochs", "steps", "lr", "warmup", "seed", "crop", "half", "threads", "compile", "minutes")
+    options = Options(
+        batch=batch_size,
+        decay=weight_decay,
+        part=only,
+        jitter=colour_jitter,
+        **{name: given.pop(name) for name in chosen},
+    )
+    report = train(
+        data,
+        output,
+        options=options,
+        config=None if config is None else _config(config),
+        templates=list(template) or None,
+        report=(lambda progress: None) if quiet else _Teller(),
+        **given,
+    )
+    if not quiet:
+        if sys.stderr.isatty():
+            click.echo(err=True)
+        _show(report, output)
+    return 1 if report.failures else 0
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RequestError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise RequestError(f"{path} should be a table of settings")
+    return config
+
+
+class _Teller:
+    """Progress on stderr: one line that changes on a terminal, a line every half minute in a log."""
+
+    def __init__(self) -> None:
+        self._on_screen = sys.stderr.isatty()
+        self._said = -_LOGGED_EVERY
+
+    def __call__(self, progress: Progress) -> None:
+        recall = "" if progress.recall is None else f"  recall@1 {progress.recall:.3f}"
+        line = (
+            f"step {progress.step}/{progress.steps}  loss {progress.loss:.3f}  scale {progress.scale:.1f}"
+            f"{recall}  {progress.pictures_per_s:.0f} pictures/s  {_time(progress.seconds_left)} left"
+        )
+        now = time.monotonic()
+        if self._on_screen:
+            click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+        elif now - self._said >= _LOGGED_EVERY or progress.step == progress.steps:
+            click.echo(line, err=True)
+            self._said = now
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def _show(report: Report, output: Path) -> None:
+    for failure in report.failures:
+        click.echo(f"failed: {failure.source}: {failure.message}", err=True)
+    measured = list(dict.fromkeys(name for row in report.figures.values() for name in row))
+    if measured:
+        click.echo("share of pictures that are nearest to their own text")
+        click.echo(f"{'':14}" + "".join(f"{name:>12}" for name in measured))
+        for model, row in report.figures.items():
+            click.echo(f"{model:14}" + "".join(f"{row[name]:12.3f}" for name in measured))
+    click.echo(f"{output}: trained on {report.pictures} pictures, {report.steps} steps")

@@ -1,0 +1,145 @@
+"""A batch through both towers and back, in pieces: one a core, and no more memory than a piece needs.
+
+Two cores each take pieces of their own. A piece's activations stay in that core's cache, and no core waits
+for the other inside a layer, which two cores that share each matrix product do some hundred times a step.
+
+The loss needs the whole batch's vectors, but a tower's backward pass needs only its own piece's gradient at
+them. So a batch larger than memory is encoded twice: once for the vectors, once more, piece by piece, with
+the graph (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from nshot.train.towers import image_vectors, text_vectors
+
+Piece = Callable[[], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a step sees.
+
+    Attributes:
+        pixels: float32[n,3,s,s], normalised.
+        tokens: int64[u,t], the distinct captions, padded.
+        ends: int64[u], the position of each caption's end token.
+        targets: int64[n], each picture's caption.
+    """
+
+    pixels: Tensor
+    tokens: Tensor
+    ends: Tensor
+    targets: Tensor
+
+
+class Towers:
+    """Runs a model's towers over batches, in pieces of ``piece`` rows, on ``threads`` cores.
+
+    With ``compiled`` the picture tower, whose shapes are always the same, is fused by ``torch.compile``; with
+    ``bf16`` matrix products are made in bfloat16.
+    """
+
+    def __init__(
+        self, model: Any, *, threads: int = 1, piece: int = 64, compiled: bool = False, bf16: bool = False
+    ) -> None:
+        self.model = model
+        self.piece = piece
+        self._device = next(model.parameters()).device
+        self._images = torch.compile(image_vectors, dynamic=False) if compiled else image_vectors
+        self._bf16 = bf16
+        self._cold = compiled
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def encode_images(self, batch: Batch) -> Tensor:
+        """The batch's picture vectors float32[n,d], without a graph, not of unit norm."""
+        count = len(batch.pixels)
+        # whole pieces only: a compiled tower is compiled again for each new size
+        padded = F.pad(batch.pixels, (0, 0, 0, 0, 0, 0, 0, -count % self.piece))
+        images = [self._piece(self._images, part) for part in padded.split(self.piece)]
+        return torch.cat(list(self._pool.map(_without_graph, images))).float()[:count]
+
+    def encode_texts(self, batch: Batch) -> Tensor:
+        """The vectors float32[u,d] of the batch's distinct captions, without a graph, not of unit norm."""
+        _, texts, order = self._pieces(batch)
+        return torch.cat(list(self._pool.map(_without_graph, texts))).float()[order]
+
+    def step(
+        self,
+        batch: Batch,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        parameters: Sequence[Tensor],
+        *,
+        twice: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Adds the batch's gradient to ``parameters``' ``grad``.
+
+        Args:
+            batch: what to encode.
+            loss: from picture vectors [n,d] and text vectors [u,d] to a scalar; its own parameters get their
+                gradient by its backward pass.
+            parameters: the towers' parameters that are trained.
+            twice: keep no graph while the vectors are made, and encode again for the gradient.
+
+        Returns:
+            the loss and both kinds of vectors, all detached.
+        """
+        images, texts, order = self._pieces(batch)
+        pieces = [*images, *texts]
+        if self._cold:  # compile in one worker, before two ask for it at once
+            self._pool.submit(pieces[0]).result()
+            self._cold = False
+        outputs = list(self._pool.map(_without_graph if twice else _call, pieces))
+        found = [output.detach().float().requires_grad_() for output in outputs]
+        image_part, text_part = torch.cat(found[: len(images)]), torch.cat(found[len(images) :])[order]
+        value = loss(image_part, text_part)
+        value.backward()
+
+        def gradients(i: int) -> tuple[Tensor | None, ...]:
+            output = pieces[i]() if twice else outputs[i]
+            outputs[i] = found[i]  # lets go of the graph
+            if not output.requires_grad:  # nothing of this tower is trained
+                return (None,) * len(parameters)
+            towards = found[i].grad.to(output.dtype)
+            return tuple(torch.autograd.grad(output, parameters, towards, allow_unused=True))
+
+        for each in self._pool.map(gradients, range(len(pieces))):
+            for parameter, gradient in zip(parameters, each, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return value.detach(), image_part.detach(), text_part.detach()
+
+    def _pieces(self, batch: Batch) -> tuple[list[Piece], list[Piece], Tensor]:
+        """The pieces of both towers, and where each text went: short ones go together, to be padded less."""
+        images = [self._piece(self._images, part) for part in batch.pixels.split(self.piece)]
+        by_length = batch.ends.argsort(stable=True)
+        texts = []
+        for rows in by_length.split(self.piece):
+            ends = batch.ends[rows]
+            texts.append(self._piece(text_vectors, batch.tokens[rows, : int(ends.max()) + 1], ends))
+        return images, texts, by_length.argsort().to(self._device)
+
+    def _piece(self, tower: Callable[..., Tensor], *inputs: Tensor) -> Piece:
+        def run() -> Tensor:
+            placed = [each.to(self._device) for each in inputs]
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+                return tower(self.model, *placed)
+
+        return run
+
+
+def _call(piece: Piece) -> Tensor:
+    return piece()
+
+
+def _without_graph(piece: Piece) -> Tensor:
+    with torch.no_grad():
+        return piece()

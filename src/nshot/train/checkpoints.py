@@ -1,0 +1,161 @@
+"""Models to begin with, and the files that training leaves: transformers' own, which nshot reads as well."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nshot.checkpoint import find
+from nshot.errors import OutputError, RequestError
+from nshot.train import vocabulary
+from nshot.train.initial import initialise
+
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_STD = (0.26862954, 0.26130258, 0.27577711)
+
+SMALL: dict[str, Any] = {
+    "projection_dim": 128,
+    "text_config": {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 48,
+        "hidden_act": "gelu",
+    },
+    "vision_config": {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": 48,
+        "patch_size": 8,
+        "hidden_act": "gelu",
+    },
+}
+"""The sketchbook's model: 1.6 million parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A model to train, and what stands beside it.
+
+    Attributes:
+        model: transformers' CLIPModel, float32.
+        tokenizer: a ``tokenizers.Tokenizer`` that adds the start and end tokens.
+        preprocessor: the content of preprocessor_config.json.
+        files: small files that are written beside the weights, name -> content.
+    """
+
+    model: Any
+    tokenizer: Any
+    preprocessor: dict[str, Any]
+    files: dict[str, bytes]
+
+
+def anew(config: dict[str, Any], corpus: Iterable[str], seed: int) -> Start:
+    """A model with random weights, and a vocabulary learnt from ``corpus``.
+
+    Raises:
+        RequestError: the configuration is not one of a CLIPModel.
+    """
+    from transformers import CLIPConfig, CLIPModel
+
+    tokenizer = vocabulary.learn(corpus)
+    size = tokenizer.get_vocab_size()
+    special = {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1}
+    try:
+        text = {**config.get("text_config", {}), **special, "vocab_size": size}
+        model = CLIPModel(CLIPConfig(**{**config, "text_config": text}))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise RequestError(f"the configuration is not one of a CLIP model: {error}") from error
+    initialise(model, seed)
+    edge = model.config.vision_config.image_size
+    preprocessor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": edge},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": edge, "width": edge},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(_MEAN),
+        "image_std": list(_STD),
+    }
+    about = {
+        "tokenizer_class": "CLIPTokenizer",
+        "bos_token": vocabulary.START,
+        "eos_token": vocabulary.END,
+        "pad_token": vocabulary.END,
+        "unk_token": vocabulary.END,
+        "model_max_length": model.config.text_config.max_position_embeddings,
+    }
+    files = {
+        "tokenizer.json": tokenizer.to_str(pretty=False).encode(),
+        "tokenizer_config.json": _json(about),
+        "preprocessor_config.json": _json(preprocessor),
+    }
+    return Start(model, tokenizer, preprocessor, files)
+
+
+def of(name: str | Path) -> Start:
+    """The model of a checkpoint on the Hub or in a folder, as nshot finds and reads it.
+
+    Raises:
+        CheckpointError: it is not to be had.
+    """
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    checkpoint = find(name)
+    model = CLIPModel(CLIPConfig.from_pretrained(checkpoint.folder))
+    weights = {key: torch.tensor(value) for key, value in checkpoint.tensors().items()}
+    model.load_state_dict(weights)
+    given = [path for path in checkpoint.tokenizer_files().values() if isinstance(path, Path)]
+    beside = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    given += [path for each in beside if (path := checkpoint.folder / each).exists()]
+    files = {path.name: path.read_bytes() for path in given}
+    files["preprocessor_config.json"] = _json(
+        {"image_processor_type": "CLIPImageProcessor"} | checkpoint.preprocessor
+    )
+    tokenizer = CLIPTokenizer.from_pretrained(checkpoint.folder).backend_tokenizer
+    return Start(model, tokenizer, dict(checkpoint.preprocessor), files)
+
+
+def write(start: Start, folder: Path, *, half: bool = False) -> None:
+    """Write a checkpoint that transformers and nshot load; what stands there is replaced file by file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    unfinished = folder / ".unfinished"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        model = start.model.half() if half else start.model
+        model.save_pretrained(unfinished)
+        if half:
+            model.float()
+        for name, content in start.files.items():
+            (unfinished / name).write_bytes(content)
+        for path in sorted(unfinished.iterdir()):
+            path.chmod(0o644)  # safetensors writes for the owner's eyes alone
+            path.replace(folder / path.name)
+        unfinished.rmdir()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error}") from error
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
