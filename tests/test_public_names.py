@@ -9,6 +9,8 @@ def test_the_public_names_are_these_and_each_is_there() -> None:
     assert nshot.__all__ == [
         "__version__",
         "Classifier",
+        "Decided",
+        "Decision",
         "Embedded",
         "Embedder",
         "Failure",

@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "classifier",
+    "Decided": "types",
+    "Decision": "decision",
     "Embedded": "types",
     "Embedder": "embedder",
     "Failure": "types",
@@ -34,11 +36,13 @@ __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from nshot.classifier import Classifier as Classifier
+    from nshot.decision import Decision as Decision
     from nshot.embedder import Embedder as Embedder
     from nshot.embedder import load as load
     from nshot.errors import NshotError as NshotError
     from nshot.images import Limits as Limits
     from nshot.sources import Source as Source
+    from nshot.types import Decided as Decided
     from nshot.types import Embedded as Embedded
     from nshot.types import Failure as Failure
     from nshot.types import LabelScore as LabelScore
