@@ -73,7 +73,7 @@ def _page(
         Html(
             headline(
                 Figure(f"{right} of {len(files)}", "right", f"chance would be 1 in {labels}"),
-                Figure(str(labels), "labels", "in plain words, none of them trained as a class"),
+                Figure(str(labels), "labels", "in plain words; any others would do"),
                 Figure(f"{seconds:.1f} s", "for all of it", "drawing, loading, encoding, answering"),
             )
         ),
