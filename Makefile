@@ -4,7 +4,7 @@ VENV := .venv
 PARITY := .venv-parity
 BIN := $(VENV)/bin
 MODEL ?= openai/clip-vit-base-patch32
-PHOTOS ?= ../shared/data/photos
+PHOTOS ?= photos
 
 .PHONY: help demo test check parity bench docs clean
 
