@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PARITY := .venv-parity
 BIN := $(VENV)/bin
+MODEL ?= openai/clip-vit-base-patch32
+PHOTOS ?= photos
 
 .PHONY: help demo test check parity bench docs clean
 
@@ -21,7 +23,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(PARITY)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet torch==2.13.0 transformers
+	$(PARITY)/bin/python -m pip install --quiet torch==2.13.0 transformers accelerate
 	$(PARITY)/bin/python -m pip install --quiet --editable ".[data]" pytest
 	@touch $@
 
@@ -41,7 +43,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
 
 bench: $(PARITY)/.installed
-	$(PARITY)/bin/python bench/speed.py
+	$(PARITY)/bin/python bench/speed.py --model "$(MODEL)" --photos "$(PHOTOS)"
 
 clean:
 	rm -rf $(VENV) $(PARITY) demo bench/out dist build
