@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a layer knows the layers above it in this list, never its own neighbours and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit", "outputs", "digests", "metrics", "report"},
+    {"unit", "arrow", "outputs", "digests", "metrics", "report"},
     {"charts", "label_errors", "corruptions", "supervised"},
     {"clip_config", "unpickle", "images", "preprocess", "prompts", "tokenizer", "store", "sketchbook"},
     {"archives", "fetch", "folders", "tables"},

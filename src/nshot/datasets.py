@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nshot.errors import MissingExtra, SourceError
+from nshot.arrow import pyarrow
+from nshot.errors import SourceError
 from nshot.sources import Source, expand
 from nshot.types import DEFAULT_LIMITS, Limits
 
@@ -252,7 +253,7 @@ def _text_values(path: Path, columns: Sequence[str]) -> Iterator[list[Any]]:
 
 def _parquet_schema(path: Path, columns: Columns) -> tuple[list[str], list[str] | None, bool]:
     """The columns; the names of the numbers in the label's, which data sets keep in the file; several?"""
-    pa = _pyarrow()
+    pa = pyarrow()
     try:
         schema = pa.parquet.read_schema(path)
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -270,17 +271,9 @@ def _parquet_schema(path: Path, columns: Columns) -> tuple[list[str], list[str] 
 
 
 def _parquet_values(path: Path, columns: Sequence[str]) -> Iterator[list[Any]]:
-    with _pyarrow().parquet.ParquetFile(path) as file:
+    with pyarrow().parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(_ROWS, columns=list(dict.fromkeys(columns))):
             yield from zip(*(batch.column(column).to_pylist() for column in columns), strict=True)
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra('reading Parquet needs pyarrow: pip install "nshot[data]"') from error
-    return pyarrow
 
 
 def _shards(name: str, shards: Sequence[str], columns: Columns, read: dict[str, Any]) -> Iterator[Example]:

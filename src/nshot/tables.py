@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nshot.errors import MissingExtra, SourceError
+from nshot.arrow import pyarrow
+from nshot.errors import SourceError
 
 TEXT = (".csv", ".tsv")
 PARQUET = (".parquet",)
@@ -61,14 +62,10 @@ def parquet_rows(path: Path, column: str | None = None) -> Iterator[Row]:
         SourceError: at once, where the file cannot be read or has no column of pictures; later, where it
             turns out to be damaged.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra('reading Parquet needs pyarrow: pip install "nshot[data]"') from error
+    pa = pyarrow()
     try:
         # Buffered: a column of pictures is otherwise read in whole row groups, which may be gigabytes.
-        file = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
+        file = pa.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
         schema = file.schema_arrow
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{path} is not a Parquet file that can be read: {error}") from error

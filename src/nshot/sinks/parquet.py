@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nshot.errors import MissingExtra, OutputError
+from nshot.arrow import pyarrow
+from nshot.errors import OutputError
 from nshot.outputs import replace, writing
 from nshot.sinks.formats import Jsonl, score_name
 from nshot.sinks.sink import Sink
@@ -36,10 +37,7 @@ class ParquetSink(Sink):
     def __init__(
         self, path: Path, *, resume: bool, request: str, decided: bool = False, calibrated: bool = False
     ) -> None:
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError as error:
-            raise MissingExtra('Parquet needs pyarrow: pip install "nshot[data]"') from error
+        pyarrow()  # rather now than after an hour of answers
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is not a regular file, so Parquet cannot go there")
         self._path = path

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from nshot.arrow import pyarrow
 from nshot.errors import SourceError
 from nshot.types import Embedded, Failure, Floats
-from nshot.vectors.arrow import pyarrow
 
 _NAMES = ("vectors", "image_embeds", "embeddings")  # looked for in this order
 _CHUNK = 4096  # rows widened to float64 at once

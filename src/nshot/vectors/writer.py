@@ -15,10 +15,10 @@ from typing import IO, Protocol
 import numpy as np
 from numpy.lib import format as npy
 
+from nshot.arrow import pyarrow
 from nshot.errors import OutputError
 from nshot.outputs import check_output, replace, writing
 from nshot.types import Embedded, Failure
-from nshot.vectors.arrow import pyarrow
 
 _ROWS = 4096  # in memory at once
 
