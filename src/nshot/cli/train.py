@@ -93,7 +93,11 @@ _LOGGED_EVERY = 30.0  # seconds
 )
 @click.option("--half", is_flag=True, help="Write float16.")
 @click.option("--threads", type=int, metavar="N", help="Cores.  [default: all]")
-@click.option("--compile/--no-compile", default=None, help="Fuse operations.  [default: in long runs]")
+@click.option(
+    "--compile/--no-compile",
+    default=None,
+    help="Small layers in C++, or fused on a GPU.  [default: if it pays]",
+)
 @click.option("--minutes", type=float, default=5.0, show_default=True, help="Time between two saved states.")
 @click.option("--resume", is_flag=True, help="Go on where a run that was killed stood.")
 @talk_options

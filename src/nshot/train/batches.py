@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from nshot.train.layers import taken_over
 from nshot.train.towers import image_vectors, text_vectors
 
 Piece = Callable[[], Tensor]
@@ -44,23 +46,38 @@ class Batch:
 class Towers:
     """Runs a model's towers over batches, in pieces of ``piece`` rows, on ``threads`` cores.
 
-    With ``compiled`` the picture tower, whose shapes are always the same, is fused by ``torch.compile``; with
+    With ``native`` the processor's cores do the layers in C++ where that is faster (``layers.py``); with
+    ``compiled`` the picture tower, whose shapes are always the same, is fused by ``torch.compile``; with
     ``bf16`` matrix products are made in bfloat16.
     """
 
     def __init__(
-        self, model: Any, *, threads: int = 1, piece: int = 64, compiled: bool = False, bf16: bool = False
+        self,
+        model: Any,
+        *,
+        threads: int = 1,
+        piece: int = 64,
+        native: bool = False,
+        compiled: bool = False,
+        bf16: bool = False,
     ) -> None:
         self.model = model
         self.piece = piece
         self._device = next(model.parameters()).device
-        self._images = torch.compile(image_vectors, dynamic=False) if compiled else image_vectors
+        self._layers = [
+            taken_over(list(tower.encoder.layers[:-1]), tower.config.hidden_act, causal) if native else None
+            for tower, causal in ((model.vision_model, False), (model.text_model, True))
+        ]
+        images = partial(image_vectors, layers=self._layers[0])
+        self._images = torch.compile(images, dynamic=False) if compiled else images
+        self._texts = partial(text_vectors, layers=self._layers[1])
         self._bf16 = bf16
         self._cold = compiled
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def encode_images(self, batch: Batch) -> Tensor:
         """The batch's picture vectors float32[n,d], without a graph, not of unit norm."""
+        self._refresh()
         count = len(batch.pixels)
         # whole pieces only: a compiled tower is compiled again for each new size
         padded = F.pad(batch.pixels, (0, 0, 0, 0, 0, 0, 0, -count % self.piece))
@@ -117,14 +134,20 @@ class Towers:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         return value.detach(), image_part.detach(), text_part.detach()
 
+    def _refresh(self) -> None:
+        for layers in self._layers:
+            if layers is not None:
+                layers.refresh()
+
     def _pieces(self, batch: Batch) -> tuple[list[Piece], list[Piece], Tensor]:
         """The pieces of both towers, and where each text went: short ones go together, to be padded less."""
+        self._refresh()
         images = [self._piece(self._images, part) for part in batch.pixels.split(self.piece)]
         by_length = batch.ends.argsort(stable=True)
         texts = []
         for rows in by_length.split(self.piece):
             ends = batch.ends[rows]
-            texts.append(self._piece(text_vectors, batch.tokens[rows, : int(ends.max()) + 1], ends))
+            texts.append(self._piece(self._texts, batch.tokens[rows, : int(ends.max()) + 1], ends))
         return images, texts, by_length.argsort().to(self._device)
 
     def _piece(self, tower: Callable[..., Tensor], *inputs: Tensor) -> Piece:

@@ -63,7 +63,7 @@ class Feeder:
 
     def batches(self, pairs: Pairs, size: int, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from ``start`` to ``stop``, each prepared while the one before is used."""
-        with ThreadPoolExecutor(1) as ahead:
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as ahead:
             coming = ahead.submit(self.batch, pairs, size, start)
             for step in range(start + 1, stop + 1):
                 ready = coming.result()
@@ -82,10 +82,11 @@ class Feeder:
         for line, ids in zip(tokens, rows, strict=True):
             line[: len(ids)] = ids
         ends = torch.tensor([len(ids) - 1 for ids in rows])
-        values = torch.from_numpy(pixels).float() / 255
+        values = torch.from_numpy(pixels).float()
         if rng is not None:
             values = self._augmented(values, rng)
-        return Batch((values - self._mean) / self._std, torch.from_numpy(tokens), ends, torch.tensor(targets))
+        values = values.mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
+        return Batch(values, torch.from_numpy(tokens), ends, torch.tensor(targets))
 
     def _augmented(self, values: Tensor, rng: np.random.Generator) -> Tensor:
         if self._crop < 1:
@@ -94,7 +95,7 @@ class Feeder:
             light, colour = torch.from_numpy(rng.uniform(-1, 1, (2, len(values), 1, 1, 1)).astype(np.float32))
             grey = values.mean(dim=1, keepdim=True)
             values = (grey + (values - grey) * (1 + self._jitter * colour)) * (1 + self._jitter * light)
-            values = values.clamp(0, 1)
+            values = values.clamp(0, 255)
         return values
 
 
@@ -102,7 +103,7 @@ def random_resized_crop(values: Tensor, least: float, rng: np.random.Generator) 
     """A crop of each picture, resized to the whole (Szegedy et al., "Going Deeper with Convolutions", 2015).
 
     Args:
-        values: float32[n,3,s,s] in [0, 1].
+        values: float32[n,3,s,s].
         least: the least share of the area that is kept; sides are between 3:4 and 4:3.
         rng: chooses area, sides and place.
     """

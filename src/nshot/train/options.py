@@ -28,7 +28,8 @@ class Options:
         jitter: how far brightness and saturation vary, as a share; 0, since colour is meaning.
         threads: cores; None is all of them.
         piece: pictures that go through a tower at once.
-        compile: fuse what is between the matrix products; None where a compiler is there and the run is long.
+        compile: do small layers in C++ on the processor, or fuse a GPU's operations; None is the first where
+            there is a compiler, and the second in long runs.
         twice: encode each batch twice, to hold one piece's activations in memory instead of the batch's; None
             where the batch's would take more than 2 GiB.
         minutes: time between two saved states.

@@ -25,6 +25,7 @@ from nshot.train.blend import blend as blended
 from nshot.train.data import Pairs, Pictures, Sketchbook, listed, prepared, split
 from nshot.train.exam import Exam
 from nshot.train.feeding import Feeder
+from nshot.train.layers import built
 from nshot.train.loop import Progress, fit
 from nshot.train.options import Options
 from nshot.train.processes import Processes, started
@@ -32,7 +33,7 @@ from nshot.types import Failure
 
 _STATE = "training"  # in the output folder, while the run lasts
 _GRAPH = 2**31  # bytes of activations above which a batch is encoded twice
-_LONG = 500_000  # pictures above which half a minute of compiling pays
+_LONG = 500_000  # pictures above which half a minute of compiling for a GPU pays
 _EXAMINED = 500  # of the sketchbook: drawings of a seed that training does not use
 _EXAM_SEED = 1_000_003
 
@@ -193,16 +194,23 @@ def _edge(settings: dict[str, Any]) -> int:
 
 
 def _towers(model: Any, options: Options, steps: int, processes: Processes) -> Towers:
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    threads = options.threads or max(1, (os.cpu_count() or 1) // processes.count)
-    long = steps * options.batch > _LONG
-    can = shutil.which("g++") is not None if on_cpu else True
-    bf16 = _cpu_has_bf16() if on_cpu else torch.cuda.is_bf16_supported()
+    if next(model.parameters()).device.type != "cpu":
+        long = steps * options.batch > _LONG
+        return Towers(
+            model,
+            threads=1,
+            piece=max(options.piece, 1024),
+            compiled=long if options.compile is None else options.compile,
+            bf16=torch.cuda.is_bf16_supported(),
+        )
+    if options.compile and built() is None:
+        raise RequestError("compiling needs a C++ compiler: install one as c++, or name it in CXX")
+    bf16 = _cpu_has_bf16()
     return Towers(
         model,
-        threads=threads if on_cpu else 1,
-        piece=options.piece if on_cpu else max(options.piece, 1024),
-        compiled=(long and can) if options.compile is None else options.compile,
+        threads=options.threads or max(1, (os.cpu_count() or 1) // processes.count),
+        piece=options.piece,
+        native=options.compile is not False and not bf16,
         bf16=bf16,
     )
 

@@ -2,25 +2,32 @@
 
 What is saved, against the modules' own forward, changes no result (tests compare them):
 
-- only one position of the last layer is ever pooled, so that layer computes its queries and its MLP for
-  that position alone;
+- only one position of the last layer is ever pooled: that position alone asks, and what it asks with is
+  brought to the other positions instead of their keys and values to it;
 - patches are cut by a reshape and embedded by one matrix product; queries, keys and values come from one;
 - a text tower that looks backwards only needs no padding mask, and no column that every text pads.
 
-``torch.compile`` then fuses what is left between the matrix products.
+The layers before the last are handed in where something does them faster than torch, one operation after the
+other: see ``layers.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+Layers = Callable[[Tensor], Tensor]  # float32[n,t,w] -> float32[n,t,w]
 
-def image_vectors(model: Any, pixels: Tensor) -> Tensor:
-    """float32[n,3,s,s], normalised as the checkpoint wants -> float32[n,d], not of unit norm."""
+
+def image_vectors(model: Any, pixels: Tensor, layers: Layers | None = None) -> Tensor:
+    """float32[n,3,s,s], normalised as the checkpoint wants -> float32[n,d], not of unit norm.
+
+    ``layers`` does what the layers before the last do.
+    """
     vision = model.vision_model
     embeddings = vision.embeddings
     weight = embeddings.patch_embedding.weight
@@ -32,24 +39,33 @@ def image_vectors(model: Any, pixels: Tensor) -> Tensor:
     positions = embeddings.position_embedding.weight
     first = (embeddings.class_embedding + positions[0]).expand(n, 1, -1)
     x = _norm(vision.pre_layrnorm, torch.cat([first, x + positions[1:]], dim=1))
-    for layer in vision.encoder.layers[:-1]:
-        x = _layer(layer, x, x)
-    x = _layer(vision.encoder.layers[-1], x[:, :1], x)[:, 0]
+    *before, last = vision.encoder.layers
+    if layers is None:
+        for layer in before:
+            x = _layer(layer, x)
+    else:
+        x = layers(x)
+    x = _pooled(last, x[:, 0], x)
     return F.linear(_norm(vision.post_layernorm, x), model.visual_projection.weight)
 
 
-def text_vectors(model: Any, tokens: Tensor, ends: Tensor) -> Tensor:
-    """int64[n,t] and the position int64[n] of each text's end -> float32[n,d], not of unit norm."""
+def text_vectors(model: Any, tokens: Tensor, ends: Tensor, layers: Layers | None = None) -> Tensor:
+    """int64[n,t] and the position int64[n] of each text's end -> float32[n,d], not of unit norm.
+
+    ``layers`` does what the layers before the last do.
+    """
     text = model.text_model
     n, length = tokens.shape
     x = F.embedding(tokens, text.embeddings.token_embedding.weight)
     x = x + text.embeddings.position_embedding.weight[:length]
     places = torch.arange(length, device=x.device)
-    later = places > places[:, None]
-    for layer in text.encoder.layers[:-1]:
-        x = _layer(layer, x, x, hidden=later)
-    last = x[torch.arange(n, device=x.device), ends][:, None]
-    x = _layer(text.encoder.layers[-1], last, x, hidden=(places > ends[:, None])[:, None, None])[:, 0]
+    *before, last = text.encoder.layers
+    if layers is None:
+        for layer in before:
+            x = _layer(layer, x, hidden=places > places[:, None])
+    else:
+        x = layers(x)
+    x = _pooled(last, x[torch.arange(n, device=x.device), ends], x, hidden=places > ends[:, None])
     return F.linear(_norm(text.final_layer_norm, x), model.text_projection.weight)
 
 
@@ -57,30 +73,44 @@ def _norm(module: Any, x: Tensor) -> Tensor:
     return F.layer_norm(x, (x.shape[-1],), module.weight, module.bias, module.eps)
 
 
-def _layer(layer: Any, x: Tensor, context: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """One pre-norm layer: ``x`` [n,q,w] asks, ``context`` [n,t,w] answers where it is not hidden."""
-    attention = layer.self_attn
-    heads, width = attention.num_heads, x.shape[-1]
-    q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
-    around = _norm(layer.layer_norm1, context)
-    if x is context:
-        weight = torch.cat([q.weight, k.weight, v.weight])
-        bias = torch.cat([q.bias, k.bias, v.bias])
-        queries, keys, values = F.linear(around, weight, bias).split(width, dim=-1)
-    else:
-        queries = F.linear(_norm(layer.layer_norm1, x), q.weight, q.bias)
-        both = F.linear(around, torch.cat([k.weight, v.weight]), torch.cat([k.bias, v.bias]))
-        keys, values = both.split(width, dim=-1)
-
-    def split(y: Tensor) -> Tensor:
-        return y.unflatten(-1, (heads, width // heads)).transpose(1, 2)
-
-    # Written out: for a few dozen positions this compiles to less than scaled_dot_product_attention does.
-    scores = (split(queries) * (width // heads) ** -0.5) @ split(keys).transpose(-1, -2)
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, -torch.inf)
-    mixed = (scores.softmax(-1) @ split(values)).transpose(1, 2).flatten(2)
-    x = x + F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias)
+def _mlp(layer: Any, x: Tensor) -> Tensor:
     mlp = layer.mlp
     inner = mlp.activation_fn(F.linear(_norm(layer.layer_norm2, x), mlp.fc1.weight, mlp.fc1.bias))
     return x + F.linear(inner, mlp.fc2.weight, mlp.fc2.bias)
+
+
+def _layer(layer: Any, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """One pre-norm layer over float32[n,t,w]; no position sees what is ``hidden`` bool[t,t] from it."""
+    attention = layer.self_attn
+    heads, width = attention.num_heads, x.shape[-1]
+    three = (attention.q_proj, attention.k_proj, attention.v_proj)
+    weight, bias = (torch.cat([getattr(each, name) for each in three]) for name in ("weight", "bias"))
+    asked = F.linear(_norm(layer.layer_norm1, x), weight, bias)
+    queries, keys, values = asked.unflatten(-1, (3, heads, width // heads)).permute(2, 0, 3, 1, 4)
+    # Written out: for a few dozen positions this compiles to less than scaled_dot_product_attention does.
+    scores = (queries * (width // heads) ** -0.5) @ keys.transpose(-1, -2)
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -torch.inf)
+    mixed = (scores.softmax(-1) @ values).transpose(1, 2).flatten(2)
+    return _mlp(layer, x + F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias))
+
+
+def _pooled(layer: Any, x: Tensor, sequence: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """One pre-norm layer over float32[n,t,w] at one position ``x`` [n,w] alone: float32[n,w].
+
+    One query q meets every position's key W x + b. As q (W x + b) = (q W) x + q b, and q b is the same for
+    all of them, the keys are never made; nor are the values, since the mean of all V x is V times that of x.
+    """
+    attention = layer.self_attn
+    heads, width = attention.num_heads, x.shape[-1]
+    each = (heads, width // heads)
+    around, own = _norm(layer.layer_norm1, sequence), _norm(layer.layer_norm1, x)
+    queries = F.linear(own, attention.q_proj.weight, attention.q_proj.bias).unflatten(-1, each)
+    asked = torch.einsum("nhd,hdw->nhw", queries, attention.k_proj.weight.unflatten(0, each))
+    scores = (asked * (width // heads) ** -0.5) @ around.transpose(1, 2)
+    if hidden is not None:
+        scores = scores.masked_fill(hidden[:, None], -torch.inf)
+    met = scores.softmax(-1) @ around
+    mixed = torch.einsum("nhw,hdw->nhd", met, attention.v_proj.weight.unflatten(0, each)).flatten(1)
+    mixed = mixed + attention.v_proj.bias
+    return _mlp(layer, x + F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias))
