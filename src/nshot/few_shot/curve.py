@@ -150,20 +150,24 @@ def _compare(
         return
     present, numbers = np.unique(targets[shown], return_inverse=True)
 
-    def probe(feature: NDArray[np.float64], strength: float) -> float:
-        [head] = plain_probe(feature[shown], numbers, len(present), strengths=[strength])
-        return share(present[head.logits(feature[rest]).argmax(axis=1)])
+    def probes(feature: NDArray[np.float64], strengths: Sequence[float]) -> list[float]:
+        heads = plain_probe(feature[shown], numbers, len(present), strengths=strengths)
+        return [share(present[head.logits(feature[rest]).argmax(axis=1)]) for head in heads]
 
     fitted = fit(rows[shown], [labels_of[i] for i in shown], prompts, seed=seed)
     own = rows.astype(np.float64)
-    yield PROBE, probe(own, 1.0), "C=1"
-    for name, feature in {TUNED: own, **features}.items():
-        tried = [t for t in fitted.trials if t.candidate.method == "probe"] if name == TUNED else []
-        if tried:  # the same folds: what fit found out need not be found again
-            strength = max(tried, key=lambda trial: trial.right).candidate.strength
-        else:
-            strength = choose_probe(feature[shown], numbers, len(present), seed=seed)
-        yield name, probe(feature, strength), f"C={strength:g}"
+    if tried := [t for t in fitted.trials if t.candidate.method == "probe"]:
+        # the same folds: what fit found out need not be found again
+        tuned = max(tried, key=lambda trial: trial.right).candidate.strength
+    else:
+        tuned = choose_probe(own[shown], numbers, len(present), seed=seed)
+    plain, best = probes(own, [1.0, tuned])
+    yield PROBE, plain, "C=1"
+    yield TUNED, best, f"C={tuned:g}"
+    for name, feature in features.items():
+        strength = choose_probe(feature[shown], numbers, len(present), seed=seed)
+        [right] = probes(feature, [strength])
+        yield name, right, f"C={strength:g}"
     answers = fitted.classifier.logits(rows[rest]).argmax(axis=1)
     yield NSHOT, share(answers), str(fitted.candidate)
 

@@ -229,6 +229,8 @@ class _Pass(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError("these layers go back once: their memory is used again")
         before, learnt = ctx.layers.backward(gradients[0], kept)
         return None, None, before, *learnt
 
