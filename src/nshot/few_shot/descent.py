@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[np.float64]
 Objective: TypeAlias = Callable[[Array], tuple[float, Array]]
 
-_MEMORY = 10
+_MEMORY = 5
 _SUFFICIENT = 1e-4  # Armijo's constant
 
 
