@@ -245,6 +245,21 @@ def test_resuming_a_finished_output_changes_nothing_or_appends(tmp_path: Path, f
 
 
 @pytest.mark.parametrize("format", RESUMABLE)
+def test_a_finished_output_among_other_labels_is_not_gone_on_with(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"out.{format}"
+    records = [answer(n) for n in range(6)]
+    run(path, format, records)
+    before = path.read_bytes()
+    labels = {told.label for each in records if isinstance(each, Prediction) for told in each.predictions}
+    missing = sorted(labels)[0]
+    with pytest.raises(OutputError, match=rf"out\.{format} holds answers among other labels \({missing!r}\)"):
+        open_sink(format, path, top_k=2, resume=True, labels=labels - {missing} | {"another"})
+    assert path.read_bytes() == before
+    run(path, format, [], resume=True, labels=labels | {"another"})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("format", RESUMABLE)
 def test_resuming_where_nothing_is_begins(tmp_path: Path, format: str) -> None:
     run(tmp_path / "a", format, [answer(0)], resume=True)
     run(tmp_path / "b", format, [answer(0)])
@@ -252,7 +267,10 @@ def test_resuming_where_nothing_is_begins(tmp_path: Path, format: str) -> None:
 
 
 @pytest.mark.parametrize("format", RESUMABLE)
-@pytest.mark.parametrize("content", [b"my notes", b"my\nnotes\n", b'{"source": 1}\n', b"[1]\n"])
+@pytest.mark.parametrize(
+    "content",
+    [b"my notes", b"my\nnotes\n", b'{"source": 1}\n', b"[1]\n", b'{"source": "a", "predictions": 3}\n'],
+)
 def test_a_file_of_somebody_elses_is_not_resumed_and_stays(
     tmp_path: Path, format: str, content: bytes
 ) -> None:

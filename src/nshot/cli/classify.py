@@ -107,6 +107,7 @@ def command(
         top_k=min(top_k, len(classifier.labels)),
         resume=resume,
         request=_request(classifier, top_k, embedder.recipe.digest),
+        labels=classifier.labels,
         decided=decision is not None,
         calibrated=decision is not None and decision.calibrated,
     ) as sink:

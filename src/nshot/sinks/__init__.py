@@ -9,6 +9,7 @@ run is complete; while it is there, ``resume`` goes on with the file, and only w
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +31,7 @@ def open_sink(
     top_k: int,
     resume: bool = False,
     request: str = "",
+    labels: Collection[str] = (),
     stream: BinaryIO | None = None,
     width: int | None = None,
     color: bool | None = None,
@@ -44,6 +46,7 @@ def open_sink(
         top_k: labels told of each picture, which sets the columns of a CSV.
         resume: go on with what an interrupted run left in ``output``; its answers are in ``Sink.answered``.
         request: what was asked (a digest of labels, model and options): a run is only resumed with the same.
+        labels: all that can be answered; what is resumed must not hold others. Not looked at if empty.
         stream: where answers go without ``output``; standard output by default.
         width: columns of the table; the terminal's by default, 80 where there is none.
         color: colours in the table; by default where the stream is a terminal, unless NO_COLOR is set.
@@ -70,7 +73,14 @@ def open_sink(
         if format == "parquet":
             from nshot.sinks.parquet import ParquetSink
 
-            return ParquetSink(path, resume=resume, request=request, decided=decided, calibrated=calibrated)
+            return ParquetSink(
+                path,
+                resume=resume,
+                request=request,
+                labels=labels,
+                decided=decided,
+                calibrated=calibrated,
+            )
         if path.exists() and not path.is_file():  # a device or a pipe
             if resume:
                 raise OutputError(f"{output} is not a regular file, so it cannot be resumed")
@@ -79,9 +89,10 @@ def open_sink(
             target = FileTarget(path, request=request, resumable=format != "table")
 
     if format == "jsonl":
-        return Sink(Jsonl(), target, resume=resume)
+        return Sink(Jsonl(), target, resume=resume, labels=labels)
     if format == "csv":
-        return Sink(Csv(top_k, decided=decided, calibrated=calibrated), target, resume=resume)
+        columns = Csv(top_k, decided=decided, calibrated=calibrated)
+        return Sink(columns, target, resume=resume, labels=labels)
     from nshot.sinks.table import Table, wants_color, width_of
 
     terminal = target.stream if isinstance(target, StreamTarget) else None

@@ -22,11 +22,12 @@ Record: TypeAlias = Prediction | Failure
 
 
 class Written(NamedTuple):
-    """A record found in a file: its source, whether it failed, and its length in bytes."""
+    """A record found in a file: its source, whether it failed, its length in bytes, the labels it names."""
 
     source: str
     failed: bool
     size: int
+    labels: tuple[str, ...]
 
 
 class Format(Protocol):
@@ -78,7 +79,11 @@ class Jsonl:
             record = json.loads(line)
             if not isinstance(record, dict) or not isinstance(record.get("source"), str):
                 raise ValueError("no answer of nshot")
-            yield Written(record["source"], "error" in record, len(line))
+            try:
+                labels = tuple(told["label"] for told in record.get("predictions", ()))
+            except (TypeError, KeyError):
+                raise ValueError("no answer of nshot") from None
+            yield Written(record["source"], "error" in record, len(line), labels)
 
 
 class Csv:
@@ -96,6 +101,8 @@ class Csv:
         columns = [*first, *following, "error_type", "error_message"]
         self.header = f"{','.join(columns)}\n".encode()
         self._width = len(columns)
+        self._labels = [i for i, name in enumerate(columns) if name == "best" or name.startswith("label_")]
+        self._labels += [] if decided else [columns.index("label")]
 
     def encode(self, record: Record) -> bytes:
         """A row as long as the header, whatever the record lacks."""
@@ -132,7 +139,8 @@ class Csv:
                     raise ValueError(str(error)) from error
                 if len(cells) != self._width:
                     raise ValueError("other columns")
-                yield Written(cells[0], cells[-2] != "", len(row))
+                labels = tuple(cells[i] for i in self._labels if cells[i])
+                yield Written(cells[0], cells[-2] != "", len(row), labels)
                 row = b""
 
 

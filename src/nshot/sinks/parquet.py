@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,14 @@ class ParquetSink(Sink):
     """
 
     def __init__(
-        self, path: Path, *, resume: bool, request: str, decided: bool = False, calibrated: bool = False
+        self,
+        path: Path,
+        *,
+        resume: bool,
+        request: str,
+        labels: Collection[str] = (),
+        decided: bool = False,
+        calibrated: bool = False,
     ) -> None:
         pyarrow()  # rather now than after an hour of answers
         if path.exists() and not path.is_file():
@@ -48,6 +55,7 @@ class ParquetSink(Sink):
             Jsonl(),
             FileTarget(self._journal, request=request, note=Path(f"{path}.run")),
             resume=resume,
+            labels=labels,
         )
         self._continued = resume and not self._journal.exists() and path.exists()
         if self._continued:
@@ -104,9 +112,14 @@ class ParquetSink(Sink):
 
     def _recall_finished(self) -> None:
         self.answered = Counter()
+        named: set[str] = set()
         for record in _records(self._path):
             self.answered[record.source] += 1
-            self.failed += isinstance(record, Failure)
+            if isinstance(record, Failure):
+                self.failed += 1
+            else:
+                named.update(told.label for told in record.predictions)
+        self._check_labels(named, self._path)
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 
 from nshot.errors import OutputError
@@ -26,10 +28,18 @@ class Sink:
         failed: failures so far, an earlier run's included.
     """
 
-    def __init__(self, format: Format, target: StreamTarget | FileTarget, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        format: Format,
+        target: StreamTarget | FileTarget,
+        *,
+        resume: bool = False,
+        labels: Collection[str] = (),
+    ) -> None:
         self.answered: Counter[str] = Counter()
         self.failed = 0
         self._format = format
+        self._labels = frozenset(labels)
         self._target = target
         self._keep: int | None = None  # bytes of an earlier run
         self._pending = bytearray()
@@ -105,12 +115,14 @@ class Sink:
     def _recall(self, target: FileTarget) -> int:
         """Count what is answered already; the length of the whole records in bytes."""
         whole = 0
+        named: set[str] = set()
         try:
             with target.path.open("rb") as file:
                 for record in self._format.read(file):
                     self.answered[record.source] += 1
                     self.failed += record.failed
                     whole += record.size
+                    named.update(record.labels)
             if whole or target.path.stat().st_size == len(self._format.header):
                 whole += len(self._format.header)
         except FileNotFoundError:
@@ -123,4 +135,13 @@ class Sink:
                 f"request ({error}); name another file with -o, or leave out --resume to start over"
             ) from error
         target.check_resumable(whole)
+        self._check_labels(named, target.path)
         return whole
+
+    def _check_labels(self, named: set[str], path: Path) -> None:
+        """A run that was finished has left no note of its request: its answers tell the labels."""
+        if self._labels and (strange := sorted(named - self._labels)):
+            raise OutputError(
+                f"{path} holds answers among other labels ({', '.join(map(repr, strange[:5]))}): "
+                "give the same, name another file with -o, or leave out --resume to start over"
+            )
