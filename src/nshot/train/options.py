@@ -27,7 +27,8 @@ class Options:
         crop: the least share of a picture's area that a random resized crop keeps; 1 is no crop.
         jitter: how far brightness and saturation vary, as a share; 0, since colour is meaning.
         threads: cores; None is all of them.
-        piece: pictures that go through a tower at once.
+        piece: pictures that go through a tower at once; None is a core's share of the batch, at most 64, or
+            32 where each batch is encoded twice.
         compile: do small layers in C++ on the processor, or fuse a GPU's operations; None is the first where
             there is a compiler, and the second in long runs.
         twice: encode each batch twice, to hold one piece's activations in memory instead of the batch's; None
@@ -48,7 +49,7 @@ class Options:
     crop: float = 1.0
     jitter: float = 0.0
     threads: int | None = None
-    piece: int = 32
+    piece: int | None = None
     compile: bool | None = None
     twice: bool | None = None
     minutes: float = 5.0

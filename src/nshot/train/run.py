@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -118,7 +119,8 @@ def run(
         exams.insert(0, Exam("held-out", held))
     model = begin.model.to("cuda" if torch.cuda.is_available() else "cpu").train()
     steps = options.steps_for(len(training))
-    towers = _towers(model, options, steps, processes)
+    twice = _is_large(model, options, processes) if options.twice is None else options.twice
+    towers = _towers(model, options, steps, processes, twice)
     feeder = _feeder(begin, options, processes)
 
     def measured() -> dict[str, float]:
@@ -140,7 +142,7 @@ def run(
         steps=steps,
         lr=options.lr or (1e-3 if start is None else 1e-4),
         options=options,
-        twice=_is_large(model, options, processes) if options.twice is None else options.twice,
+        twice=twice,
         processes=processes,
         folder=folder,
         recipe=recipe,
@@ -193,23 +195,24 @@ def _edge(settings: dict[str, Any]) -> int:
     return int(settings.get("vision_config", {}).get("image_size", 224))
 
 
-def _towers(model: Any, options: Options, steps: int, processes: Processes) -> Towers:
+def _towers(model: Any, options: Options, steps: int, processes: Processes, twice: bool) -> Towers:
     if next(model.parameters()).device.type != "cpu":
         long = steps * options.batch > _LONG
         return Towers(
             model,
             threads=1,
-            piece=max(options.piece, 1024),
+            piece=options.piece or 1024,
             compiled=long if options.compile is None else options.compile,
             bf16=torch.cuda.is_bf16_supported(),
         )
     if options.compile and built() is None:
         raise RequestError("compiling needs a C++ compiler: install one as c++, or name it in CXX")
     bf16 = _cpu_has_bf16()
+    threads = options.threads or max(1, (os.cpu_count() or 1) // processes.count)
     return Towers(
         model,
-        threads=options.threads or max(1, (os.cpu_count() or 1) // processes.count),
-        piece=options.piece,
+        threads=threads,
+        piece=options.piece or min(32 if twice else 64, math.ceil(options.batch / processes.count / threads)),
         native=options.compile is not False and not bf16,
         bf16=bf16,
     )
