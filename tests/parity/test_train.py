@@ -106,7 +106,7 @@ def test_a_batch_in_pieces_has_the_whole_batchs_gradient(
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad(set_to_none=True)
     weights = [p for p in model.parameters() if p is not model.logit_scale]
-    value, _, _ = Towers(model, threads=2, piece=3, native=native).step(
+    value = Towers(model, threads=2, piece=3, native=native).step(
         batch,
         lambda images, texts: contrastive(images, texts, batch.targets, model.logit_scale.exp()),
         weights,

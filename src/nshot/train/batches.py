@@ -1,7 +1,7 @@
 """A batch through both towers and back, in pieces: one a core, and no more memory than a piece needs.
 
-Two cores each take pieces of their own. A piece's activations stay in that core's cache, and no core waits
-for the other inside a layer, which two cores that share each matrix product do some hundred times a step.
+Two cores each take pieces of their own, and no core waits for the other inside a layer, which two cores that
+share each matrix product do some hundred times a step.
 
 The loss needs the whole batch's vectors, but a tower's backward pass needs only its own piece's gradient at
 them. So a batch larger than memory is encoded twice: once for the vectors, once more, piece by piece, with
@@ -75,18 +75,19 @@ class Towers:
         self._cold = compiled
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
-    def encode_images(self, batch: Batch) -> Tensor:
-        """The batch's picture vectors float32[n,d], without a graph, not of unit norm."""
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """float32[n,3,s,s], normalised -> float32[n,d], without a graph, not of unit norm."""
         self._refresh()
-        count = len(batch.pixels)
+        count = len(pixels)
         # whole pieces only: a compiled tower is compiled again for each new size
-        padded = F.pad(batch.pixels, (0, 0, 0, 0, 0, 0, 0, -count % self.piece))
-        images = [self._piece(self._images, part) for part in padded.split(self.piece)]
+        padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -count % self.piece))
+        images = self._image_pieces(padded)
         return torch.cat(list(self._pool.map(_without_graph, images))).float()[:count]
 
-    def encode_texts(self, batch: Batch) -> Tensor:
-        """The vectors float32[u,d] of the batch's distinct captions, without a graph, not of unit norm."""
-        _, texts, order = self._pieces(batch)
+    def encode_texts(self, tokens: Tensor, ends: Tensor) -> Tensor:
+        """Captions as a ``Batch`` has them -> float32[u,d], without a graph, not of unit norm."""
+        self._refresh()
+        texts, order = self._text_pieces(tokens, ends)
         return torch.cat(list(self._pool.map(_without_graph, texts))).float()[order]
 
     def step(
@@ -96,7 +97,7 @@ class Towers:
         parameters: Sequence[Tensor],
         *,
         twice: bool = False,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Tensor:
         """Adds the batch's gradient to ``parameters``' ``grad``.
 
         Args:
@@ -107,9 +108,11 @@ class Towers:
             twice: keep no graph while the vectors are made, and encode again for the gradient.
 
         Returns:
-            the loss and both kinds of vectors, all detached.
+            the loss, detached.
         """
-        images, texts, order = self._pieces(batch)
+        self._refresh()
+        images = self._image_pieces(batch.pixels)
+        texts, order = self._text_pieces(batch.tokens, batch.ends)
         pieces = [*images, *texts]
         if self._cold:  # compile in one worker, before two ask for it at once
             self._pool.submit(pieces[0]).result()
@@ -132,23 +135,24 @@ class Towers:
             for parameter, gradient in zip(parameters, each, strict=True):
                 if gradient is not None:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
-        return value.detach(), image_part.detach(), text_part.detach()
+        return value.detach()
 
     def _refresh(self) -> None:
         for layers in self._layers:
             if layers is not None:
                 layers.refresh()
 
-    def _pieces(self, batch: Batch) -> tuple[list[Piece], list[Piece], Tensor]:
-        """The pieces of both towers, and where each text went: short ones go together, to be padded less."""
-        self._refresh()
-        images = [self._piece(self._images, part) for part in batch.pixels.split(self.piece)]
-        by_length = batch.ends.argsort(stable=True)
+    def _image_pieces(self, pixels: Tensor) -> list[Piece]:
+        return [self._piece(self._images, part) for part in pixels.split(self.piece)]
+
+    def _text_pieces(self, tokens: Tensor, ends: Tensor) -> tuple[list[Piece], Tensor]:
+        """The pieces, and where each text went: short ones go together, to be padded less."""
+        by_length = ends.argsort(stable=True)
         texts = []
         for rows in by_length.split(self.piece):
-            ends = batch.ends[rows]
-            texts.append(self._piece(self._texts, batch.tokens[rows, : int(ends.max()) + 1], ends))
-        return images, texts, by_length.argsort().to(self._device)
+            longest = int(ends[rows].max())
+            texts.append(self._piece(self._texts, tokens[rows, : longest + 1], ends[rows]))
+        return texts, by_length.argsort().to(self._device)
 
     def _piece(self, tower: Callable[..., Tensor], *inputs: Tensor) -> Piece:
         def run() -> Tensor:

@@ -38,7 +38,7 @@ class Exam:
         numbers = {text: number for number, text in enumerate(self.texts)}
         targets = torch.tensor([numbers[tuple(texts)] for texts in self.pictures.captions])
         images = _images(towers, feeder, self.pictures.pixels)
-        texts = _texts(towers, feeder, list(numbers), self.pictures.pixels.shape[-1])
+        texts = _texts(towers, feeder, list(numbers))
         nearest = (images @ F.normalize(texts, dim=1).t()).topk(min(k, len(texts)), dim=1).indices
         return float((nearest == targets[:, None]).any(dim=1).float().mean())
 
@@ -47,14 +47,13 @@ def _images(towers: Towers, feeder: Feeder, pixels: Any) -> Tensor:
     parts = []
     for start in range(0, len(pixels), _AT_ONCE):
         part = np.array(pixels[start : start + _AT_ONCE])
-        parts.append(towers.encode_images(feeder.collate(part, [""] * len(part))).cpu())
+        parts.append(towers.encode_images(feeder.normalised(part)).cpu())
     return F.normalize(torch.cat(parts), dim=1)
 
 
-def _texts(towers: Towers, feeder: Feeder, texts: Sequence[Sequence[str]], size: int) -> Tensor:
+def _texts(towers: Towers, feeder: Feeder, texts: Sequence[Sequence[str]]) -> Tensor:
     """The mean of each text's captions, float32[n,d], not of unit norm."""
     captions = list(dict.fromkeys(caption for each in texts for caption in each))
-    batch = feeder.collate(np.zeros((len(captions), 3, size, size), np.uint8), captions)
-    vectors = F.normalize(towers.encode_texts(batch).cpu(), dim=1)
+    vectors = F.normalize(towers.encode_texts(*feeder.spelt(captions)).cpu(), dim=1)
     rows = {caption: row for row, caption in enumerate(captions)}
     return torch.stack([vectors[[rows[caption] for caption in each]].mean(dim=0) for each in texts])

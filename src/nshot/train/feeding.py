@@ -77,16 +77,23 @@ class Feeder:
         """Pictures and captions as tensors; equal captions become one. Augmented where ``rng`` is given."""
         distinct: dict[str, int] = {}
         targets = [distinct.setdefault(text, len(distinct)) for text in captions]
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(distinct))]
+        tokens, ends = self.spelt(list(distinct))
+        return Batch(self.normalised(pixels, rng), tokens, ends, torch.tensor(targets))
+
+    def spelt(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Captions as tokens int64[n,t], padded, and the position int64[n] of each one's end."""
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(captions))]
         tokens = np.full((len(rows), max(map(len, rows))), rows[0][-1], np.int64)
         for line, ids in zip(tokens, rows, strict=True):
             line[: len(ids)] = ids
-        ends = torch.tensor([len(ids) - 1 for ids in rows])
+        return torch.from_numpy(tokens), torch.tensor([len(ids) - 1 for ids in rows])
+
+    def normalised(self, pixels: Pixels, rng: np.random.Generator | None = None) -> Tensor:
+        """Pictures as float32[n,3,s,s] as the checkpoint wants them; augmented where ``rng`` is given."""
         values = torch.from_numpy(pixels).float()
         if rng is not None:
             values = self._augmented(values, rng)
-        values = values.mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
-        return Batch(values, torch.from_numpy(tokens), ends, torch.tensor(targets))
+        return values.mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
 
     def _augmented(self, values: Tensor, rng: np.random.Generator) -> Tensor:
         if self._crop < 1:

@@ -150,7 +150,7 @@ def _gradient(
             return contrastive(images, texts, batch.targets.to(images.device), scale)
         return _shared_loss(images, texts, batch, scale, processes)
 
-    value, _, _ = towers.step(batch, loss, weights, twice=twice)
+    value = towers.step(batch, loss, weights, twice=twice)
     if processes.count > 1:
         for parameter in weights:
             if parameter.grad is None:

@@ -39,13 +39,8 @@ def image_vectors(model: Any, pixels: Tensor, layers: Layers | None = None) -> T
     positions = embeddings.position_embedding.weight
     first = (embeddings.class_embedding + positions[0]).expand(n, 1, -1)
     x = _norm(vision.pre_layrnorm, torch.cat([first, x + positions[1:]], dim=1))
-    *before, last = vision.encoder.layers
-    if layers is None:
-        for layer in before:
-            x = _layer(layer, x)
-    else:
-        x = layers(x)
-    x = _pooled(last, x[:, 0], x)
+    x = _before_last(vision.encoder, x) if layers is None else layers(x)
+    x = _pooled(vision.encoder.layers[-1], x[:, 0], x)
     return F.linear(_norm(vision.post_layernorm, x), model.visual_projection.weight)
 
 
@@ -59,13 +54,9 @@ def text_vectors(model: Any, tokens: Tensor, ends: Tensor, layers: Layers | None
     x = F.embedding(tokens, text.embeddings.token_embedding.weight)
     x = x + text.embeddings.position_embedding.weight[:length]
     places = torch.arange(length, device=x.device)
-    *before, last = text.encoder.layers
-    if layers is None:
-        for layer in before:
-            x = _layer(layer, x, hidden=places > places[:, None])
-    else:
-        x = layers(x)
-    x = _pooled(last, x[torch.arange(n, device=x.device), ends], x, hidden=places > ends[:, None])
+    x = _before_last(text.encoder, x, hidden=places > places[:, None]) if layers is None else layers(x)
+    own = x[torch.arange(n, device=x.device), ends]
+    x = _pooled(text.encoder.layers[-1], own, x, hidden=places > ends[:, None])
     return F.linear(_norm(text.final_layer_norm, x), model.text_projection.weight)
 
 
@@ -77,6 +68,12 @@ def _mlp(layer: Any, x: Tensor) -> Tensor:
     mlp = layer.mlp
     inner = mlp.activation_fn(F.linear(_norm(layer.layer_norm2, x), mlp.fc1.weight, mlp.fc1.bias))
     return x + F.linear(inner, mlp.fc2.weight, mlp.fc2.bias)
+
+
+def _before_last(encoder: Any, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+    for layer in encoder.layers[:-1]:
+        x = _layer(layer, x, hidden)
+    return x
 
 
 def _layer(layer: Any, x: Tensor, hidden: Tensor | None = None) -> Tensor:
