@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from nshot.arrow import pyarrow
 from nshot.errors import SourceError
 from nshot.sources import Source, expand
+from nshot.tables import choose
 from nshot.types import DEFAULT_LIMITS, Limits
 
 # Where people and data sets put their labels, the likeliest first.
@@ -213,18 +214,8 @@ class _Table:
 
 
 def _column(path: Path, there: Sequence[str], column: str | None) -> str:
-    if column is not None:
-        if column in there:
-            return column
-        raise SourceError(f"{path} has no column {column!r}; its columns are: {', '.join(there)}")
-    plain = {name.strip().lower(): name for name in reversed(there)}
-    for known in _LABELS:
-        if known in plain:
-            return plain[known]
-    raise SourceError(
-        f"{path}: none of its columns is known to hold labels ({', '.join(there)}); "
-        "name one with --label-column, or call it 'label'"
-    )
+    otherwise = "labels ({}); name one with --label-column, or call it 'label'"
+    return choose(path, there, column, _LABELS, otherwise)
 
 
 def _header(path: Path) -> tuple[list[str], str]:

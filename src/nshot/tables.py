@@ -104,16 +104,23 @@ def _holds_pictures(types: Any, kind: Any) -> bool:
     return bool(text or types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
-def _choose(path: Path, names: Sequence[str], column: str | None) -> str:
+def choose(path: Path, names: Sequence[str], column: str | None, known: Sequence[str], otherwise: str) -> str:
+    """The column that is asked for, or the first of the well-known ones, however they are written.
+
+    Raises:
+        SourceError: there is no such column; ``otherwise`` ends the message where none was asked for.
+    """
     there = ", ".join(names) or "none"
     if column is not None:
         if column in names:
             return column
         raise SourceError(f"{path} has no column {column!r}; its columns are: {there}")
     plain = {name.strip().lower(): name for name in reversed(names)}
-    for known in _COLUMNS:
-        if known in plain:
-            return plain[known]
-    raise SourceError(
-        f"{path}: none of its columns is known to hold pictures ({there}); name one, or call it 'image'"
-    )
+    for each in known:
+        if each in plain:
+            return plain[each]
+    raise SourceError(f"{path}: none of its columns is known to hold {otherwise.format(there)}")
+
+
+def _choose(path: Path, names: Sequence[str], column: str | None) -> str:
+    return choose(path, names, column, _COLUMNS, "pictures ({}); name one, or call it 'image'")

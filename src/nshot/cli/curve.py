@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,6 @@ from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_o
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from nshot.few_shot.curve import Point, Shots
     from nshot.types import Floats
 
@@ -152,14 +150,7 @@ def _features(model: str, examples: Examples) -> Floats:
     from nshot.supervised import Supervised
 
     network = Supervised(model)
-    wanted = set(examples.positions)
-    limits = examples.embedder.limits
-
-    def pictures() -> Iterator[Image]:
-        for position, example in enumerate(examples.labelled):
-            if position in wanted:
-                yield decode(example.source.read(), limits=limits)
-
+    rows, limits = range(len(examples.labels)), examples.embedder.limits
     if sys.stderr.isatty():
-        click.echo(f"note: {len(wanted)} pictures through {model}", err=True)
-    return network.features(pictures())
+        click.echo(f"note: {len(rows)} pictures through {model}", err=True)
+    return network.features(decode(example.source.read(), limits=limits) for example in examples.at(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from nshot.types import Failure, Floats
 
 if TYPE_CHECKING:
     from nshot.classifier import Classifier
-    from nshot.datasets import LabelledSet
+    from nshot.datasets import Example, LabelledSet
     from nshot.embedder import Embedder
 
 
@@ -50,6 +50,11 @@ class Examples:
     labels: list[str]
     positions: list[int]
     failures: tuple[Failure, ...]
+
+    def at(self, rows: Iterable[int]) -> Iterator[Example]:
+        """The pictures of these rows of ``vectors``, in the order of the set, which is that of the rows."""
+        wanted = {self.positions[row] for row in rows}
+        return (example for position, example in enumerate(self.labelled) if position in wanted)
 
     def tell_failures(self, *, quiet: bool) -> int:
         """Name the pictures that failed on stderr; the exit status that they mean."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,7 @@ def command(
     columns = _columns(examples, classifier_file, supervised, seed)
     measured = columns.measured.tolist()
     base = columns.answers(
-        [example.source for example in _at(examples, measured)], [examples.labels[i] for i in measured], quiet
+        [example.source for example in examples.at(measured)], [examples.labels[i] for i in measured], quiet
     )
     reference = list(base.answers.logits)[-1]
     conditions, failures = _conditions(
@@ -236,7 +236,7 @@ def _columns(examples: Examples, classifier_file: Path | None, supervised: str |
 
         network = Supervised(supervised)
         limits = examples.embedder.limits
-        seen = network.features(decode(e.source.read(), limits=limits) for e in _at(examples, shown.tolist()))
+        seen = network.features(decode(e.source.read(), limits=limits) for e in examples.at(shown.tolist()))
         rows = normalize(seen).astype(np.float64)
         strength = choose_probe(rows, targets[shown], len(labels), seed=seed)
         [probe] = plain_probe(rows, targets[shown], len(labels), strengths=[strength])
@@ -304,7 +304,7 @@ def _conditions(
     # a fair share of every label, in an order that the seed fixes
     order = np.random.default_rng(seed).permutation(columns.measured)[:pictures].tolist()
     originals: list[tuple[int, Image]] = []
-    for row, example in zip(sorted(order), _at(examples, sorted(order)), strict=True):
+    for row, example in zip(sorted(order), examples.at(sorted(order)), strict=True):
         try:
             originals.append((row, decode(example.source.read(), limits=limits)))
         except PictureError:
@@ -319,12 +319,6 @@ def _conditions(
                 condition(family, "corruption", labels, plain, answered.answers, strength=strength)
             )
     return conditions, failures
-
-
-def _at(examples: Examples, rows: Sequence[int]) -> Iterator[Any]:
-    """The examples of these rows, in the order of the set, which is that of the rows."""
-    wanted = {examples.positions[row] for row in rows}
-    return (example for position, example in enumerate(examples.labelled) if position in wanted)
 
 
 def _families(text: str) -> list[str]:
