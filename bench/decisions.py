@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.decision import EVERYDAY, RULES, Rejection, default_rejection, fit_calibration, fit_conformal
 from nshot.decision.background import unlike
 from nshot.decision.calibration import activate

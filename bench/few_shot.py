@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from recorded import NAMES, accuracy, cifar10, draw, prompts
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.few_shot import adapt, fit, select
 from nshot.few_shot.cache import cache_logits
 from nshot.few_shot.curve import ALL, PROBE, curve
@@ -80,7 +80,7 @@ def estimator() -> None:
     """scikit-learn's own checks of the estimator."""
     from sklearn.utils.estimator_checks import check_estimator
 
-    from nshot.sklearn import FewShotClassifier
+    from nshot.few_shot.sklearn import FewShotClassifier
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

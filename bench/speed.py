@@ -237,7 +237,7 @@ import hashlib, sys, time
 from pathlib import Path
 import numpy as np
 import nshot
-from nshot.store import Stamp, Store, default_path
+from nshot.store.store import Stamp, Store, default_path
 model, source, folder, count = sys.argv[1:5]
 clip = nshot.load(model, store=True)
 store = Store(default_path())

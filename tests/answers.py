@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nshot.sinks import Record
+from nshot.output.sinks import Record
 from nshot.types import Failure, LabelScore, Prediction
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 
 FOLDER = Path(__file__).parents[2] / "shared" / "data" / "recorded"
 NAMES = ["airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "boat", "truck"]

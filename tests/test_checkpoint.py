@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from checkpoints import random_tensors, tiny_checkpoint, to_dtype, write_safetensors
 
-from nshot import checkpoint
 from nshot.errors import CheckpointNotFound, CorruptCheckpoint, UnsupportedArchitecture
+from nshot.models import checkpoint
 
 
 @pytest.fixture(autouse=True)

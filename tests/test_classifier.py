@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
 from nshot.types import Embedded, Failure, Prediction
 

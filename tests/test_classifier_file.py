@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nshot.classifier import Classifier
-from nshot.classifier_file import load, save
+from nshot.classifier.classifier import Classifier
+from nshot.classifier.file import load, save
 from nshot.decision import Calibration, Decision, Rejection
 from nshot.errors import OutputError, RequestError
 
@@ -94,7 +94,7 @@ def test_loading_and_classifying_needs_no_scikit_learn(tmp_path: Path) -> None:
     save(path, CLASSIFIER, model="m")
     check = (
         "import sys; sys.modules['sklearn'] = None\n"
-        "from nshot.classifier_file import load\n"
+        "from nshot.classifier.file import load\n"
         f"print(load({str(path)!r}).classifier.predict([[0, 1]])[0].label)"
     )
     done = subprocess.run(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nshot import classifier_file
+from nshot.classifier import file as classifier_file
 from nshot.cli import run
 from nshot.decision import Decision
 

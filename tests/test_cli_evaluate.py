@@ -11,7 +11,7 @@ from checkpoints import tiny_checkpoint
 from PIL import Image
 
 import nshot
-from nshot import classifier_file
+from nshot.classifier import file as classifier_file
 from nshot.cli import run
 from nshot.decision import Calibration, Decision, Rejection
 

@@ -10,7 +10,7 @@ import pytest
 from checkpoints import tiny_checkpoint
 from PIL import Image
 
-from nshot import classifier_file
+from nshot.classifier import file as classifier_file
 from nshot.cli import run
 
 LABELS = ["red", "green", "blue"]

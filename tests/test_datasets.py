@@ -12,7 +12,7 @@ import pytest
 from hub_server import Hub, hub_server
 from PIL import Image
 
-from nshot.datasets import Columns, Example, open_labelled
+from nshot.datasets.labelled import Columns, Example, open_labelled
 from nshot.errors import HubUnavailable, SourceError
 
 pa = pytest.importorskip("pyarrow")

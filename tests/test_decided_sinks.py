@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nshot.sinks import open_sink
+from nshot.output.sinks import open_sink
 from nshot.types import Answer, Decided, Failure, LabelScore
 
 BEST = (LabelScore("cat", 0.75, 0.25), LabelScore("dog", 0.25, 0.2))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.decision import (
     RULES,
     Calibration,

@@ -179,7 +179,7 @@ def test_a_store_that_breaks_on_the_way_costs_no_answer(
     def full(*_: object) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr("nshot.store.Store.put_vectors", full)
+    monkeypatch.setattr("nshot.store.store.Store.put_vectors", full)
     assert len(vectors(clip.embed_images(photos))) == 12
     assert [record.message for record in caplog.records] == [
         "the disk is full. Going on without it: no answer is lost."
@@ -221,7 +221,7 @@ def test_sizes_under_one_are_refused(tiny: Path, option: str) -> None:
 
 
 def test_labels_that_the_model_can_hardly_tell_apart_are_named_closest_first() -> None:
-    from nshot.zeroshot import near_synonyms
+    from nshot.classifier.zero_shot import near_synonyms
 
     rows = np.array([[1, 0, 0], [0, 1, 0], [1, 0.1, 0], [0, 1, 0.2]])
     classifier = nshot.Classifier(["couch", "cat", "sofa", "kitten"], rows, scale=1.0)

@@ -14,9 +14,9 @@ import pytest
 from checkpoints import tiny_checkpoint
 
 from nshot import encoders
-from nshot.checkpoint import find
 from nshot.encoders import Encoder, Precision
 from nshot.errors import DeviceError, MissingExtra
+from nshot.models.checkpoint import find
 from nshot.types import Floats, Pixels, Tokens
 
 RANDOM = np.random.default_rng(0)
@@ -285,7 +285,7 @@ def test_what_a_killed_run_or_another_version_left_is_cleared_away(folder: Path,
 
 def test_two_processes_may_compile_at_once(folder: Path, cache: Path) -> None:
     program = (
-        "import sys, numpy as np; from nshot import encoders; from nshot.checkpoint import find\n"
+        "import sys, numpy as np; from nshot import encoders; from nshot.models.checkpoint import find\n"
         "encoder = encoders.load(find(sys.argv[1]), precision='f32')\n"
         "print(encoder.encode_images(np.zeros((1, 3, 32, 32), np.uint8)).tobytes().hex())"
     )

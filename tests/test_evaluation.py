@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nshot import evaluation_files, evaluation_page
-from nshot.classifier import Classifier
-from nshot.datasets import Columns, LabelledSet, open_labelled
+from nshot.classifier.classifier import Classifier
+from nshot.datasets.labelled import Columns, LabelledSet, open_labelled
 from nshot.errors import LabelError, SourceError
-from nshot.evaluation import (
+from nshot.evaluation import files as evaluation_files
+from nshot.evaluation import page as evaluation_page
+from nshot.evaluation.evaluation import (
     BARE,
     CANDIDATES,
     Evaluation,
@@ -25,8 +26,8 @@ from nshot.evaluation import (
     evaluate,
     prompt_ways,
 )
-from nshot.prompts import DEFAULT_TEMPLATE
-from nshot.sources import Source
+from nshot.images.sources import Source
+from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.types import Embedded, Failure, Floats, Limits
 from nshot.unit import normalize
 

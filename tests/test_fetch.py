@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from nshot.errors import FetchError, ForbiddenAddress, PictureTooLarge
-from nshot.fetch import fetch, is_routable
+from nshot.images.fetch import fetch, is_routable
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -251,11 +251,11 @@ def test_one_private_address_among_a_names_public_ones_is_enough_to_refuse(
 
 
 def test_a_redirect_to_a_private_address_is_refused(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import nshot.fetch
+    import nshot.images.fetch
 
     port = server.rpartition(":")[2]
     resolving(monkeypatch, public=["127.0.0.1"], private=["127.0.0.2"])
-    monkeypatch.setattr(nshot.fetch, "is_routable", lambda address: address != "127.0.0.2")
+    monkeypatch.setattr(nshot.images.fetch, "is_routable", lambda address: address != "127.0.0.2")
     with pytest.raises(ForbiddenAddress, match=r"private\.test is 127\.0\.0\.2"):
         get(f"http://public.test:{port}/to?http://private.test:{port}/ok", allow_private=False)
 

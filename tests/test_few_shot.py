@@ -8,7 +8,7 @@ import pytest
 import recorded
 from numpy.typing import NDArray
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
 from nshot.few_shot import fit, with_labels
 from nshot.few_shot.cache import cache_logits, linear_cache

@@ -7,7 +7,7 @@ import pytest
 import recorded
 from numpy.typing import NDArray
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
 from nshot.few_shot import adapt, select
 from nshot.few_shot.curve import ALL, NSHOT, PROBE, TUNED, ZERO_SHOT, curve

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from nshot.errors import PictureError, PictureTooLarge
-from nshot.images import decode
-from nshot.preprocess import Preprocessor
+from nshot.images.decode import decode
+from nshot.images.preprocess import Preprocessor
 
 HOSTILE = Path(__file__).parents[1].parent / "shared" / "data" / "hostile"
 SECONDS = 10.0  # the bound for any one file

@@ -20,9 +20,9 @@ from checkpoints import tiny_checkpoint
 from hub_server import Hub, commit_of, hub_server
 from huggingface_hub import constants
 
-from nshot import checkpoint
-from nshot import hub as hub_module
 from nshot.errors import NshotError
+from nshot.models import checkpoint
+from nshot.models import hub as hub_module
 
 MODEL = "somebody/tiny-clip"
 DEFAULT = "openai/clip-vit-base-patch32"

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from nshot.errors import PictureTooLarge, UndecodablePicture
-from nshot.images import Limits, decode
+from nshot.images.decode import Limits, decode
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

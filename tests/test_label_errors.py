@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nshot import label_errors
+from nshot.evaluation import label_errors
 
 
 def test_swapped_labels_are_found_first_and_the_right_one_is_suggested() -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nshot.errors import CheckpointError, RequestError
-from nshot.preprocess import Preprocessor
+from nshot.images.preprocess import Preprocessor
 
 OLD: dict[str, Any] = {
     "crop_size": 224,
@@ -64,13 +64,13 @@ def test_a_strip_of_one_pixel_takes_no_gigabytes(size: tuple[int, int]) -> None:
 def test_resizing_only_what_is_kept_gives_nearly_the_pixels_of_cropping_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import nshot.preprocess
+    import nshot.images.preprocess
 
     exact = Preprocessor.from_config(OLD)
     sizes = [(640, 480), (100, 301), (7, 60)]
     pictures = [noise(9, 9).resize(size, Image.Resampling.BICUBIC) for size in sizes]
     whole = [exact(each).astype(int) for each in pictures]
-    monkeypatch.setattr(nshot.preprocess, "_MAX_RESIZED", 0)
+    monkeypatch.setattr(nshot.images.preprocess, "_MAX_RESIZED", 0)
     for each, expected in zip(pictures, whole, strict=True):
         assert np.abs(exact(each) - expected).mean() < 0.05
 

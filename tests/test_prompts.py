@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nshot.errors import LabelError, TemplateError
-from nshot.prompts import lint, read_labels, read_templates, split_labels, spoken, write_prompts
+from nshot.labels.prompts import lint, read_labels, read_templates, split_labels, spoken, write_prompts
 
 
 def prompts(labels: object, *templates: str) -> dict[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 from PIL import Image
 
-from nshot import charts, report
+from nshot.pages import charts, report
 
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
 NASTY = "<script>alert(\"x\")</script> & 'y'"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nshot.corruptions import FAMILIES, STRENGTHS, corrupt
 from nshot.errors import LabelError, RequestError
-from nshot.robustness import Answers, Condition, Tally, condition, match
-from nshot.robustness_page import write
+from nshot.evaluation.corruptions import FAMILIES, STRENGTHS, corrupt
+from nshot.evaluation.robustness import Answers, Condition, Tally, condition, match
+from nshot.evaluation.robustness_page import write
 
 
 def picture() -> Image.Image:

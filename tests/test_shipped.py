@@ -9,7 +9,7 @@ import pytest
 
 import nshot
 from nshot import sketchbook
-from nshot.checkpoint import BUILT_IN, find
+from nshot.models.checkpoint import BUILT_IN, find
 
 FOLDER = BUILT_IN["sketchbook"]
 

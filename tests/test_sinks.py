@@ -21,8 +21,8 @@ import pytest
 from answers import answer
 
 from nshot.errors import MissingExtra, OutputError, RequestError
-from nshot.sinks import Record, open_sink
-from nshot.sinks.table import cells_of
+from nshot.output.sinks import Record, open_sink
+from nshot.output.sinks.table import cells_of
 from nshot.types import Failure, LabelScore, Prediction
 
 RESUMABLE = ["jsonl", "csv", "parquet"]
@@ -32,7 +32,7 @@ RUN = """
 import sys
 sys.path.insert(0, sys.argv[4])
 from answers import answer
-from nshot.sinks import open_sink
+from nshot.output.sinks import open_sink
 path, format, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with open_sink(format, path, top_k=2, resume=True, request="r") as sink:
     done = sink.answered.copy()

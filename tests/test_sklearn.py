@@ -11,8 +11,8 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed: the [eval]
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from nshot.classifier import Classifier
-from nshot.sklearn import FewShotClassifier
+from nshot.classifier.classifier import Classifier
+from nshot.few_shot.sklearn import FewShotClassifier
 
 LABELS = ["ant", "bee", "cat"]
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from nshot.errors import OutputError
-from nshot.sorting import JOURNAL, Mode, Move, carry_out, folder_names, plan, undo
-from nshot.sorting.journal import Journal
+from nshot.output.sorting import JOURNAL, Mode, Move, carry_out, folder_names, plan, undo
+from nshot.output.sorting.journal import Journal
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int] | int]:
@@ -262,7 +262,7 @@ def test_two_sorts_at_once_are_refused(photos: Path, tmp_path: Path) -> None:
 _CHILD = """
 import sys
 from pathlib import Path
-from nshot.sorting import carry_out, folder_names, plan, undo
+from nshot.output.sorting import carry_out, folder_names, plan, undo
 photos, target = Path(sys.argv[1]), Path(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()

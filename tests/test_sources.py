@@ -27,8 +27,8 @@ from nshot.errors import (
     UndecodablePicture,
     UnreadablePicture,
 )
-from nshot.images import decode
-from nshot.sources import Source, expand
+from nshot.images.decode import decode
+from nshot.images.sources import Source, expand
 from nshot.types import Limits
 
 

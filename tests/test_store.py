@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from nshot.errors import StoreError
-from nshot.store import Stamp, Store, default_path
+from nshot.store.store import Stamp, Store, default_path
 from nshot.types import Floats
 
 RECIPE = "recipe-a"
@@ -26,7 +26,7 @@ RECIPE = "recipe-a"
 WRITER = """
 import hashlib, sys
 import numpy as np
-from nshot.store import Store
+from nshot.store.store import Store
 name, count = sys.argv[2], int(sys.argv[3])
 store = Store(sys.argv[1])
 for batch in range(count):

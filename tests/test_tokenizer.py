@@ -7,7 +7,7 @@ import pytest
 from checkpoints import tiny_checkpoint
 
 from nshot.errors import CorruptCheckpoint, LabelError
-from nshot.tokenizer import Tokenizer
+from nshot.models.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from checkpoints import tensor_opcodes, to_dtype, write_bin, write_zip
 
 from nshot.errors import CorruptCheckpoint, UnsafeCheckpoint
-from nshot.unpickle import read_bin
+from nshot.models.unpickle import read_bin
 
 ONE = np.arange(6, dtype="<f4").tobytes()
 

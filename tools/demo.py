@@ -13,8 +13,8 @@ from pathlib import Path
 
 import nshot
 from nshot import sketchbook
-from nshot.report import Card, Figure, Html, cards, facts, headline, page, paragraph, section, thumbnail
-from nshot.sinks import open_sink
+from nshot.output.sinks import open_sink
+from nshot.pages.report import Card, Figure, Html, cards, facts, headline, page, paragraph, section, thumbnail
 
 OUT = Path(os.path.relpath(Path(__file__).parents[1] / "demo"))
 SIDE = 4 * sketchbook.SIZE

@@ -17,37 +17,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Classifier": "classifier",
+    "Classifier": "classifier.classifier",
     "Decided": "types",
     "Decision": "decision",
     "Embedded": "types",
     "Embedder": "embedder",
     "Failure": "types",
     "LabelScore": "types",
-    "Limits": "images",
+    "Limits": "types",
     "NshotError": "errors",
     "Prediction": "types",
-    "Source": "sources",
+    "Source": "images.sources",
     "load": "embedder",
-    "zero_shot": "zeroshot",
+    "zero_shot": "classifier.zero_shot",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
-    from nshot.classifier import Classifier as Classifier
+    from nshot.classifier.classifier import Classifier as Classifier
+    from nshot.classifier.zero_shot import zero_shot as zero_shot
     from nshot.decision import Decision as Decision
     from nshot.embedder import Embedder as Embedder
     from nshot.embedder import load as load
     from nshot.errors import NshotError as NshotError
-    from nshot.images import Limits as Limits
-    from nshot.sources import Source as Source
+    from nshot.images.decode import Limits as Limits
+    from nshot.images.sources import Source as Source
     from nshot.types import Decided as Decided
     from nshot.types import Embedded as Embedded
     from nshot.types import Failure as Failure
     from nshot.types import LabelScore as LabelScore
     from nshot.types import Prediction as Prediction
-    from nshot.zeroshot import zero_shot as zero_shot
 
 
 def __getattr__(name: str) -> Any:

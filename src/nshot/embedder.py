@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 
 from nshot import encoders
-from nshot.checkpoint import DEFAULT_MODEL, Checkpoint, find
 from nshot.encoders import Device, Encoder, Precision
 from nshot.errors import RequestError, SourceError
-from nshot.images import Limits
-from nshot.memory import Memory
+from nshot.images.decode import Limits
+from nshot.images.preprocess import Decode, Fit, Preprocessor
+from nshot.images.sources import Source, expand
+from nshot.models.checkpoint import DEFAULT_MODEL, Checkpoint, find
+from nshot.models.tokenizer import Tokenizer
 from nshot.pipeline import Pipeline
-from nshot.preprocess import Decode, Fit, Preprocessor
-from nshot.sources import Source, expand
-from nshot.store import Store, default_path
-from nshot.tokenizer import Tokenizer
+from nshot.store.memory import Memory
+from nshot.store.store import Store, default_path
 from nshot.types import Embedded, Failure, Floats, Recipe
 from nshot.vectors import is_vector_file, read_vectors
 
@@ -63,7 +63,7 @@ def load(
         batch_size: pictures encoded at once; the runtime's preference by default.
         workers: decoding threads; one a core by default.
         store: keep vectors on disk and use them again: True for the usual place, or a file.
-        limits: what a single picture may take; see ``nshot.images.Limits``.
+        limits: what a single picture may take; see ``nshot.images.decode.Limits``.
         allow_private: let URLs point into private networks.
         progress: show downloads on stderr.
 
@@ -140,7 +140,7 @@ class Embedder:
         """Unit vectors of pictures, in input order, with bounded memory.
 
         Args:
-            sources: files, folders, globs, archives, tables, URLs (see ``nshot.sources``), bytes of an
+            sources: files, folders, globs, archives, tables, URLs (see ``nshot.images.sources``), bytes of an
                 encoded picture, PIL pictures, uint8[height, width, 3] arrays, or what
                 ``Embedder.sources`` lists. What is embedded already passes through.
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from nshot.encoders import Encoder
 from nshot.errors import PictureError, UndecodablePicture
-from nshot.images import Limits, decode
-from nshot.memory import Memory
-from nshot.preprocess import Preprocessor
-from nshot.sources import Source
-from nshot.store import Stamp
+from nshot.images.decode import Limits, decode
+from nshot.images.preprocess import Preprocessor
+from nshot.images.sources import Source
+from nshot.store.memory import Memory
+from nshot.store.store import Stamp
 from nshot.types import Embedded, Failure, Floats, Pixels, Recipe
 
 _LOOKUP = 512  # files asked of the store in one query, and answers passed on at once

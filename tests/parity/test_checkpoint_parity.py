@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nshot.clip_config import ClipConfig
-from nshot.unpickle import read_bin
+from nshot.models.clip import ClipConfig
+from nshot.models.unpickle import read_bin
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="needs the [torch] extra")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nshot import encoders
-from nshot.checkpoint import find
 from nshot.errors import DeviceError
+from nshot.models.checkpoint import find
 from nshot.types import Floats, Pixels, Tokens
 
 torch = pytest.importorskip("torch", reason="the [torch] extra is not installed")

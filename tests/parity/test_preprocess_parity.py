@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nshot.images import decode
-from nshot.preprocess import Preprocessor
+from nshot.images.decode import decode
+from nshot.images.preprocess import Preprocessor
 
 pytestmark = pytest.mark.parity
 pytest.importorskip("torch", reason="needs the [torch] extra")

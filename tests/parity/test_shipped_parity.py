@@ -7,7 +7,7 @@ import pytest
 
 import nshot
 from nshot import sketchbook
-from nshot.checkpoint import find
+from nshot.models.checkpoint import find
 
 torch = pytest.importorskip("torch", reason="needs the [torch] extra")
 transformers = pytest.importorskip("transformers", reason="needs the [torch] extra")

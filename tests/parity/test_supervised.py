@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nshot.errors import CheckpointNotFound
-from nshot.supervised import Supervised
+from nshot.evaluation.supervised import Supervised
 
 torch = pytest.importorskip("torch", reason="the [torch] extra is not installed")
 transformers = pytest.importorskip("transformers", reason="the [torch] extra is not installed")

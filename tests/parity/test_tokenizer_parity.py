@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nshot.tokenizer import Tokenizer
+from nshot.models.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the [torch] extra is not installed")
 pytestmark = pytest.mark.parity

@@ -10,7 +10,7 @@ from nshot.cli.options import DecisionOptions, LabelOptions, ModelOptions, say
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
-    from nshot.classifier import Classifier
+    from nshot.classifier.classifier import Classifier
     from nshot.decision import Rejection
     from nshot.embedder import Embedder
 
@@ -46,7 +46,7 @@ def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[
     Raises:
         RequestError: no classifier there, or one of another model.
     """
-    from nshot import classifier_file
+    from nshot.classifier import file as classifier_file
 
     saved = classifier_file.load(path)
     if model_options.model is None:
@@ -85,8 +85,8 @@ def decided(
 
 def background_rows(options: DecisionOptions, label_options: LabelOptions, embedder: Embedder) -> Classifier:
     """The background labels as a classifier's rows, written into the same templates as the labels."""
-    from nshot.prompts import DEFAULT_TEMPLATE
-    from nshot.zeroshot import zero_shot
+    from nshot.classifier.zero_shot import zero_shot
+    from nshot.labels.prompts import DEFAULT_TEMPLATE
 
     return zero_shot(embedder, options.words(), label_options.read_templates() or (DEFAULT_TEMPLATE,))
 
@@ -94,8 +94,8 @@ def background_rows(options: DecisionOptions, label_options: LabelOptions, embed
 def _zero_shot(
     label_options: LabelOptions, model_options: ModelOptions, *, quiet: bool, verbose: bool
 ) -> tuple[Embedder, Classifier]:
-    from nshot.prompts import lint, write_prompts
-    from nshot.zeroshot import near_synonyms, zero_shot
+    from nshot.classifier.zero_shot import near_synonyms, zero_shot
+    from nshot.labels.prompts import lint, write_prompts
 
     labels, templates = label_options.read()
     prompted = write_prompts(labels, templates)

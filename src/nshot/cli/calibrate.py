@@ -25,11 +25,11 @@ from nshot.errors import RequestError
 from nshot.types import Failure, Floats
 
 if TYPE_CHECKING:
-    from nshot.classifier import Classifier
-    from nshot.datasets import LabelledSet
+    from nshot.classifier.classifier import Classifier
+    from nshot.datasets.labelled import LabelledSet
     from nshot.decision import CalibrationReport
     from nshot.embedder import Embedder
-    from nshot.sources import Source
+    from nshot.images.sources import Source
 
 
 @click.command("calibrate", short_help="Learn from labelled pictures when not to believe an answer.")
@@ -129,10 +129,10 @@ def command(
 
     Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
     """
+    from nshot.atomic import check_output
     from nshot.cli.asking import background_rows, from_file
-    from nshot.datasets import Columns, open_labelled
+    from nshot.datasets.labelled import Columns, open_labelled
     from nshot.decision import fit_decision
-    from nshot.outputs import check_output
 
     for path in (output, report):
         if path is not None:
@@ -204,8 +204,8 @@ class _Pictures:
 def _zero_shot(
     embedder: Embedder, labelled: LabelledSet, names: object, label_options: LabelOptions
 ) -> Classifier:
-    from nshot.prompts import DEFAULT_TEMPLATE
-    from nshot.zeroshot import zero_shot
+    from nshot.classifier.zero_shot import zero_shot
+    from nshot.labels.prompts import DEFAULT_TEMPLATE
 
     labels = names or labelled.classes or sorted({label for example in labelled for label in example.labels})
     return zero_shot(embedder, labels, label_options.read_templates() or (DEFAULT_TEMPLATE,))  # type: ignore[arg-type]
@@ -254,7 +254,7 @@ def _collect(
 
 
 def _save(path: Path | None, was: Path | None, classifier: Classifier, model: str) -> None:
-    from nshot import classifier_file
+    from nshot.classifier import file as classifier_file
 
     if path is None:
         say("nothing was saved: name a file with -o")
@@ -265,7 +265,7 @@ def _save(path: Path | None, was: Path | None, classifier: Classifier, model: st
 
 
 def _write_json(path: Path, figures: CalibrationReport) -> None:
-    from nshot.outputs import writing
+    from nshot.atomic import writing
 
     with writing(path):
         path.write_text(json.dumps(figures.to_dict(), indent=2) + "\n", encoding="utf-8")

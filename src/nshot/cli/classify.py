@@ -32,8 +32,8 @@ from nshot.errors import RequestError
 from nshot.types import Embedded, Failure
 
 if TYPE_CHECKING:
-    from nshot.classifier import Classifier
-    from nshot.sources import Source
+    from nshot.classifier.classifier import Classifier
+    from nshot.images.sources import Source
 
 
 @click.command("classify", short_help="Say which label fits each picture.")
@@ -83,9 +83,9 @@ def command(
 
     Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
     """
+    from nshot.atomic import check_output
     from nshot.cli.asking import ask
-    from nshot.outputs import check_output
-    from nshot.sinks import open_sink
+    from nshot.output.sinks import open_sink
 
     format = format_of(format, output)
     top_k = top_k or (1 if format == "table" else 5)

@@ -80,9 +80,9 @@ def command(
 
     Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
     """
+    from nshot.atomic import writing
     from nshot.few_shot.curve import curve
     from nshot.few_shot.figure import draw
-    from nshot.outputs import writing
 
     counts = _shots(shots)
     if output is not None:
@@ -146,8 +146,8 @@ def _shots(text: str) -> list[Shots]:
 
 def _features(model: str, examples: Examples) -> Floats:
     """The supervised model's features of the same pictures, decoded once more."""
-    from nshot.images import decode
-    from nshot.supervised import Supervised
+    from nshot.evaluation.supervised import Supervised
+    from nshot.images.decode import decode
 
     network = Supervised(model)
     rows, limits = range(len(examples.labels)), examples.embedder.limits

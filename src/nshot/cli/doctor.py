@@ -17,8 +17,8 @@ from nshot.cli.store import readable
 from nshot.errors import NshotError
 
 if TYPE_CHECKING:
-    from nshot.checkpoint import Checkpoint
     from nshot.encoders import Encoder
+    from nshot.models.checkpoint import Checkpoint
 
 _PACKAGES = ("numpy", "pillow", "openvino", "tokenizers", "huggingface-hub", "click", "tqdm")
 _EXTRAS = ("pyarrow", "torch", "transformers", "scikit-learn")
@@ -35,7 +35,7 @@ def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
     Exit status: 0 all is well, 1 something disagrees, 2 the model cannot be used.
     """
     from nshot.paths import cache_dir
-    from nshot.store import Store, default_path
+    from nshot.store.store import Store, default_path
 
     _tell("nshot", nshot.__version__)
     _tell("python", f"{platform.python_version()} on {platform.platform()}")

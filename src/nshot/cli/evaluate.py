@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 import nshot
+from nshot.atomic import writing
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -28,13 +29,12 @@ from nshot.cli.options import (
     tell_failure,
 )
 from nshot.errors import RequestError
-from nshot.outputs import writing
-from nshot.prompts import DEFAULT_TEMPLATE, Labels, lint
+from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, lint
 
 if TYPE_CHECKING:
-    from nshot.datasets import LabelledSet
+    from nshot.datasets.labelled import LabelledSet
     from nshot.embedder import Embedder
-    from nshot.evaluation import Evaluation, Rival
+    from nshot.evaluation.evaluation import Evaluation, Rival
 
 _MODULES = {"pillow": "PIL"}
 
@@ -99,11 +99,11 @@ def command(
 
     Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
     """
+    from nshot.classifier.zero_shot import zero_shot
     from nshot.cli.asking import decided, from_file
-    from nshot.datasets import Columns, open_labelled
-    from nshot.evaluation import collect, evaluate, prompt_ways
-    from nshot.evaluation import compare as side_by_side
-    from nshot.zeroshot import zero_shot
+    from nshot.datasets.labelled import Columns, open_labelled
+    from nshot.evaluation.evaluation import collect, evaluate, prompt_ways
+    from nshot.evaluation.evaluation import compare as side_by_side
 
     folder = _made(output)
     given: Labels | None = None
@@ -245,7 +245,8 @@ def _report(
     run: dict[str, object],
     embedder: Embedder,
 ) -> None:
-    from nshot import evaluation_files, evaluation_page
+    from nshot.evaluation import files as evaluation_files
+    from nshot.evaluation import page as evaluation_page
 
     run = {name: value for name, value in run.items() if value is not None}
     table = "predictions.parquet" if find_spec("pyarrow") else "predictions.csv"

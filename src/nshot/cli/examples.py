@@ -13,8 +13,8 @@ from nshot.errors import RequestError
 from nshot.types import Failure, Floats
 
 if TYPE_CHECKING:
-    from nshot.classifier import Classifier
-    from nshot.datasets import Example, LabelledSet
+    from nshot.classifier.classifier import Classifier
+    from nshot.datasets.labelled import Example, LabelledSet
     from nshot.embedder import Embedder
 
 
@@ -89,10 +89,10 @@ def read_examples(
     have pictures or not; a label of the data that is not among them has no prompt, and is known by its
     pictures.
     """
-    from nshot.datasets import Columns, open_labelled
-    from nshot.evaluation import collect
-    from nshot.prompts import DEFAULT_TEMPLATE, lint
-    from nshot.zeroshot import zero_shot
+    from nshot.classifier.zero_shot import zero_shot
+    from nshot.datasets.labelled import Columns, open_labelled
+    from nshot.evaluation.evaluation import collect
+    from nshot.labels.prompts import DEFAULT_TEMPLATE, lint
 
     given = None
     if label_options.labels is not None or label_options.labels_file is not None:

@@ -63,9 +63,9 @@ def command(
 
     Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
     """
-    from nshot import classifier_file
+    from nshot.atomic import check_output
+    from nshot.classifier import file as classifier_file
     from nshot.few_shot import fit
-    from nshot.outputs import check_output
 
     check_output(output)
     examples = read_examples(example_options, label_options, model_options, quiet=quiet)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nshot.errors import NshotError, RequestError
-from nshot.prompts import DEFAULT_TEMPLATE, Labels, read_labels, read_templates, split_labels
+from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_labels, read_templates, split_labels
 from nshot.types import Failure
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class ModelOptions:
 
     def load(self, *, quiet: bool = False) -> Embedder:
         """The model, loaded."""
-        from nshot.checkpoint import DEFAULT_MODEL
         from nshot.embedder import load
+        from nshot.models.checkpoint import DEFAULT_MODEL
 
         if self.store is not None and self.no_store:
             raise click.UsageError("--store and --no-store exclude each other.")
@@ -363,7 +363,7 @@ def tell_failure(failure: Failure) -> None:
 
 def _count(sources: Sequence[str], bar: Any) -> None:
     """Give the bar its total, where finding it takes no more than listing names."""
-    from nshot.sources import expand
+    from nshot.images.sources import expand
 
     if all(Path(source).is_dir() or (guess_type(source)[0] or "").startswith("image/") for source in sources):
         with suppress(NshotError):

@@ -27,12 +27,12 @@ from nshot.types import Failure
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from nshot.classifier import Classifier
+    from nshot.classifier.classifier import Classifier
     from nshot.embedder import Embedder
+    from nshot.evaluation.robustness import Answers, Condition
+    from nshot.evaluation.supervised import Supervised
     from nshot.few_shot.heads import Head
-    from nshot.robustness import Answers, Condition
-    from nshot.sources import Source
-    from nshot.supervised import Supervised
+    from nshot.images.sources import Source
 
 ZERO_SHOT = "CLIP, zero-shot"
 FEW_SHOT = "CLIP, few-shot"
@@ -113,8 +113,9 @@ def command(
 
     Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
     """
-    from nshot import evaluation_files, robustness_page
-    from nshot.outputs import writing
+    from nshot.atomic import writing
+    from nshot.evaluation import files as evaluation_files
+    from nshot.evaluation import robustness_page
 
     families = _families(corruptions)
     with writing(output):
@@ -173,8 +174,8 @@ class _Columns:
 
     def answers(self, sources: Sequence[Source | Image], labels: Sequence[str], quiet: bool) -> _Answered:
         """Every classifier's logits for these pictures."""
-        from nshot.images import decode
-        from nshot.robustness import Answers
+        from nshot.evaluation.robustness import Answers
+        from nshot.images.decode import decode
         from nshot.unit import normalize
 
         vectors, kept, failures = [], [], []
@@ -203,7 +204,7 @@ class _Columns:
 
 def _columns(examples: Examples, classifier_file: Path | None, supervised: str | None, seed: int) -> _Columns:
     """Fit on one half, and say which half is left to measure on."""
-    from nshot import classifier_file as files
+    from nshot.classifier import file as files
     from nshot.few_shot import fit
     from nshot.few_shot.choose import choose_probe, fold_numbers
     from nshot.few_shot.logistic import plain_probe
@@ -231,8 +232,8 @@ def _columns(examples: Examples, classifier_file: Path | None, supervised: str |
         few_shot, told = fitted.classifier, f"{fitted.candidate}, fitted on {len(shown)} pictures"
     network = probe = None
     if supervised is not None:
-        from nshot.images import decode
-        from nshot.supervised import Supervised
+        from nshot.evaluation.supervised import Supervised
+        from nshot.images.decode import decode
 
         network = Supervised(supervised)
         limits = examples.embedder.limits
@@ -246,7 +247,7 @@ def _columns(examples: Examples, classifier_file: Path | None, supervised: str |
 
 def _ordered(classifier: Classifier, labels: Sequence[str]) -> Classifier:
     """The same classifier with its rows in another order."""
-    from nshot.classifier import Classifier
+    from nshot.classifier.classifier import Classifier
 
     rows = [classifier.labels.index(label) for label in labels]
     return Classifier(
@@ -271,10 +272,10 @@ def _conditions(
     quiet: bool,
 ) -> tuple[list[Condition], list[Failure]]:
     """The base, the other sets, the corruptions."""
-    from nshot.corruptions import STRENGTHS, corrupt
-    from nshot.datasets import Columns, open_labelled
-    from nshot.images import decode
-    from nshot.robustness import condition, match
+    from nshot.datasets.labelled import Columns, open_labelled
+    from nshot.evaluation.corruptions import STRENGTHS, corrupt
+    from nshot.evaluation.robustness import condition, match
+    from nshot.images.decode import decode
 
     labels, limits = columns.labels, examples.embedder.limits
     sets = [options.data, *others]
@@ -322,7 +323,7 @@ def _conditions(
 
 
 def _families(text: str) -> list[str]:
-    from nshot.corruptions import FAMILIES
+    from nshot.evaluation.corruptions import FAMILIES
 
     if text in ("all", "none"):
         return list(FAMILIES) if text == "all" else []

@@ -25,7 +25,7 @@ from nshot.errors import RequestError
 from nshot.types import Failure
 
 if TYPE_CHECKING:
-    from nshot.sorting import Mode, Move
+    from nshot.output.sorting import Mode, Move
 
 _SHOWN = 5  # moves told of a plan, at most
 
@@ -77,7 +77,7 @@ def command(
         raise RequestError(f"{target} is not a folder: the last path is where the pictures go")
 
     from nshot.cli.asking import ask
-    from nshot.sorting import UNSURE, carry_out, folder_names, plan
+    from nshot.output.sorting import UNSURE, carry_out, folder_names, plan
 
     if classifier_file is None and decision_options.reject is None:
         decision_options = replace(decision_options, reject="background")
@@ -132,7 +132,7 @@ def _tell(moves: list[Move], target: Path, mode: Mode | None) -> None:
 
 
 def _undo(paths: tuple[str, ...]) -> int:
-    from nshot.sorting import undo
+    from nshot.output.sorting import undo
 
     if len(paths) != 1:
         raise RequestError(

@@ -23,7 +23,7 @@ def command() -> None:
 @_file
 def info(store: Path | None) -> None:
     """Say where the store is and what it holds."""
-    from nshot.store import Store, default_path
+    from nshot.store.store import Store, default_path
 
     found = Store(store or default_path()).info()
     click.echo(f"store    {found.path}")
@@ -38,7 +38,7 @@ def info(store: Path | None) -> None:
 @_file
 def clear(store: Path | None) -> None:
     """Forget everything that is kept."""
-    from nshot.store import Store, default_path
+    from nshot.store.store import Store, default_path
 
     path = store or default_path()
     Store(path).clear()

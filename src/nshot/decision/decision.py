@@ -16,7 +16,7 @@ from nshot.metrics import risk_coverage
 from nshot.types import Answer
 
 if TYPE_CHECKING:
-    from nshot.classifier import Classifier
+    from nshot.classifier.classifier import Classifier
 
 
 @dataclass(frozen=True, slots=True)

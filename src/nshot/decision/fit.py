@@ -19,7 +19,7 @@ from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, risk_cover
 from nshot.types import Floats
 
 if TYPE_CHECKING:
-    from nshot.classifier import Classifier
+    from nshot.classifier.classifier import Classifier
 
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 _TELLING = 0.03  # by how much another rule's AUROC must be better to be worth a word

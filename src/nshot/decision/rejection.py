@@ -16,7 +16,7 @@ from nshot.types import Floats
 from nshot.unit import lengths
 
 if TYPE_CHECKING:
-    from nshot.classifier import Classifier
+    from nshot.classifier.classifier import Classifier
 
 Rule: TypeAlias = Literal["cosine", "margin", "energy", "background"]
 

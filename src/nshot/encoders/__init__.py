@@ -13,7 +13,7 @@ from nshot.errors import DeviceError, MissingExtra
 from nshot.types import Floats, Pixels, Tokens
 
 if TYPE_CHECKING:
-    from nshot.checkpoint import Checkpoint
+    from nshot.models.checkpoint import Checkpoint
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
 Precision: TypeAlias = Literal["auto", "f32", "bf16"]
@@ -58,7 +58,7 @@ def load(
     """Choose a runtime for a checkpoint. No tower is built before it is first used.
 
     Args:
-        checkpoint: from ``nshot.checkpoint.find``.
+        checkpoint: from ``nshot.models.checkpoint.find``.
         device: "auto" takes a GPU where the machine has one and torch sees it, else the CPU.
         precision: "auto" is bf16 where the processor or the GPU computes in it natively, else f32. On a
             CPU "bf16" asks for no more than "auto" does: without native bf16 it runs in f32, which is

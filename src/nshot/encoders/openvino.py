@@ -18,12 +18,12 @@ import openvino as ov
 from numpy.typing import DTypeLike, NDArray
 
 from nshot.encoders import Precision, digest_of, openvino_graph
+from nshot.models.weights import Tensors
 from nshot.paths import cache_dir
 from nshot.types import Floats, Pixels, Tokens
-from nshot.weights import Tensors
 
 if TYPE_CHECKING:
-    from nshot.checkpoint import Checkpoint
+    from nshot.models.checkpoint import Checkpoint
 
 _BATCH = 16  # rows in one inference: more are no faster, and take more memory
 _STEP = 8  # texts are cut to a multiple of so many tokens
@@ -36,7 +36,7 @@ class OpenVINOEncoder:
     A vector does not depend on what else is in its batch, nor on the size of the batch.
 
     Args:
-        checkpoint: from ``nshot.checkpoint.find``.
+        checkpoint: from ``nshot.models.checkpoint.find``.
         precision: "auto" and "bf16" are bf16 where the processor has it natively, else f32. (Elsewhere
             OpenVINO would emulate bf16, thirty times slower than f32 and less exact.)
     """

@@ -17,7 +17,7 @@ from openvino import opset15 as op
 from nshot.types import Floats
 
 if TYPE_CHECKING:
-    from nshot.clip_config import TextConfig, TowerConfig, VisionConfig
+    from nshot.models.clip import TextConfig, TowerConfig, VisionConfig
 
 Node: TypeAlias = Any  # an OpenVINO node; any count of rows n is dynamic
 Tensors: TypeAlias = Mapping[str, Floats]

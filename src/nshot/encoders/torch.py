@@ -18,7 +18,7 @@ from nshot.errors import DeviceError
 from nshot.types import Floats, Pixels, Tokens
 
 if TYPE_CHECKING:
-    from nshot.checkpoint import Checkpoint
+    from nshot.models.checkpoint import Checkpoint
 
 
 def best_device() -> str:
@@ -30,7 +30,7 @@ class TorchEncoder:
     """transformers' CLIPModel, loaded when it is first used; see ``nshot.encoders.Encoder``.
 
     Args:
-        checkpoint: from ``nshot.checkpoint.find``.
+        checkpoint: from ``nshot.models.checkpoint.find``.
         device: "cuda", "mps" or "cpu".
         precision: "bf16" is torch's autocast; "auto" is bf16 on a cuda GPU that has it, else f32.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.errors import RequestError
 from nshot.few_shot.gaussian import shared_gaussian
 from nshot.few_shot.heads import Head, softmax

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
 from nshot.few_shot.candidates import METHODS, Candidate, Method, Prompts, train
 from nshot.few_shot.choose import Choice, Trial, choose

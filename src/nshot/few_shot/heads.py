@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.classifier import Classifier
+from nshot.classifier.classifier import Classifier
 
 Array: TypeAlias = NDArray[np.float64]
 Targets: TypeAlias = NDArray[np.intp]

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from nshot.checkpoint import find
 from nshot.errors import OutputError, RequestError
+from nshot.models.checkpoint import find
 from nshot.train import vocabulary
 from nshot.train.initial import initialise
 

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.errors import PictureError, SourceError
-from nshot.images import decode
-from nshot.prompts import DEFAULT_TEMPLATE, write_prompts
+from nshot.images.decode import decode
+from nshot.images.sources import Source, expand
+from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
 from nshot.sketchbook import Scene, caption, sample
 from nshot.sketchbook.captions import with_article
 from nshot.sketchbook.pairs import drawings, scene_seed
-from nshot.sources import Source, expand
 from nshot.types import Failure, Pixels
 
 if TYPE_CHECKING:
-    from nshot.preprocess import Preprocessor
+    from nshot.images.preprocess import Preprocessor
 
 _CAPTION_COLUMNS = ("caption", "text", "title", "sentence", "description", "label")
 _LESSONS = 3  # times that the first lesson is gone through
@@ -235,7 +235,7 @@ def _classes(folder: Path, templates: Sequence[str]) -> Iterator[tuple[Source, S
 
 
 def _captions(path: Path, column: str | None) -> Iterator[list[str]]:
-    from nshot import tables
+    from nshot.images import tables
 
     rows = tables.parquet_rows if path.suffix.lower() in tables.PARQUET else tables.text_rows
     for name in (column,) if column else _CAPTION_COLUMNS:

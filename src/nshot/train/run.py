@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from nshot.errors import OutputError, RequestError
+from nshot.images.preprocess import Preprocessor
+from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.paths import cache_dir
-from nshot.preprocess import Preprocessor
-from nshot.prompts import DEFAULT_TEMPLATE
 from nshot.sketchbook.pairs import drawings as sketchbook_drawings
 from nshot.train import checkpoints
 from nshot.train.batches import Batch, Towers

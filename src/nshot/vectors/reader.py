@@ -16,8 +16,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from nshot.arrow import pyarrow
 from nshot.errors import SourceError
+from nshot.extras import pyarrow
 from nshot.types import Embedded, Failure, Floats
 
 _NAMES = ("vectors", "image_embeds", "embeddings")  # looked for in this order

@@ -15,9 +15,9 @@ from typing import IO, Protocol
 import numpy as np
 from numpy.lib import format as npy
 
-from nshot.arrow import pyarrow
+from nshot.atomic import check_output, replace, writing
 from nshot.errors import OutputError
-from nshot.outputs import check_output, replace, writing
+from nshot.extras import pyarrow
 from nshot.types import Embedded, Failure
 
 _ROWS = 4096  # in memory at once

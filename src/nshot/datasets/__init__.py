@@ -1,0 +1,1 @@
+"""Labelled images: folders by label, tables, the Hub."""

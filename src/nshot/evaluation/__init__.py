@@ -1,0 +1,1 @@
+"""Vectors and their true labels -> figures, files and a page."""

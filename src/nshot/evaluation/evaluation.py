@@ -1,0 +1,455 @@
+"""How good a classifier is on labelled pictures: vectors and targets in, figures out. No picture is encoded.
+
+``collect`` embeds a labelled set once; ``evaluate`` then asks any classifier, and compares it with chance,
+with the majority, and with other ways to write the prompts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nshot import metrics
+from nshot.classifier.classifier import Classifier
+from nshot.classifier.zero_shot import TextEmbedder, zero_shot
+from nshot.datasets.labelled import LabelledSet
+from nshot.decision import Decision
+from nshot.errors import LabelError, SourceError
+from nshot.evaluation import label_errors
+from nshot.evaluation.label_errors import Suspect
+from nshot.images.sources import Source
+from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
+from nshot.metrics import Bools, Counts, Interval, Reals
+from nshot.types import Embedded, Failure, Floats
+
+BARE = "{}"
+CANDIDATES = (
+    DEFAULT_TEMPLATE,
+    "a photo of the {}",
+    "a photo of one {}",
+    "a photo of many {}",
+    "a close-up photo of a {}",
+    "a {} seen from a distance",
+    "a blurry photo of a {}",
+    "a bright photo of a {}",
+    "a picture of a {} on the web",
+)
+"""Templates that are measured where none are given: the ways in which photographs commonly differ."""
+
+_CHUNK = 4096  # pictures scored at once
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """Labelled pictures, embedded.
+
+    Attributes:
+        sources: n names.
+        vectors: float32[n, d], unit norm.
+        labels: each picture's own.
+        domains: each picture's, None where it has none.
+        positions: int64[n], each picture's place in the set, which counts failures too.
+        classes: all labels, declared or met, in their order.
+        multi: whether a picture may have any number of labels.
+        failures: pictures without a vector.
+    """
+
+    sources: tuple[str, ...]
+    vectors: Floats
+    labels: tuple[tuple[str, ...], ...]
+    domains: tuple[str | None, ...]
+    positions: Counts
+    classes: tuple[str, ...]
+    multi: bool
+    failures: tuple[Failure, ...]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+def collect(data: LabelledSet, embed: Callable[[Iterable[Source]], Iterable[Embedded | Failure]]) -> Pictures:
+    """Embed a labelled set.
+
+    Args:
+        data: the set.
+        embed: sources to vectors, one for one and in order; ``Embedder.embed_images`` is such a function.
+
+    Raises:
+        SourceError: not one picture could be embedded.
+    """
+    waiting: deque[tuple[tuple[str, ...], str | None]] = deque()
+
+    def listed() -> Iterator[Source]:
+        for example in data:
+            waiting.append((example.labels, example.domain))
+            yield example.source
+
+    met: dict[str, None] = dict.fromkeys(data.classes or ())
+    names, vectors, labels, domains, positions, failures = [], [], [], [], [], []
+    for position, result in enumerate(embed(listed())):
+        own, domain = waiting.popleft()
+        if isinstance(result, Failure):
+            failures.append(result)
+            continue
+        met.update(dict.fromkeys(own))
+        names.append(result.source)
+        vectors.append(result.vector)
+        labels.append(own)
+        domains.append(domain)
+        positions.append(position)
+    if not names:
+        raise SourceError(
+            f"no picture of {data.name} could be read"
+            + (f"; the first: {failures[0].source}: {failures[0].message}" if failures else "")
+        )
+    return Pictures(
+        sources=tuple(names),
+        vectors=np.stack(vectors),
+        labels=tuple(labels),
+        domains=tuple(domains),
+        positions=np.array(positions, np.int64),
+        classes=tuple(met) if data.classes else tuple(sorted(met)),
+        multi=data.multi,
+        failures=tuple(failures),
+    )
+
+
+def prompt_ways(
+    embedder: TextEmbedder, labels: Labels, templates: Sequence[str] = ()
+) -> dict[str, Classifier]:
+    """The ways to write labels into prompts that are worth comparing, by name; the default comes first.
+
+    Args:
+        embedder: a loaded model.
+        labels: as for ``zero_shot``.
+        templates: the person's own; ``CANDIDATES`` where there are none.
+
+    Returns:
+        The default template, the bare name, each template, and the ensemble of the templates.
+    """
+    singles = dict.fromkeys((DEFAULT_TEMPLATE, BARE, *(templates or CANDIDATES)))
+    ways = {template: zero_shot(embedder, labels, [template]) for template in singles}
+    together = tuple(dict.fromkeys(templates or CANDIDATES))
+    if len(together) > 1:
+        ways[f"all {len(together)} templates together"] = zero_shot(embedder, labels, together)
+    return ways
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another way to answer the same pictures.
+
+    Attributes:
+        name: what it is.
+        value: its top-1, in [0, 1].
+        interval: 95 %, by bootstrap; None for what is known without pictures.
+        gain: top-1 minus the reference's, over the same pictures; None without an interval.
+        gain_interval: 95 %, by paired bootstrap.
+    """
+
+    name: str
+    value: float
+    interval: Interval | None = None
+    gain: float | None = None
+    gain_interval: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """One domain's share of right answers, with Wilson's interval at 95 %."""
+
+    name: str
+    pictures: int
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Everything that is known about n pictures and c labels.
+
+    Attributes:
+        pictures: what was asked.
+        classifier: what was asked of.
+        relevant: bool[n, c], each picture's own labels.
+        scores: float64[n, c]; probabilities where the classifier has been calibrated.
+        answers: int64[n], the best label.
+        own: int64[n], the picture's own label (the best-scored one of several); -1 where it has none.
+        place: int64[n], place of the own label, 0 is the best; -1 where there is none.
+        figures: name -> value, the headline.
+        interval: of top-1, 95 %, by bootstrap over the pictures.
+        per_class: precision, recall, F1; None for a multi-label set.
+        confusion: int64[c, c]; None for a multi-label set.
+        average_precisions: float64[c]; None for a single-label set.
+        reliability: what the score promises, and what it keeps.
+        risk: answering only the surest.
+        rivals: chance, majority and every other way, the reference (the default template) among them.
+        chosen: the way that cross-validation would choose, with the figure that it may expect.
+        domains: one row each, if the data has them.
+        suspects: labels in doubt, most doubtful first.
+    """
+
+    pictures: Pictures
+    classifier: Classifier
+    relevant: Bools
+    scores: Reals
+    answers: Counts
+    own: Counts
+    place: Counts
+    figures: dict[str, float]
+    interval: Interval
+    per_class: metrics.PerClass | None
+    confusion: Counts | None
+    average_precisions: Reals | None
+    reliability: metrics.Reliability
+    risk: metrics.RiskCoverage
+    rivals: tuple[Rival, ...]
+    chosen: Rival | None
+    domains: tuple[Domain, ...]
+    suspects: tuple[Suspect, ...]
+
+    @property
+    def right(self) -> Bools:
+        """bool[n]: the best label is one of the picture's own."""
+        right: Bools = self.place == 0
+        return right
+
+    @property
+    def confidence(self) -> Reals:
+        """float64[n]: the best label's score."""
+        best: Reals = self.scores[np.arange(len(self.scores)), self.answers]
+        return best
+
+    def mistakes(self, count: int) -> list[int]:
+        """The most confident wrong answers, most confident first: rows."""
+        wrong = np.flatnonzero(self.place > 0)
+        return [int(row) for row in wrong[np.argsort(-self.confidence[wrong], kind="stable")[:count]]]
+
+    def unsure(self, count: int) -> list[int]:
+        """The least confident right answers, least confident first: rows."""
+        right = np.flatnonzero(self.place == 0)
+        return [int(row) for row in right[np.argsort(self.confidence[right], kind="stable")[:count]]]
+
+
+def evaluate(
+    pictures: Pictures,
+    classifier: Classifier,
+    prompts: Mapping[str, Classifier] | None = None,
+    *,
+    reference: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> Evaluation:
+    """All figures of a classifier on labelled pictures.
+
+    Args:
+        pictures: what ``collect`` made.
+        classifier: the one that is evaluated; its labels hold all of the pictures'.
+        prompts: other classifiers with the same labels, by name: they are measured, and cross-validation says
+            what choosing the best of them is worth. The choice never touches the figure that is reported.
+        reference: the one of ``prompts`` that gains are counted from; the first if None.
+        folds: parts of the cross-validation.
+        seed: of resampling and folds.
+
+    Raises:
+        LabelError: a picture's label that the classifier does not have.
+    """
+    relevant = _relevant(pictures, classifier.labels)
+    scores = np.concatenate([_scores(classifier, part) for part in _parts(pictures.vectors)])
+    # Order by logits: scores that are rounded to 1 would tie.
+    logits = np.concatenate([classifier.logits(part) for part in _parts(pictures.vectors)])
+    answers = logits.argmax(axis=1)
+    has_own = relevant.any(axis=1)
+    own = np.where(has_own, np.where(relevant, logits, -np.inf).argmax(axis=1), -1)
+    place = np.where(has_own, metrics.ranks(logits, np.maximum(own, 0)), -1)
+    del logits
+    known = np.flatnonzero(has_own)
+    right = place[known] == 0
+    confidence = scores[known, answers[known]]
+
+    figures = {"top_1": metrics.share(right), "top_5": metrics.share(place[known] < 5)}
+    confusion = per_class = precisions = None
+    suspects: list[Suspect] = []
+    if pictures.multi:
+        precisions = metrics.average_precisions(scores, relevant)
+        figures["mean_average_precision"] = metrics.share(precisions[~np.isnan(precisions)])
+    else:
+        confusion = metrics.confusion(answers, own, len(classifier.labels))
+        per_class = metrics.per_class(confusion)
+        figures["mean_per_class_recall"] = per_class.mean_recall
+        if classifier.activation == "softmax":
+            figures["negative_log_likelihood"] = metrics.nll(scores, own)
+            figures["brier"] = metrics.brier(scores, own)
+        suspects = label_errors.find(scores, own)
+    reliability = metrics.reliability(confidence, right)
+    risk = metrics.risk_coverage(confidence, right)
+    figures |= {"expected_calibration_error": reliability.error, "area_under_risk_coverage": risk.area}
+    if classifier.decision is not None:
+        figures |= _decided(
+            classifier, classifier.decision, pictures.vectors[known], scores[known], relevant[known]
+        )
+
+    known_relevant = relevant[known]
+    rivals = _without_looking(known_relevant)
+    chosen: Rival | None = None
+    columns, names, start = [right], ["the answers"], 0
+    if prompts:
+        vectors = pictures.vectors[known]
+        columns += [_hits(asked, vectors, known_relevant) for asked in prompts.values()]
+        names += prompts
+        start = 1 if reference is None else names.index(reference)
+        picked, expected = _cross_validated(np.stack(columns[1:], axis=1), own[known], folds, seed)
+        columns.append(expected)
+        names.append(names[1 + picked])
+    # All in one, so that the same resamples serve every column.
+    measured = _rivals(names, np.stack(columns, axis=1), start, seed)
+    if prompts:
+        chosen = measured[-1]
+        rivals += measured[1:-1]
+    interval = measured[0].interval
+    assert interval is not None
+    return Evaluation(
+        pictures=pictures,
+        classifier=classifier,
+        relevant=relevant,
+        scores=scores,
+        answers=answers,
+        own=own,
+        place=place,
+        figures=figures,
+        interval=interval,
+        per_class=per_class,
+        confusion=confusion,
+        average_precisions=precisions,
+        reliability=reliability,
+        risk=risk,
+        rivals=rivals,
+        chosen=chosen,
+        domains=_domains(pictures, place),
+        suspects=tuple(suspects),
+    )
+
+
+def compare(names: Sequence[str], evaluations: Sequence[Evaluation], *, seed: int = 0) -> tuple[Rival, ...]:
+    """Several models on the pictures that all of them answered; gains are counted from the first.
+
+    One model alone has nothing to be compared with: an empty answer.
+    """
+    if len(evaluations) < 2:
+        return ()
+    shared = set(evaluations[0].pictures.positions[evaluations[0].place >= 0].tolist())
+    for evaluation in evaluations[1:]:
+        shared &= set(evaluation.pictures.positions[evaluation.place >= 0].tolist())
+    hits = [e.right[[p in shared for p in e.pictures.positions.tolist()]] for e in evaluations]
+    return _rivals(names, np.stack(hits, axis=1), 0, seed)
+
+
+def _relevant(pictures: Pictures, labels: Sequence[str]) -> Bools:
+    column = {label: k for k, label in enumerate(labels)}
+    relevant = np.zeros((len(pictures), len(labels)), dtype=bool)
+    for row, own in enumerate(pictures.labels):
+        for label in own:
+            if label not in column:
+                raise LabelError(
+                    f"{pictures.sources[row]} is labelled {label!r}, none of the {len(labels)} labels"
+                )
+            relevant[row, column[label]] = True
+    return relevant
+
+
+def _scores(classifier: Classifier, vectors: Floats) -> Reals:
+    """What the classifier would say of its answers: probabilities, if it has been calibrated."""
+    if classifier.decision is None:
+        return classifier.scores(vectors)
+    return classifier.decision.scores(classifier, classifier.cosines(vectors))
+
+
+def _decided(
+    classifier: Classifier, decision: Decision, vectors: Floats, scores: Reals, relevant: Bools
+) -> dict[str, float]:
+    """What comes of the classifier's own decision: how much it answers, and how much of that is right."""
+    sizes, held = [], []
+    for start in range(0, len(vectors), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        cosines = classifier.cosines(vectors[part])
+        verdicts = decision.verdicts(classifier, vectors[part], cosines, scores[part])
+        sizes += [len(verdict.labels) for verdict in verdicts]
+        held += [
+            any(own[list(verdict.labels)]) for verdict, own in zip(verdicts, relevant[part], strict=True)
+        ]
+    if decision.coverage is not None:
+        return {"set_coverage": metrics.share(held), "mean_set_size": metrics.share(sizes)}
+    if decision.rejection is None and decision.surest is None:
+        return {}
+    answered = np.array(sizes, np.int64) > 0
+    return {"answered": metrics.share(answered), "right_of_answered": metrics.share(np.array(held)[answered])}
+
+
+def _parts(vectors: Floats) -> Iterator[Floats]:
+    return (vectors[start : start + _CHUNK] for start in range(0, len(vectors), _CHUNK))
+
+
+def _without_looking(relevant: Bools) -> tuple[Rival, ...]:
+    """What answering at random, and always answering the most frequent label, would give."""
+    count = relevant.sum(axis=0)
+    return (
+        Rival("chance", metrics.share(relevant.mean(axis=1))),
+        Rival("majority class", float(count.max(initial=0) / max(len(relevant), 1))),
+    )
+
+
+def _hits(classifier: Classifier, vectors: Floats, relevant: Bools) -> Bools:
+    if not len(vectors):
+        return np.zeros(0, dtype=bool)
+    answers = np.concatenate([classifier.logits(part).argmax(axis=1) for part in _parts(vectors)])
+    hits: Bools = relevant[np.arange(len(answers)), answers]
+    return hits
+
+
+def _rivals(names: Sequence[str], hits: Bools, start: int, seed: int) -> tuple[Rival, ...]:
+    right = hits.astype(np.float64)
+    gains = right - right[:, [start]]
+    ends = metrics.bootstrap(np.concatenate([right, gains], axis=1), seed=seed)
+    return tuple(
+        Rival(
+            name,
+            metrics.share(right[:, k]),
+            Interval(*ends[k].tolist()),
+            metrics.share(gains[:, k]),
+            Interval(*ends[len(names) + k].tolist()),
+        )
+        for k, name in enumerate(names)
+    )
+
+
+def _cross_validated(hits: Bools, own: Counts, folds: int, seed: int) -> tuple[int, Bools]:
+    """The column that is best on all pictures, and each picture's hit by the one best on the other folds.
+
+    The best of many columns looks better on the pictures it was chosen by than it is; on a fold that had no
+    part in the choice it does not. Folds are stratified by label.
+    """
+    n = len(hits)
+    shuffled = np.random.default_rng(seed).permutation(n)
+    fold = np.empty(n, dtype=np.int64)
+    fold[shuffled[np.argsort(own[shuffled], kind="stable")]] = np.arange(n) % folds
+    expected = np.zeros(n, dtype=bool)
+    for k in range(folds):
+        others = hits[fold != k]
+        best = int(others.mean(axis=0).argmax()) if len(others) else 0
+        expected[fold == k] = hits[fold == k, best]
+    return int(hits.mean(axis=0).argmax()) if n else 0, expected
+
+
+def _domains(pictures: Pictures, place: Counts) -> tuple[Domain, ...]:
+    names = sorted({domain for domain in pictures.domains if domain is not None})
+    rows = []
+    for name in names:
+        inside = np.array([domain == name for domain in pictures.domains]) & (place >= 0)
+        won, n = int((place[inside] == 0).sum()), int(inside.sum())
+        rows.append(
+            Domain(name, n, won / n if n else float("nan"), Interval(*metrics.wilson(won, n).tolist()))
+        )
+    return tuple(rows)

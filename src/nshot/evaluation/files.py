@@ -1,0 +1,163 @@
+"""An evaluation as files: every number as JSON, every picture as a row of Parquet or CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nshot import metrics
+from nshot.atomic import replace, writing
+from nshot.evaluation.evaluation import Evaluation, Rival
+
+COLUMNS = ("source", "own", "label", "right", "score", "cosine", "margin", "own_score", "own_place", "domain")
+_COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+_CHUNK = 4096
+
+
+def to_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """Every number, ready for JSON; what is not a number is null.
+
+    ``confusion`` holds [own label, answered label, pictures] of each pair that occurs, labels by their place.
+    """
+    e, labels = evaluation, evaluation.classifier.labels
+    content: dict[str, Any] = {
+        "pictures": len(e.pictures),
+        "failed": len(e.pictures.failures),
+        "labels": list(labels),
+        "figures": e.figures | {"top_1_interval": e.interval},
+        "against": [_rival(rival) for rival in e.rivals],
+        "template_choice": None if e.chosen is None else _rival(e.chosen),
+        "domains": [asdict(domain) | {"interval": domain.interval} for domain in e.domains],
+        "reliability": {
+            "confidence": e.reliability.confidence,
+            "accuracy": e.reliability.accuracy,
+            "count": e.reliability.count,
+        },
+        "risk_coverage": [
+            dict(zip(("coverage", "risk", "threshold"), (at, *e.risk.at(at)), strict=True))
+            for at in _COVERAGES
+        ],
+        "label_errors": [
+            {
+                "source": e.pictures.sources[s.row],
+                "given": labels[s.given],
+                "suggested": labels[s.suggested],
+                "given_score": s.given_score,
+                "suggested_score": s.suggested_score,
+            }
+            for s in e.suspects
+        ],
+    }
+    if e.per_class is not None and e.confusion is not None:
+        named = asdict(e.per_class)
+        content["per_class"] = [
+            {"label": label} | {name: values[k] for name, values in named.items()}
+            for k, label in enumerate(labels)
+        ]
+        content["most_confused"] = [
+            {"own": labels[own], "answered": labels[said], "pictures": count}
+            for own, said, count in metrics.most_confused(e.confusion, 50)
+        ]
+        own, said = np.nonzero(e.confusion)
+        content["confusion"] = np.stack([own, said, e.confusion[own, said]], axis=1)
+    if e.average_precisions is not None:
+        content["average_precision"] = dict(zip(labels, e.average_precisions, strict=True))
+    plain: dict[str, Any] = _plain(content)
+    return plain
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON, an entry a line, whole or not at all."""
+    entries = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in _plain(content).items())
+    _write(path, "{\n" + ",\n".join(entries) + "\n}\n")
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write a page whole or not at all."""
+    _write(path, html)
+
+
+def write_predictions(path: Path, evaluation: Evaluation) -> None:
+    """A row a picture, the failed ones last, with an empty answer; .parquet or .csv by the name.
+
+    Columns: source, own (several labels are joined by "|"), label (the answer), right, score, cosine, margin
+    (the best cosine minus the second best), own_score, own_place (1 is the best), domain.
+    """
+    temporary = path.with_name(path.name + ".part")
+    with writing(path):
+        if path.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            kinds = ("str", "str", "str", "bool", "f8", "f8", "f8", "f8", "i4", "str")
+            types = {"str": pa.string(), "bool": pa.bool_(), "f8": pa.float64(), "i4": pa.int32()}
+            schema = pa.schema([(name, types[kind]) for name, kind in zip(COLUMNS, kinds, strict=True)])
+            columns = list(zip(*rows(evaluation), strict=True))
+            pq.write_table(pa.table(list(map(list, columns)), schema=schema), temporary)
+        else:
+            with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                csv.writer(file).writerows([COLUMNS, *rows(evaluation)])
+        replace(temporary, path)
+
+
+def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
+    """The rows of ``write_predictions``."""
+    e = evaluation
+    labels, confidence = e.classifier.labels, e.confidence
+    for start in range(0, len(e.pictures), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        cosines = e.classifier.cosines(e.pictures.vectors[part])
+        best = np.sort(cosines, axis=1)[:, ::-1]
+        for i in range(len(cosines)):
+            row = start + i
+            own, said = int(e.own[row]), int(e.answers[row])
+            yield (
+                e.pictures.sources[row],
+                "|".join(e.pictures.labels[row]),
+                labels[said],
+                bool(e.place[row] == 0) if own >= 0 else None,
+                float(confidence[row]),
+                float(cosines[i, said]),
+                float(best[i, 0] - best[i, 1]) if best.shape[1] > 1 else None,
+                float(e.scores[row, own]) if own >= 0 else None,
+                int(e.place[row]) + 1 if own >= 0 else None,
+                e.pictures.domains[row],
+            )
+    for failure in e.pictures.failures:
+        yield (failure.source, *[None] * (len(COLUMNS) - 1))
+
+
+def _rival(rival: Rival) -> dict[str, Any]:
+    return {
+        "name": rival.name,
+        "top_1": rival.value,
+        "top_1_interval": rival.interval,
+        "gain": rival.gain,
+        "gain_interval": rival.gain_interval,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    with writing(path):
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        replace(temporary, path)

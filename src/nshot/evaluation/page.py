@@ -1,0 +1,385 @@
+"""An evaluation as one page that a person would show to a colleague."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+
+from nshot import metrics
+from nshot.datasets.labelled import LabelledSet
+from nshot.errors import PictureError
+from nshot.evaluation.evaluation import BARE, Evaluation, Rival
+from nshot.images.decode import decode
+from nshot.pages import charts
+from nshot.pages.report import (
+    Card,
+    Cell,
+    Figure,
+    Html,
+    between,
+    cards,
+    facts,
+    folded,
+    headline,
+    page,
+    paragraph,
+    percent,
+    section,
+    side_by_side,
+    table,
+    thumbnail,
+)
+from nshot.types import Limits
+
+MISTAKES, UNSURE, SUSPECTS = 24, 12, 24  # pictures shown of each
+_CONFUSED = 30  # classes in the heatmap, at most: more cannot be read
+_SIDE = 192
+
+
+def shown(evaluation: Evaluation) -> set[int]:
+    """The rows whose pictures the page shows."""
+    suspects = [suspect.row for suspect in evaluation.suspects[:SUSPECTS]]
+    return {*evaluation.mistakes(MISTAKES), *evaluation.unsure(UNSURE), *suspects}
+
+
+def thumbnails(data: LabelledSet, evaluation: Evaluation, limits: Limits) -> dict[int, str]:
+    """Row -> a small picture as a data URI, for the rows that the page shows; the set is listed once more."""
+    wanted: dict[str, list[int]] = {}
+    for row in shown(evaluation):
+        wanted.setdefault(evaluation.pictures.sources[row], []).append(row)
+    found: dict[int, str] = {}
+    for example in data if wanted else ():
+        rows = wanted.pop(example.source.name, None)
+        if rows is not None:
+            # Gone since it was embedded: its card says so.
+            with suppress(PictureError):
+                picture = decode(example.source.read(), limits=limits, draft=2 * _SIDE)
+                found |= dict.fromkeys(rows, thumbnail(picture, _SIDE))
+            if not wanted:
+                break
+    return found
+
+
+def write(
+    evaluation: Evaluation,
+    run: Mapping[str, object],
+    *,
+    thumbs: Mapping[int, str] | None = None,
+    models: Sequence[Rival] = (),
+) -> str:
+    """The page.
+
+    Args:
+        evaluation: what is shown.
+        run: what was run, with what; the "data" and the "model" also head the page.
+        thumbs: row -> data URI.
+        models: the comparison of several models, the evaluated one first.
+    """
+    e, thumbs = evaluation, thumbs or {}
+    parts = [
+        _headline(e),
+        _models(models),
+        _prompts(e),
+        _trust(e),
+        _confusion(e),
+        _pictures(e, thumbs),
+        _suspects(e, thumbs),
+        _classes(e),
+        _domains(e),
+        _failures(e),
+        section("What was run", facts(run)),
+    ]
+    n, c = len(e.pictures), len(e.classifier.labels)
+    return page(
+        f"How good is it? {run.get('data', '')}".strip(),
+        *parts,
+        subtitle=f"{n:,} pictures, {c:,} labels, {run.get('model', 'a classifier')}",
+    )
+
+
+def _headline(e: Evaluation) -> Html:
+    f = e.figures
+    low, high = e.interval
+    figures = [
+        Figure(
+            percent(f["top_1"]).content,
+            "right at once (top-1)",
+            f"95 % interval {between(low, high)}",
+        )
+    ]
+    if len(e.classifier.labels) > 5:
+        figures.append(Figure(percent(f["top_5"]).content, "among the five best (top-5)"))
+    if "mean_average_precision" in f:
+        figures.append(Figure(percent(f["mean_average_precision"]).content, "mean average precision"))
+    if "mean_per_class_recall" in f:
+        figures.append(
+            Figure(
+                percent(f["mean_per_class_recall"]).content,
+                "mean per-class recall",
+                "each label counts alike",
+            )
+        )
+    figures.append(
+        Figure(
+            f"{100 * f['expected_calibration_error']:.1f} points",
+            "calibration error",
+            "mean gap between score and truth; 0 is honest",
+        )
+    )
+    if "answered" in f:
+        figures.append(
+            Figure(
+                percent(f["answered"]).content,
+                "answered",
+                f"of those right: {percent(f['right_of_answered']).content}",
+            )
+        )
+    if "set_coverage" in f:
+        figures.append(
+            Figure(
+                percent(f["set_coverage"]).content,
+                "of the sets hold the right label",
+                f"labels in a set: {f['mean_set_size']:.2f} on average",
+            )
+        )
+    known = [rival for rival in e.rivals if rival.interval is None]
+    note = "; ".join(f"{rival.name} would give {percent(rival.value).content}" for rival in known)
+    return section("How good", headline(*figures), note=f"{note[:1].upper()}{note[1:]}." if note else "")
+
+
+def _rival_table(rivals: Iterable[Rival], first: str, reference: str) -> Html:
+    rivals = list(rivals)
+    ends = [end for rival in rivals for end in (rival.interval or (rival.value,))]
+    span = (max(min(ends) - 0.01, 0.0), min(max(ends) + 0.01, 1.0))
+    mark = next((rival.value for rival in rivals if rival.gain == 0), None)
+    rows = []
+    for rival in rivals:
+        low, high = rival.interval or (rival.value, rival.value)
+        itself = rival.gain_interval in (None, (0, 0))
+        rows.append(
+            (
+                "{} (the bare name)" if rival.name == BARE else rival.name,
+                percent(rival.value),
+                Cell(charts.whisker(rival.value, low, high, span=span, mark=mark), rival.value),
+                Cell("–", rival.gain) if itself else _points(rival.gain),
+                Cell("–" if itself else _gap(*rival.gain_interval or (0, 0)), rival.gain),
+            )
+        )
+    return table((first, "top-1", "95 % interval", f"against {reference}", "its 95 % interval"), rows)
+
+
+def _models(models: Sequence[Rival]) -> Html:
+    if len(models) < 2:
+        return Html()
+    note = (
+        "The same pictures through each model; gains are paired, picture by picture. The rest is the first's."
+    )
+    return section("Models side by side", _rival_table(models, "model", models[0].name), note=note)
+
+
+def _prompts(e: Evaluation) -> Html:
+    ways = [rival for rival in e.rivals if rival.interval is not None]
+    if not ways:
+        return Html()
+    reference = next((rival.name for rival in ways if rival.gain == 0), "the first")
+    parts: list[Html] = [_rival_table(ways, "prompt", reference)]
+    if e.chosen is not None and e.chosen.gain is not None and e.chosen.gain_interval is not None:
+        low, high = e.chosen.gain_interval
+        verdict = "worth it" if low > 0 else "not worth it" if high < 0 else "no clear difference"
+        parts.append(
+            paragraph(
+                f"Best on these pictures: {e.chosen.name!r}. Chosen on a part of the pictures and measured "
+                f"on the rest, fold after fold, choosing gives {percent(e.chosen.value).content}: "
+                f"{_points(e.chosen.gain).content} points against {reference!r} "
+                f"(95 % interval {_gap(low, high)}), {verdict}."
+            )
+        )
+    note = "Every way to write a label into a prompt, on the same pictures. A gain around 0 may be luck."
+    return section("What the prompts do", *parts, note=note)
+
+
+def _trust(e: Evaluation) -> Html:
+    r, risk = e.reliability, e.risk
+    share = charts.Axis("score of the answer", 0, 1, share=True)
+    diagram = charts.lines(
+        "Reliability: what a score is worth",
+        [charts.Series("answers", r.confidence.tolist(), r.accuracy.tolist())],
+        share,
+        charts.Axis("right", 0, 1, share=True),
+        diagonal=True,
+        legend=False,
+    )
+    picked = np.unique(np.linspace(0, max(len(risk.coverage) - 1, 0), 200).astype(int))[: len(risk.coverage)]
+    curve = charts.lines(
+        "Answering only the surest",
+        [
+            charts.Series(
+                "answers", risk.coverage[picked].tolist(), (1 - risk.risk[picked]).tolist(), dots=False
+            )
+        ],
+        charts.Axis("answered, the surest first", 0, 1, share=True),
+        charts.Axis("of those right", None, 1, share=True),
+        legend=False,
+    )
+    at = {coverage: risk.at(coverage) for coverage in (0.5, 0.8, 0.9)}
+    said = "; ".join(
+        f"the surest {100 * c:.0f} % (score {threshold:.2f} and more) are {percent(1 - wrong).content} right"
+        for c, (wrong, threshold) in at.items()
+    )
+    note = (
+        "Each dot is an equal number of pictures. On the dashed line a score means what it says; below it, "
+        "the classifier promises too much, above it, too little."
+    )
+    return section(
+        "When to believe it", side_by_side(diagram, curve), f"{said[:1].upper()}{said[1:]}.", note=note
+    )
+
+
+def _confusion(e: Evaluation) -> Html:
+    if e.confusion is None:
+        return Html()
+    labels = e.classifier.labels
+    pairs = metrics.most_confused(e.confusion, 15)
+    if len(labels) <= _CONFUSED:
+        places = list(range(len(labels)))
+        title = "Confusion"
+    else:
+        wrong = e.confusion.sum(axis=0) + e.confusion.sum(axis=1) - 2 * np.diag(e.confusion)
+        places = sorted(np.argsort(-wrong, kind="stable")[:_CONFUSED].tolist())
+        title = f"Confusion among the {_CONFUSED} labels with most mistakes"
+    support = e.confusion.sum(axis=1)
+    matrix = charts.heatmap(
+        title,
+        e.confusion[np.ix_(places, places)],
+        [labels[k] for k in places],
+        rows="a picture's own label",
+        columns="the answer",
+        totals=support[places],
+    )
+    rows = [(labels[own], labels[said], count, percent(count / support[own])) for own, said, count in pairs]
+    named = table(("own label", "answered", "pictures", "of the label's"), rows) if rows else Html()
+    return section("What is taken for what", side_by_side(matrix, named))
+
+
+def _pictures(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
+    wrong, unsure = e.mistakes(MISTAKES), e.unsure(UNSURE)
+    if not wrong and not unsure:
+        return Html()
+    parts = []
+    if wrong:
+        parts.append(cards(_card(e, row, thumbs, "bad") for row in wrong))
+    if unsure:
+        parts.append(paragraph("Right, but hardly: the least confident successes."))
+        parts.append(cards(_card(e, row, thumbs, "good") for row in unsure))
+    note = (
+        "The most confident mistakes first; the picture's own label in bold." if wrong else "Not one mistake."
+    )
+    return section("Pictures", *parts, note=note)
+
+
+def _card(e: Evaluation, row: int, thumbs: Mapping[int, str], tone: str) -> Card:
+    said = f"answered {e.classifier.labels[e.answers[row]]}"
+    lines = [f"{said}, score {e.confidence[row]:.2f}"]
+    if tone == "bad":
+        lines.append(f"own score {e.scores[row, e.own[row]]:.2f}, place {e.place[row] + 1}")
+    return Card(
+        thumbs.get(row),
+        " | ".join(e.pictures.labels[row]),
+        lines if tone == "bad" else [f"score {e.confidence[row]:.2f}"],
+        "bad" if tone == "bad" else "good",
+        e.pictures.sources[row],
+    )
+
+
+def _suspects(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
+    if not e.suspects:
+        return Html()
+    labels = e.classifier.labels
+    items = [
+        Card(
+            thumbs.get(s.row),
+            f"{labels[s.given]}?",
+            [f"rather {labels[s.suggested]}", f"score {s.suggested_score:.2f} against {s.given_score:.2f}"],
+            hint=e.pictures.sources[s.row],
+        )
+        for s in e.suspects[:SUSPECTS]
+    ]
+    n = len(e.suspects)
+    note = (
+        f"{n:,} picture{'s' * (n != 1)} ({percent(n / len(e.pictures)).content}) whose given label the "
+        "classifier contradicts, with at least the score that is usual for the other label. Look at them "
+        "before blaming the classifier: the label may be wrong. All of them are in report.json."
+    )
+    return section("Labels in doubt", cards(items), note=note)
+
+
+def _classes(e: Evaluation) -> Html:
+    labels = e.classifier.labels
+    if e.average_precisions is not None:
+        count = e.relevant.sum(axis=0).tolist()
+        rows = [(label, count[k], percent(e.average_precisions[k])) for k, label in enumerate(labels)]
+        return section("Label by label", table(("label", "pictures", "average precision"), rows))
+    if e.per_class is None:
+        return Html()
+    p = e.per_class
+    body = [
+        (
+            label,
+            int(p.support[k]),
+            percent(p.recall[k]),
+            Cell(charts.whisker(p.recall[k], *p.recall_interval[k], span=(0, 1)), float(p.recall[k])),
+            percent(p.precision[k]),
+            _interval(p.precision[k], p.precision_interval[k]),
+            percent(p.f1[k]),
+            _interval(p.f1[k], p.f1_interval[k]),
+        )
+        for k, label in enumerate(labels)
+    ]
+    heads = ("label", "pictures", "recall", "recall, 95 %", "precision", "precision, 95 %", "F1", "F1, 95 %")
+    note = (
+        "Recall: the share of the label's pictures that were found. Precision: of its answers, those right."
+    )
+    return section("Label by label", table(heads, body), note=note)
+
+
+def _domains(e: Evaluation) -> Html:
+    if not e.domains:
+        return Html()
+    rows = [
+        (
+            domain.name,
+            domain.pictures,
+            percent(domain.value),
+            Cell(
+                charts.whisker(domain.value, *domain.interval, span=(0, 1), mark=e.figures["top_1"]),
+                domain.value,
+            ),
+        )
+        for domain in e.domains
+    ]
+    return section("Domain by domain", table(("domain", "pictures", "top-1", "95 % interval"), rows))
+
+
+def _failures(e: Evaluation) -> Html:
+    failed = e.pictures.failures
+    if not failed:
+        return Html()
+    rows = [(failure.source, failure.type, failure.message) for failure in failed[:1000]]
+    note = f"{len(failed):,} could not be read; no figure counts them."
+    return section(
+        "Pictures without an answer", folded("Which", table(("picture", "error", "what"), rows)), note=note
+    )
+
+
+def _interval(value: float, ends: Sequence[float]) -> Cell:
+    return Cell("–" if np.isnan(value) else between(ends[0], ends[1]), float(value))
+
+
+def _points(gain: float | None) -> Cell:
+    return Cell("–") if gain is None else Cell(f"{100 * gain:+.1f}".replace("-", "−"), gain)
+
+
+def _gap(low: float, high: float) -> str:
+    return f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−")

@@ -1,0 +1,1 @@
+"""Labels in plain words -> prompts -> texts."""

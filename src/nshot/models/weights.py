@@ -1,0 +1,122 @@
+"""Weight files -> float32 tensors, memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nshot.errors import CorruptCheckpoint
+from nshot.types import Floats
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# numpy has no bfloat16: its bits are read as uint16, a type that no checkpoint's weights have
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
+
+
+class Tensors(Mapping[str, Floats]):
+    """The tensors named in ``shapes``, each float32 and read-only.
+
+    One stored as float32 is a view into the mapped file and takes no memory of its own; one stored as
+    float16 or bfloat16 is widened each time it is asked for. What else the files hold, such as the
+    ``position_ids`` of old checkpoints, is left out.
+
+    Raises:
+        CorruptCheckpoint: a tensor is missing or has another shape, or a file is damaged.
+        UnsafeCheckpoint: a pickle wants more than tensors.
+    """
+
+    def __init__(self, paths: Sequence[Path], shapes: Shapes) -> None:
+        stored: dict[str, NDArray[Any]] = {}
+        for path in paths:
+            stored |= read_weights(path)
+        prefix = _prefix(stored)
+        self._stored: dict[str, NDArray[Any]] = {}
+        names = ", ".join(str(path) for path in paths)
+        for name, shape in shapes.items():
+            value = stored.get(prefix + name)
+            if value is None:
+                raise CorruptCheckpoint(f"{names}: the tensor {name} is missing.")
+            if value.shape != shape:
+                raise CorruptCheckpoint(
+                    f"{names}: the tensor {name} has the shape {value.shape}, and by config.json {shape}."
+                )
+            self._stored[name] = value
+
+    def __getitem__(self, name: str) -> Floats:
+        return _widened(self._stored[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def read_weights(path: Path) -> dict[str, NDArray[Any]]:
+    """All tensors of one file as they are stored: read-only views into it, bfloat16 as uint16."""
+    with path.open("rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            raise CorruptCheckpoint(f"{path} is only a pointer of Git LFS: run `git lfs pull` in its folder.")
+    if path.suffix == ".bin":
+        from nshot.models.unpickle import read_bin
+
+        return read_bin(path)
+    return _read_safetensors(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Views into a file that is a length (8 bytes), a JSON header of that length, and the values."""
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        length = int.from_bytes(mapped[:8], "little")
+        if length > len(mapped) - 8:
+            raise ValueError("its header is cut off")
+        header = json.loads(mapped[8 : 8 + length])
+        header.pop("__metadata__", None)
+        tensors: dict[str, NDArray[Any]] = {}
+        for name, entry in header.items():
+            if entry["dtype"] not in _DTYPES:
+                continue  # if it is needed, it will be missed
+            dtype, shape, (start, end) = (
+                np.dtype(_DTYPES[entry["dtype"]]),
+                entry["shape"],
+                entry["data_offsets"],
+            )
+            count = math.prod(shape)
+            if min((0, start, *shape)) < 0 or end - start != count * dtype.itemsize:
+                raise ValueError(f"the place of {name} does not fit its shape")
+            if 8 + length + end > len(mapped):
+                raise ValueError(f"it ends within {name}")
+            data = np.frombuffer(mapped, dtype, count, 8 + length + start) if count else np.empty(0, dtype)
+            tensors[name] = data.reshape(shape)
+        return tensors
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptCheckpoint(f"{path} is damaged or incomplete: {error}. Fetch it again.") from error
+
+
+def _prefix(names: Mapping[str, Any]) -> str:
+    """What stands before every name where the model was saved as a part of another one: usually nothing."""
+    scale = min((name for name in names if name.endswith("logit_scale")), key=len, default="logit_scale")
+    return scale.removesuffix("logit_scale")
+
+
+def _widened(values: NDArray[Any]) -> Floats:
+    if values.dtype == np.uint16:
+        bits = values.astype(np.uint32)
+        bits <<= np.uint32(16)  # in place, which also keeps a scalar an array
+        widened = bits.view(np.float32)
+    elif values.dtype == np.float32:
+        return values
+    else:
+        widened = values.astype(np.float32)
+    widened.flags.writeable = False
+    return widened

@@ -1,0 +1,147 @@
+"""The sink: records in, bytes out in time, and the account of what an earlier run has answered."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from nshot.errors import OutputError
+from nshot.output.sinks.formats import Format, Record
+from nshot.output.sinks.target import FileTarget, StreamTarget
+from nshot.types import Failure
+
+_BUFFER = 1 << 16  # bytes that wait at most
+_PATIENCE = 0.2  # seconds since the last write after which a record does not wait for others
+
+
+class Sink:
+    """Writes records. Use it in a ``with`` block, and ``close(complete=True)`` at the end of the run.
+
+    Leaving the block otherwise (Ctrl-C, an error) keeps every whole record for a later run to go on from.
+
+    Attributes:
+        answered: names of the sources that an earlier run has answered, each as often as it was.
+        failed: failures so far, an earlier run's included.
+    """
+
+    def __init__(
+        self,
+        format: Format,
+        target: StreamTarget | FileTarget,
+        *,
+        resume: bool = False,
+        labels: Collection[str] = (),
+    ) -> None:
+        self.answered: Counter[str] = Counter()
+        self.failed = 0
+        self._format = format
+        self._labels = frozenset(labels)
+        self._target = target
+        self._keep: int | None = None  # bytes of an earlier run
+        self._pending = bytearray()
+        self._written = 0.0
+        self._begun = self._closed = False
+        if resume:
+            assert isinstance(target, FileTarget)
+            self._keep = self._recall(target)
+
+    def write(self, record: Record) -> None:
+        """Take a record; it reaches the system at once, or soon where many come quickly.
+
+        Raises:
+            OutputError: it cannot be written; the records before it are kept.
+            BrokenPipeError: nobody reads any more.
+        """
+        data = self._format.encode(record)
+        if not self._begun:
+            self._begin()
+        self._pending += data
+        self.failed += isinstance(record, Failure)
+        if len(self._pending) >= _BUFFER or time.monotonic() - self._written >= _PATIENCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what waits."""
+        if self._pending:
+            self._target.append(self._pending)
+        self._written = time.monotonic()
+
+    def close(self, *, complete: bool) -> None:
+        """Write what waits and close; a second call does nothing.
+
+        Args:
+            complete: the request is answered in full, so there will be nothing to resume.
+        """
+        if self._closed or not (self._begun or complete):
+            return
+        self._closed = True
+        if not self._begun:
+            self._begin()
+        try:
+            self.flush()
+        except BaseException:
+            with suppress(OutputError):
+                self._target.close()
+            raise
+        self._finish(complete)
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close(complete=True)
+        else:
+            with suppress(OutputError, BrokenPipeError):  # the first error is the one to tell
+                self.close(complete=False)
+
+    def _begin(self) -> None:
+        self._target.begin(self._keep)
+        self._begun = True
+        if not self._keep:
+            self._pending += self._format.header
+
+    def _finish(self, complete: bool) -> None:
+        self._target.close()
+        if complete:
+            self._target.complete()
+
+    def _recall(self, target: FileTarget) -> int:
+        """Count what is answered already; the length of the whole records in bytes."""
+        whole = 0
+        named: set[str] = set()
+        try:
+            with target.path.open("rb") as file:
+                for record in self._format.read(file):
+                    self.answered[record.source] += 1
+                    self.failed += record.failed
+                    whole += record.size
+                    named.update(record.labels)
+            if whole or target.path.stat().st_size == len(self._format.header):
+                whole += len(self._format.header)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise OutputError(f"cannot read {target.path}: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise OutputError(
+                f"{target.path} cannot be resumed: record {self.answered.total() + 1} is not one of this "
+                f"request ({error}); name another file with -o, or leave out --resume to start over"
+            ) from error
+        target.check_resumable(whole)
+        self._check_labels(named, target.path)
+        return whole
+
+    def _check_labels(self, named: set[str], path: Path) -> None:
+        """A run that was finished has left no note of its request: its answers tell the labels."""
+        if self._labels and (strange := sorted(named - self._labels)):
+            raise OutputError(
+                f"{path} holds answers among other labels ({', '.join(map(repr, strange[:5]))}): "
+                "give the same, name another file with -o, or leave out --resume to start over"
+            )

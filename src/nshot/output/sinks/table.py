@@ -1,0 +1,164 @@
+"""Records as a table for a person: fits the terminal's width, and no name can break its lines or colours."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from nshot.output.sinks.formats import Record, Written
+from nshot.types import Decided, Failure
+
+_RED, _BOLD, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
+_NUMBER = 7  # cells of "-0.1234"
+_GAP = "  "
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # turn the order of what follows around
+
+
+def width_of(stream: BinaryIO | None) -> int:
+    """Columns to fill: COLUMNS, or the terminal's, or 80 where there is none."""
+    if stream is not None and stream.isatty():
+        return shutil.get_terminal_size().columns
+    return int(columns) if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns) else 80
+
+
+def wants_color(stream: BinaryIO | None) -> bool:
+    """Whether there is a terminal with colours, and NO_COLOR (no-color.org) does not forbid them."""
+    terminal = stream is not None and stream.isatty()
+    return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class Table:
+    """Lines that fit: source, label, score, cosine, margin; further labels below the first."""
+
+    def __init__(self, *, width: int, color: bool, calibrated: bool = False) -> None:
+        text = max(width - 3 * (_NUMBER + len(_GAP)) - len(_GAP), 10)  # a source and a label
+        self._label = text * 2 // 5
+        self._source = text - self._label
+        self._rest = width - self._source - len(_GAP)
+        self._color = color
+        self._score = "prob." if calibrated else "score"
+
+    @property
+    def header(self) -> bytes:
+        """The columns' names."""
+        numbers = [f"{name:>{_NUMBER}}" for name in (self._score, "cosine", "margin")]
+        return self._bytes([self._painted(_BOLD, self._line("source", "label", *numbers))])
+
+    def encode(self, record: Record) -> bytes:
+        """One line a label, or a failure's message in red."""
+        if isinstance(record, Failure):
+            message = list(_wrapped(visible(f"{record.type}: {record.message}"), max(self._rest, 16)))
+            sources = [record.source, *[""] * (len(message) - 1)]
+            return self._bytes(
+                [
+                    _fitted(visible(source), self._source) + _GAP + self._painted(_RED, part)
+                    for source, part in zip(sources, message, strict=True)
+                ]
+            )
+        lines = []
+        for rank, prediction in enumerate(record.predictions):
+            source, margin = (record.source, record.margin) if rank == 0 else ("", None)
+            numbers = [f"{value:{_NUMBER}.4f}" for value in (prediction.score, prediction.cosine)]
+            if rank == 0:
+                numbers.append(f"{'—':>{_NUMBER}}" if margin is None else f"{margin:{_NUMBER}.4f}")
+            label = _answered(record) if rank == 0 and isinstance(record, Decided) else prediction.label
+            lines.append(self._line(source, label, *numbers))
+        return self._bytes(lines)
+
+    def read(self, file: BinaryIO) -> Iterator[Written]:
+        """A table has dropped what resuming needs."""
+        raise ValueError("a table cannot be read back")
+
+    def _line(self, source: str, label: str, *numbers: str) -> str:
+        cells = _fitted(visible(source), self._source), _fitted(visible(label), self._label), *numbers
+        return _GAP.join(cells)
+
+    def _painted(self, color: str, text: str) -> str:
+        return f"{color}{text}{_PLAIN}" if self._color else text
+
+    def _bytes(self, lines: list[str]) -> bytes:
+        return "".join(f"{line.rstrip()}\n" for line in lines).encode("utf-8", "replace")
+
+
+def _answered(record: Decided) -> str:
+    """The answer in the place of the best label, whose numbers stand beside it."""
+    if record.answer == "set":
+        return f"{{{', '.join(record.labels)}}}"
+    best = record.predictions[0].label
+    return {"label": best, "none": f"none of these ({best}?)", "unsure": f"unsure ({best}?)"}[record.answer]
+
+
+def visible(text: str) -> str:
+    r"""The text with all escaped that a terminal would act on: ``\n``, ``\x1b``, turns of direction."""
+    if text.isprintable():
+        return text
+    return "".join(_escaped(char) if _acts(char) else char for char in text)
+
+
+def cells_of(text: str) -> int:
+    """Columns that a terminal takes for the text: two for CJK and emoji, none for combining marks."""
+    return len(text) if text.isascii() else sum(cells for _, cells in _clusters(text))
+
+
+def _acts(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or _BIDI.match(char) is not None
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte of a name that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def _clusters(text: str) -> Iterator[tuple[str, int]]:
+    """Characters with the marks that belong to them, and their columns."""
+    cluster, cells = "", 0
+    for char in text:
+        if char == "\ufe0f" and cluster:  # asks for the emoji form, which is wide
+            cluster, cells = cluster + char, 2
+        elif unicodedata.category(char) in ("Mn", "Me", "Cf"):
+            cluster += char
+        else:
+            if cluster:
+                yield cluster, cells
+            cluster, cells = char, 2 if unicodedata.east_asian_width(char) in "WF" else 1
+    if cluster:
+        yield cluster, cells
+
+
+def _fitted(text: str, width: int) -> str:
+    """The text in exactly so many columns: padded, or with the middle left out: a path's ends tell most."""
+    missing = width - cells_of(text)
+    if missing >= 0:
+        return text + " " * missing
+    clusters = list(_clusters(text))
+    head = _taken(clusters, (width - 1) // 3)
+    tail = _taken(clusters[::-1], width - 1 - cells_of("".join(head)))[::-1]
+    short = "".join([*head, "…", *tail])
+    return short + " " * (width - cells_of(short))
+
+
+def _taken(clusters: list[tuple[str, int]], width: int) -> list[str]:
+    taken = []
+    for cluster, cells in clusters:
+        width -= cells
+        if width < 0:
+            break
+        taken.append(cluster)
+    return taken
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """Lines of at most so many columns, broken at spaces where there are any."""
+    while cells_of(text) > width:
+        part = "".join(_taken(list(_clusters(text)), width))
+        space = part.rfind(" ")
+        if space > 0:
+            part = part[: space + 1]
+        yield part.rstrip()
+        text = text[len(part) :]
+    yield text

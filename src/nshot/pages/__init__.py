@@ -1,0 +1,1 @@
+"""What every HTML page shares: its frame, its style, its charts."""

@@ -1,0 +1,1 @@
+"""Vectors on disk, found again by what they are made of."""
