@@ -9,7 +9,7 @@ PHOTOS ?= photos
 .PHONY: help demo test check parity bench docs clean
 
 help:
-	@echo "make demo    classify pictures with what is here, offline, and show the page"
+	@echo "make demo    classify images with what is here, offline, and show the page"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, mypy --strict, the walls between the layers"
 	@echo "make parity  compare with transformers (installs torch in its own environment)"

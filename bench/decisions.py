@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 
 class Task(NamedTuple):
-    """A classifier, pictures that show one of its labels, and pictures that show none."""
+    """A classifier, images that show one of its labels, and images that show none."""
 
     classifier: Classifier
     known: Array
@@ -45,7 +45,7 @@ class Recorded:
 
     def __init__(self, folder: Path) -> None:
         cifar = np.load(folder / "cifar10_vitb32.npz")
-        self.pictures, self.targets = normalize(cifar["image_embeds"]), cifar["labels"].astype(int)
+        self.images, self.targets = normalize(cifar["image_embeds"]), cifar["labels"].astype(int)
         photos = np.load(folder / "photos50_vitb32.npz")
         self.photos = normalize(photos["image_embeds"])
         number = np.array([int(name.split(".")[0]) for name in photos["files"]])
@@ -70,8 +70,8 @@ class Recorded:
 
 
 def calibration(data: Recorded, draws: int = 20) -> dict[str, float]:
-    """Scores as they are and calibrated, on the half of the pictures that was not fitted on."""
-    logits = data.classifier(NAMES).logits(data.pictures)
+    """Scores as they are and calibrated, on the half of the images that was not fitted on."""
+    logits = data.classifier(NAMES).logits(data.images)
     rows = []
     for half, rest in _halves(len(logits), draws):
         fitted = fit_calibration(logits[half], data.targets[half])
@@ -86,14 +86,14 @@ def calibration(data: Recorded, draws: int = 20) -> dict[str, float]:
 
 
 def sets(data: Recorded, coverage: float, *, randomized: bool, draws: int = 200) -> dict[str, float]:
-    """How often sets hold the right label, on pictures that neither they nor the temperature learnt from."""
-    logits = data.classifier(NAMES).logits(data.pictures)
+    """How often sets hold the right label, on images that neither they nor the temperature learnt from."""
+    logits = data.classifier(NAMES).logits(data.images)
     rows: list[list[float]] = []
     for half, rest in _halves(len(logits), draws):
         fitted = fit_calibration(logits[half], data.targets[half])
         chance = activate(fitted.apply(logits), "softmax")
-        made = fit_conformal(chance[half], data.pictures[half], data.targets[half], randomized=randomized)
-        found = made.sets(chance[rest], data.pictures[rest], coverage)
+        made = fit_conformal(chance[half], data.images[half], data.targets[half], randomized=randomized)
+        found = made.sets(chance[rest], data.images[rest], coverage)
         held = share([own in labels for own, labels in zip(data.targets[rest], found, strict=True)])
         sizes = [len(labels) for labels in found]
         rows.append([held, float(np.mean(sizes)), share([not size for size in sizes])])
@@ -101,8 +101,8 @@ def sets(data: Recorded, coverage: float, *, randomized: bool, draws: int = 200)
 
 
 def tasks(data: Recorded) -> Iterator[tuple[str, list[Task]]]:
-    """Pictures of the labels against pictures of none of them."""
-    x, y = data.pictures, data.targets
+    """Images of the labels against images of none of them."""
+    x, y = data.images, data.targets
     ten = data.classifier(NAMES)
     outside = np.isin(data.shows, ["person", "train", "robot"])
     flickr = normalize(data.flickr["image_embeds"])
@@ -166,7 +166,7 @@ def rejection(data: Recorded) -> list[dict[str, Any]]:
 
 
 def search(data: Recorded) -> float:
-    """Recall@1 of text to image over the Flickr vectors: the same product, the pictures as rows."""
+    """Recall@1 of text to image over the Flickr vectors: the same product, the images as rows."""
     photographs = Classifier([str(k) for k in data.flickr["image_ids"]], data.flickr["image_embeds"], SCALE)
     best = photographs.cosines(data.flickr["text_embeds"]).argmax(axis=1)
     return share(best == data.flickr["caption_image"])
@@ -187,7 +187,7 @@ def _halves(n: int, draws: int) -> Iterator[tuple[Array, Array]]:
 def measure(data: Recorded) -> dict[str, Any]:
     """Every figure."""
     return {
-        "accuracy": share(data.classifier(NAMES).logits(data.pictures).argmax(axis=1) == data.targets),
+        "accuracy": share(data.classifier(NAMES).logits(data.images).argmax(axis=1) == data.targets),
         "calibration": calibration(data),
         "sets": {
             f"{coverage:g}, {'exact coverage' if randomized else 'never empty'}": sets(
@@ -222,7 +222,7 @@ def main() -> None:
         best = max(row[rule][0] for rule in RULES)
         cells = "".join(f"  {row[rule][0]:.3f}/{row[rule][1]:.3f}"[:14].rjust(14) for rule in RULES)
         print(f"{row['task']:66}{cells}   {best - row['background'][0]:+.3f}")
-    print("\ndefault threshold: share answered of pictures of the labels, and of the others")
+    print("\ndefault threshold: share answered of images of the labels, and of the others")
     for row in figures["rejection"]:
         print(f"{row['task']:66}  {row['default'][0]:.3f}  {row['default'][1]:.3f}")
 

@@ -1,8 +1,8 @@
-"""How long `nshot evaluate` takes on 10,000 stored pictures and 100 labels, page included; and its memory.
+"""How long `nshot evaluate` takes on 10,000 stored images and 100 labels, page included; and its memory.
 
-    python bench/evaluate.py [--pictures 10000] [--labels 100]
+    python bench/evaluate.py [--images 10000] [--labels 100]
 
-The pictures are noise and the checkpoint is random: the time after the vectors are stored does not depend on
+The images are noise and the checkpoint is random: the time after the vectors are stored does not depend on
 what they show. The vectors have 512 numbers, as ViT-B/32's.
 """
 
@@ -27,16 +27,16 @@ from checkpoints import tiny_checkpoint  # noqa: E402
 
 
 def main() -> None:
-    """Make the pictures, store their vectors, then measure a second run."""
+    """Make the images, store their vectors, then measure a second run."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pictures", type=int, default=10_000)
+    options.add_argument("--images", type=int, default=10_000)
     options.add_argument("--labels", type=int, default=100)
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         model = tiny_checkpoint(top / "model", projection_dim=512)
         rng = np.random.default_rng(0)
-        for number in range(asked.pictures):
+        for number in range(asked.images):
             path = top / "data" / f"label {number % asked.labels}" / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).resize((640, 480)).save(path)

@@ -108,7 +108,7 @@ def speed() -> None:
 
 
 def adapting() -> None:
-    """--adapt on all recorded pictures, no label used; the gain with a paired bootstrap interval."""
+    """--adapt on all recorded images, no label used; the gain with a paired bootstrap interval."""
     vectors, labels = cifar10()
     zero = prompts(NAMES)
     adapted = adapt(vectors, zero)
@@ -152,7 +152,7 @@ def added() -> None:
 
 
 def following() -> None:
-    """`next` against a random choice: 20 runs of `pulled`, batches of ten, 120 pictures held out."""
+    """`next` against a random choice: 20 runs of `pulled`, batches of ten, 120 images held out."""
     vectors, labels = cifar10()
     zero = prompts(NAMES)
     chosen: dict[int, list[float]] = {}

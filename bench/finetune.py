@@ -45,13 +45,13 @@ def main() -> None:
             untouched=folder / "untouched",
             templates=["a picture of a {}"],
         )
-    print(f"{report.pictures} pictures, {report.steps} steps, lr {args.lr:g}, {args.part}")
+    print(f"{report.images} images, {report.steps} steps, lr {args.lr:g}, {args.part}")
     for row, figures in report.figures.items():
         print(f"{row:12} " + "  ".join(f"{what} {figure:.3f}" for what, figure in figures.items()))
 
 
 def draw_classes(folder: Path, shapes: Sequence[str], each: int, first: int) -> None:
-    """A folder of pictures for each shape, in every colour and every style that training sees."""
+    """A folder of images for each shape, in every colour and every style that training sees."""
     for place, shape in enumerate(shapes):
         (folder / shape).mkdir(parents=True)
         for number in range(each):

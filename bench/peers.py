@@ -1,8 +1,8 @@
-"""What transformers does with the same pictures and labels: each way a person would write it.
+"""What transformers does with the same images and labels: each way a person would write it.
 
-    python bench/peers.py WAY --model M --pictures FOLDER --labels FILE [--count N] [--json]
+    python bench/peers.py WAY --model M --images FOLDER --labels FILE [--count N] [--json]
 
-Prints one JSON object: seconds and pictures/s after a warm-up, and the process's own start-up times.
+Prints one JSON object: seconds and images/s after a warm-up, and the process's own start-up times.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ START = time.perf_counter()
 
 
 def documented_pipeline(model: str, labels: list[str], files: list[str], **options: Any) -> Any:
-    """As transformers' own documentation writes it: pipeline(...)(pictures, candidate_labels=...)."""
+    """As transformers' own documentation writes it: pipeline(...)(images, candidate_labels=...)."""
     from transformers import pipeline
 
     classify = pipeline("zero-shot-image-classification", model=model, device="cpu")
@@ -28,7 +28,7 @@ def documented_pipeline(model: str, labels: list[str], files: list[str], **optio
 
 
 def tutorial(model: str, labels: list[str], files: list[str]) -> Any:
-    """Labels encoded once, pictures in batches of 32, dot product: the tutorial's way, batched."""
+    """Labels encoded once, images in batches of 32, dot product: the tutorial's way, batched."""
     import torch
     from PIL import Image
     from transformers import CLIPModel, CLIPProcessor
@@ -46,8 +46,8 @@ def tutorial(model: str, labels: list[str], files: list[str]) -> Any:
         best: list[int] = []
         with torch.inference_mode():
             for start in range(0, len(some), 32):
-                pictures = [Image.open(path) for path in some[start : start + 32]]
-                pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+                images = [Image.open(path) for path in some[start : start + 32]]
+                pixels = processor(images=images, return_tensors="pt")["pixel_values"]
                 vectors = clip.get_image_features(pixel_values=pixels).pooler_output
                 vectors = vectors / vectors.norm(dim=-1, keepdim=True)
                 best += (vectors @ rows.T).argmax(dim=-1).tolist()
@@ -69,14 +69,14 @@ def main() -> None:
     )
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--warm-up", type=int, default=4)
     args = parser.parse_args()
 
     labels = args.labels.read_text().splitlines()
-    files = sorted(str(path) for path in args.pictures.iterdir())
+    files = sorted(str(path) for path in args.images.iterdir())
     classify = WAYS[args.way](args.model, labels, files)
     loaded = time.perf_counter()
     if args.warm_up:
@@ -87,7 +87,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "pictures": len(answers),
+                "images": len(answers),
                 "seconds": seconds,
                 "rate": len(answers) / seconds,
                 "load_s": loaded - START,

@@ -53,7 +53,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="sketchbook")
     parser.add_argument("--precision", default="f32", choices=["f32", "bf16"])
-    parser.add_argument("--each", type=int, default=1000, help="pictures of each style")
+    parser.add_argument("--each", type=int, default=1000, help="images of each style")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     begun = time.perf_counter()
@@ -69,7 +69,7 @@ def main() -> None:
     for what, figure, bar in bars:
         print(f"{what:{width}}  {figure:7.3f}  {bar}")
     seconds = time.perf_counter() - begun
-    print(f"{args.model}, {args.precision}, {args.each} pictures of each style, {seconds:.0f} s")
+    print(f"{args.model}, {args.precision}, {args.each} images of each style, {seconds:.0f} s")
 
 
 class Measurement:
@@ -123,8 +123,8 @@ class Measurement:
             (f"held-out pairs, ensemble of {len(TEMPLATES)}", ensemble, f">= {single[best] - 0.005:.3f}"),
         ]
         one, five = self.retrieval()
-        bars += [("text to picture, 500 drawings, recall@1", one, ">= 0.5")]
-        bars += [("text to picture, 500 drawings, recall@5", five, ">= 0.85")]
+        bars += [("text to image, 500 drawings, recall@1", one, ">= 0.5")]
+        bars += [("text to image, 500 drawings, recall@5", five, ">= 0.85")]
         return bars
 
     def scenes(self, style: str, pairs: Sequence[tuple[str, str]], place: int) -> list[Scene]:
@@ -133,7 +133,7 @@ class Measurement:
         return [sample(first + i, styles=(style,), pairs=pairs, several=0) for i in range(self.each)]
 
     def vectors(self, scenes: Sequence[Scene]) -> Floats:
-        """Drawn, preprocessed and embedded as any picture is."""
+        """Drawn, preprocessed and embedded as any image is."""
         found = list(self.clip.embed_images([draw(scene) for scene in scenes]))
         return np.stack([each.vector for each in found if isinstance(each, nshot.Embedded)])
 

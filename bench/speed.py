@@ -3,7 +3,7 @@
     make bench MODEL=./checkpoint PHOTOS=./photographs
 
 Needs the torch extra's environment (``make bench`` makes it), a CLIP checkpoint (a Hub id or a folder) and a
-folder of any photographs, from which pictures of 640x480 and of 12 megapixels are made under bench/out.
+folder of any photographs, from which images of 640x480 and of 12 megapixels are made under bench/out.
 Each measurement runs in a process of its own. Prints the table of README; bench/out/speed.json has it all.
 """
 
@@ -38,7 +38,7 @@ for _ in classifier.predict(clip.embed_images(files[:32])): pass
 begun = time.perf_counter()
 answers = classifier.predict(clip.embed_images(files))
 seconds = time.perf_counter() - begun
-print(json.dumps({"pictures": len(answers), "seconds": seconds, "rate": len(answers) / seconds,
+print(json.dumps({"images": len(answers), "seconds": seconds, "rate": len(answers) / seconds,
                   "precision": clip.encoder.precision, "answers": [a.to_dict() for a in answers]}))
 """
 
@@ -60,7 +60,7 @@ def main() -> None:
         bench.agreement,
         bench.steady,
         bench.large_jpegs,
-        bench.one_picture,
+        bench.one_image,
         bench.thousand_labels,
         bench.asked_again,
         bench.memory,
@@ -76,13 +76,13 @@ def main() -> None:
 
 
 class Bench:
-    """The pictures, the labels, and one method a row."""
+    """The images, the labels, and one method a row."""
 
     def __init__(self, model: str, photos: Path) -> None:
         self.model = str(Path(model).resolve()) if Path(model).exists() else model
         OUT.mkdir(exist_ok=True)
-        self.vga = pictures(photos, OUT / "640x480", 400, (640, 480))
-        self.large = pictures(photos, OUT / "12mp", 48, (4000, 3000))
+        self.vga = images(photos, OUT / "640x480", 400, (640, 480))
+        self.large = images(photos, OUT / "12mp", 48, (4000, 3000))
         self.ten = lines(OUT / "ten.txt", TEN)
         self.thousand = lines(OUT / "thousand.txt", [f"{a} number {i}" for i in range(100) for a in TEN])
 
@@ -98,7 +98,7 @@ class Bench:
         return {"same_order": order, "largest_score_difference": worst}
 
     def steady(self) -> dict[str, Any]:
-        """Pictures a second once everything is warm."""
+        """Images a second once everything is warm."""
         return {
             "nshot_f32": self._steady(self.vga, 400, self.ten, precision="f32")["rate"],
             "nshot_auto": self._steady(self.vga, 400, self.ten)["rate"],
@@ -116,19 +116,19 @@ class Bench:
             "pipeline": self._peer("pipeline", self.large, 24, self.ten)["rate"],
         }
 
-    def one_picture(self) -> dict[str, Any]:
-        """The whole process, one picture, ten labels."""
+    def one_image(self) -> dict[str, Any]:
+        """The whole process, one image, ten labels."""
         cache = fresh(OUT / "cache")
-        picture = str(sorted(self.vga.iterdir())[0])
+        image = str(sorted(self.vga.iterdir())[0])
         again = [str(path) for path in sorted(self.vga.iterdir())[1:4]]
         command = ["classify", "--labels-file", str(self.ten), "--model", self.model, "--format", "jsonl"]
-        first = timed(lambda: self._nshot([*command, picture], cache))
+        first = timed(lambda: self._nshot([*command, image], cache))
         second = [timed(lambda p=p: self._nshot([*command, p], cache)) for p in again]  # type: ignore[misc]
         peer = [timed(lambda: self._peer("pipeline", self.vga, 1, self.ten, warm_up=0)) for _ in range(2)]
         return {"nshot_first_s": first, "nshot_second_s": min(second), "transformers_s": min(peer)}
 
     def thousand_labels(self) -> dict[str, Any]:
-        """1000 labels whose vectors are known, 100 pictures."""
+        """1000 labels whose vectors are known, 100 images."""
         cache = fresh(OUT / "cache")
         few = fresh(OUT / "hundred")
         for path in sorted(self.vga.iterdir())[:100]:
@@ -148,7 +148,7 @@ class Bench:
         return {"nshot_s": ours, "pipeline_s_for_100": theirs["seconds"] / 3 * 100}
 
     def asked_again(self) -> dict[str, Any]:
-        """20,000 unchanged pictures, stored, asked again with other labels."""
+        """20,000 unchanged images, stored, asked again with other labels."""
         cache = fresh(OUT / "cache")
         many = fresh(OUT / "many")
         vectors = fill_store(self.model, self.vga, many, 20_000, cache)
@@ -167,14 +167,14 @@ class Bench:
         without = timed(lambda: self._nshot([*command[:-2], "--labels-file", str(self.ten)], cache))
         shutil.rmtree(many)
         return {
-            "pictures": vectors,
+            "images": vectors,
             "process_s": seconds,
             "rate": vectors / seconds,
             "rate_again": vectors / without,
         }
 
     def memory(self) -> dict[str, Any]:
-        """Peak resident memory of the command over 1000 and over 4000 pictures."""
+        """Peak resident memory of the command over 1000 and over 4000 images."""
         peaks = {}
         for count in (1000, 4000):
             listing = lines(
@@ -202,7 +202,7 @@ class Bench:
         return last_json(python(STEADY, self.model, str(folder), str(count), decode, precision, str(labels)))
 
     def _peer(self, way: str, folder: Path, count: int, labels: Path, warm_up: int = 4) -> dict[str, Any]:
-        arguments = ["--model", self.model, "--pictures", str(folder), "--labels", str(labels)]
+        arguments = ["--model", self.model, "--images", str(folder), "--labels", str(labels)]
         arguments += ["--count", str(count), "--warm-up", str(warm_up)]
         return last_json(run([sys.executable, str(HERE / "peers.py"), way, *arguments]))
 
@@ -210,7 +210,7 @@ class Bench:
         return run([sys.executable, "-m", "nshot", *arguments], NSHOT_CACHE=str(cache))
 
 
-def pictures(photos: Path, folder: Path, count: int, size: tuple[int, int]) -> Path:
+def images(photos: Path, folder: Path, count: int, size: tuple[int, int]) -> Path:
     """So many JPEGs of that size, made from the photographs, turned and cropped so that no two are alike."""
     from PIL import Image, ImageOps
 
@@ -227,9 +227,9 @@ def pictures(photos: Path, folder: Path, count: int, size: tuple[int, int]) -> P
 
 
 def fill_store(model: str, source: Path, folder: Path, count: int, cache: Path) -> int:
-    """So many picture files whose vectors the store knows.
+    """So many image files whose vectors the store knows.
 
-    Encoding 20,000 pictures only to ask for them again would take the bench ten minutes, so 400 are encoded
+    Encoding 20,000 images only to ask for them again would take the bench ten minutes, so 400 are encoded
     and the others get random unit vectors under their own digests; asking for them costs the same.
     """
     code = """
@@ -342,22 +342,22 @@ def table(results: dict[str, Any]) -> str:
 
     if steady := results.get("steady"):
         best = max(steady["nshot_f32"], steady["nshot_f32_again"])
-        rate("pictures, f32, against the documented pipeline", best, steady["pipeline"])
+        rate("images, f32, against the documented pipeline", best, steady["pipeline"])
         rate("  against the pipeline with batch_size=32", best, steady["pipeline_32"])
         rate("  against batches of 32 by hand", best, steady["tutorial_32"])
-        rate("pictures, precision auto, against the pipeline", steady["nshot_auto"], steady["pipeline"])
+        rate("images, precision auto, against the pipeline", steady["nshot_auto"], steady["pipeline"])
     if large := results.get("large_jpegs"):
         rate("12-megapixel JPEGs, --decode fast", large["nshot_fast"], large["pipeline"])
         rate("12-megapixel JPEGs, --decode exact", large["nshot_exact"], large["pipeline"])
-    if one := results.get("one_picture"):
-        seconds("one picture, whole process, second run", one["nshot_second_s"], one["transformers_s"])
+    if one := results.get("one_image"):
+        seconds("one image, whole process, second run", one["nshot_second_s"], one["transformers_s"])
     if thousand := results.get("thousand_labels"):
-        seconds("1000 known labels, 100 pictures", thousand["nshot_s"], thousand["pipeline_s_for_100"])
+        seconds("1000 known labels, 100 images", thousand["nshot_s"], thousand["pipeline_s_for_100"])
     if again := results.get("asked_again"):
-        rows.append(("20,000 stored pictures, other labels", f"{again['rate']:.0f}/s", "", ""))
+        rows.append(("20,000 stored images, other labels", f"{again['rate']:.0f}/s", "", ""))
     if memory := results.get("memory"):
         rows.append(
-            ("peak memory, 1000 / 4000 pictures", f"{memory['1000']:.0f} / {memory['4000']:.0f} MB", "", "")
+            ("peak memory, 1000 / 4000 images", f"{memory['1000']:.0f} / {memory['4000']:.0f} MB", "", "")
         )
     if light := results.get("light_import"):
         rows.append(("import, over bare Python", f"{light['ms']:.0f} ms", "", ""))

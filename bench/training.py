@@ -66,14 +66,14 @@ def main() -> None:
         for _ in range(args.rounds):
             for name, measure in ways.items():
                 rates[name].append(measure())
-                print(f"{name}: {rates[name][-1]:.0f} pictures/s", flush=True)
+                print(f"{name}: {rates[name][-1]:.0f} images/s", flush=True)
     finally:
         for other in others:
             other.kill()
     for name, found in rates.items():
         ratio = statistics.median(a / b for a, b in zip(found, rates["plain"], strict=True))
         each = ", ".join(f"{rate:.0f}" for rate in found)
-        print(f"{name:16} {statistics.median(found):6.0f} pictures/s ({each})  {ratio:.2f} x plain")
+        print(f"{name:16} {statistics.median(found):6.0f} images/s ({each})  {ratio:.2f} x plain")
 
 
 def plain(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[], float]:

@@ -15,7 +15,7 @@ HEAD = """# Command line
 
 Written by `make docs` from the commands' own help.
 
-Exit status of every command: 0 all answered, 1 some pictures failed (each named, counted in a last line on
+Exit status of every command: 0 all answered, 1 some images failed (each named, counted in a last line on
 stderr), 2 the request itself was wrong, 130 interrupted. Answers go to standard output or `-o`, everything
 else to stderr.
 """

@@ -10,7 +10,7 @@ def answer(n: int, source: str | None = None) -> Record:
     """The n-th answer of a made-up run: some failures, and names that are hard to keep whole."""
     name = source or ('a\nb, "c" ' if n % 7 == 3 else "猫 ") + f"{n}.jpg"
     if n % 5 == 4:
-        return Failure(name, "UndecodablePicture", f'{name}: not a\npicture, "really"')
+        return Failure(name, "UndecodableImage", f'{name}: not a\nimage, "really"')
     labels = [
         LabelScore(label, 0.9 / (n + k + 1), 0.3 - k / 10) for k, label in enumerate(("cat", "hot, dog"))
     ]

@@ -49,7 +49,7 @@ def tiny_checkpoint(
         format: "safetensors", "sharded" (two safetensors files and their index) or "bin" (torch's zip).
         dtype: of the stored weights: "float32", "float16" or "bfloat16".
         activation: ``hidden_act`` of both towers, "quick_gelu" or "gelu".
-        image_size: side of the picture, in pixels.
+        image_size: side of the image, in pixels.
         patch_size: side of a patch, in pixels.
         projection_dim: length of the vectors.
         layers: of each tower.

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny seeded checkpoint, some pictures, and a cache folder of their own."""
+"""What several test files share: a tiny seeded checkpoint, some images, and a cache folder of their own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _own_cache(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of twelve small pictures, all different, of several formats and shapes."""
+    """A folder of twelve small images, all different, of several formats and shapes."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)

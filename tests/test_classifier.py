@@ -91,7 +91,7 @@ def test_equal_rows_keep_the_labels_order() -> None:
 
 def test_a_stream_keeps_its_order_and_its_failures() -> None:
     classifier = Classifier(["a", "b"], np.eye(2), scale=1.0)
-    broken = Failure("two.jpg", "UndecodablePicture", "damaged")
+    broken = Failure("two.jpg", "UndecodableImage", "damaged")
     one, three = (Embedded(n, np.eye(2, dtype=np.float32)[i]) for i, n in enumerate(("one.jpg", "three.jpg")))
     items: list[Embedded | Failure] = [one, broken, three]
     for given in (items, iter(items)):
@@ -137,7 +137,7 @@ def test_vectors_of_another_length_are_refused() -> None:
 )
 def test_recorded_cifar10_vectors_score_as_the_plain_product_does() -> None:
     bank = np.load(RECORDED / "text_bank_vitb32.npz")
-    pictures = np.load(RECORDED / "cifar10_vitb32.npz")
+    images = np.load(RECORDED / "cifar10_vitb32.npz")
     names = ["airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "boat", "truck"]
     known = [str(name) for name in bank["lvis_names"]]
     lookup = {name.split("_(")[0].replace("_", " "): row for row, name in reversed(list(enumerate(known)))}
@@ -147,9 +147,9 @@ def test_recorded_cifar10_vectors_score_as_the_plain_product_does() -> None:
     )
     classifier = Classifier(names, rows, scale=100.0)
     told = [
-        names.index(answer.predictions[0].label) for answer in answers(classifier, pictures["image_embeds"])
+        names.index(answer.predictions[0].label) for answer in answers(classifier, images["image_embeds"])
     ]
     unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    plain = np.argmax(pictures["image_embeds"] @ unit.T, axis=1)
+    plain = np.argmax(images["image_embeds"] @ unit.T, axis=1)
     np.testing.assert_array_equal(told, plain)
-    assert np.mean(told == pictures["labels"]) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(told == images["labels"]) == pytest.approx(0.9, abs=0.02)

@@ -75,7 +75,7 @@ def spawn(tiny: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def listed(photos: Path, times: int = 1, separator: str = "\n") -> Path:
-    """A file that lists the pictures so many times."""
+    """A file that lists the images so many times."""
     listing = photos.parent / "list.txt"
     listing.write_text(separator.join(str(path) for path in sorted(photos.iterdir()) * times))
     return listing
@@ -117,7 +117,7 @@ def test_csv_and_parquet_hold_the_same_answers(nshot: Nshot, photos: Path, tmp_p
     assert [(r["source"], r["label"]) for r in rows] == [(r["source"], r["label"]) for r in table]
 
 
-def test_a_failed_picture_is_named_counted_and_exits_1(nshot: Nshot, photos: Path) -> None:
+def test_a_failed_image_is_named_counted_and_exits_1(nshot: Nshot, photos: Path) -> None:
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     status, out, err = nshot("classify", photos, "--labels", "cat, dog", "--format", "jsonl")
     assert status == 1
@@ -126,7 +126,7 @@ def test_a_failed_picture_is_named_counted_and_exits_1(nshot: Nshot, photos: Pat
     assert list(failure["error"]) == ["type", "message"]
     assert "broken.jpg" in failure["source"]
     assert "broken.jpg" in err
-    assert err.splitlines()[-1] == "nshot: 13 pictures, 12 answered, 1 failed"
+    assert err.splitlines()[-1] == "nshot: 13 images, 12 answered, 1 failed"
     assert "Traceback" not in err
 
 
@@ -256,9 +256,9 @@ def test_store_says_what_it_holds_and_forgets(nshot: Nshot, photos: Path, tmp_pa
     nshot("classify", photos, "--labels", "cat, dog", "--store", tmp_path / "s")
     status, out, _ = nshot("store", "info", "--store", tmp_path / "s")
     assert status == 0
-    assert "12 of pictures, 2 of texts" in out
+    assert "12 of images, 2 of texts" in out
     nshot("store", "clear", "--store", tmp_path / "s")
-    assert "0 of pictures, 0 of texts" in nshot("store", "info", "--store", tmp_path / "s")[1]
+    assert "0 of images, 0 of texts" in nshot("store", "info", "--store", tmp_path / "s")[1]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

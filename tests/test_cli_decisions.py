@@ -21,7 +21,7 @@ LABELS = ["cat", "dog", "car"]
 
 @pytest.fixture
 def by_class(tmp_path: Path) -> Path:
-    """Pictures of three labels, and of a fourth."""
+    """Images of three labels, and of a fourth."""
     rng = np.random.default_rng(0)
     for place, label in enumerate([*LABELS, "bus"]):
         folder = tmp_path / "by-class" / label
@@ -47,7 +47,7 @@ def test_a_calibrated_classifier_applies_its_decision_in_classify(
     assert "expected calibration error" in told.out
     assert "taken as none of these: bus" in told.err
     figures = json.loads(report.read_text())
-    assert (figures["pictures"], figures["none_pictures"]) == (45, 15)
+    assert (figures["images"], figures["none_images"]) == (45, 15)
     saved = classifier_file.load(out)
     assert saved.classifier.decision is not None
     assert saved.classifier.decision.rejection is not None
@@ -116,7 +116,7 @@ def test_a_decision_that_cannot_be_made_is_refused(
 def test_sort_does_nothing_until_told_and_can_be_undone(
     by_class: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (by_class / "cat" / "broken.png").write_bytes(b"\x89PNG no picture")
+    (by_class / "cat" / "broken.png").write_bytes(b"\x89PNG no image")
     before = {path: path.stat().st_mtime_ns for path in by_class.rglob("*")}
     target = tmp_path / "sorted"
     asked = ["sort", str(by_class), str(target), "--labels", "cat, dog", "--model", str(tiny)]
@@ -132,7 +132,7 @@ def test_sort_does_nothing_until_told_and_can_be_undone(
     assert len([path for path in target.rglob("*.png") if path.parent.name in ("cat", "dog")]) == 60
 
     assert run(["sort", "--undo", str(target)]) == 0
-    assert "60 pictures taken back" in capsys.readouterr().out
+    assert "60 images taken back" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in by_class.rglob("*")} == before
     assert not target.exists()
 
@@ -148,7 +148,7 @@ def test_sort_puts_what_has_no_answer_into_unsure(by_class: Path, tiny: Path, tm
 
 def test_sort_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for args, message in (
-        (["sort", str(tmp_path), "--labels", "a, b"], "name the pictures and then the folder"),
+        (["sort", str(tmp_path), "--labels", "a, b"], "name the images and then the folder"),
         (["sort", "--undo", str(tmp_path)], "nothing to undo"),
         (["sort", "--undo", "a", "b"], "the one folder"),
     ):

@@ -46,7 +46,7 @@ def test_a_folder_of_classes_becomes_a_page_numbers_and_rows(
     report = tmp_path / "made" / "report"
     status, out, err = evaluate(data, "-o", report)
     assert status == 0
-    assert "9 pictures, 3 labels" in out
+    assert "9 images, 3 labels" in out
     assert "top-1" in out
     assert str(report / "index.html") in out
     assert "'red_bird' as 'red bird'" in err
@@ -86,7 +86,7 @@ def test_a_table_names_its_columns_and_a_labels_file_its_prompts(
         *("-o", tmp_path / "report"),
     )
     assert status == 0
-    assert "2 pictures, 3 labels" in out
+    assert "2 images, 3 labels" in out
     content = json.loads((tmp_path / "report" / "report.json").read_text())
     assert [domain["name"] for domain in content["domains"]] == ["a", "b"]
     assert content["against"][-1]["name"] == "all 2 templates together"
@@ -104,15 +104,15 @@ def test_models_stand_side_by_side(evaluate: Evaluate, data: Path, tmp_path: Pat
     assert "Models side by side" in (tmp_path / "r" / "index.html").read_text()
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_counted(
+def test_an_image_that_cannot_be_read_is_named_and_counted(
     evaluate: Evaluate, data: Path, tmp_path: Path
 ) -> None:
     (data / "cat" / "broken.jpg").write_bytes(b"nothing")
     status, out, err = evaluate(data, "-o", tmp_path / "r")
     assert status == 1
-    assert "9 pictures" in out
+    assert "9 images" in out
     assert "broken.jpg" in err
-    assert "10 pictures, 9 answered, 1 failed" in err
+    assert "10 images, 9 answered, 1 failed" in err
     assert "broken.jpg" in (tmp_path / "r" / "index.html").read_text()
 
 
@@ -139,17 +139,17 @@ def test_nothing_is_embedded_twice(
     assert evaluate(data, "--store", store)[0] == 0
 
     def refuse(*_: object) -> None:
-        raise AssertionError("a picture was encoded again")
+        raise AssertionError("an image was encoded again")
 
     monkeypatch.setattr("nshot.encoders.openvino.OpenVINOEncoder.encode_images", refuse)
     status, out, _ = evaluate(data, "--store", store, "--template", "a drawing of a {}")
     assert status == 0
-    assert "9 pictures" in out
+    assert "9 images" in out
 
 
 @pytest.fixture
 def saved(tiny: Path, tmp_path: Path) -> Path:
-    """A classifier with a temperature, and a threshold that turns some pictures away."""
+    """A classifier with a temperature, and a threshold that turns some images away."""
     clip = nshot.load(str(tiny))
     classifier = nshot.zero_shot(clip, ["cat", "dog", "red_bird"])
     decision = Decision(calibration=Calibration(temperature=50.0), rejection=Rejection("margin", 0.0))

@@ -22,7 +22,7 @@ def by_class(tmp_path: Path) -> Path:
 
 
 def paint(folder: Path, per_label: int, *, seed: int, labels: list[str] = LABELS) -> Path:
-    """Noisy pictures of one colour each, which even random weights tell apart."""
+    """Noisy images of one colour each, which even random weights tell apart."""
     generator = np.random.default_rng(seed)
     for label in labels:
         place = folder / label
@@ -40,7 +40,7 @@ def test_a_fitted_classifier_answers_in_classify_and_says_how_it_was_chosen(
     out = tmp_path / "colours.nshot"
     assert run(["fit", str(by_class), "--model", str(tiny), "-o", str(out), "-q"]) == 0
     told = capsys.readouterr().out
-    assert "24 pictures of 3 labels, 8 to 8 each" in told
+    assert "24 images of 3 labels, 8 to 8 each" in told
     assert "chosen: " in told
     saved = classifier_file.load(out)
     assert saved.model == str(tiny)
@@ -51,7 +51,7 @@ def test_a_fitted_classifier_answers_in_classify_and_says_how_it_was_chosen(
     assert np.mean([answer["label"] == Path(answer["source"]).parent.name for answer in answers]) > 0.9
 
 
-def test_labels_without_pictures_and_pictures_without_a_prompt_both_count(
+def test_labels_without_images_and_images_without_a_prompt_both_count(
     by_class: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "c.nshot"
@@ -73,7 +73,7 @@ def test_a_classifier_of_another_model_is_refused_by_name(
     assert f"belongs to {tiny}" in capsys.readouterr().err
 
 
-def test_a_broken_picture_is_named_and_the_others_are_fitted(
+def test_a_broken_image_is_named_and_the_others_are_fitted(
     by_class: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (by_class / "red" / "broken.png").write_bytes(b"\x89PNG nothing")
@@ -113,7 +113,7 @@ def test_shots_that_are_no_numbers_are_refused(
     assert "many" in capsys.readouterr().err
 
 
-def test_next_names_as_many_pictures_as_asked_each_once(
+def test_next_names_as_many_images_as_asked_each_once(
     by_class: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "c.nshot"
@@ -148,13 +148,13 @@ def test_robustness_compares_domains_and_corruptions_and_its_numbers_follow_from
                 base = figures["base_right"] / figures["base_asked"]
                 assert figures["relative"] == pytest.approx(figures["accuracy"] / base)
     page = (out / "index.html").read_text()
-    assert "And on other pictures?" in page
+    assert "And on other images?" in page
     again = tmp_path / "again"
     assert run([*asked, "--model", str(tiny), "-o", str(again)]) == 0
     assert json.loads((again / "robustness.json").read_text())["conditions"] == conditions
 
 
-def test_classify_adapts_where_there_are_enough_pictures_and_says_when_not(
+def test_classify_adapts_where_there_are_enough_images_and_says_when_not(
     by_class: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fitted = tmp_path / "c.nshot"
@@ -164,10 +164,10 @@ def test_classify_adapts_where_there_are_enough_pictures_and_says_when_not(
     capsys.readouterr()
     assert run(["classify", str(few), *asked]) == 0
     told = capsys.readouterr()
-    assert "not adapted: 6 pictures for 3 labels are too few" in told.err
+    assert "not adapted: 6 images for 3 labels are too few" in told.err
     assert len(told.out.splitlines()) == 6
     many = paint(tmp_path / "many", 25, seed=2)
     assert run(["classify", str(many), *asked]) == 0
     told = capsys.readouterr()
-    assert "adapted to 75 pictures" in told.err
+    assert "adapted to 75 images" in told.err
     assert len(told.out.splitlines()) == 75

@@ -1,4 +1,4 @@
-"""Labelled pictures: folders, tables, and the Hub's Parquet from a stand-in."""
+"""Labelled images: folders, tables, and the Hub's Parquet from a stand-in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
-def picture(colour: str) -> bytes:
+def image(colour: str) -> bytes:
     held = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(held, "PNG")
     return held.getvalue()
@@ -27,7 +27,7 @@ def picture(colour: str) -> bytes:
 
 def put(path: Path, colour: str = "red") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture(colour))
+    path.write_bytes(image(colour))
 
 
 def labels(examples: Any) -> list[tuple[str, ...]]:
@@ -37,7 +37,7 @@ def labels(examples: Any) -> list[tuple[str, ...]]:
 def write_parquet(path: Path, rows: list[tuple[str, Any]], names: list[str] | None = None) -> None:
     """As the Hub's tools write them: an image struct, and the labels' names in the metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    images = [{"bytes": picture(colour), "path": f"{colour}.png"} for colour, _ in rows]
+    images = [{"bytes": image(colour), "path": f"{colour}.png"} for colour, _ in rows]
     table = pa.table({"image": images, "label": [label for _, label in rows]})
     if names:
         features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
@@ -55,7 +55,7 @@ def test_a_folder_of_classes_takes_its_labels_from_the_folders(tmp_path: Path) -
     assert labels(data) == [("cat",), ("dog",)]
     assert labels(data) == [("cat",), ("dog",)]  # listed afresh
     assert [e.source.name for e in data][1] == str(tmp_path / "dog" / "1.png")
-    assert next(iter(data)).source.read() == picture("red")
+    assert next(iter(data)).source.read() == image("red")
 
 
 def test_folders_of_domains_hold_folders_of_classes(tmp_path: Path) -> None:
@@ -68,12 +68,12 @@ def test_folders_of_domains_hold_folders_of_classes(tmp_path: Path) -> None:
 
 def test_a_folder_without_folders_says_where_labels_come_from(tmp_path: Path) -> None:
     put(tmp_path / "1.png")
-    with pytest.raises(SourceError, match=r"label/picture\.jpg"):
+    with pytest.raises(SourceError, match=r"label/image\.jpg"):
         open_labelled(tmp_path)
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_a_text_table_has_pictures_labels_and_domains_in_columns(tmp_path: Path, separator: str) -> None:
+def test_a_text_table_has_images_labels_and_domains_in_columns(tmp_path: Path, separator: str) -> None:
     put(tmp_path / "a.png")
     suffix = ".tsv" if separator == "\t" else ".csv"
     table = (tmp_path / "test").with_suffix(suffix)
@@ -82,7 +82,7 @@ def test_a_text_table_has_pictures_labels_and_domains_in_columns(tmp_path: Path,
     data = open_labelled(table, columns=Columns(label="species", domain="from"))
     assert data.classes is None
     assert [(e.labels, e.domain) for e in data] == [(("fox",), "zoo"), (("owl",), None)]
-    assert next(iter(data)).source.read() == picture("red")
+    assert next(iter(data)).source.read() == image("red")
 
 
 def test_a_text_with_a_separator_holds_several_labels(tmp_path: Path) -> None:
@@ -118,12 +118,12 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
         open_labelled(tmp_path / "t.csv", columns=Columns(label="kind"))
 
 
-def test_parquet_brings_its_pictures_and_the_names_of_its_labels(tmp_path: Path) -> None:
+def test_parquet_brings_its_images_and_the_names_of_its_labels(tmp_path: Path) -> None:
     write_parquet(tmp_path / "t.parquet", [("red", 1), ("blue", 0)], ["cat", "dog"])
     data = open_labelled(tmp_path / "t.parquet")
     assert data.classes == ("cat", "dog")
     assert labels(data) == [("dog",), ("cat",)]
-    assert [example.source.read() for example in data] == [picture("red"), picture("blue")]
+    assert [example.source.read() for example in data] == [image("red"), image("blue")]
 
 
 def test_lists_in_parquet_are_several_labels(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_the_hubs_parquet_is_read_shard_after_shard(hub: Hub, tmp_path: Path) ->
     assert hub.downloaded == {"320px/validation/0000.parquet", "320px/validation/0001.parquet"}
     assert labels(examples) == [("dog",), ("cat",), ("dog",)]
     assert [e.source.name for e in examples] == [f"hf://owner/tiny[{row}]" for row in range(3)]
-    assert examples[2].source.read() == picture("green")
+    assert examples[2].source.read() == image("green")
 
 
 def test_a_choice_that_must_be_made_names_what_there_is(hub: Hub, tmp_path: Path) -> None:

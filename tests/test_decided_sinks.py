@@ -29,7 +29,7 @@ def written(format: str, calibrated: bool = True) -> str:
     with open_sink(format, top_k=2, stream=stream, width=80, decided=True, calibrated=calibrated) as sink:
         for answer in answers(calibrated):
             sink.write(answer)
-        sink.write(Failure("bad.jpg", "UndecodablePicture", "not a picture"))
+        sink.write(Failure("bad.jpg", "UndecodableImage", "not an image"))
     return stream.getvalue().decode()
 
 
@@ -56,7 +56,7 @@ def test_csv_tells_the_answer_and_the_best_label_apart() -> None:
         "0.250000",
         "0.050000",
     )
-    assert rows[-1]["error_type"] == "UndecodablePicture"
+    assert rows[-1]["error_type"] == "UndecodableImage"
 
 
 def test_a_table_says_it_in_words() -> None:

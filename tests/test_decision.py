@@ -43,7 +43,7 @@ def rng() -> np.random.Generator:
 
 
 def world(rng: np.random.Generator, n: int = 600, labels: int = 4) -> tuple[Classifier, Array, Array]:
-    """A classifier whose scale is far too high for its pictures, the pictures, and their labels."""
+    """A classifier whose scale is far too high for its images, the images, and their labels."""
     matrix = rng.normal(size=(labels, 32))
     targets = rng.integers(labels, size=n)
     vectors = matrix[targets] + rng.normal(size=(n, 32)) * 2.2
@@ -59,7 +59,7 @@ def decided(classifier: Classifier, vectors: Array, decision: Decision) -> list[
 # Calibration
 
 
-def test_overconfident_scores_become_probabilities_that_hold_on_other_pictures(
+def test_overconfident_scores_become_probabilities_that_hold_on_other_images(
     rng: np.random.Generator,
 ) -> None:
     classifier, vectors, targets = world(rng)
@@ -82,7 +82,7 @@ def test_the_temperature_is_where_the_likelihood_is_best(rng: np.random.Generato
     assert grid[int(np.argmin(losses))] == pytest.approx(found, rel=0.02)
 
 
-def test_a_few_pictures_all_of_them_right_make_nothing_certain(rng: np.random.Generator) -> None:
+def test_a_few_images_all_of_them_right_make_nothing_certain(rng: np.random.Generator) -> None:
     logits = np.array([[5.0, 0.0], [0.0, 4.0], [6.0, 0.0]])
     fitted = fit_calibration(logits, [0, 1, 0])
     assert activate(fitted.apply(logits), "softmax").max() < 0.95
@@ -119,7 +119,7 @@ def test_calibration_changes_no_best_label(rng: np.random.Generator) -> None:
 # None of these
 
 
-def test_every_rule_tells_strangers_from_pictures_of_the_labels(rng: np.random.Generator) -> None:
+def test_every_rule_tells_strangers_from_images_of_the_labels(rng: np.random.Generator) -> None:
     classifier, vectors, _ = world(rng)
     strangers = rng.normal(size=(300, 32)) * 2.5
     background = rng.normal(size=(40, 32))
@@ -130,7 +130,7 @@ def test_every_rule_tells_strangers_from_pictures_of_the_labels(rng: np.random.G
 
 def test_the_evidence_of_each_rule_is_what_it_says() -> None:
     classifier = Classifier(["right", "up"], [[1, 0, 0], [0, 1, 0]], scale=10.0)
-    picture, background = np.array([[0.6, 0.0, 0.8]]), np.array([[0, 0, 1], [0, 0, -1]], np.float32)
+    image, background = np.array([[0.6, 0.0, 0.8]]), np.array([[0, 0, 1], [0, 0, -1]], np.float32)
     energy = np.log(np.exp(6) + np.exp(0)) / 10
     expected = {
         "cosine": 0.6,
@@ -140,7 +140,7 @@ def test_the_evidence_of_each_rule_is_what_it_says() -> None:
     }
     for rule in RULES:
         asked = Rejection(rule, 0.0, background if rule == "background" else None)
-        assert asked.evidence(classifier, picture) == pytest.approx([expected[rule]], abs=1e-6)
+        assert asked.evidence(classifier, image) == pytest.approx([expected[rule]], abs=1e-6)
 
 
 def test_a_threshold_keeps_wrong_acceptances_at_the_wanted_rate(rng: np.random.Generator) -> None:
@@ -156,12 +156,12 @@ def test_without_strangers_the_threshold_keeps_the_wanted_share(rng: np.random.G
     assert np.mean(known >= threshold_for(known, None, kept=0.9)) == pytest.approx(0.9)
 
 
-def test_a_rate_that_so_few_pictures_cannot_tell_is_refused_with_the_number_needed() -> None:
-    with pytest.raises(RequestError, match="at least 19 pictures"):
+def test_a_rate_that_so_few_images_cannot_tell_is_refused_with_the_number_needed() -> None:
+    with pytest.raises(RequestError, match="at least 19 images"):
         threshold_for([], [0.1, 0.2], wrong=0.05)
 
 
-def test_a_picture_under_the_threshold_is_none_of_these(rng: np.random.Generator) -> None:
+def test_an_image_under_the_threshold_is_none_of_these(rng: np.random.Generator) -> None:
     classifier, vectors, _ = world(rng, n=20)
     cosines = classifier.cosines(vectors).max(axis=1)
     threshold = float(np.median(cosines))
@@ -237,7 +237,7 @@ def test_a_vector_has_the_same_set_alone_and_among_others(rng: np.random.Generat
     assert {len(labels) for labels in together} >= {0, 1, 2}
 
 
-def test_too_few_pictures_make_sets_of_every_label(rng: np.random.Generator) -> None:
+def test_too_few_images_make_sets_of_every_label(rng: np.random.Generator) -> None:
     classifier, vectors, targets = world(rng, n=8)
     sets = fit_conformal(classifier.scores(vectors), vectors, targets)
     assert all(len(a.labels) == 4 for a in decided(classifier, vectors, Decision(sets=sets, coverage=0.9)))
@@ -252,7 +252,7 @@ def test_a_set_is_told_as_one_and_its_label_only_where_it_is_alone(rng: np.rando
         assert answer.label == (answer.labels[0] if len(answer.labels) == 1 else None)
 
 
-def test_a_coverage_without_labelled_pictures_says_what_to_do() -> None:
+def test_a_coverage_without_labelled_images_says_what_to_do() -> None:
     with pytest.raises(RequestError, match="nshot calibrate"):
         Decision().with_coverage(0.9)
     with pytest.raises(RequestError, match="between 0 and 1"):
@@ -299,7 +299,7 @@ def test_a_record_speaks_of_a_probability_only_when_calibrated(rng: np.random.Ge
     assert record["probability"] == record["predictions"][0]["probability"]
 
 
-def test_fitting_measures_on_pictures_held_out(rng: np.random.Generator) -> None:
+def test_fitting_measures_on_images_held_out(rng: np.random.Generator) -> None:
     classifier, vectors, targets = world(rng, n=800)
     strangers = rng.normal(size=(300, 32)) * 2.5
     decision, report = fit_decision(
@@ -319,7 +319,7 @@ def test_fitting_measures_on_pictures_held_out(rng: np.random.Generator) -> None
 def test_without_strangers_each_label_is_left_out_in_turn(rng: np.random.Generator) -> None:
     classifier, vectors, targets = world(rng, n=800, labels=6)
     decision, report = fit_decision(classifier, vectors, targets, reject="cosine", wrong=0.2)
-    assert report.none_pictures == 0
+    assert report.none_images == 0
     assert report.accepted == pytest.approx(0.2, abs=0.05)
     assert decision.rejection is not None
 

@@ -1,4 +1,4 @@
-"""Pictures to vectors: in order, once, the same in any batch, and never stopped by one of them."""
+"""Images to vectors: in order, once, the same in any batch, and never stopped by one of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> nshot.Embedder:
     return nshot.load(folder, precision="f32")
 
 
-def test_a_folder_gives_one_unit_vector_a_picture_in_order(clip: nshot.Embedder, photos: Path) -> None:
+def test_a_folder_gives_one_unit_vector_an_image_in_order(clip: nshot.Embedder, photos: Path) -> None:
     results = list(clip.embed_images(photos))
     assert [result.source for result in results] == [str(path) for path in sorted(photos.iterdir())]
     found = vectors(iter(results))
@@ -50,22 +50,22 @@ def test_answers_do_not_depend_on_batch_size_or_workers(tiny: Path, photos: Path
     np.testing.assert_allclose(several[2], several[0], atol=1e-6)
 
 
-def test_every_form_of_a_picture_gives_the_same_vector(clip: nshot.Embedder, photos: Path) -> None:
+def test_every_form_of_an_image_gives_the_same_vector(clip: nshot.Embedder, photos: Path) -> None:
     file = photos / "01.png"
-    picture = Image.open(file)
-    forms: list[Any] = [file, str(file), file.read_bytes(), picture, np.asarray(picture)]
+    image = Image.open(file)
+    forms: list[Any] = [file, str(file), file.read_bytes(), image, np.asarray(image)]
     found = vectors(clip.embed_images(forms))
     np.testing.assert_array_equal(found, np.broadcast_to(found[0], found.shape))
     np.testing.assert_array_equal(vectors(clip.embed_images(file)), found[:1])
 
 
-def test_one_bad_picture_is_a_failure_in_its_place(clip: nshot.Embedder, photos: Path) -> None:
+def test_one_bad_image_is_a_failure_in_its_place(clip: nshot.Embedder, photos: Path) -> None:
     (photos / "03.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     results = list(clip.embed_images([photos, photos / "missing.jpg"]))
     failed = [(number, result) for number, result in enumerate(results) if isinstance(result, Failure)]
     assert [number for number, _ in failed] == [3, 12]
     assert "03.jpg" in failed[0][1].source
-    assert failed[0][1].type == "UndecodablePicture"
+    assert failed[0][1].type == "UndecodableImage"
     assert len(results) == 13
 
 
@@ -110,7 +110,7 @@ class Counting:
 
     def __init__(self, encoder: object) -> None:
         self.encoder = encoder
-        self.pictures = 0
+        self.images = 0
         self.texts = 0
         self.lock = threading.Lock()
 
@@ -119,7 +119,7 @@ class Counting:
 
     def encode_images(self, pixels: np.ndarray) -> np.ndarray:
         with self.lock:
-            self.pictures += len(pixels)
+            self.images += len(pixels)
         return self.encoder.encode_images(pixels)  # type: ignore[attr-defined, no-any-return]
 
     def encode_tokens(self, tokens: np.ndarray) -> np.ndarray:
@@ -137,15 +137,15 @@ def test_what_the_store_knows_is_not_encoded_again(tiny: Path, photos: Path, tmp
     first, counting = counted(tiny, tmp_path / "store")
     fresh = vectors(first.embed_images(photos))
     nshot.zero_shot(first, ["cat", "dog"])
-    assert (counting.pictures, counting.texts) == (12, 2)
+    assert (counting.images, counting.texts) == (12, 2)
 
     again, counting = counted(tiny, tmp_path / "store")
     np.testing.assert_array_equal(vectors(again.embed_images(photos)), fresh)
     nshot.zero_shot(again, ["dog", "fish", "cat"])
-    assert (counting.pictures, counting.texts) == (0, 1)
+    assert (counting.images, counting.texts) == (0, 1)
 
 
-def test_a_picture_that_moved_is_known_and_one_that_changed_is_not(
+def test_an_image_that_moved_is_known_and_one_that_changed_is_not(
     tiny: Path, photos: Path, tmp_path: Path
 ) -> None:
     first, _ = counted(tiny, tmp_path / "store")
@@ -154,7 +154,7 @@ def test_a_picture_that_moved_is_known_and_one_that_changed_is_not(
     shutil.copy(photos / "01.png", photos / "02.webp")
     again, counting = counted(tiny, tmp_path / "store")
     found = vectors(again.embed_images(photos))
-    assert counting.pictures == 0
+    assert counting.images == 0
     np.testing.assert_array_equal(found[12], fresh[0])
     np.testing.assert_array_equal(found[2], fresh[1])
 
@@ -164,7 +164,7 @@ def test_another_recipe_is_another_vector(tiny: Path, photos: Path, tmp_path: Pa
     squashed, counting = counted(tiny, tmp_path / "store", fit="squash")
     first = vectors(cropped.embed_images(photos))
     assert not np.allclose(vectors(squashed.embed_images(photos)), first)
-    assert counting.pictures == 12
+    assert counting.images == 12
 
 
 def test_a_store_that_breaks_on_the_way_costs_no_answer(
@@ -187,7 +187,7 @@ def test_a_store_that_breaks_on_the_way_costs_no_answer(
 
 
 def test_a_file_that_is_no_store_is_told_at_once(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.jpg").write_bytes(b"a picture, not a store" * 10)
+    (tmp_path / "mine.jpg").write_bytes(b"an image, not a store" * 10)
     with pytest.raises(StoreError, match=r"mine\.jpg"):
         nshot.load(tiny, store=tmp_path / "mine.jpg")
 

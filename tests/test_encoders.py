@@ -80,7 +80,7 @@ def test_a_vector_depends_on_nothing_else_in_its_batch(folder: Path, size: int) 
     whole = encoder.encode_images(PIXELS)
     parts = [encoder.encode_images(PIXELS[start : start + size]) for start in range(0, len(PIXELS), size)]
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
-    assert abs(whole[0] - whole[1]).max() > 0.01  # and different pictures have different vectors
+    assert abs(whole[0] - whole[1]).max() > 0.01  # and different images have different vectors
 
 
 def test_a_text_s_vector_depends_on_no_other_text(folder: Path) -> None:

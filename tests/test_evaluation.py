@@ -20,7 +20,7 @@ from nshot.evaluation.evaluation import (
     BARE,
     CANDIDATES,
     Evaluation,
-    Pictures,
+    Images,
     collect,
     compare,
     evaluate,
@@ -35,15 +35,15 @@ RECORDED = Path(__file__).parents[1].parent / "shared" / "data" / "recorded"
 LABELS = ("cat", "dog", "owl")
 
 
-def some_pictures(
+def some_images(
     labels: Sequence[Sequence[str]],
     vectors: Sequence[Sequence[float]],
     *,
     multi: bool = False,
     domains: Sequence[str | None] | None = None,
-) -> Pictures:
+) -> Images:
     n = len(labels)
-    return Pictures(
+    return Images(
         sources=tuple(f"{i}.jpg" for i in range(n)),
         vectors=normalize(vectors),
         labels=tuple(map(tuple, labels)),
@@ -60,16 +60,16 @@ CAT, DOG, OWL = [1, 0.1, 0], [0.1, 1, 0], [0, 0.1, 1]
 
 
 def small(**options: object) -> Evaluation:
-    """Four pictures, three right; the last one is a dog that is answered cat."""
-    pictures = some_pictures(
+    """Four images, three right; the last one is a dog that is answered cat."""
+    images = some_images(
         [["cat"], ["dog"], ["owl"], ["dog"]],
         [CAT, DOG, OWL, CAT],
         domains=["photo", "photo", "sketch", "sketch"],
     )
-    return evaluate(pictures, CLASSIFIER, **options)  # type: ignore[arg-type]
+    return evaluate(images, CLASSIFIER, **options)  # type: ignore[arg-type]
 
 
-def test_the_figures_of_four_pictures_are_those_of_ones_own_sum() -> None:
+def test_the_figures_of_four_images_are_those_of_ones_own_sum() -> None:
     e = small()
     assert e.figures["top_1"] == 0.75
     assert e.figures["top_5"] == 1.0
@@ -80,7 +80,7 @@ def test_the_figures_of_four_pictures_are_those_of_ones_own_sum() -> None:
     assert e.place.tolist() == [0, 0, 0, 1]
     assert e.confusion is not None
     assert e.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
-    assert [(d.name, d.pictures, d.value) for d in e.domains] == [("photo", 2, 1.0), ("sketch", 2, 0.5)]
+    assert [(d.name, d.images, d.value) for d in e.domains] == [("photo", 2, 1.0), ("sketch", 2, 0.5)]
 
 
 def test_chance_and_the_majority_class_are_what_a_fool_would_get() -> None:
@@ -89,21 +89,21 @@ def test_chance_and_the_majority_class_are_what_a_fool_would_get() -> None:
     assert (chance.value, majority.value) == pytest.approx((1 / 3, 0.5))
 
 
-def test_a_label_that_the_classifier_does_not_have_is_named_with_its_picture() -> None:
+def test_a_label_that_the_classifier_does_not_have_is_named_with_its_image() -> None:
     with pytest.raises(LabelError, match=r"0\.jpg is labelled 'fox'"):
-        evaluate(some_pictures([["fox"]], [CAT]), CLASSIFIER)
+        evaluate(some_images([["fox"]], [CAT]), CLASSIFIER)
 
 
-def test_labels_without_pictures_are_distractors() -> None:
-    e = evaluate(some_pictures([["cat"], ["cat"]], [CAT, OWL]), CLASSIFIER)
+def test_labels_without_images_are_distractors() -> None:
+    e = evaluate(some_images([["cat"], ["cat"]], [CAT, OWL]), CLASSIFIER)
     assert e.figures["top_1"] == 0.5
     assert e.figures["mean_per_class_recall"] == 0.5
 
 
-def test_of_several_labels_any_is_right_and_average_precision_ranks_pictures() -> None:
-    pictures = some_pictures([["cat", "dog"], ["owl"], [], ["dog"]], [CAT, OWL, OWL, DOG], multi=True)
-    e = evaluate(pictures, CLASSIFIER)
-    assert e.figures["top_1"] == 1.0  # the unlabelled picture is not asked
+def test_of_several_labels_any_is_right_and_average_precision_ranks_images() -> None:
+    images = some_images([["cat", "dog"], ["owl"], [], ["dog"]], [CAT, OWL, OWL, DOG], multi=True)
+    e = evaluate(images, CLASSIFIER)
+    assert e.figures["top_1"] == 1.0  # the unlabelled image is not asked
     assert e.average_precisions is not None
     np.testing.assert_allclose(e.average_precisions[:2], [1.0, (1 + 2 / 4) / 2], atol=0.3)
     assert e.figures["mean_average_precision"] == pytest.approx(np.mean(e.average_precisions))
@@ -112,15 +112,15 @@ def test_of_several_labels_any_is_right_and_average_precision_ranks_pictures() -
     assert evaluation_page.write(e, {})
 
 
-def test_a_template_is_chosen_on_pictures_that_do_not_report_it() -> None:
-    """Of many useless prompts the best looks good on its own pictures; cross-validation is not fooled."""
+def test_a_template_is_chosen_on_images_that_do_not_report_it() -> None:
+    """Of many useless prompts the best looks good on its own images; cross-validation is not fooled."""
     best, expected = [], []
     for seed in range(12):
         rng = np.random.default_rng(seed)
         labels = [[LABELS[k]] for k in rng.integers(3, size=60)]
-        pictures = some_pictures(labels, rng.normal(size=(60, 8)).tolist())
+        images = some_images(labels, rng.normal(size=(60, 8)).tolist())
         prompts = {f"way {i}": Classifier(LABELS, rng.normal(size=(3, 8)), scale=1.0) for i in range(50)}
-        e = evaluate(pictures, prompts["way 0"], prompts)
+        e = evaluate(images, prompts["way 0"], prompts)
         assert e.chosen is not None
         best.append(max(rival.value for rival in e.rivals))
         expected.append(e.chosen.value)
@@ -128,7 +128,7 @@ def test_a_template_is_chosen_on_pictures_that_do_not_report_it() -> None:
     assert np.mean(expected) == pytest.approx(1 / 3, abs=0.05)  # is luck
 
 
-def test_a_gain_is_counted_from_the_reference_picture_by_picture() -> None:
+def test_a_gain_is_counted_from_the_reference_image_by_image() -> None:
     worse = Classifier(LABELS, np.roll(np.eye(3), 1, axis=0), scale=10.0)
     e = small(prompts={"good": CLASSIFIER, "bad": worse})
     good, bad = e.rivals[2:]
@@ -145,13 +145,11 @@ def test_the_same_seed_gives_the_same_report() -> None:
     assert first == second
 
 
-def test_models_are_compared_on_the_pictures_that_both_answered() -> None:
+def test_models_are_compared_on_the_images_that_both_answered() -> None:
     one = small()
-    fewer = some_pictures([["cat"], ["owl"]], [CAT, CAT])
+    fewer = some_images([["cat"], ["owl"]], [CAT, CAT])
     other = evaluate(
-        Pictures(
-            **{name: getattr(fewer, name) for name in fewer.__slots__} | {"positions": np.array([0, 2])}
-        ),
+        Images(**{name: getattr(fewer, name) for name in fewer.__slots__} | {"positions": np.array([0, 2])}),
         CLASSIFIER,
     )
     first, second = compare(["one", "other"], [one, other])
@@ -189,7 +187,7 @@ def test_the_ways_to_prompt_are_the_default_the_bare_name_each_template_and_all(
     assert len(prompt_ways(words, ["cat"], [DEFAULT_TEMPLATE])) == 2
 
 
-# From pictures to files
+# From images to files
 
 
 @pytest.fixture
@@ -198,33 +196,33 @@ def labelled(tmp_path: Path) -> LabelledSet:
         path = tmp_path / "data" / label / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (60 * number, 0, 0)).save(path)
-    (tmp_path / "data" / "owl" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "data" / "owl" / "broken.png").write_bytes(b"no image")
     return open_labelled(tmp_path / "data")
 
 
 def embed(sources: Iterable[Source]) -> Iterator[Embedded | Failure]:
     for source in sources:
         if "broken" in source.name:
-            yield Failure(source.name, "UndecodablePicture", "broken <b>")
+            yield Failure(source.name, "UndecodableImage", "broken <b>")
         else:
             vector = {"0": CAT, "1": DOG, "2": DOG, "3": OWL}[Path(source.name).stem]
             yield Embedded(source.name, normalize([vector])[0])
 
 
-def test_a_picture_that_fails_is_counted_apart(labelled: LabelledSet) -> None:
-    pictures = collect(labelled, embed)
-    assert len(pictures) == 4
-    assert [Path(failure.source).name for failure in pictures.failures] == ["broken.png"]
-    assert pictures.classes == LABELS
-    assert pictures.labels == (("cat",), ("cat",), ("dog",), ("owl",))
+def test_an_image_that_fails_is_counted_apart(labelled: LabelledSet) -> None:
+    images = collect(labelled, embed)
+    assert len(images) == 4
+    assert [Path(failure.source).name for failure in images.failures] == ["broken.png"]
+    assert images.classes == LABELS
+    assert images.labels == (("cat",), ("cat",), ("dog",), ("owl",))
 
 
 def test_a_set_of_which_nothing_can_be_read_is_an_error(labelled: LabelledSet) -> None:
-    with pytest.raises(SourceError, match=r"no picture .* could be read; the first: .*: gone"):
-        collect(labelled, lambda sources: [Failure(s.name, "UnreadablePicture", "gone") for s in sources])
+    with pytest.raises(SourceError, match=r"no image .* could be read; the first: .*: gone"):
+        collect(labelled, lambda sources: [Failure(s.name, "UnreadableImage", "gone") for s in sources])
 
 
-def test_every_picture_is_a_row_and_every_number_is_json(labelled: LabelledSet, tmp_path: Path) -> None:
+def test_every_image_is_a_row_and_every_number_is_json(labelled: LabelledSet, tmp_path: Path) -> None:
     e = evaluate(collect(labelled, embed), CLASSIFIER)
     evaluation_files.write_json(tmp_path / "report.json", evaluation_files.to_dict(e))
     content = json.loads(
@@ -234,7 +232,7 @@ def test_every_picture_is_a_row_and_every_number_is_json(labelled: LabelledSet, 
     assert content["failed"] == 1
     assert [row["label"] for row in content["per_class"]] == list(LABELS)
     assert content["confusion"] == [[0, 0, 1], [0, 1, 1], [1, 1, 1], [2, 2, 1]]
-    assert content["most_confused"] == [{"own": "cat", "answered": "dog", "pictures": 1}]
+    assert content["most_confused"] == [{"own": "cat", "answered": "dog", "images": 1}]
     evaluation_files.write_predictions(tmp_path / "p.csv", e)
     with (tmp_path / "p.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -258,7 +256,7 @@ def test_parquet_holds_the_same_rows_as_csv(labelled: LabelledSet, tmp_path: Pat
     assert list(zip(*table.to_pydict().values(), strict=True)) == list(evaluation_files.rows(e))
 
 
-def test_the_page_shows_the_mistaken_pictures_and_escapes_what_came_from_outside(
+def test_the_page_shows_the_mistaken_images_and_escapes_what_came_from_outside(
     labelled: LabelledSet,
 ) -> None:
     e = evaluate(collect(labelled, embed), CLASSIFIER, {"<i>way</i>": CLASSIFIER})
@@ -272,14 +270,14 @@ def test_the_page_shows_the_mistaken_pictures_and_escapes_what_came_from_outside
     assert "answered dog" in html
 
 
-def test_a_picture_that_is_gone_leaves_its_card(labelled: LabelledSet) -> None:
+def test_an_image_that_is_gone_leaves_its_card(labelled: LabelledSet) -> None:
     e = evaluate(collect(labelled, embed), CLASSIFIER)
-    Path(e.pictures.sources[1]).unlink()
-    Path(e.pictures.sources[2]).write_bytes(b"no picture any more")
+    Path(e.images.sources[1]).unlink()
+    Path(e.images.sources[2]).write_bytes(b"no image any more")
     assert 2 not in evaluation_page.thumbnails(labelled, e, Limits())
 
 
-def test_pictures_out_of_a_table_find_their_way_to_the_page(tmp_path: Path) -> None:
+def test_images_out_of_a_table_find_their_way_to_the_page(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "red").save(tmp_path / "0.png")
     (tmp_path / "t.csv").write_text("path,kind\n0.png,cat\n0.png,owl\n")
     data = open_labelled(tmp_path / "t.csv", columns=Columns(label="kind"))
@@ -296,7 +294,7 @@ def test_recorded_cifar_vectors_score_exactly_what_the_plain_product_does() -> N
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     plain = (cifar["image_embeds"].astype(np.float64) @ matrix.T).argmax(axis=1) == cifar["labels"]
     labels = [[names[k]] for k in cifar["labels"]]
-    pictures = some_pictures(labels, cifar["image_embeds"])
-    e = evaluate(pictures, Classifier(names, matrix, scale=100.0))
+    images = some_images(labels, cifar["image_embeds"])
+    e = evaluate(images, Classifier(names, matrix, scale=100.0))
     assert e.figures["top_1"] == plain.mean()
     np.testing.assert_array_equal(e.right, plain)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nshot.errors import FetchError, ForbiddenAddress, PictureTooLarge
+from nshot.errors import FetchError, ForbiddenAddress, ImageTooLarge
 from nshot.images.fetch import fetch, is_routable
 
 
@@ -101,7 +101,7 @@ def get(url: str, **options: Any) -> bytes:
 
 
 @pytest.mark.parametrize("path", ["/ok", "/chunked", "/to?/ok", "/to?/to?/ok", "/ok?a b=ä#part"])
-def test_a_picture_comes_also_in_chunks_and_through_redirects(server: str, path: str) -> None:
+def test_an_image_comes_also_in_chunks_and_through_redirects(server: str, path: str) -> None:
     assert get(server + path) == b"picture"
 
 
@@ -117,7 +117,7 @@ def test_a_picture_comes_also_in_chunks_and_through_redirects(server: str, path:
         ("/to?http://host:port/", "no answer: Port could not be cast"),
     ],
 )
-def test_an_answer_without_a_picture_says_why(server: str, path: str, message: str) -> None:
+def test_an_answer_without_an_image_says_why(server: str, path: str, message: str) -> None:
     with pytest.raises(FetchError, match=message):
         get(server + path)
 
@@ -132,7 +132,7 @@ def test_a_malformed_url_is_an_error_of_its_own(url: str) -> None:
 
 def test_more_bytes_than_the_limit_are_not_taken(server: str) -> None:
     for path, limit in (("/ok", 6), ("/endless", 100_000)):
-        with pytest.raises(PictureTooLarge):
+        with pytest.raises(ImageTooLarge):
             get(server + path, max_bytes=limit)
     assert get(server + "/ok", max_bytes=7) == b"picture"
 
@@ -264,10 +264,10 @@ def test_a_name_is_resolved_once_and_its_address_used_under_its_own_name(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = server.rpartition(":")[2]
-    asked = resolving(monkeypatch, pictures=["127.0.0.1"])
-    assert get(f"http://pictures.test:{port}/ok") == b"picture"
-    assert asked == ["pictures.test"]
-    assert Handler.seen[-1][1]["Host"] == f"pictures.test:{port}"
+    asked = resolving(monkeypatch, images=["127.0.0.1"])
+    assert get(f"http://images.test:{port}/ok") == b"picture"
+    assert asked == ["images.test"]
+    assert Handler.seen[-1][1]["Host"] == f"images.test:{port}"
 
 
 def test_the_second_address_is_tried_where_the_first_does_not_answer(

@@ -23,7 +23,7 @@ LABELS = ["ant", "bee", "cat", "dog"]
 def blobs(
     per_label: int, seed: int = 0, noise: float = 0.06, labels: list[str] = LABELS
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Vectors about a direction a label, which all share a common part as pictures' vectors do."""
+    """Vectors about a direction a label, which all share a common part as images' vectors do."""
     generator = np.random.default_rng(seed)
     centres = np.eye(16)[: len(LABELS)] * 0.25 + np.eye(16)[15]
     of = [label for label in labels for _ in range(per_label)]

@@ -96,7 +96,7 @@ def test_the_figure_is_one_svg_that_names_every_method_and_escapes_titles() -> N
     assert "href" not in text
 
 
-def test_adapting_moves_toward_the_pictures_and_says_how_many_answers_changed() -> None:
+def test_adapting_moves_toward_the_images_and_says_how_many_answers_changed() -> None:
     vectors, labels = blobs(60, noise=0.06)
     tilted = Classifier(LABELS, PROMPTS.matrix + 0.25 * np.eye(12)[0], scale=30.0)
     adapted = adapt(vectors, tilted)
@@ -127,7 +127,7 @@ def test_on_real_vectors_adapting_is_not_below_zero_shot() -> None:
     assert recorded.accuracy(adapted.classifier, vectors, labels) >= recorded.accuracy(zero, vectors, labels)
 
 
-def test_the_pictures_to_label_next_are_unsure_and_unlike_each_other() -> None:
+def test_the_images_to_label_next_are_unsure_and_unlike_each_other() -> None:
     sure, _ = blobs(20, noise=0.01)
     between = np.eye(12)[11] + 0.15 * (np.eye(12)[0] + np.eye(12)[1])
     aside = np.eye(12)[11] + 0.15 * (np.eye(12)[1] + np.eye(12)[2])

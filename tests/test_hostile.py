@@ -1,4 +1,4 @@
-"""Broken, truncated and crafted files: each ends in a picture or one PictureError, and soon.
+"""Broken, truncated and crafted files: each ends in an image or one ImageError, and soon.
 
 A quick sample of what was run at length; the seed makes a failure repeat.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nshot.errors import PictureError, PictureTooLarge
+from nshot.errors import ImageError, ImageTooLarge
 from nshot.images.decode import decode
 from nshot.images.preprocess import Preprocessor
 
@@ -31,7 +31,7 @@ def outcome(data: bytes) -> str:
     try:
         assert preprocess(decode(data)).shape == (3, 224, 224)
         result = "picture"
-    except PictureError as error:
+    except ImageError as error:
         message = str(error)
         assert 0 < len(message) < 300
         assert "\n" not in message
@@ -40,9 +40,9 @@ def outcome(data: bytes) -> str:
     return result
 
 
-def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -93,7 +93,7 @@ def mutated(data: bytes, source: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_mutated_picture_ends_in_a_picture_or_a_failure(name: str) -> None:
+def test_a_mutated_image_ends_in_an_image_or_a_failure(name: str) -> None:
     assert outcome(SAMPLES[name]) == "picture"
     source = random.Random(name)
     for _ in range(15):
@@ -155,7 +155,7 @@ def test_a_bomb_is_refused_before_it_goes_off() -> None:
     results = {name: outcome(data) for name, data in bombs.items()}
     assert "picture" not in results.values(), results
     for name in ("tiles", "scans", "screen", "wide header"):
-        assert results[name] == PictureTooLarge.__name__
+        assert results[name] == ImageTooLarge.__name__
 
 
 def test_directories_that_lead_in_a_circle_end() -> None:

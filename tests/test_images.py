@@ -1,4 +1,4 @@
-"""Decoding: every mode becomes upright RGB on white, and what is no picture says what it is."""
+"""Decoding: every mode becomes upright RGB on white, and what is no image says what it is."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nshot.errors import PictureTooLarge, UndecodablePicture
+from nshot.errors import ImageTooLarge, UndecodableImage
 from nshot.images.decode import Limits, decode
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def colour(data: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
-    picture = decode(data)
-    assert picture.mode == "RGB"
-    value = picture.getpixel(at)
+    image = decode(data)
+    assert image.mode == "RGB"
+    value = image.getpixel(at)
     assert isinstance(value, tuple)
     return value
 
@@ -60,8 +60,8 @@ def test_every_exif_orientation_comes_out_upright(orientation: int) -> None:
     exif[0x0112] = orientation
     for kind in ("PNG", "TIFF", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
-        picture = decode(encoded(turned, kind, exif=exif, **options))
-        assert picture.tobytes() == upright.tobytes(), kind
+        image = decode(encoded(turned, kind, exif=exif, **options))
+        assert image.tobytes() == upright.tobytes(), kind
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_a_broken_exif_block_is_ignored(exif: bytes) -> None:
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
 def test_transparency_is_laid_on_white_and_hides_the_colour_below(mode: str) -> None:
     black = (0, 0) if mode == "LA" else (0, 0, 0, 0)
-    picture = Image.new("LA" if mode == "LA" else "RGBA", (2, 2), black)
+    image = Image.new("LA" if mode == "LA" else "RGBA", (2, 2), black)
     kind = "TIFF" if mode == "PA" else "PNG"
-    assert colour(encoded(picture, kind)) == (255, 255, 255)
+    assert colour(encoded(image, kind)) == (255, 255, 255)
 
 
 def test_half_transparent_black_is_middle_grey() -> None:
@@ -85,21 +85,21 @@ def test_half_transparent_black_is_middle_grey() -> None:
 
 @pytest.mark.parametrize(("mode", "key"), [("L", 7), ("RGB", (7, 7, 7)), ("P", 7)])
 def test_a_transparent_colour_of_a_png_is_laid_on_white(mode: str, key: Any) -> None:
-    picture = Image.new("L", (2, 1), 7)
-    picture.putpixel((1, 0), 9)
+    image = Image.new("L", (2, 1), 7)
+    image.putpixel((1, 0), 9)
     if mode == "P":
-        picture = picture.copy()
-        picture = Image.frombytes("P", (2, 1), picture.tobytes())
-        picture.putpalette([value for value in range(256) for _ in range(3)])
-    data = encoded(picture.convert(mode) if mode == "RGB" else picture, transparency=key)
+        image = image.copy()
+        image = Image.frombytes("P", (2, 1), image.tobytes())
+        image.putpalette([value for value in range(256) for _ in range(3)])
+    data = encoded(image.convert(mode) if mode == "RGB" else image, transparency=key)
     assert (colour(data, (0, 0)), colour(data, (1, 0))) == ((255, 255, 255), (9, 9, 9))
 
 
 def test_a_palette_gives_its_colours() -> None:
-    picture = Image.new("P", (2, 2), 3)
-    picture.putpalette([0] * 9 + [10, 20, 30])
+    image = Image.new("P", (2, 2), 3)
+    image.putpalette([0] * 9 + [10, 20, 30])
     for kind in ("PNG", "GIF", "BMP", "TIFF"):
-        assert colour(encoded(picture, kind)) == (10, 20, 30)
+        assert colour(encoded(image, kind)) == (10, 20, 30)
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ def test_draft_shrinks_a_jpeg_while_decoding_but_never_below_the_edge_asked_for(
 
 
 def test_too_many_pixels_are_refused_from_the_header() -> None:
-    with pytest.raises(PictureTooLarge, match=r"50000 x 50000|more pixels"):
+    with pytest.raises(ImageTooLarge, match=r"50000 x 50000|more pixels"):
         decode(png_header(50_000, 50_000))
-    with pytest.raises(PictureTooLarge, match=r"20 x 10 pixels, more than the limit of 199"):
+    with pytest.raises(ImageTooLarge, match=r"20 x 10 pixels, more than the limit of 199"):
         decode(png_header(20, 10), limits=Limits(max_pixels=199))
 
 
 def test_too_many_bytes_are_refused() -> None:
-    with pytest.raises(PictureTooLarge, match="limit of 10"):
+    with pytest.raises(ImageTooLarge, match="limit of 10"):
         decode(bytes(11), limits=Limits(max_bytes=10))
 
 
@@ -182,26 +182,26 @@ def test_too_many_bytes_are_refused() -> None:
         (b"\0\0\0\x18ftypisom" + bytes(16), "video"),
         (b"RIFF\0\0\0\0AVI LIST", "video"),
         (b"\x1aE\xdf\xa3" + bytes(20), "video"),
-        (b"\xff\xd8\xff" + bytes(20), "JPEG picture is damaged|damaged"),
-        (bytes(64), "not a picture in any format"),
+        (b"\xff\xd8\xff" + bytes(20), "JPEG image is damaged|damaged"),
+        (bytes(64), "not an image in any format"),
     ],
 )
-def test_what_is_no_picture_says_what_it_is(data: bytes, message: str) -> None:
-    with pytest.raises(UndecodablePicture, match=message):
+def test_what_is_no_image_says_what_it_is(data: bytes, message: str) -> None:
+    with pytest.raises(UndecodableImage, match=message):
         decode(data)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF"])
-def test_a_truncated_picture_is_a_failure_and_never_a_grey_half(kind: str) -> None:
+def test_a_truncated_image_is_a_failure_and_never_a_grey_half(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind)
     assert decode(data).size == (64, 64)
     for part in (0.3, 0.6, 0.9):
-        with pytest.raises(UndecodablePicture):
+        with pytest.raises(UndecodableImage):
             decode(data[: int(len(data) * part)])
 
 
-def test_anything_that_a_plugin_raises_is_an_undecodable_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anything_that_a_plugin_raises_is_an_undecodable_image(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(Image.new("RGB", (4, 4)))
     for error in (
         struct.error("x"),
@@ -216,7 +216,7 @@ def test_anything_that_a_plugin_raises_is_an_undecodable_picture(monkeypatch: py
             raise raised
 
         monkeypatch.setattr(Image, "open", fail)
-        with pytest.raises(UndecodablePicture) as caught:
+        with pytest.raises(UndecodableImage) as caught:
             decode(data)
         assert caught.value.__cause__ is error
         assert len(str(caught.value)) < 200
@@ -238,7 +238,7 @@ def test_pillows_warnings_reach_nobody_and_the_hosts_own_filters_stay() -> None:
         assert caught, "this file was to make Pillow warn"
         caught.clear()
         with ThreadPoolExecutor(4) as pool:
-            assert {picture.size for picture in pool.map(decode, [data] * 50)} == {(4, 4)}
+            assert {image.size for image in pool.map(decode, [data] * 50)} == {(4, 4)}
         assert not caught
         warnings.warn("the host's own", stacklevel=1)
         assert len(caught) == 1

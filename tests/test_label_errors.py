@@ -26,12 +26,12 @@ def test_swapped_labels_are_found_first_and_the_right_one_is_suggested() -> None
 
 
 def test_a_score_that_is_usual_for_a_class_is_what_counts_and_not_one_half() -> None:
-    # class 1 never scores above 0.4; a picture that reaches that, labelled 0 with an unusually low score
+    # class 1 never scores above 0.4; an image that reaches that, labelled 0 with an unusually low score
     scores = [[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.39, 0.61]]
     found = label_errors.find(scores, [0, 0, 1, 1, 0])
     assert [suspect.row for suspect in found] == [4]
     assert label_errors.find([[0.9, 0.1], [0.6, 0.4], [0.62, 0.38]], [0, 1, 0]) == []
 
 
-def test_nothing_is_suggested_of_a_class_without_pictures() -> None:
+def test_nothing_is_suggested_of_a_class_without_images() -> None:
     assert label_errors.find([[0.1, 0.9], [0.2, 0.8]], [0, 0]) == []

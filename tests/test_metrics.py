@@ -20,7 +20,7 @@ def sample(n: int = 300, classes: int = 6, seed: int = 0) -> tuple[Any, Any]:
     return scores / scores.sum(axis=1, keepdims=True), targets
 
 
-def test_top_k_counts_pictures_whose_own_label_is_among_the_k_best() -> None:
+def test_top_k_counts_images_whose_own_label_is_among_the_k_best() -> None:
     scores = [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]
     assert metrics.ranks(scores, [0, 1, 2]).tolist() == [0, 1, 2]
     assert metrics.top_k(scores, [0, 1, 2], 1) == pytest.approx(1 / 3)
@@ -114,7 +114,7 @@ def test_every_per_class_figure_lies_in_its_interval() -> None:
         assert ((low < value) & (value < high)).all()
 
 
-def test_a_class_without_pictures_has_no_recall_and_does_not_count_in_the_mean() -> None:
+def test_a_class_without_images_has_no_recall_and_does_not_count_in_the_mean() -> None:
     found = metrics.per_class([[2, 0, 0], [1, 1, 0], [0, 0, 0]])
     assert np.isnan(found.recall[2])
     assert np.isnan(found.precision[2])
@@ -158,7 +158,7 @@ def test_calibration_error_is_the_gap_between_promise_and_truth() -> None:
     assert np.isnan(metrics.reliability([], []).error)
 
 
-def test_calibration_error_does_not_depend_on_the_order_of_the_pictures() -> None:
+def test_calibration_error_does_not_depend_on_the_order_of_the_images() -> None:
     rng = np.random.default_rng(0)
     confidence, correct = rng.random(500).round(1), rng.random(500) < 0.5
     order = rng.permutation(500)

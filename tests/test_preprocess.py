@@ -22,7 +22,7 @@ OLD: dict[str, Any] = {
 NEW = {**OLD, "size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}
 
 
-def picture(width: int, height: int) -> Image.Image:
+def image(width: int, height: int) -> Image.Image:
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
 
@@ -45,7 +45,7 @@ def test_the_models_own_size_stands_in_for_a_missing_one() -> None:
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
 @pytest.mark.parametrize("decode", ["exact", "fast"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2), (300, 100), (224, 224), (640, 480)])
-def test_any_picture_becomes_one_contiguous_square_of_bytes(
+def test_any_image_becomes_one_contiguous_square_of_bytes(
     fit: Any, decode: Any, size: tuple[int, int]
 ) -> None:
     pixels = Preprocessor.from_config(OLD, fit=fit, decode=decode)(noise(*size))
@@ -56,8 +56,8 @@ def test_any_picture_becomes_one_contiguous_square_of_bytes(
 
 @pytest.mark.parametrize("size", [(65500, 1), (1, 65500)])
 def test_a_strip_of_one_pixel_takes_no_gigabytes(size: tuple[int, int]) -> None:
-    pixels = Preprocessor.from_config(OLD)(picture(*size))
-    middle = np.asarray(picture(*size))[size[1] // 2, size[0] // 2]
+    pixels = Preprocessor.from_config(OLD)(image(*size))
+    middle = np.asarray(image(*size))[size[1] // 2, size[0] // 2]
     assert np.abs(pixels.reshape(3, -1).mean(1) - middle).max() < 2
 
 
@@ -68,14 +68,14 @@ def test_resizing_only_what_is_kept_gives_nearly_the_pixels_of_cropping_afterwar
 
     exact = Preprocessor.from_config(OLD)
     sizes = [(640, 480), (100, 301), (7, 60)]
-    pictures = [noise(9, 9).resize(size, Image.Resampling.BICUBIC) for size in sizes]
-    whole = [exact(each).astype(int) for each in pictures]
+    images = [noise(9, 9).resize(size, Image.Resampling.BICUBIC) for size in sizes]
+    whole = [exact(each).astype(int) for each in images]
     monkeypatch.setattr(nshot.images.preprocess, "_MAX_RESIZED", 0)
-    for each, expected in zip(pictures, whole, strict=True):
+    for each, expected in zip(images, whole, strict=True):
         assert np.abs(exact(each) - expected).mean() < 0.05
 
 
-def test_the_crop_takes_the_middle_and_pads_a_small_picture_with_black() -> None:
+def test_the_crop_takes_the_middle_and_pads_a_small_image_with_black() -> None:
     plain = Preprocessor.from_config({**OLD, "do_resize": False, "crop_size": 5})
     pixels = np.asarray(noise(8, 6))
     assert np.array_equal(plain(noise(8, 6)), pixels[0:5, 1:6].transpose(2, 0, 1))
@@ -83,7 +83,7 @@ def test_the_crop_takes_the_middle_and_pads_a_small_picture_with_black() -> None
     assert np.array_equal(small[0].any(0), [False, False, True, True, False])
 
 
-def test_padding_keeps_all_of_the_picture_between_bars_of_the_mean() -> None:
+def test_padding_keeps_all_of_the_image_between_bars_of_the_mean() -> None:
     pixels = Preprocessor.from_config(OLD, fit="pad")(Image.new("RGB", (300, 100), "white"))
     assert pixels[:, 0, 0].tolist() == [123, 117, 104]
     assert (pixels[:, 75:149] == 255).all()
@@ -91,13 +91,13 @@ def test_padding_keeps_all_of_the_picture_between_bars_of_the_mean() -> None:
     assert (pixels[0, 150:] == 123).all()
 
 
-def test_squashing_keeps_all_of_the_picture() -> None:
-    pixels = Preprocessor.from_config(OLD, fit="squash")(picture(900, 300)).astype(int)
+def test_squashing_keeps_all_of_the_image() -> None:
+    pixels = Preprocessor.from_config(OLD, fit="squash")(image(900, 300)).astype(int)
     assert pixels[0, :, 0].max() <= 3
     assert pixels[0, :, -1].min() >= 252
 
 
-def test_fast_is_near_exact_on_a_large_picture_and_asks_for_a_draft_of_twice_the_size() -> None:
+def test_fast_is_near_exact_on_a_large_image_and_asks_for_a_draft_of_twice_the_size() -> None:
     smooth = noise(40, 30).resize((1600, 1200), Image.Resampling.BICUBIC)
     for fit in ("crop", "pad", "squash"):
         exact, fast = (Preprocessor.from_config(OLD, decode=decode, fit=fit) for decode in ("exact", "fast"))

@@ -1,4 +1,4 @@
-"""Labels and templates become prompts; what is wrong with them is said before any picture is read."""
+"""Labels and templates become prompts; what is wrong with them is said before any image is read."""
 
 from __future__ import annotations
 

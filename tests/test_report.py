@@ -53,7 +53,7 @@ def whole(html: str) -> Checker:
 
 
 def everything(text: str) -> str:
-    picture = report.thumbnail(Image.new("RGB", (300, 100), "red"))
+    image = report.thumbnail(Image.new("RGB", (300, 100), "red"))
     line = charts.Series(text, [1, 2], [0.5, float("nan")], low=[0.4, 0.4], high=[0.6, 0.6])
     return report.page(
         text,
@@ -62,7 +62,7 @@ def everything(text: str) -> str:
             text,
             report.headline(report.Figure(text, text, text, "bad")),
             report.table([text], [[text], [report.percent(0.5)], [3]], caption=text),
-            report.cards([report.Card(picture, text, [text], "good", text), report.Card(None, text)]),
+            report.cards([report.Card(image, text, [text], "good", text), report.Card(None, text)]),
             report.folded(text, report.facts({text: text})),
             report.side_by_side(
                 charts.lines(text, [line], charts.Axis(text, log=True), charts.Axis(text), diagonal=True),
@@ -99,13 +99,13 @@ def test_a_number_sorts_by_its_value_and_not_by_its_text() -> None:
 
 
 def test_a_thumbnail_is_a_small_jpeg_of_the_same_shape_without_metadata() -> None:
-    picture = Image.new("RGBA", (800, 400), "blue")
-    picture.getexif()[0x010E] = "secret"
-    uri = report.thumbnail(picture, side=100)
+    image = Image.new("RGBA", (800, 400), "blue")
+    image.getexif()[0x010E] = "secret"
+    uri = report.thumbnail(image, side=100)
     small = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))))
     assert small.size == (100, 50)
     assert not small.getexif()
-    assert picture.size == (800, 400)
+    assert image.size == (800, 400)
 
 
 def points(html: str) -> list[tuple[float, float]]:

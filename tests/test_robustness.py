@@ -12,7 +12,7 @@ from nshot.evaluation.robustness import Answers, Condition, Tally, condition, ma
 from nshot.evaluation.robustness_page import write
 
 
-def picture() -> Image.Image:
+def image() -> Image.Image:
     across, down = np.meshgrid(np.arange(160), np.arange(120))
     pixels = np.stack([across * 1.5, down * 2, 127 + 60 * np.sin(across / 3) * np.sin(down / 3)], axis=-1)
     return Image.fromarray(pixels.astype(np.uint8))
@@ -20,7 +20,7 @@ def picture() -> Image.Image:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_corruption_grows_with_its_strength_and_is_the_same_for_the_same_seed(family: str) -> None:
-    original = picture()
+    original = image()
     away = []
     for strength in STRENGTHS:
         worse = corrupt(original, family, strength, seed=1)
@@ -35,20 +35,20 @@ def test_a_corruption_grows_with_its_strength_and_is_the_same_for_the_same_seed(
 
 @pytest.mark.parametrize("family", ["noise", "occlusion"])
 def test_another_seed_gives_another_corruption(family: str) -> None:
-    one, other = (corrupt(picture(), family, 3, seed=seed).tobytes() for seed in (1, 2))
+    one, other = (corrupt(image(), family, 3, seed=seed).tobytes() for seed in (1, 2))
     assert one != other
 
 
-def test_a_tiny_picture_survives_every_corruption() -> None:
+def test_a_tiny_image_survives_every_corruption() -> None:
     for family in FAMILIES:
         assert corrupt(Image.new("RGB", (1, 1)), family, 5).size == (1, 1)
 
 
 def test_an_unknown_corruption_is_refused() -> None:
     with pytest.raises(RequestError, match="fog"):
-        corrupt(picture(), "fog", 1)
+        corrupt(image(), "fog", 1)
     with pytest.raises(RequestError, match="6"):
-        corrupt(picture(), "blur", 6)
+        corrupt(image(), "blur", 6)
 
 
 def answers(said: dict[str, list[int]], targets: list[int]) -> Answers:
@@ -73,7 +73,7 @@ def test_on_a_subset_of_the_labels_the_base_is_measured_anew() -> None:
     base = answers({"a": [2, 0, 1, 2]}, [0, 0, 1, 2])
     moved = answers({"a": [0, 1]}, [0, 1])
     found = condition("r", "domain", ["x", "y", "z"], base, moved)
-    # picture 0 said z, which is no answer any more: the best of the two labels left is x
+    # image 0 said z, which is no answer any more: the best of the two labels left is x
     assert found.tallies["a"] == Tally(right=2, asked=2, base_right=3, base_asked=3)
 
 
@@ -87,7 +87,7 @@ def test_class_names_match_but_for_case_and_underscores() -> None:
     assert match(["hot dog", "cat"], ["Hot_Dog", "CAT", "bird"]) == {"Hot_Dog": 0, "CAT": 1}
 
 
-def test_nothing_is_made_of_no_pictures_or_a_reference_at_chance() -> None:
+def test_nothing_is_made_of_no_images_or_a_reference_at_chance() -> None:
     nothing = Tally(0, 0, 0, 0)
     assert math.isnan(nothing.accuracy)
     assert math.isnan(nothing.relative)

@@ -105,8 +105,8 @@ def test_a_csv_row_has_every_label_in_columns_of_its_own(tmp_path: Path) -> None
         *("hot, dog", "0.180000", "0.200000", "", ""),
     ]
     assert list(rows[4].values())[:5] == ["猫 4.jpg", "", "", "", ""]
-    assert rows[4]["error_type"] == "UndecodablePicture"
-    assert rows[4]["error_message"] == '猫 4.jpg: not a\npicture, "really"'
+    assert rows[4]["error_type"] == "UndecodableImage"
+    assert rows[4]["error_message"] == '猫 4.jpg: not a\nimage, "really"'
 
 
 def test_a_csv_row_keeps_its_columns_where_there_are_fewer_labels_or_no_margin(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from nshot.sketchbook.pairs import captions, drawings, scene_seed
 SEEN = [sketchbook.sample(number) for number in range(3000)]
 
 
-def test_a_seed_gives_the_same_scene_picture_and_words() -> None:
+def test_a_seed_gives_the_same_scene_image_and_words() -> None:
     for number in range(20):
         scene, again = sketchbook.sample(number), sketchbook.sample(number)
         assert scene == again
@@ -24,7 +24,7 @@ def test_a_seed_gives_the_same_scene_picture_and_words() -> None:
         assert sketchbook.caption(scene, 3) == sketchbook.caption(again, 3)
 
 
-def test_seeds_give_different_pictures() -> None:
+def test_seeds_give_different_images() -> None:
     assert len({sketchbook.draw(scene).tobytes() for scene in SEEN[:200]}) == 200
 
 
@@ -99,20 +99,20 @@ def test_a_drawing_can_be_larger() -> None:
 
 
 def test_every_shape_has_its_own_outline() -> None:
-    pictures = []
+    images = []
     for shape in (*sketchbook.SHAPES, *sketchbook.NEW_SHAPES):
         thing = sketchbook.Thing("red", shape, "plain", 0.5, 0.5, 0.4, 0)
         scene = sketchbook.Scene("flat", (thing,), "white", 0)
-        pictures.append(np.asarray(sketchbook.draw(scene)).astype(float))
-    apart = [abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]]
+        images.append(np.asarray(sketchbook.draw(scene)).astype(float))
+    apart = [abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]]
     assert min(apart) > 3
 
 
 def test_drawings_are_kept_and_are_those_of_their_seeds(tmp_path: Path) -> None:
     kept = drawings(tmp_path, 5, 3, workers=1)
     assert kept.shape == (5, 3, sketchbook.SIZE, sketchbook.SIZE)
-    picture = sketchbook.draw(sketchbook.sample(scene_seed(3, 4)))
-    assert np.array_equal(kept[4], np.asarray(picture).transpose(2, 0, 1))
+    image = sketchbook.draw(sketchbook.sample(scene_seed(3, 4)))
+    assert np.array_equal(kept[4], np.asarray(image).transpose(2, 0, 1))
     before = next(tmp_path.iterdir()).stat().st_mtime_ns
     drawings(tmp_path, 5, 3)
     assert next(tmp_path.iterdir()).stat().st_mtime_ns == before

@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 from nshot.errors import (
+    ImageError,
+    ImageTooLarge,
     MissingExtra,
-    PictureError,
-    PictureTooLarge,
     SourceError,
-    UndecodablePicture,
-    UnreadablePicture,
+    UndecodableImage,
+    UnreadableImage,
 )
 from nshot.images.decode import decode
 from nshot.images.sources import Source, expand
@@ -107,7 +107,7 @@ def test_a_folder_that_may_not_be_read_fails_alone(tree: Path) -> None:
     try:
         *good, bad = listed(tree)
         assert len(good) == 2
-        with pytest.raises(UnreadablePicture, match="cannot be listed"):
+        with pytest.raises(UnreadableImage, match="cannot be listed"):
             bad.read()
     finally:
         (tree / "sub").chmod(0o755)
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_listed_fails_alone(tree: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "scandir", refuse)
     *good, bad = listed(tree)
     assert names(good, tree) == ["a.jpg", "b.jpg", "sub/c.txt"]
-    with pytest.raises(UnreadablePicture, match="cannot be listed: permission denied"):
+    with pytest.raises(UnreadableImage, match="cannot be listed: permission denied"):
         bad.read()
 
 
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_listed_fails_alone(tree: Path, monkeypatch: pyt
 def test_a_pipe_is_refused_and_never_opened(tree: Path) -> None:
     os.mkfifo(tree / "a.pipe")
     pipe = next(source for source in listed(tree) if source.name.endswith(".pipe"))
-    with pytest.raises(UnreadablePicture, match="not a regular file"):
+    with pytest.raises(UnreadableImage, match="not a regular file"):
         pipe.read()
     with pytest.raises(SourceError, match="not a regular file"):
         listed(tree / "a.pipe")
@@ -219,21 +219,21 @@ def test_a_name_with_odd_bytes_is_read(tmp_path: Path) -> None:
 def test_a_list_names_missing_files_and_folders_which_fail_alone(tree: Path) -> None:
     given = f"{tree}/nothing.jpg\n{tree}/sub\n{tree}/a.jpg\n".encode()
     missing, folder, good = listed("-", stdin=io.BytesIO(given))
-    with pytest.raises(UnreadablePicture, match="no such file"):
+    with pytest.raises(UnreadableImage, match="no such file"):
         missing.read()
-    with pytest.raises(UnreadablePicture, match="a folder"):
+    with pytest.raises(UnreadableImage, match="a folder"):
         folder.read()
     assert good.read() == b"a.jpg"
 
 
-def test_a_picture_piped_in_place_of_a_list_is_said() -> None:
+def test_an_image_piped_in_place_of_a_list_is_said() -> None:
     with pytest.raises(SourceError, match="not a list"):
         listed("-", stdin=io.BytesIO(b"\xff" * 3_000_000))
 
 
 def test_a_file_over_the_limit_is_not_read_whole(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(bytes(1001))
-    with pytest.raises(PictureTooLarge, match="1,000 bytes"):
+    with pytest.raises(ImageTooLarge, match="1,000 bytes"):
         listed(tmp_path / "big", limits=Limits(max_bytes=1000))[0].read()
     assert len(listed(tmp_path / "big", limits=Limits(max_bytes=1001))[0].read()) == 1001
 
@@ -282,14 +282,14 @@ def test_a_member_that_is_a_bomb_fails_alone(tmp_path: Path) -> None:
     for path in (zipped(tmp_path / "x.zip", members), tarred(tmp_path / "x.tar.gz", members, "w:gz")):
         first, bomb, last = listed(path, limits=limits)
         assert first.read() == last.read() == b"ok"
-        with pytest.raises(PictureTooLarge, match="unpacked"):
+        with pytest.raises(ImageTooLarge, match="unpacked"):
             bomb.read()
 
 
 def test_a_zip_member_that_lies_about_its_size_is_stopped(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", {"bomb": bytes(5_000_000)})
     path.write_bytes(path.read_bytes().replace((5_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         listed(path, limits=Limits(max_bytes=10_000))[0].read()
 
 
@@ -300,14 +300,14 @@ def test_an_encrypted_and_a_damaged_member_fail_alone(tmp_path: Path) -> None:
     damaged[60:70] = b"\xff" * 10
     path.write_bytes(damaged)
     bad, good = listed(path)
-    with pytest.raises(UnreadablePicture, match="damaged"):
+    with pytest.raises(UnreadableImage, match="damaged"):
         bad.read()
     assert good.read() == b"fine"
     directory = data.index(b"PK\x01\x02")
     data[directory + 8] |= 1
     path.write_bytes(data)
     bad, good = listed(path)
-    with pytest.raises(UnreadablePicture, match="encrypted"):
+    with pytest.raises(UnreadableImage, match="encrypted"):
         bad.read()
     assert good.read() == b"fine"
 
@@ -328,13 +328,13 @@ def test_a_tar_that_breaks_off_gives_what_came_before_and_a_failure(tmp_path: Pa
         (tmp_path / "x.tar").write_bytes(whole[:cut])
         good, bad = listed(tmp_path / "x.tar")
         assert good.read() == bytes(600)
-        with pytest.raises(UnreadablePicture, match="damaged after a"):
+        with pytest.raises(UnreadableImage, match="damaged after a"):
             bad.read()
     broken = bytearray(whole)
     broken[1536 + 150] ^= 255  # in the second header's checksum
     (tmp_path / "x.tar").write_bytes(broken)
     good, bad = listed(tmp_path / "x.tar")
-    with pytest.raises(UnreadablePicture, match="damaged after a"):
+    with pytest.raises(UnreadableImage, match="damaged after a"):
         bad.read()
 
 
@@ -352,7 +352,7 @@ def test_a_tar_header_that_unpacks_to_gigabytes_takes_no_memory(tmp_path: Path) 
     tracemalloc.stop()
     assert peak < 10_000_000
     assert len(sources) == 2
-    with pytest.raises(UnreadablePicture, match="header of 200,"):
+    with pytest.raises(UnreadableImage, match="header of 200,"):
         sources[-1].read()
 
 
@@ -365,7 +365,7 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     sources = listed(tmp_path / "x.tar")
     assert len(sources) == 4
     for source in sources:
-        with pytest.raises(UnreadablePicture, match="link or a device"):
+        with pytest.raises(UnreadableImage, match="link or a device"):
             source.read()
 
 
@@ -383,16 +383,16 @@ def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
     assert grown < 200_000
 
 
-def test_a_csv_names_pictures_beside_it(tmp_path: Path) -> None:
+def test_a_csv_names_images_beside_it(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"aaa")
     (tmp_path / "t.csv").write_text(
         "label, Filename ,other\ncat,a.jpg,1\ndog,,2\n\nbird,b.jpg,3\n", "utf-8-sig"
     )
     good, empty, missing = listed(tmp_path / "t.csv")
     assert (good.name, good.read()) == (str(tmp_path / "a.jpg"), b"aaa")
-    with pytest.raises(UnreadablePicture, match="names no picture"):
+    with pytest.raises(UnreadableImage, match="names no image"):
         empty.read()
-    with pytest.raises(UnreadablePicture, match="no such file"):
+    with pytest.raises(UnreadableImage, match="no such file"):
         missing.read()
 
 
@@ -416,7 +416,7 @@ def test_a_csv_that_cannot_be_parsed_fails_after_the_rows_before(tmp_path: Path)
         csv.writer(file).writerows([["path"], ["a.jpg"], ["x" * 200_000]])
     good, bad = listed(tmp_path / "t.csv")
     assert good.name.endswith("a.jpg")
-    with pytest.raises(UnreadablePicture, match="line 3"):
+    with pytest.raises(UnreadableImage, match="line 3"):
         bad.read()
 
 
@@ -429,12 +429,12 @@ def test_a_parquet_file_gives_paths_bytes_or_the_hubs_pairs(tmp_path: Path) -> N
     pq.write_table(pa.table({"label": [1, 2], "image_path": ["a.jpg", None]}), path)
     good, empty = listed(path)
     assert (good.name, good.read()) == (str(tmp_path / "a.jpg"), b"aaa")
-    with pytest.raises(UnreadablePicture, match="names no picture"):
+    with pytest.raises(UnreadableImage, match="names no image"):
         empty.read()
     pq.write_table(pa.table({"image": [b"123", bytes(1001)]}), path)
     good, large = listed(path, limits=Limits(max_bytes=1000))
     assert (good.name, good.read()) == (f"{path}[0]", b"123")
-    with pytest.raises(PictureTooLarge):
+    with pytest.raises(ImageTooLarge):
         large.read()
     pairs = [{"bytes": b"123", "path": "x.jpg"}, {"bytes": None, "path": "a.jpg"}, None]
     pq.write_table(pa.table({"image": pairs}), path)
@@ -460,15 +460,15 @@ def test_a_parquet_file_without_pyarrow_names_the_extra(
 def test_a_url_is_a_source_and_private_ones_are_refused() -> None:
     (source,) = listed("http://127.0.0.1:9/a.jpg")
     assert (source.name, source.path) == ("http://127.0.0.1:9/a.jpg", None)
-    with pytest.raises(PictureError, match="not a public address"):
+    with pytest.raises(ImageError, match="not a public address"):
         source.read()
 
 
 def test_bytes_images_and_arrays_are_sources() -> None:
     assert Source.of(b"abc", name="[0]").read() == b"abc"
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    for picture in (pixels, Image.fromarray(pixels)):
-        assert np.array_equal(np.asarray(decode(Source.of(picture).read())), pixels)
+    for image in (pixels, Image.fromarray(pixels)):
+        assert np.array_equal(np.asarray(decode(Source.of(image).read())), pixels)
     assert decode(Source.of(np.zeros((2, 3), np.uint8)).read()).size == (3, 2)
 
 
@@ -488,6 +488,6 @@ def test_an_images_orientation_goes_along() -> None:
 
 
 @pytest.mark.parametrize("thing", [np.zeros((3, 3)), np.zeros((3, 5, 5), np.uint8), 7, None])
-def test_what_is_no_picture_is_said(thing: object) -> None:
-    with pytest.raises(UndecodablePicture):
+def test_what_is_no_image_is_said(thing: object) -> None:
+    with pytest.raises(UndecodableImage):
         Source.of(thing).read()

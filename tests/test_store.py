@@ -42,7 +42,7 @@ def digest(name: object) -> bytes:
 
 
 def vector_of(key: bytes) -> Floats:
-    """A picture's vector made of its digest, so that any reader can tell whether it is the right one."""
+    """An image's vector made of its digest, so that any reader can tell whether it is the right one."""
     return np.random.default_rng(list(key)).standard_normal(512).astype(np.float32)
 
 
@@ -83,7 +83,7 @@ def test_a_vector_is_found_only_under_its_own_recipe(path: Path) -> None:
         assert store.vectors([key], "c") == {}
 
 
-def test_texts_are_known_by_encoder_and_are_not_taken_for_pictures(path: Path) -> None:
+def test_texts_are_known_by_encoder_and_are_not_taken_for_images(path: Path) -> None:
     vectors = {"a photo of a cat": vector_of(b"1"), "写真 🐈": vector_of(b"2"), "\udcff": vector_of(b"3")}
     with Store(path) as store:
         store.put_texts("encoder", vectors)
@@ -96,39 +96,39 @@ def test_texts_are_known_by_encoder_and_are_not_taken_for_pictures(path: Path) -
 
 
 def test_an_unchanged_file_is_known_and_a_changed_one_is_not(tmp_path: Path, path: Path) -> None:
-    picture = tmp_path / "katze 🐈.jpg"
-    picture.write_bytes(b"first")
-    stamp = old_stamp(picture)
+    image = tmp_path / "katze 🐈.jpg"
+    image.write_bytes(b"first")
+    stamp = old_stamp(image)
     with Store(path) as store:
         store.put_files({stamp: digest("first")})
-        assert store.known_files([stamp]) == {str(picture): digest("first")}
+        assert store.known_files([stamp]) == {str(image): digest("first")}
         assert store.known_files([stamp._replace(size=6)]) == {}
         assert store.known_files([stamp._replace(mtime_ns=stamp.mtime_ns + 1)]) == {}
         store.put_files({stamp._replace(size=6): digest("second")})
-        assert store.known_files([stamp._replace(size=6)]) == {str(picture): digest("second")}
+        assert store.known_files([stamp._replace(size=6)]) == {str(image): digest("second")}
 
 
 def test_a_file_changed_just_before_it_was_read_is_not_trusted(tmp_path: Path, path: Path) -> None:
-    picture = tmp_path / "a.jpg"
-    picture.write_bytes(b"first")
-    now = Stamp.of(picture)
-    picture.write_bytes(b"2.nd!")  # within one tick of a coarse clock: size and mtime stay
-    os.utime(picture, ns=(now.mtime_ns, now.mtime_ns))
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"first")
+    now = Stamp.of(image)
+    image.write_bytes(b"2.nd!")  # within one tick of a coarse clock: size and mtime stay
+    os.utime(image, ns=(now.mtime_ns, now.mtime_ns))
     with Store(path) as store:
         store.put_files({now: digest("first")})
-        assert store.known_files([Stamp.of(picture)]) == {}
+        assert store.known_files([Stamp.of(image)]) == {}
         future = now._replace(mtime_ns=now.taken_ns + 10**12)
         store.put_files({future: digest("first")})
         assert store.known_files([future]) == {}
 
 
 def test_names_that_are_not_utf8_are_known_too(tmp_path: Path, path: Path) -> None:
-    picture = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    image = tmp_path / os.fsdecode(b"caf\xe9.jpg")
     try:
-        picture.write_bytes(b"x")
+        image.write_bytes(b"x")
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
-    stamp = old_stamp(picture)
+    stamp = old_stamp(image)
     with Store(path) as store:
         store.put_files({stamp: digest("x")})
         assert store.known_files([stamp]) == {stamp.path: digest("x")}
@@ -169,9 +169,9 @@ def test_the_usual_place_is_in_the_cache_folder(tmp_path: Path, monkeypatch: pyt
 
 
 def test_info_counts_and_clear_of_a_recipe_keeps_the_rest(tmp_path: Path, path: Path) -> None:
-    picture = tmp_path / "a.jpg"
-    picture.write_bytes(b"x")
-    stamp = old_stamp(picture)
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"x")
+    stamp = old_stamp(image)
     with Store(path) as store:
         store.put_vectors(some(300), "a")
         store.put_vectors(some(3), "b")

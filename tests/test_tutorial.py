@@ -37,7 +37,7 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```$", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def pictures(count: int) -> list[bytes]:
+def images(count: int) -> list[bytes]:
     """Photographs where there are some, drawn noise where not."""
     files = sorted(SHARED.rglob("*.jpg"))[:: max(1, len(list(SHARED.rglob("*.jpg"))) // count)]
     if len(files) >= count:
@@ -55,7 +55,7 @@ def imagenette(folder: Path) -> None:
     """As the Hub's copy has it: shards of config and split, the names of the labels in the schema."""
     shard = folder / "320px" / "validation" / "0000.parquet"
     shard.parent.mkdir(parents=True)
-    content = pictures(30)
+    content = images(30)
     table = pa.table(
         {
             "image": [{"bytes": data, "path": f"{n}.jpg"} for n, data in enumerate(content)],
@@ -68,16 +68,16 @@ def imagenette(folder: Path) -> None:
 
 
 def machine(top: Path, model: Path) -> dict[str, str]:
-    """A person's machine: their pictures, and an `nshot` whose default model is the one at hand."""
+    """A person's machine: their images, and an `nshot` whose default model is the one at hand."""
     work = top / "work"
-    for number, data in enumerate(pictures(6)):
+    for number, data in enumerate(images(6)):
         for path in (
             work / "photos" / f"{number}.jpg",
             work / "photos-by-class" / NAMES[number % 3] / f"{number}.jpg",
         ):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-    (work / "first.jpg").write_bytes(pictures(1)[0])
+    (work / "first.jpg").write_bytes(images(1)[0])
     command = top / "bin" / "nshot"
     command.parent.mkdir()
     python, chosen = shlex.quote(sys.executable), shlex.quote(str(model))
@@ -115,7 +115,7 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path, tiny: Path) -> None:
     assert ran.returncode == 0, f"{ran.stdout[-1500:]}\n{ran.stderr[-1500:]}"
     said = dict(zip(range(len(found)), re.split(r"== block \d+\n", ran.stdout)[1:], strict=True))
     assert any("tench" in text for text in said.values())
-    assert "30 pictures, 10 labels" in ran.stdout
+    assert "30 images, 10 labels" in ran.stdout
     assert "an English springer" in ran.stderr or "a photo of a English springer" in ran.stderr
     for report in ("report", "my-report"):
         assert (work / report / "index.html").is_file()
@@ -139,5 +139,5 @@ def test_the_path_without_a_network_runs_without_one(tmp_path: Path, tiny: Path)
     )
     assert ran.returncode == 0, f"{ran.stdout[-1500:]}\n{ran.stderr[-1500:]}"
     content = json.loads((work / "sketchbook-report" / "report.json").read_text())
-    assert content["pictures"] == 24
+    assert content["images"] == 24
     assert content["figures"]["top_1"] > 0.5

@@ -38,9 +38,9 @@ def write(path: Path, items: list[Embedded | Failure]) -> None:
 def items() -> list[Embedded | Failure]:
     rows = unit_rows(5000)
     items: list[Embedded | Failure] = [Embedded(f"bilder/猫 {n}.jpg", row) for n, row in enumerate(rows)]
-    items.insert(0, Failure("first.jpg", "UnreadablePicture", "not there"))
+    items.insert(0, Failure("first.jpg", "UnreadableImage", "not there"))
     items.insert(4100, Failure("middle.jpg", "FetchError", "no answer\nat all"))
-    return [*items, Failure("last.jpg", "UndecodablePicture", "not a picture")]
+    return [*items, Failure("last.jpg", "UndecodableImage", "not an image")]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -222,13 +222,13 @@ def test_somebody_elses_parquet_with_a_list_column_is_read(tmp_path: Path) -> No
 def test_other_files_are_not_taken_for_vectors(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     pa = pytest.importorskip("pyarrow")
-    parquet.write_table(pa.table({"image": [b"x"], "vector": ["a"]}), tmp_path / "pictures.npz")
-    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+    parquet.write_table(pa.table({"image": [b"x"], "vector": ["a"]}), tmp_path / "images.npz")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("a.npy", b"")
         archive.writestr("a.jpg", b"")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
-    (tmp_path / "a.npy").write_bytes(b"\xff\xd8\xff a picture by a wrong name")
+    (tmp_path / "a.npy").write_bytes(b"\xff\xd8\xff an image by a wrong name")
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04torn")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1torn")
     os.mkfifo(tmp_path / "pipe")

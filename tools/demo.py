@@ -1,6 +1,6 @@
 """The main job, offline, on any machine: ``make demo``.
 
-Draws two dozen pictures that the shipped checkpoint has never seen, classifies them with labels in plain
+Draws two dozen images that the shipped checkpoint has never seen, classifies them with labels in plain
 words, prints the table and writes one page, demo/index.html.
 """
 
@@ -22,14 +22,14 @@ SIDE = 4 * sketchbook.SIZE
 
 def main() -> None:
     begun = time.perf_counter()
-    pictures = OUT / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    for old in pictures.glob("*.png"):
+    images = OUT / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    for old in images.glob("*.png"):
         old.unlink()
     exhibits = sketchbook.exhibition()
     files = []
     for number, exhibit in enumerate(exhibits, 1):
-        files.append(pictures / f"{number:02}-{exhibit.label.replace(' ', '-')}.png")
+        files.append(images / f"{number:02}-{exhibit.label.replace(' ', '-')}.png")
         sketchbook.draw(exhibit.scene, SIDE).save(files[-1])
 
     clip = nshot.load("sketchbook")

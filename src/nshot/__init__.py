@@ -1,4 +1,4 @@
-"""Image classification without training: pictures and labels in plain words in, answers out.
+"""Image classification without training: images and labels in plain words in, answers out.
 
     import nshot
 

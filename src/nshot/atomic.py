@@ -1,4 +1,4 @@
-"""Files that answers go to: checked before any picture is read, errors translated, replaced as a whole."""
+"""Files that answers go to: checked before any image is read, errors translated, replaced as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loaded model: pictures and texts in, unit vectors of one space out."""
+"""A loaded model: images and texts in, unit vectors of one space out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nshot.vectors import is_vector_file, read_vectors
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Picture: TypeAlias = (
+ImageLike: TypeAlias = (
     "str | Path | bytes | Source | Image | np.ndarray[Any, np.dtype[np.uint8]] | Embedded | Failure"
 )
 
@@ -59,11 +59,11 @@ def load(
         precision: ``auto`` is bf16 where the processor has it, else f32.
         decode: ``exact`` gives the pixels of the checkpoint's own processor, bit for bit; ``fast`` decodes
             large JPEGs at a reduced size (vectors at cosine 0.999 or better).
-        fit: how a picture becomes square: centre ``crop`` (CLIP's own), ``pad`` or ``squash``.
-        batch_size: pictures encoded at once; the runtime's preference by default.
+        fit: how an image becomes square: centre ``crop`` (CLIP's own), ``pad`` or ``squash``.
+        batch_size: images encoded at once; the runtime's preference by default.
         workers: decoding threads; one a core by default.
         store: keep vectors on disk and use them again: True for the usual place, or a file.
-        limits: what a single picture may take; see ``nshot.images.decode.Limits``.
+        limits: what a single image may take; see ``nshot.images.decode.Limits``.
         allow_private: let URLs point into private networks.
         progress: show downloads on stderr.
 
@@ -85,7 +85,7 @@ def load(
 
 
 class Embedder:
-    """A loaded model: pictures and texts in, unit vectors of one space out.
+    """A loaded model: images and texts in, unit vectors of one space out.
 
     Build it with ``nshot.load``. Safe to use from one thread at a time.
     """
@@ -136,16 +136,16 @@ class Embedder:
         """Digest of the weights: vectors of two fingerprints are of two spaces and must not be compared."""
         return self.checkpoint.digest
 
-    def embed_images(self, sources: Picture | Iterable[Picture]) -> Iterator[Embedded | Failure]:
-        """Unit vectors of pictures, in input order, with bounded memory.
+    def embed_images(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Embedded | Failure]:
+        """Unit vectors of images, in input order, with bounded memory.
 
         Args:
             sources: files, folders, globs, archives, tables, URLs (see ``nshot.images.sources``), bytes of an
-                encoded picture, PIL pictures, uint8[height, width, 3] arrays, or what
+                encoded image, PIL images, uint8[height, width, 3] arrays, or what
                 ``Embedder.sources`` lists. What is embedded already passes through.
 
         Yields:
-            An ``Embedded`` for each picture, or the ``Failure`` that says why there is none.
+            An ``Embedded`` for each image, or the ``Failure`` that says why there is none.
         """
         one = isinstance(sources, (str, bytes, os.PathLike, np.ndarray, *_LISTED)) or hasattr(sources, "mode")
         pipeline = Pipeline(
@@ -195,7 +195,7 @@ class Embedder:
         Args:
             specs: files, folders, globs, archives, tables, URLs, ``-``, and files of vectors.
             stdin: where ``-`` reads its list.
-            image_column: the column of a table that holds the pictures.
+            image_column: the column of a table that holds the images.
 
         Raises:
             SourceError: a spec that names nothing, or cannot be listed.
@@ -226,7 +226,7 @@ class Embedder:
             )
         return iter(file)
 
-    def _listed(self, sources: Iterable[Picture]) -> Iterator[Source | Embedded | Failure]:
+    def _listed(self, sources: Iterable[ImageLike]) -> Iterator[Source | Embedded | Failure]:
         for number, source in enumerate(sources):
             if isinstance(source, _LISTED):
                 yield source

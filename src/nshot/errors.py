@@ -4,7 +4,7 @@
      ├─ RequestError              the request itself is wrong: nothing was answered (exit status 2)
      │   ├─ LabelError            a label is empty, given twice, or too long for the model
      │   ├─ TemplateError         a prompt template without a place for the label
-     │   ├─ SourceError           what should list pictures cannot be listed
+     │   ├─ SourceError           what should list images cannot be listed
      │   ├─ OutputError           the answers cannot be written where they should go
      │   ├─ StoreError            the vector store cannot be used
      │   ├─ MissingExtra          an optional dependency is not installed
@@ -16,11 +16,11 @@
      │       ├─ CorruptCheckpoint        a file is damaged, incomplete, or not the one pinned
      │       ├─ UnsafeCheckpoint         a pickle wants to run something
      │       └─ UnsupportedArchitecture  a model that nshot does not know
-     └─ PictureError              one picture cannot be answered (the others are; exit status 1)
-         ├─ UnreadablePicture     not there, or not to be read
-         ├─ UndecodablePicture    read, but not a picture that can be decoded
-         ├─ PictureTooLarge       more bytes or pixels than the limit
-         └─ FetchError            a URL did not give a picture
+     └─ ImageError              one image cannot be answered (the others are; exit status 1)
+         ├─ UnreadableImage     not there, or not to be read
+         ├─ UndecodableImage    read, but not an image that can be decoded
+         ├─ ImageTooLarge       more bytes or pixels than the limit
+         └─ FetchError            a URL did not give an image
              └─ ForbiddenAddress  a URL that points into a private network
 
 A message says what is wrong, names the file or the label, and says what to do.
@@ -46,7 +46,7 @@ class TemplateError(RequestError):
 
 
 class SourceError(RequestError):
-    """What should list pictures (a folder, an archive, a table) cannot be listed."""
+    """What should list images (a folder, an archive, a table) cannot be listed."""
 
 
 class OutputError(RequestError):
@@ -93,24 +93,24 @@ class UnsupportedArchitecture(CheckpointError):
     """A model that nshot does not know."""
 
 
-class PictureError(NshotError):
-    """One picture cannot be answered; the others are."""
+class ImageError(NshotError):
+    """One image cannot be answered; the others are."""
 
 
-class UnreadablePicture(PictureError):
-    """A picture that is not there, or not to be read."""
+class UnreadableImage(ImageError):
+    """An image that is not there, or not to be read."""
 
 
-class UndecodablePicture(PictureError):
-    """Bytes that are not a picture, or a damaged one."""
+class UndecodableImage(ImageError):
+    """Bytes that are not an image, or a damaged one."""
 
 
-class PictureTooLarge(PictureError):
+class ImageTooLarge(ImageError):
     """More bytes or pixels than the limit."""
 
 
-class FetchError(PictureError):
-    """A URL did not give a picture."""
+class FetchError(ImageError):
+    """A URL did not give an image."""
 
 
 class ForbiddenAddress(FetchError):

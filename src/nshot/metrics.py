@@ -1,10 +1,10 @@
 """Figures of a classification: pure functions from scores and targets to numbers. numpy alone.
 
-Wherever it matters, ties are resolved so that no figure depends on the order of the pictures: equal scores
-of one picture keep the labels' order (as ``Classifier.predict`` does), equal confidences of several
-pictures are taken together.
+Wherever it matters, ties are resolved so that no figure depends on the order of the images: equal scores
+of one image keep the labels' order (as ``Classifier.predict`` does), equal confidences of several
+images are taken together.
 
-Shapes: n pictures, c classes. ``scores`` is float[n, c], higher is better; ``targets`` is int[n], each in
+Shapes: n images, c classes. ``scores`` is float[n, c], higher is better; ``targets`` is int[n], each in
 [0, c). A share of nothing is nan.
 """
 
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 
 def ranks(scores: ArrayLike, targets: ArrayLike) -> Counts:
-    """Place of each picture's own label among its scores: int64[n], 0 is the best."""
+    """Place of each image's own label among its scores: int64[n], 0 is the best."""
     scores, targets = _pair(scores, targets)
     own = np.take_along_axis(scores, targets[:, None], axis=1)
     ahead = scores > own
@@ -47,7 +47,7 @@ def ranks(scores: ArrayLike, targets: ArrayLike) -> Counts:
 
 
 def top_k(scores: ArrayLike, targets: ArrayLike, k: int = 1) -> float:
-    """Share of pictures whose own label is among the k best."""
+    """Share of images whose own label is among the k best."""
     return share(ranks(scores, targets) < k)
 
 
@@ -73,7 +73,7 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> Real
 
 
 def bootstrap(values: ArrayLike, *, draws: int = 1000, level: float = 0.95, seed: int = 0) -> Reals:
-    """Percentile bootstrap interval of a mean over pictures (Efron 1979).
+    """Percentile bootstrap interval of a mean over images (Efron 1979).
 
     Args:
         values: [n] or [n, m]; columns are resampled together, so that differences stay paired.
@@ -82,7 +82,7 @@ def bootstrap(values: ArrayLike, *, draws: int = 1000, level: float = 0.95, seed
         seed: the same seed gives the same interval.
 
     Returns:
-        float64[2] or float64[m, 2], low and high; nan for no picture.
+        float64[2] or float64[m, 2], low and high; nan for no image.
     """
     table = np.asarray(values, dtype=np.float64)
     n = len(table)
@@ -93,7 +93,7 @@ def bootstrap(values: ArrayLike, *, draws: int = 1000, level: float = 0.95, seed
         rng = np.random.default_rng(seed)
         means = []
         for start in range(0, draws, _CHUNK):
-            # How often each picture was drawn; the product then serves every column at once.
+            # How often each image was drawn; the product then serves every column at once.
             drawn = np.stack(
                 [np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(min(_CHUNK, draws - start))]
             )
@@ -106,14 +106,14 @@ def bootstrap(values: ArrayLike, *, draws: int = 1000, level: float = 0.95, seed
 
 
 def confusion(predicted: ArrayLike, targets: ArrayLike, classes: int) -> Counts:
-    """Counts[c, c]: row = the picture's own class, column = the class answered."""
+    """Counts[c, c]: row = the image's own class, column = the class answered."""
     predicted, targets = np.asarray(predicted, np.int64), np.asarray(targets, np.int64)
     counts: Counts = np.bincount(targets * classes + predicted, minlength=classes * classes)
     return counts.reshape(classes, classes)
 
 
 def most_confused(matrix: ArrayLike, count: int = 10) -> list[tuple[int, int, int]]:
-    """(own class, answered class, pictures) of the most frequent mistakes, most frequent first."""
+    """(own class, answered class, images) of the most frequent mistakes, most frequent first."""
     wrong = np.array(matrix, dtype=np.int64)
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
@@ -126,9 +126,9 @@ class PerClass:
     """One row a class, in the classes' order.
 
     Attributes:
-        support: int64[c], pictures of the class.
-        predicted: int64[c], pictures answered with it.
-        precision, recall, f1: float64[c] in [0, 1]; nan where nothing was answered, or there is no picture.
+        support: int64[c], images of the class.
+        predicted: int64[c], images answered with it.
+        precision, recall, f1: float64[c] in [0, 1]; nan where nothing was answered, or there is no image.
         precision_interval, recall_interval, f1_interval: float64[c, 2], Wilson at 95 %.
     """
 
@@ -143,7 +143,7 @@ class PerClass:
 
     @property
     def mean_recall(self) -> float:
-        """Mean of the recalls of the classes that have pictures: each class counts the same."""
+        """Mean of the recalls of the classes that have images: each class counts the same."""
         return share(self.recall[self.support > 0])
 
 
@@ -170,7 +170,7 @@ def per_class(matrix: ArrayLike) -> PerClass:
         )
 
 
-# A picture with several labels
+# An image with several labels
 
 
 def average_precision(scores: ArrayLike, relevant: ArrayLike) -> float:
@@ -195,7 +195,7 @@ def average_precisions(scores: ArrayLike, relevant: ArrayLike) -> Reals:
 
 
 def nll(probabilities: ArrayLike, targets: ArrayLike) -> float:
-    """Mean negative log-likelihood of each picture's own label, in nats."""
+    """Mean negative log-likelihood of each image's own label, in nats."""
     chance, targets = _pair(probabilities, targets)
     own = np.take_along_axis(chance, targets[:, None], axis=1)
     return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()) if own.size else float("nan")
@@ -215,7 +215,7 @@ class Reliability:
     Attributes:
         confidence: float64[bins], mean confidence, growing.
         accuracy: float64[bins], share of right answers.
-        count: int64[bins], pictures.
+        count: int64[bins], images.
     """
 
     confidence: Reals
@@ -224,16 +224,16 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean gap over pictures, in [0, 1]."""
+        """Expected calibration error: the mean gap over images, in [0, 1]."""
         if not self.count.sum():
             return float("nan")
         return float(np.average(np.abs(self.confidence - self.accuracy), weights=self.count))
 
 
 def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 15) -> Reliability:
-    """Sort by confidence and cut into bins of equal numbers of pictures (Nixon et al. 2019).
+    """Sort by confidence and cut into bins of equal numbers of images (Nixon et al. 2019).
 
-    Bins of equal width leave most bins to a handful of pictures, since confidences crowd near 1. Equal
+    Bins of equal width leave most bins to a handful of images, since confidences crowd near 1. Equal
     confidences stay in one bin, so there may be fewer bins than asked for.
     """
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
@@ -289,7 +289,7 @@ class RiskCoverage:
         return share(self.risk)
 
     def at(self, coverage: float) -> tuple[float, float]:
-        """(risk, threshold) when at least this share of the pictures, in (0, 1], is answered."""
+        """(risk, threshold) when at least this share of the images, in (0, 1], is answered."""
         if not len(self.coverage):
             return float("nan"), float("nan")
         row = int(np.ceil(coverage * len(self.coverage) - 1e-9)) - 1

@@ -1,8 +1,8 @@
-"""Pictures to vectors, in parallel and in order.
+"""Images to vectors, in parallel and in order.
 
     known to the store? -> read, decode, preprocess (threads) -> encode (batches) -> keep in the store -> out
 
-Everything is bounded: a few batches of pixels exist at once, however many pictures there are. The caller's
+Everything is bounded: a few batches of pixels exist at once, however many images there are. The caller's
 thread moves the slots along; it never decodes or encodes itself.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nshot.encoders import Encoder
-from nshot.errors import PictureError, UndecodablePicture
+from nshot.errors import ImageError, UndecodableImage
 from nshot.images.decode import Limits, decode
 from nshot.images.preprocess import Preprocessor
 from nshot.images.sources import Source
@@ -36,7 +36,7 @@ log = logging.getLogger("nshot")
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One picture's place in the queue: what is known of it so far."""
+    """One image's place in the queue: what is known of it so far."""
 
     name: str
     source: Source | None = None
@@ -60,11 +60,11 @@ class Pipeline:
 
     Args:
         encoder: what turns pixels into vectors.
-        preprocessor: what turns a picture into pixels.
+        preprocessor: what turns an image into pixels.
         memory: where vectors are found and kept.
-        batch_size: pictures encoded at once.
+        batch_size: images encoded at once.
         workers: threads that read and decode.
-        limits: what a single picture may take.
+        limits: what a single image may take.
     """
 
     def __init__(
@@ -151,11 +151,11 @@ class Pipeline:
                     slot.result = Embedded(slot.name, known[slot.digest])
                     return None
             return self.preprocessor(decode(data, limits=self.limits, draft=self.preprocessor.draft))
-        except PictureError as error:
+        except ImageError as error:
             slot.result = Failure.of(slot.name, error)
-        except Exception as error:  # whatever one picture does to a decoder, the others are answered
+        except Exception as error:  # whatever one image does to a decoder, the others are answered
             log.debug("unexpected, in %s", slot.name, exc_info=True)
-            slot.result = Failure(slot.name, UndecodablePicture.__name__, f"{type(error).__name__}: {error}")
+            slot.result = Failure(slot.name, UndecodableImage.__name__, f"{type(error).__name__}: {error}")
         return None
 
     def _batches(self, slots: Iterable[_Slot], pool: Executor) -> Iterator[_Batch]:

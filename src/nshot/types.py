@@ -19,11 +19,11 @@ Answer: TypeAlias = Literal["label", "set", "none", "unsure"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large one picture may be: what is larger becomes a failure before it takes memory.
+    """How large one image may be: what is larger becomes a failure before it takes memory.
 
     Attributes:
-        max_bytes: bytes of the encoded picture (a file, an archive's member, a download).
-        max_pixels: width times height, read from the header before anything is decoded. A picture takes four
+        max_bytes: bytes of the encoded image (a file, an archive's member, a download).
+        max_pixels: width times height, read from the header before anything is decoded. An image takes four
             bytes a pixel while it is decoded. Pillow itself refuses more than 178,956,970.
     """
 
@@ -36,7 +36,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything but the picture's own bytes that can change its vector.
+    """Everything but the image's own bytes that can change its vector.
 
     Two vectors are comparable only if the encoder and precision agree; a stored vector is reused only
     if the whole recipe does.
@@ -51,17 +51,17 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Hexadecimal sha256 of the recipe: the store's key beside the picture's own."""
+        """Hexadecimal sha256 of the recipe: the store's key beside the image's own."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A picture that got no answer.
+    """An image that got no answer.
 
     Attributes:
-        source: the picture's name as the user would write it.
-        type: the error's class name, one of the PictureError family.
+        source: the image's name as the user would write it.
+        type: the error's class name, one of the ImageError family.
         message: what is wrong and what to do.
     """
 
@@ -81,7 +81,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A picture's vector: float32[d], unit norm."""
+    """An image's vector: float32[d], unit norm."""
 
     source: str
     vector: Floats
@@ -97,10 +97,10 @@ class LabelScore(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A picture's answer.
+    """An image's answer.
 
     Attributes:
-        source: the picture's name.
+        source: the image's name.
         predictions: the best labels, best first.
         margin: the best label's cosine minus the second best's; None where there is only one label.
     """
@@ -138,11 +138,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Decided(Prediction):
-    """A picture's answer where a decision was applied.
+    """An image's answer where a decision was applied.
 
     Attributes:
         answer: "label": one label. "set": as many labels as the wanted coverage takes, perhaps none.
-            "none": the picture shows none of these labels. "unsure": not one of the surest.
+            "none": the image shows none of these labels. "unsure": not one of the surest.
         labels: what is answered, best first; empty for "none" and "unsure".
         calibrated: whether the scores are probabilities.
     """

@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the convention of 2021": ({"eos_token_id": 2, "bos_token_id": 0}, {}),
     "an end token that has not the largest id": ({"eos_token_id": 7}, {}),
     "gelu": ({"hidden_act": "gelu"}, {"hidden_act": "gelu"}),
-    "patches of 14, an odd picture": ({}, {"image_size": 45, "patch_size": 14}),
+    "patches of 14, an odd image": ({}, {"image_size": 45, "patch_size": 14}),
     "another context and epsilon": (
         {"max_position_embeddings": 20, "layer_norm_eps": 1e-3},
         {"layer_norm_eps": 1e-3},

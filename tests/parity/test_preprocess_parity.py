@@ -56,9 +56,9 @@ SIZES = [
 SIZES += [(225, 224), (5, 700), (700, 5), (333, 517), (17, 19)]
 
 
-def reference(config: dict[str, Any], picture: Image.Image) -> Any:
+def reference(config: dict[str, Any], image: Image.Image) -> Any:
     processor = clip.CLIPImageProcessorPil(**{**config, "do_rescale": False, "do_normalize": False})
-    return processor(picture, return_tensors="np")["pixel_values"][0]
+    return processor(image, return_tensors="np")["pixel_values"][0]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
@@ -66,10 +66,10 @@ def test_exact_equals_the_reference_for_every_form_of_config_and_size(config: di
     preprocess = Preprocessor.from_config(config)
     random = np.random.default_rng(0)
     for width, height in SIZES:
-        picture = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
-        expected = reference(config, picture)
+        image = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        expected = reference(config, image)
         assert expected.dtype == np.uint8
-        assert np.array_equal(preprocess(picture), expected), (width, height)
+        assert np.array_equal(preprocess(image), expected), (width, height)
 
 
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="the shared photographs are not here")
@@ -80,5 +80,5 @@ def test_exact_equals_the_reference_on_photographs() -> None:
     assert photos
     preprocess = Preprocessor.from_config(OLD)
     for path in photos:
-        picture = decode(path.read_bytes())
-        assert np.array_equal(preprocess(picture), reference(OLD, picture)), path
+        image = decode(path.read_bytes())
+        assert np.array_equal(preprocess(image), reference(OLD, image)), path

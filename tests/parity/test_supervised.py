@@ -33,20 +33,20 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pictures(count: int) -> list[Image.Image]:
+def images(count: int) -> list[Image.Image]:
     generator = np.random.default_rng(0)
     return [Image.fromarray(generator.integers(0, 255, (70, 90, 3), dtype=np.uint8)) for _ in range(count)]
 
 
 def test_features_are_what_the_head_would_see_whatever_the_batches(resnet: Path) -> None:
     network = Supervised(str(resnet))
-    many = network.features(pictures(20))
+    many = network.features(images(20))
     assert many.shape == (20, 12)
     assert many.dtype == np.float32
     whole = transformers.AutoModelForImageClassification.from_pretrained(resnet).eval()
     head = whole.classifier[-1]
     shown = transformers.AutoImageProcessor.from_pretrained(resnet, backend="pil")(
-        images=pictures(20), return_tensors="pt"
+        images=images(20), return_tensors="pt"
     )
     with torch.inference_mode():
         logits = whole(**shown).logits.numpy()

@@ -28,7 +28,7 @@ from nshot.train import state as states  # noqa: E402
 from nshot.train.batches import Towers  # noqa: E402
 from nshot.train.blend import blend  # noqa: E402
 from nshot.train.checkpoints import anew  # noqa: E402
-from nshot.train.data import Pictures, shuffled  # noqa: E402
+from nshot.train.data import Images, shuffled  # noqa: E402
 from nshot.train.feeding import Feeder, random_resized_crop  # noqa: E402
 from nshot.train.layers import built, taken_over  # noqa: E402
 from nshot.train.loop import groups, rate  # noqa: E402
@@ -190,7 +190,7 @@ def test_equal_captions_are_positives_for_each_other(batch: Any) -> None:
     assert len(batch.tokens) == len(set(batch.targets.tolist()))
     images = torch.eye(2)[[0, 0, 1]]
     perfect = contrastive(images, torch.eye(2), torch.tensor([0, 0, 1]), torch.tensor(100.0))
-    # two pictures share a caption: each of the two can be half of it at best
+    # two images share a caption: each of the two can be half of it at best
     assert perfect.item() == pytest.approx(np.log(2) * 2 / 3 / 2, abs=1e-4)
 
 
@@ -299,11 +299,11 @@ def test_what_is_written_loads_on_both_sides_with_the_same_vectors(tmp_path: Pat
     with torch.no_grad():
         spoken = model.get_text_features(**tokens).pooler_output
     assert np.allclose(embedder.embed_texts(texts), torch.nn.functional.normalize(spoken).numpy(), atol=1e-5)
-    picture = sketchbook.draw(scenes(1)[0], 60)
+    image = sketchbook.draw(scenes(1)[0], 60)
     processor = transformers.CLIPImageProcessorPil.from_pretrained(tmp_path / "m")
     with torch.no_grad():
-        seen = model.get_image_features(processor(picture, return_tensors="pt")["pixel_values"]).pooler_output
-    mine = next(iter(embedder.embed_images([picture])))
+        seen = model.get_image_features(processor(image, return_tensors="pt")["pixel_values"]).pooler_output
+    mine = next(iter(embedder.embed_images([image])))
     assert isinstance(mine, nshot.Embedded)
     assert np.allclose(mine.vector, torch.nn.functional.normalize(seen).numpy()[0], atol=1e-5)
 
@@ -320,13 +320,13 @@ def class_folders(folder: Path) -> Path:
 def test_the_command_trains_on_a_folder_of_classes_and_blends(tmp_path: Path, capfd: Any) -> None:
     train(pairs(), tmp_path / "before", config=TINY, options=QUICK)
     data = class_folders(tmp_path / "data")
-    (data / "star" / "broken.png").write_bytes(b"no picture")
+    (data / "star" / "broken.png").write_bytes(b"no image")
     options = ["--steps", "3", "--batch-size", "4", "--held-out", "0.25", "--blend", "0.5"]
     options += ["--untouched", str(class_folders(tmp_path / "other"))]
     before = ["--from", str(tmp_path / "before")]
     status = command_line(["train", str(data), "-o", str(tmp_path / "after"), *before, *options])
     out, err = capfd.readouterr()
-    assert status == 1, err  # one picture could not be read
+    assert status == 1, err  # one image could not be read
     assert "broken.png" in err
     assert all(row in out for row in ("zero-shot", "fine-tuned", "blended 0.5", "held-out", "untouched"))
     assert not all(
@@ -341,10 +341,10 @@ def values(folder: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_table_of_pictures_and_captions_trains(tmp_path: Path, kind: str) -> None:
+def test_a_table_of_images_and_captions_trains(tmp_path: Path, kind: str) -> None:
     rows = []
-    for number, (picture, text) in enumerate(pairs(12)):
-        picture.save(tmp_path / f"{number}.png")
+    for number, (image, text) in enumerate(pairs(12)):
+        image.save(tmp_path / f"{number}.png")
         rows.append((f"{number}.png", text))
     table = tmp_path / f"pairs.{kind}"
     if kind == "csv":
@@ -356,7 +356,7 @@ def test_a_table_of_pictures_and_captions_trains(tmp_path: Path, kind: str) -> N
         images, texts = zip(*rows, strict=True)
         parquet.write_table(arrow.table({"image": [str(tmp_path / i) for i in images], "text": texts}), table)
     report = train(table, tmp_path / "m", config=TINY, options=Options(steps=1, batch=4), held_out=0.25)
-    assert (report.pictures, report.failures) == (9, ())
+    assert (report.images, report.failures) == (9, ())
     assert 0 <= report.figures["trained"]["held-out"] <= 1
 
 
@@ -387,7 +387,7 @@ def test_a_crop_keeps_its_share_and_whole_crops_change_nothing() -> None:
 
 def test_crops_are_the_same_for_the_same_step(start: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 24, 24), dtype=np.uint8)
-    data = Pictures(pixels, [["a"]] * 8)
+    data = Images(pixels, [["a"]] * 8)
     settings: dict[str, Any] = {"context": 24, "mean": (0, 0, 0), "std": (1, 1, 1), "crop": 0.5}
     one, two = (Feeder(start.tokenizer, **settings) for _ in range(2))
     assert torch.equal(one.batch(data, 4, 1).pixels, two.batch(data, 4, 1).pixels)
@@ -400,8 +400,8 @@ def test_two_processes_find_the_gradient_of_one(tmp_path: Path) -> None:
     rows = [
         (str(tmp_path / f"{i}.png"), f"a {'red star' if i % 5 == 0 else f'thing {i}'}") for i in range(16)
     ]
-    for (path, _), (picture, _) in zip(rows, pairs(16), strict=True):
-        picture.save(path)
+    for (path, _), (image, _) in zip(rows, pairs(16), strict=True):
+        image.save(path)
     script.write_text(
         "import json, sys\n"
         "from nshot.train import Options, train\n"

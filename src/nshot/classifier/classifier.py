@@ -1,4 +1,4 @@
-"""A classifier is a labelled matrix: one unit row a label, compared with a picture's unit vector."""
+"""A classifier is a labelled matrix: one unit row a label, compared with an image's unit vector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PATIENCE = 0.2  # seconds that a stream's answers may wait for company
 class Classifier:
     """Labels, their matrix, and how a cosine becomes a score.
 
-    For a picture x and label k, with both normalised along the feature axis::
+    For an image x and label k, with both normalised along the feature axis::
 
         cosine[k] = matrix[k] . x                       in [-1, 1], independent of the other labels
         logit[k]  = scale[k] * cosine[k] + bias[k]
@@ -167,10 +167,10 @@ class Classifier:
         yield from self._answer(waiting, top_k)
 
     def _answer(self, items: Sequence[Embedded | Failure], top_k: int) -> Iterator[Prediction | Failure]:
-        pictures = [item for item in items if isinstance(item, Embedded)]
-        if pictures:
-            vectors = np.stack([picture.vector for picture in pictures])
-            answers = iter(self._answers([picture.source for picture in pictures], vectors, top_k))
+        images = [item for item in items if isinstance(item, Embedded)]
+        if images:
+            vectors = np.stack([image.vector for image in images])
+            answers = iter(self._answers([image.source for image in images], vectors, top_k))
         for item in items:
             yield next(answers) if isinstance(item, Embedded) else item
 

@@ -1,6 +1,6 @@
 """The command line: parse, call, print, exit code. One command a file, imported when it is asked for.
 
-Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong, 130 interrupted.
+Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(nshot.__version__, "-V", "--version", prog_name="nshot")
 def cli() -> None:
-    """Image classification without training: pictures and labels in, answers out."""
+    """Image classification without training: images and labels in, answers out."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

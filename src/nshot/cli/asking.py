@@ -121,7 +121,7 @@ def _rejection(
     if options.reject != "background":
         if options.threshold is None:
             raise RequestError(
-                f"the {options.reject} rule needs --threshold; nshot calibrate finds one on labelled pictures"
+                f"the {options.reject} rule needs --threshold; nshot calibrate finds one on labelled images"
             )
         return Rejection(options.reject, options.threshold)
     rejection = default_rejection(classifier, background_rows(options, label_options, embedder).matrix)

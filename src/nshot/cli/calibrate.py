@@ -1,4 +1,4 @@
-"""`nshot calibrate`: learn from labelled pictures when not to believe an answer."""
+"""`nshot calibrate`: learn from labelled images when not to believe an answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nshot.images.sources import Source
 
 
-@click.command("calibrate", short_help="Learn from labelled pictures when not to believe an answer.")
+@click.command("calibrate", short_help="Learn from labelled images when not to believe an answer.")
 @click.argument("data", metavar="DATA")
 @classifier_option
 @label_options
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     "strangers",
     multiple=True,
     metavar="SOURCE",
-    help="Pictures that show none of the labels; repeatable.  [default: each label is left out in turn]",
+    help="Images that show none of the labels; repeatable.  [default: each label is left out in turn]",
 )
 @click.option(
     "--reject",
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     default=0.05,
     show_default=True,
     metavar="SHARE",
-    help="Of pictures that show none of the labels, how many may be answered all the same.",
+    help="Of images that show none of the labels, how many may be answered all the same.",
 )
 @click.option(
     "--coverage",
@@ -75,14 +75,14 @@ if TYPE_CHECKING:
     "--surest",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="SHARE",
-    help='Answer only the surest pictures, such as 0.8 of them; the others are "unsure".',
+    help='Answer only the surest images, such as 0.8 of them; the others are "unsure".',
 )
 @click.option("--never-empty", is_flag=True, help="Sets of at least one label, which may cover more.")
-@click.option("--background", metavar='"A, B"', help="What else there may be in pictures.  [everyday things]")
+@click.option("--background", metavar='"A, B"', help="What else there may be in images.  [everyday things]")
 @click.option(
     "--background-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one a line."
 )
-@click.option("--image-column", metavar="NAME", help="The column of a table that holds the pictures.")
+@click.option("--image-column", metavar="NAME", help="The column of a table that holds the images.")
 @click.option("--label-column", metavar="NAME", help="The column that holds the labels.")
 @click.option("--config", metavar="NAME", help="Configuration of a data set on the Hub.")
 @click.option("--split", metavar="NAME", help="Split of a data set on the Hub.")
@@ -115,19 +115,19 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Learn from labelled pictures when not to believe an answer.
+    """Learn from labelled images when not to believe an answer.
 
     DATA is a folder with a folder a label, a table (.csv, .tsv, .parquet) with a column of labels, or
-    hf://owner/name: pictures that the classifier has not learnt from. The classifier is a saved one, or
-    zero-shot over --labels, --labels-file or the labels of the data. Pictures of other labels than the
-    classifier's count as pictures of none.
+    hf://owner/name: images that the classifier has not learnt from. The classifier is a saved one, or
+    zero-shot over --labels, --labels-file or the labels of the data. Images of other labels than the
+    classifier's count as images of none.
 
     \b
     nshot calibrate photos-by-class/ -o animals.nshot
     nshot calibrate photos-by-class/ --classifier animals.nshot --none holidays/ --coverage 0.9
     nshot classify new/ --classifier animals.nshot
 
-    Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
+    Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output
     from nshot.cli.asking import background_rows, from_file
@@ -157,11 +157,11 @@ def command(
     else:
         embedder = model_options.load(quiet=quiet)
         classifier = _zero_shot(embedder, labelled, names, label_options)
-    pictures = _collect(embedder, labelled, strangers, classifier, quiet=quiet)
-    if pictures.foreign:
-        say(f"of other labels, so taken as none of these: {', '.join(sorted(pictures.foreign))}")
-    if pictures.several:
-        say(f"{pictures.several} pictures with several labels or none were left out")
+    images = _collect(embedder, labelled, strangers, classifier, quiet=quiet)
+    if images.foreign:
+        say(f"of other labels, so taken as none of these: {', '.join(sorted(images.foreign))}")
+    if images.several:
+        say(f"{images.several} images with several labels or none were left out")
 
     rows = None
     if reject == "background" or background or background_file:
@@ -169,9 +169,9 @@ def command(
         rows = background_rows(options, label_options, embedder).matrix
     decision, figures = fit_decision(
         classifier,
-        pictures.vectors,
-        pictures.targets,
-        none=pictures.none or None,
+        images.vectors,
+        images.targets,
+        none=images.none or None,
         background=rows,
         reject=None if reject == "off" else reject,  # type: ignore[arg-type]
         wrong=wrong,
@@ -186,13 +186,13 @@ def command(
     if report is not None:
         _write_json(report, figures)
     _save(output or classifier_file, classifier_file, classifier.with_decision(decision), embedder.name)
-    for failure in () if quiet else pictures.failures:
+    for failure in () if quiet else images.failures:
         click.echo(f"failed: {failure.source}: {failure.message}", err=True)
-    return 1 if pictures.failures else 0
+    return 1 if images.failures else 0
 
 
 @dataclass(slots=True)
-class _Pictures:
+class _Images:
     vectors: list[Floats] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     none: list[Floats] = field(default_factory=list)
@@ -218,10 +218,10 @@ def _collect(
     classifier: Classifier,
     *,
     quiet: bool,
-) -> _Pictures:
-    """Vectors with the places of their labels, and those of pictures that show none."""
+) -> _Images:
+    """Vectors with the places of their labels, and those of images that show none."""
     place = {label: number for number, label in enumerate(classifier.labels)}
-    found = _Pictures()
+    found = _Images()
     expected: list[tuple[str, ...]] = []
 
     def listed() -> Iterator[Source]:
@@ -248,7 +248,7 @@ def _collect(
             found.none.append(answer.vector)
     if not found.vectors:
         raise RequestError(
-            f"{labelled.name} holds no picture of the classifier's labels, such as {classifier.labels[0]!r}"
+            f"{labelled.name} holds no image of the classifier's labels, such as {classifier.labels[0]!r}"
         )
     return found
 
@@ -273,7 +273,7 @@ def _write_json(path: Path, figures: CalibrationReport) -> None:
 
 def _told(figures: CalibrationReport) -> str:
     """The figures for a person."""
-    lines = [f"{figures.pictures:,} pictures of the labels, {_percent(figures.accuracy)} of them right", ""]
+    lines = [f"{figures.images:,} images of the labels, {_percent(figures.accuracy)} of them right", ""]
     if figures.after is not None:
         before, after = figures.before, figures.after
         lines += [
@@ -286,9 +286,9 @@ def _told(figures: CalibrationReport) -> str:
         ]
     if figures.rules:
         against = (
-            f"{figures.none_pictures:,} pictures of none of them"
-            if figures.none_pictures
-            else "the same pictures, their own label left out"
+            f"{figures.none_images:,} images of none of them"
+            if figures.none_images
+            else "the same images, their own label left out"
         )
         lines += [f"none of these, against {against}", "rule            AUROC   FPR at 95 % TPR"]
         for rule in sorted(figures.rules, key=lambda rule: -rule.auroc):
@@ -296,7 +296,7 @@ def _told(figures: CalibrationReport) -> str:
             lines.append(f"{mark} {rule.rule:12}  {rule.auroc:.3f}   {rule.fpr95:.3f}")
         if figures.threshold is not None and figures.kept is not None and figures.accepted is not None:
             lines.append(
-                f"threshold {figures.threshold:.4f}: {_percent(figures.kept)} of the labels' pictures are "
+                f"threshold {figures.threshold:.4f}: {_percent(figures.kept)} of the labels' images are "
                 f"answered, and {_percent(figures.accepted)} of the others (held out)"
             )
         lines.append("")

@@ -1,4 +1,4 @@
-"""`nshot classify`: pictures and labels in, answers out."""
+"""`nshot classify`: images and labels in, answers out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nshot.images.sources import Source
 
 
-@click.command("classify", short_help="Say which label fits each picture.")
+@click.command("classify", short_help="Say which label fits each image.")
 @source_arguments
 @label_options
 @classifier_option
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     "--top-k",
     type=click.IntRange(min=1),
     metavar="K",
-    help="Labels told of each picture.  [default: 1 in a table, else 5]",
+    help="Labels told of each image.  [default: 1 in a table, else 5]",
 )
 @click.option(
     "--adapt",
     is_flag=True,
-    help="Adapt the labels to the pictures themselves, where there are enough; all are embedded first.",
+    help="Adapt the labels to the images themselves, where there are enough; all are embedded first.",
 )
 @output_options
 @talk_options
@@ -70,7 +70,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Say which label fits each picture.
+    """Say which label fits each image.
 
     SOURCE is a file, a folder, a glob, an archive, a table (.csv, .parquet), a file of vectors, a URL,
     or - for a list on standard input. Answers go to standard output or -o, everything else to stderr.
@@ -81,7 +81,7 @@ def command(
     nshot classify photos/ --labels "cat, dog" --reject background
     nshot classify photos/ --classifier animals.nshot --coverage 0.9
 
-    Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
+    Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output
     from nshot.cli.asking import ask
@@ -94,9 +94,9 @@ def command(
     embedder, classifier = ask(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
-    pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    images = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
     if adapt:
-        classifier, pictures = _adapted(classifier, embedder.embed_images(pictures), quiet=quiet)
+        classifier, images = _adapted(classifier, embedder.embed_images(images), quiet=quiet)
     decision = classifier.decision
 
     # answers that a person watches are their own progress, and name what failed
@@ -112,7 +112,7 @@ def command(
         calibrated=decision is not None and decision.calibrated,
     ) as sink:
         answered = sum(sink.answered.values())
-        embedded = embedder.embed_images(_without(pictures, sink.answered))
+        embedded = embedder.embed_images(_without(images, sink.answered))
         answers = classifier.stream(embedded, top_k=top_k)
         for answer in progress(answers, shown=not (quiet or on_screen), sources=sources, skipped=answered):
             sink.write(answer)
@@ -120,10 +120,10 @@ def command(
             if isinstance(answer, Failure) and not (quiet or on_screen):
                 tell_failure(answer)
         if not answered:
-            raise RequestError(f"no picture in {' '.join(sources)}")
+            raise RequestError(f"no image in {' '.join(sources)}")
     if sink.failed or verbose:
         click.echo(
-            f"nshot: {answered} pictures, {answered - sink.failed} answered, {sink.failed} failed", err=True
+            f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True
         )
     return 1 if sink.failed else 0
 
@@ -131,7 +131,7 @@ def command(
 def _adapted(
     classifier: Classifier, embedded: Iterable[Embedded | Failure], *, quiet: bool
 ) -> tuple[Classifier, Iterator[Source | Embedded | Failure]]:
-    """The classifier adapted to all the pictures, and the pictures; whether it was is said on stderr."""
+    """The classifier adapted to all the images, and the images; whether it was is said on stderr."""
     import numpy as np
 
     from nshot.few_shot import adapt
@@ -158,13 +158,13 @@ def _request(classifier: Classifier, top_k: int, recipe: str) -> str:
 
 
 def _without(
-    pictures: Iterable[Source | Embedded | Failure], answered: Counter[str]
+    images: Iterable[Source | Embedded | Failure], answered: Counter[str]
 ) -> Iterator[Source | Embedded | Failure]:
-    """The pictures that an earlier run has not answered; a name listed twice is asked twice."""
+    """The images that an earlier run has not answered; a name listed twice is asked twice."""
     left = answered.copy()
-    for picture in pictures:
-        name = picture.source if isinstance(picture, (Embedded, Failure)) else picture.name
+    for image in images:
+        name = image.source if isinstance(image, (Embedded, Failure)) else image.name
         if left[name] > 0:
             left[name] -= 1
         else:
-            yield picture
+            yield image

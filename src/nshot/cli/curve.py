@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     default=0.33,
     show_default=True,
     metavar="SHARE",
-    help="Share of the pictures to measure on.",
+    help="Share of the images to measure on.",
 )
 @click.option(
     "--supervised",
@@ -70,15 +70,15 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Measure what more examples a label would buy, on labelled pictures.
+    """Measure what more examples a label would buy, on labelled images.
 
-    Draws examples, fits on them, and measures on pictures that were held out: zero-shot, a plain linear probe
+    Draws examples, fits on them, and measures on images that were held out: zero-shot, a plain linear probe
     (logistic regression with C = 1, and with C tuned), and what nshot fit would choose.
 
     \b
     nshot curve photos-by-class/ --shots 0,1,2,4,8,16,all -o curve/
 
-    Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
+    Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot.atomic import writing
     from nshot.few_shot.curve import curve
@@ -101,12 +101,12 @@ def command(
     )
     click.echo(table(points))
     if output is not None:
-        name, pictures = example_options.data, len(examples.labels)
+        name, images = example_options.data, len(examples.labels)
         content = {
             "data": name,
             "model": examples.embedder.name,
             "recipe": examples.embedder.recipe.digest,
-            "pictures": pictures,
+            "images": images,
             "draws": draws,
             "held_out": held_out,
             "seed": seed,
@@ -145,12 +145,12 @@ def _shots(text: str) -> list[Shots]:
 
 
 def _features(model: str, examples: Examples) -> Floats:
-    """The supervised model's features of the same pictures, decoded once more."""
+    """The supervised model's features of the same images, decoded once more."""
     from nshot.evaluation.supervised import Supervised
     from nshot.images.decode import decode
 
     network = Supervised(model)
     rows, limits = range(len(examples.labels)), examples.embedder.limits
     if sys.stderr.isatty():
-        click.echo(f"note: {len(rows)} pictures through {model}", err=True)
+        click.echo(f"note: {len(rows)} images through {model}", err=True)
     return network.features(decode(example.source.read(), limits=limits) for example in examples.at(rows))

@@ -46,9 +46,7 @@ def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
     _tell("cache", str(cache_dir()))
     try:
         store = Store(model_options.store or default_path()).info()
-        _tell(
-            "store", f"{store.path}: {readable(store.bytes)}, {store.vectors} pictures, {store.texts} texts"
-        )
+        _tell("store", f"{store.path}: {readable(store.bytes)}, {store.vectors} images, {store.texts} texts")
     except NshotError as error:
         _tell("store", str(error))
 
@@ -82,17 +80,17 @@ def _agreement(checkpoint: Checkpoint) -> bool:
         )
     well = True
     for name, encoder, least in others:
-        pictures, texts = (
+        images, texts = (
             float(np.min(np.sum(mine * theirs, axis=1)))
             for mine, theirs in zip(
                 _encoded(checkpoint, encoder), _encoded(checkpoint, reference), strict=True
             )
         )
-        fine = min(pictures, texts) >= least
+        fine = min(images, texts) >= least
         well &= fine
         _tell(
             "agreement",
-            f"{name} with OpenVINO f32: cosine {pictures:.6f} (pictures), {texts:.6f} (texts)"
+            f"{name} with OpenVINO f32: cosine {images:.6f} (images), {texts:.6f} (texts)"
             + ("" if fine else f": BELOW {least}, please report this"),
         )
     return well
@@ -101,9 +99,7 @@ def _agreement(checkpoint: Checkpoint) -> bool:
 def _encoded(checkpoint: Checkpoint, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     side, text = checkpoint.config.vision.image_size, checkpoint.config.text
-    coarse = rng.integers(
-        0, 256, (4, 3, 8, 8), dtype=np.uint8
-    )  # blocks of colour: pictures rather than noise
+    coarse = rng.integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)  # blocks of colour: images rather than noise
     pixels = np.repeat(np.repeat(coarse, -(-side // 8), axis=2), -(-side // 8), axis=3)[:, :, :side, :side]
     tokens = rng.integers(1, text.vocab_size - 2, (4, text.context))
     # a start, some words, then end tokens: the highest id, unless the config names another

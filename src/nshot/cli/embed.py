@@ -1,4 +1,4 @@
-"""`nshot embed`: pictures in, vectors out."""
+"""`nshot embed`: images in, vectors out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nshot.errors import RequestError
 from nshot.types import Failure
 
 
-@click.command("embed", short_help="Write pictures' vectors to a file.")
+@click.command("embed", short_help="Write images' vectors to a file.")
 @source_arguments
 @click.option(
     "-o",
@@ -39,9 +39,9 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Write pictures' vectors, their sources and the model's fingerprint to a file.
+    """Write images' vectors, their sources and the model's fingerprint to a file.
 
-    Such a file is a SOURCE for every command that takes pictures.
+    Such a file is a SOURCE for every command that takes images.
 
     \b
     nshot embed photos/ -o vectors.npz
@@ -50,10 +50,10 @@ def command(
     from nshot.vectors import open_writer
 
     embedder = model_options.load(quiet=quiet)
-    pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    images = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
     written = failed = 0
     with open_writer(output, fingerprint=embedder.fingerprint, model=embedder.name) as writer:
-        for item in progress(embedder.embed_images(pictures), shown=not quiet, sources=sources):
+        for item in progress(embedder.embed_images(images), shown=not quiet, sources=sources):
             writer.write(item)
             written += 1
             if isinstance(item, Failure):
@@ -61,7 +61,7 @@ def command(
                 if not quiet:
                     tell_failure(item)
         if not written:
-            raise RequestError(f"no picture in {' '.join(sources)}")
+            raise RequestError(f"no image in {' '.join(sources)}")
     if failed or verbose:
-        click.echo(f"nshot: {written} pictures, {written - failed} embedded, {failed} failed", err=True)
+        click.echo(f"nshot: {written} images, {written - failed} embedded, {failed} failed", err=True)
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""`nshot evaluate`: how good is it, on labelled pictures."""
+"""`nshot evaluate`: how good is it, on labelled images."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 _MODULES = {"pillow": "PIL"}
 
 
-@click.command("evaluate", short_help="Say how good the answers are, on labelled pictures.")
+@click.command("evaluate", short_help="Say how good the answers are, on labelled images.")
 @click.argument("data", metavar="DATA")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the report goes."
 )
-@click.option("--image-column", metavar="NAME", help="The column of a table that holds the pictures.")
+@click.option("--image-column", metavar="NAME", help="The column of a table that holds the images.")
 @click.option("--label-column", metavar="NAME", help="The column that holds the labels.")
 @click.option("--label-separator", metavar="TEXT", help="What separates several labels in one cell.")
 @click.option("--domain-column", metavar="NAME", help="A column to break the figures down by.")
@@ -83,12 +83,12 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Say how good the answers are, on labelled pictures.
+    """Say how good the answers are, on labelled images.
 
     DATA is a folder with a folder a label, a table (.csv, .tsv, .parquet) with a column of labels, or
     hf://owner/name, a data set on the Hub. The labels are those of the data, unless --labels or
     --labels-file say how they are written. The report is one page (index.html), every number
-    (report.json), and every picture's answer (predictions.parquet or .csv).
+    (report.json), and every image's answer (predictions.parquet or .csv).
 
     \b
     nshot evaluate photos-by-class/ -o report/
@@ -97,7 +97,7 @@ def command(
     nshot evaluate hf://frgfm/imagenette --config 320px --split validation \\
         --revision refs/convert/parquet
 
-    Exit status: 0 all answered, 1 some pictures failed, 2 the request itself was wrong.
+    Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
     from nshot.classifier.zero_shot import zero_shot
     from nshot.cli.asking import decided, from_file
@@ -134,23 +134,23 @@ def command(
             embedder, classifier = from_file(classifier_file, options, quiet=quiet)
         else:
             embedder = options.load(quiet=quiet)
-        pictures = collect(
+        images = collect(
             labelled,
             lambda sources, of=embedder: progress(of.embed_images(sources), shown=not quiet),  # type: ignore[misc]
         )
-        labels = given if given is not None else list(classifier.labels if classifier else pictures.classes)
+        labels = given if given is not None else list(classifier.labels if classifier else images.classes)
         ways = prompt_ways(embedder, labels, templates)
         if classifier is not None and classifier_file is not None:
             ways = {classifier_file.name: classifier} | ways
         asked = classifier or zero_shot(embedder, labels, templates or (DEFAULT_TEMPLATE,))
         asked = decided(asked, decision_options, label_options, embedder)
-        evaluations.append(evaluate(pictures, asked, ways, seed=seed))
+        evaluations.append(evaluate(images, asked, ways, seed=seed))
         embedders.append(embedder)
     rivals = side_by_side([embedder.name for embedder in embedders], evaluations, seed=seed)
     leading = evaluations[0]
     for note in [] if quiet or given is not None else lint(leading.classifier.labels):
         say(note)
-    failures = leading.pictures.failures
+    failures = leading.images.failures
     for failure in () if quiet else failures:
         tell_failure(failure)
     _tell(leading, rivals)
@@ -160,8 +160,8 @@ def command(
         run |= {"config": config, "split": split} if on_hub else {}
         _report(folder, labelled, leading, rivals, run, embedders[0])
     if failures or verbose:
-        n = len(leading.pictures)
-        click.echo(f"nshot: {n + len(failures)} pictures, {n} answered, {len(failures)} failed", err=True)
+        n = len(leading.images)
+        click.echo(f"nshot: {n + len(failures)} images, {n} answered, {len(failures)} failed", err=True)
     return 1 if failures else 0
 
 
@@ -174,7 +174,7 @@ def _models(model: str | None, compare: str | None) -> list[str | None]:
 
 
 def _made(output: Path | None) -> Path | None:
-    """The report's folder, made before any picture is read."""
+    """The report's folder, made before any image is read."""
     if output is not None:
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def _tell(evaluation: Evaluation, models: Sequence[Rival]) -> None:
     if len(models) > 1:
         lines += [(model.name, _share(model.value)) for model in models]
     width = max(len(name) for name, _ in lines)
-    click.echo(f"{len(evaluation.pictures):,} pictures, {len(evaluation.classifier.labels):,} labels\n")
+    click.echo(f"{len(evaluation.images):,} images, {len(evaluation.classifier.labels):,} labels\n")
     for name, value in lines:
         click.echo(f"{name:{width}}  {value}")
 

@@ -1,4 +1,4 @@
-"""Labelled pictures on the command line -> their vectors and labels, and the prompts of those labels."""
+"""Labelled images on the command line -> their vectors and labels, and the prompts of those labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ExampleOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """Pictures with one label each, embedded.
+    """Images with one label each, embedded.
 
     Attributes:
         embedder: the model.
@@ -39,8 +39,8 @@ class Examples:
         prompts: a zero-shot classifier of the labels that have a prompt.
         vectors: float32[n, d].
         labels: n names.
-        positions: each picture's place in the set.
-        failures: pictures that could not be embedded.
+        positions: each image's place in the set.
+        failures: images that could not be embedded.
     """
 
     embedder: Embedder
@@ -52,18 +52,18 @@ class Examples:
     failures: tuple[Failure, ...]
 
     def at(self, rows: Iterable[int]) -> Iterator[Example]:
-        """The pictures of these rows of ``vectors``, in the order of the set, which is that of the rows."""
+        """The images of these rows of ``vectors``, in the order of the set, which is that of the rows."""
         wanted = {self.positions[row] for row in rows}
         return (example for position, example in enumerate(self.labelled) if position in wanted)
 
     def tell_failures(self, *, quiet: bool) -> int:
-        """Name the pictures that failed on stderr; the exit status that they mean."""
+        """Name the images that failed on stderr; the exit status that they mean."""
         for failure in () if quiet else self.failures:
             click.echo(f"failed: {failure.source}: {failure.message}", err=True)
         if self.failures:
             n = len(self.failures)
             click.echo(
-                f"nshot: {n + len(self.labels)} pictures, {len(self.labels)} embedded, {n} failed", err=True
+                f"nshot: {n + len(self.labels)} images, {len(self.labels)} embedded, {n} failed", err=True
             )
         return 1 if self.failures else 0
 
@@ -72,7 +72,7 @@ def example_options(command: Command) -> Command:
     """Add DATA and what says where its labels are; the command gets ``example_options``."""
     options: tuple[Callable[..., Any], ...] = (
         click.argument("data", metavar="DATA"),
-        click.option("--image-column", metavar="NAME", help="The column of a table that holds the pictures."),
+        click.option("--image-column", metavar="NAME", help="The column of a table that holds the images."),
         click.option("--label-column", metavar="NAME", help="The column that holds the labels."),
         click.option("--config", metavar="NAME", help="Configuration of a data set on the Hub."),
         click.option("--split", metavar="NAME", help="Split of a data set on the Hub."),
@@ -86,8 +86,8 @@ def read_examples(
     """Embed DATA, and write its labels into prompts.
 
     Without --labels every label of the data is its own prompt. With them, those are the labels, whether they
-    have pictures or not; a label of the data that is not among them has no prompt, and is known by its
-    pictures.
+    have images or not; a label of the data that is not among them has no prompt, and is known by its
+    images.
     """
     from nshot.classifier.zero_shot import zero_shot
     from nshot.datasets.labelled import Columns, open_labelled
@@ -110,24 +110,24 @@ def read_examples(
         allow_private=model_options.allow_private,
     )
     embedder = (replace(model_options, revision=None) if on_hub else model_options).load(quiet=quiet)
-    pictures = collect(labelled, lambda sources: progress(embedder.embed_images(sources), shown=not quiet))
-    single = [i for i, own in enumerate(pictures.labels) if len(own) == 1]
+    images = collect(labelled, lambda sources: progress(embedder.embed_images(sources), shown=not quiet))
+    single = [i for i, own in enumerate(images.labels) if len(own) == 1]
     if not single:
-        raise RequestError(f"no picture of {options.data} has exactly one label")
-    if len(single) < len(pictures.labels) and not quiet:
-        say(f"{len(pictures.labels) - len(single)} pictures with several labels or none were left out")
-    labels = [pictures.labels[i][0] for i in single]
-    names = given if given is not None else list(pictures.classes)
+        raise RequestError(f"no image of {options.data} has exactly one label")
+    if len(single) < len(images.labels) and not quiet:
+        say(f"{len(images.labels) - len(single)} images with several labels or none were left out")
+    labels = [images.labels[i][0] for i in single]
+    names = given if given is not None else list(images.classes)
     for note in () if quiet else lint(names):
         say(note)
     if (wordless := sorted(set(labels) - set(names))) and not quiet:
-        say(f"known by their pictures alone, without a prompt: {', '.join(wordless)}")
+        say(f"known by their images alone, without a prompt: {', '.join(wordless)}")
     return Examples(
         embedder,
         labelled,
         zero_shot(embedder, names, templates),
-        pictures.vectors[single],
+        images.vectors[single],
         labels,
-        [int(pictures.positions[i]) for i in single],
-        pictures.failures,
+        [int(images.positions[i]) for i in single],
+        images.failures,
     )

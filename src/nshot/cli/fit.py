@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian", "cache")
 
 
-@click.command("fit", short_help="Make a classifier from a few labelled pictures.")
+@click.command("fit", short_help="Make a classifier from a few labelled images.")
 @example_options
 @click.option(
     "-o",
@@ -32,7 +32,7 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian", "cache")
     type=click.Choice(_METHODS),
     default="auto",
     show_default=True,
-    help="auto: chosen by cross-validation on the pictures given.",
+    help="auto: chosen by cross-validation on the images given.",
 )
 @click.option("--strength", type=float, metavar="X", help="C of the probe, the pull, or the others' share.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation.")
@@ -50,18 +50,18 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Make a classifier from labelled pictures, one to thousands a label.
+    """Make a classifier from labelled images, one to thousands a label.
 
     DATA is a folder with a folder a label, a table (.csv, .tsv, .parquet) with a column of labels, or
-    hf://owner/name. Labels of --labels-file without a picture answer from their prompts; labels of the data
-    that it does not name are known by their pictures alone. Where examples do not beat the prompts,
+    hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data
+    that it does not name are known by their images alone. Where examples do not beat the prompts,
     zero-shot is kept, and it says so.
 
     \b
     nshot fit examples/ --labels-file labels.txt -o banknotes.nshot
     nshot classify new/ --classifier banknotes.nshot
 
-    Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
+    Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output
     from nshot.classifier import file as classifier_file
@@ -86,7 +86,7 @@ def command(
 def _told(fitted: Fitted, *, every: bool) -> str:
     """The report for a person: examples, candidates on held-out examples, the choice and why."""
     counts = fitted.examples.values()
-    lines = [f"{sum(counts):,} pictures of {len(counts)} labels, {min(counts)} to {max(counts)} each", ""]
+    lines = [f"{sum(counts):,} images of {len(counts)} labels, {min(counts)} to {max(counts)} each", ""]
     if fitted.trials:
         lines.append("method           held-out right   against zero-shot")
         best: dict[str, Trial] = {}

@@ -1,4 +1,4 @@
-"""`nshot next`: which pictures to label next."""
+"""`nshot next`: which images to label next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nshot.errors import RequestError
 from nshot.types import Failure
 
 
-@click.command("next", short_help="Say which pictures to label next.")
+@click.command("next", short_help="Say which images to label next.")
 @source_arguments
 @click.option(
     "--classifier",
@@ -31,7 +31,7 @@ from nshot.types import Failure
     "--labelled",
     multiple=True,
     metavar="SOURCE",
-    help="Pictures that have labels already: nothing like them is named again; repeatable.",
+    help="Images that have labels already: nothing like them is named again; repeatable.",
 )
 @click.option(
     "--format",
@@ -53,23 +53,23 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Say which pictures to label next: those the classifier is unsure of, no two alike.
+    """Say which images to label next: those the classifier is unsure of, no two alike.
 
     Names go to standard output, the most useful first. Label them, add them to the examples, and fit again.
 
     \b
     nshot next unlabeled/ --classifier banknotes.nshot -n 20
 
-    Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
+    Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     import numpy as np
 
     from nshot.few_shot import select
 
     embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
-    pictures = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    images = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
     embedded, failed = [], 0
-    for item in progress(embedder.embed_images(pictures), shown=not quiet):
+    for item in progress(embedder.embed_images(images), shown=not quiet):
         if isinstance(item, Failure):
             failed += 1
             if not quiet:
@@ -77,7 +77,7 @@ def command(
         else:
             embedded.append(item)
     if not embedded:
-        raise RequestError(f"no picture in {' '.join(sources)}")
+        raise RequestError(f"no image in {' '.join(sources)}")
     known = [
         item.vector
         for item in (embedder.embed_images(embedder.sources(labelled)) if labelled else ())

@@ -157,9 +157,9 @@ _MODEL = (
         type=click.Choice(["crop", "pad", "squash"]),
         default="crop",
         show_default=True,
-        help="How a picture becomes square: the centre, all with a border, or all squeezed.",
+        help="How an image becomes square: the centre, all with a border, or all squeezed.",
     ),
-    click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Pictures encoded at once."),
+    click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images encoded at once."),
     click.option(
         "--workers",
         type=click.IntRange(min=1),
@@ -170,7 +170,7 @@ _MODEL = (
         "--store",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="Where vectors are kept, so that no picture is encoded twice.  [default: in the cache folder]",
+        help="Where vectors are kept, so that no image is encoded twice.  [default: in the cache folder]",
     ),
     click.option("--no-store", is_flag=True, help="Keep no vectors."),
     click.option("--allow-private", is_flag=True, help="Let URLs point into private networks."),
@@ -221,7 +221,7 @@ _DECISION = (
     click.option(
         "--background",
         metavar='"A, B"',
-        help="What else there may be in the pictures, for the background rule.  [default: everyday things]",
+        help="What else there may be in the images, for the background rule.  [default: everyday things]",
     ),
     click.option(
         "--background-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one a line."
@@ -230,7 +230,7 @@ _DECISION = (
 
 _SOURCES = (
     click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
-    click.option("--image-column", metavar="NAME", help="The column of a table that holds the pictures."),
+    click.option("--image-column", metavar="NAME", help="The column of a table that holds the images."),
 )
 
 _OUTPUT = (
@@ -347,7 +347,7 @@ def progress(
         return
     from tqdm import tqdm
 
-    with tqdm(initial=skipped, unit=" pictures", dynamic_ncols=True, file=sys.stderr, leave=False) as bar:
+    with tqdm(initial=skipped, unit=" images", dynamic_ncols=True, file=sys.stderr, leave=False) as bar:
         Thread(target=_count, args=(sources, bar), daemon=True).start()
         for item in items:
             yield item
@@ -355,7 +355,7 @@ def progress(
 
 
 def tell_failure(failure: Failure) -> None:
-    """A failed picture, named on stderr, above the bar if there is one."""
+    """A failed image, named on stderr, above the bar if there is one."""
     from tqdm import tqdm
 
     tqdm.write(f"failed: {failure.source}: {failure.message}", file=sys.stderr)

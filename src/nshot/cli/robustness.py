@@ -1,4 +1,4 @@
-"""`nshot robustness`: and on other pictures?"""
+"""`nshot robustness`: and on other images?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
-from nshot.errors import PictureError, RequestError
+from nshot.errors import ImageError, RequestError
 from nshot.types import Failure
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ ZERO_SHOT = "CLIP, zero-shot"
 FEW_SHOT = "CLIP, few-shot"
 
 
-@click.command("robustness", short_help="Measure on pictures of another kind, and on pictures made worse.")
+@click.command("robustness", short_help="Measure on images of another kind, and on images made worse.")
 @example_options
 @click.option(
     "--other",
     "others",
     multiple=True,
     metavar="DATA",
-    help="Pictures of another kind with the same labels, or some of them; repeatable.",
+    help="Images of another kind with the same labels, or some of them; repeatable.",
 )
 @click.option(
     "--classifier",
@@ -68,12 +68,12 @@ FEW_SHOT = "CLIP, few-shot"
     help="Of noise, blur, contrast, brightness, jpeg, pixelation, rotation, occlusion.",
 )
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
     metavar="N",
-    help="Pictures to make worse, at most: each is encoded five times a corruption.",
+    help="Images to make worse, at most: each is encoded five times a corruption.",
 )
 @click.option(
     "-o",
@@ -93,7 +93,7 @@ def command(
     classifier_file: Path | None,
     supervised: str | None,
     corruptions: str,
-    pictures: int,
+    images: int,
     output: Path,
     seed: int,
     label_options: LabelOptions,
@@ -101,7 +101,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Measure classifiers on pictures of another kind, and on pictures made worse.
+    """Measure classifiers on images of another kind, and on images made worse.
 
     Columns are CLIP zero-shot, CLIP few-shot, and with --supervised a probe on a supervised model. Half of
     DATA is what the latter two learn from; the other half is the base that all are measured on. Other sets
@@ -111,7 +111,7 @@ def command(
     \b
     nshot robustness photos/ --other sketches/ --other paintings/ -o report/
 
-    Exit status: 0 all pictures were read, 1 some failed, 2 the request itself was wrong.
+    Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot.atomic import writing
     from nshot.evaluation import files as evaluation_files
@@ -128,7 +128,7 @@ def command(
     )
     reference = list(base.answers.logits)[-1]
     conditions, failures = _conditions(
-        examples, columns, base.answers, others, families, pictures, example_options, seed, quiet
+        examples, columns, base.answers, others, families, images, example_options, seed, quiet
     )
     run = {
         "data": example_options.data,
@@ -173,7 +173,7 @@ class _Columns:
     measured: NDArray[np.intp]
 
     def answers(self, sources: Sequence[Source | Image], labels: Sequence[str], quiet: bool) -> _Answered:
-        """Every classifier's logits for these pictures."""
+        """Every classifier's logits for these images."""
         from nshot.evaluation.robustness import Answers
         from nshot.images.decode import decode
         from nshot.unit import normalize
@@ -186,7 +186,7 @@ class _Columns:
                 vectors.append(item.vector)
                 kept.append(number)
         if not vectors:
-            raise RequestError("none of the pictures could be read")
+            raise RequestError("none of the images could be read")
         logits: dict[str, NDArray[Any]] = {
             name: classifier.logits(np.stack(vectors)) for name, classifier in self.clip.items()
         }
@@ -218,7 +218,7 @@ def _columns(examples: Examples, classifier_file: Path | None, supervised: str |
     second = fold_numbers(targets, 2, np.random.default_rng(seed)) == 1
     shown, measured = np.flatnonzero(second), np.flatnonzero(~second)
     if not len(shown):
-        raise RequestError("two pictures at least are needed: one to learn from, one to measure on")
+        raise RequestError("two images at least are needed: one to learn from, one to measure on")
     if classifier_file is not None:
         saved = files.load(classifier_file)
         saved.check_model(examples.embedder.fingerprint, examples.embedder.name, name=str(classifier_file))
@@ -229,7 +229,7 @@ def _columns(examples: Examples, classifier_file: Path | None, supervised: str |
         fitted = fit(
             examples.vectors[shown], [examples.labels[i] for i in shown], examples.prompts, seed=seed
         )
-        few_shot, told = fitted.classifier, f"{fitted.candidate}, fitted on {len(shown)} pictures"
+        few_shot, told = fitted.classifier, f"{fitted.candidate}, fitted on {len(shown)} images"
     network = probe = None
     if supervised is not None:
         from nshot.evaluation.supervised import Supervised
@@ -266,7 +266,7 @@ def _conditions(
     base: Answers,
     others: Sequence[str],
     families: Sequence[str],
-    pictures: int,
+    images: int,
     options: ExampleOptions,
     seed: int,
     quiet: bool,
@@ -294,7 +294,7 @@ def _conditions(
         if not kept:
             raise RequestError(f"{other} holds none of the labels, such as {labels[0]!r}")
         if len(kept) < len(found) and not quiet:
-            say(f"{other}: {len(found) - len(kept)} pictures of other labels left out")
+            say(f"{other}: {len(found) - len(kept)} images of other labels left out")
         answered = columns.answers(
             [e.source for e in kept], [labels[names[e.labels[0]]] for e in kept], quiet
         )
@@ -303,18 +303,18 @@ def _conditions(
     if not families:
         return conditions, failures
     # a fair share of every label, in an order that the seed fixes
-    order = np.random.default_rng(seed).permutation(columns.measured)[:pictures].tolist()
+    order = np.random.default_rng(seed).permutation(columns.measured)[:images].tolist()
     originals: list[tuple[int, Image]] = []
     for row, example in zip(sorted(order), examples.at(sorted(order)), strict=True):
         try:
             originals.append((row, decode(example.source.read(), limits=limits)))
-        except PictureError:
+        except ImageError:
             continue  # it has failed in the base already
     of = [examples.labels[row] for row, _ in originals]
-    plain = columns.answers([picture for _, picture in originals], of, quiet).answers
+    plain = columns.answers([image for _, image in originals], of, quiet).answers
     for family in families:
         for strength in STRENGTHS:
-            worse = [corrupt(picture, family, strength, seed=seed + row) for row, picture in originals]
+            worse = [corrupt(image, family, strength, seed=seed + row) for row, image in originals]
             answered = columns.answers(worse, of, quiet)
             conditions.append(
                 condition(family, "corruption", labels, plain, answered.answers, strength=strength)

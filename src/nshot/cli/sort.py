@@ -1,4 +1,4 @@
-"""`nshot sort`: pictures into a folder a label, and back."""
+"""`nshot sort`: images into a folder a label, and back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHOWN = 5  # moves told of a plan, at most
 
 
-@click.command("sort", short_help="Sort pictures into a folder a label, or undo that.")
+@click.command("sort", short_help="Sort images into a folder a label, or undo that.")
 @click.argument("paths", nargs=-1, required=True, metavar="[SOURCE...] TARGET")
 @click.option(
     "--copy", "mode", flag_value="copy", type=click.Choice(["copy", "link", "move"]), help="Do it: copy."
@@ -54,27 +54,27 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Sort pictures into TARGET, a folder a label, and unsure/ for what has no single answer.
+    """Sort images into TARGET, a folder a label, and unsure/ for what has no single answer.
 
     Says what it would do, and does nothing until --copy, --link or --move is given. Nothing is overwritten,
-    and everything can be undone. Without --reject or a calibrated classifier, pictures that seem to show
-    none of the labels are told by the background rule; --reject off sorts every picture.
+    and everything can be undone. Without --reject or a calibrated classifier, images that seem to show
+    none of the labels are told by the background rule; --reject off sorts every image.
 
     \b
     nshot sort photos/ sorted/ --labels "cat, dog"           # what would happen
     nshot sort photos/ sorted/ --labels "cat, dog" --move
     nshot sort --undo sorted/
 
-    Exit status: 0 all sorted, 1 some pictures failed or were left alone, 2 the request itself was wrong.
+    Exit status: 0 all sorted, 1 some images failed or were left alone, 2 the request itself was wrong.
     """
     if take_back:
         return _undo(paths)
     *sources, last = paths
     target = Path(last)
     if not sources:
-        raise RequestError("name the pictures and then the folder to sort them into")
+        raise RequestError("name the images and then the folder to sort them into")
     if target.exists() and not target.is_dir():
-        raise RequestError(f"{target} is not a folder: the last path is where the pictures go")
+        raise RequestError(f"{target} is not a folder: the last path is where the images go")
 
     from nshot.cli.asking import ask
     from nshot.output.sorting import UNSURE, carry_out, folder_names, plan
@@ -86,8 +86,8 @@ def command(
     )
     files: list[tuple[Path, str | None]] = []
     failed: list[tuple[str, str]] = []
-    pictures = embedder.embed_images(embedder.sources(sources))
-    for answer in progress(classifier.stream(pictures, top_k=1), shown=not quiet, sources=sources):
+    images = embedder.embed_images(embedder.sources(sources))
+    for answer in progress(classifier.stream(images, top_k=1), shown=not quiet, sources=sources):
         if isinstance(answer, Failure):
             failed.append((answer.source, answer.message))
         elif Path(answer.source).is_file():
@@ -108,18 +108,18 @@ def command(
     unsure = sum(move.target.parent.name == UNSURE for move in moves)
     if unsure > len(moves) / 2 and not quiet:
         say(
-            "more than half have no answer. If they should, calibrate on some labelled pictures; for "
+            "more than half have no answer. If they should, calibrate on some labelled images; for "
             'wide labels such as "animal", name other things with --background, or use --reject off'
         )
     if not moves and not failed:
-        raise RequestError(f"no picture to sort in {' '.join(sources)}")
+        raise RequestError(f"no image to sort in {' '.join(sources)}")
     return 1 if failed else 0
 
 
 def _tell(moves: list[Move], target: Path, mode: Mode | None) -> None:
     counts = Counter(str(move.target.parent) for move in moves)
     done = {None: "would be sorted", "copy": "to copy", "link": "to link", "move": "to move"}[mode]
-    click.echo(f"{len(moves):,} pictures {done} into {target}")
+    click.echo(f"{len(moves):,} images {done} into {target}")
     width = max((len(folder) for folder in counts), default=0)
     for folder, count in sorted(counts.items()):
         click.echo(f"  {folder + '/':{width + 1}}  {count:,}")
@@ -139,7 +139,7 @@ def _undo(paths: tuple[str, ...]) -> int:
             "name the one folder whose last sort is to be taken back: nshot sort --undo TARGET"
         )
     undone = undo(Path(paths[0]))
-    click.echo(f"{undone.restored:,} pictures taken back")
+    click.echo(f"{undone.restored:,} images taken back")
     for path, reason in undone.left:
         click.echo(f"left alone: {path}: {reason}", err=True)
     if undone.earlier:

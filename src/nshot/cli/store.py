@@ -16,7 +16,7 @@ _file = click.option(
 
 @click.group("store", short_help="Look at the vectors that are kept, or forget them.")
 def command() -> None:
-    """Look at the vectors that are kept on disk, so that no picture is encoded twice, or forget them."""
+    """Look at the vectors that are kept on disk, so that no image is encoded twice, or forget them."""
 
 
 @command.command()
@@ -28,7 +28,7 @@ def info(store: Path | None) -> None:
     found = Store(store or default_path()).info()
     click.echo(f"store    {found.path}")
     click.echo(f"size     {readable(found.bytes)}")
-    click.echo(f"vectors  {found.vectors} of pictures, {found.texts} of texts")
+    click.echo(f"vectors  {found.vectors} of images, {found.texts} of texts")
     click.echo(f"files    {found.files} known without reading them")
     for recipe, count in found.recipes.items():
         click.echo(f"recipe   {recipe[:12]}  {count} vectors")

@@ -1,4 +1,4 @@
-"""`nshot train`: pictures with captions in, a checkpoint out."""
+"""`nshot train`: images with captions in, a checkpoint out."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LOGGED_EVERY = 30.0  # seconds
 @click.option("--epochs", type=float, default=1.0, show_default=True, help="Passes over the data.")
 @click.option("--steps", type=int, metavar="N", help="Optimizer steps, in place of epochs.")
 @click.option(
-    "--batch-size", type=int, default=128, show_default=True, help="Pictures told apart at each step."
+    "--batch-size", type=int, default=128, show_default=True, help="Images told apart at each step."
 )
 @click.option(
     "--lr",
@@ -73,17 +73,17 @@ _LOGGED_EVERY = 30.0  # seconds
     "--held-out", type=float, default=0.05, show_default=True, help="Share of the data to measure on."
 )
 @click.option(
-    "--untouched", metavar="DATA", help="Pictures that are measured before and after, not trained on."
+    "--untouched", metavar="DATA", help="Images that are measured before and after, not trained on."
 )
 @click.option("--template", multiple=True, metavar="T", help="What a folder's class names are written into.")
-@click.option("--image-column", metavar="NAME", help="The column of a table that holds the pictures.")
+@click.option("--image-column", metavar="NAME", help="The column of a table that holds the images.")
 @click.option("--caption-column", metavar="NAME", help="The column of a table that holds the captions.")
 @click.option(
     "--crop",
     type=float,
     default=1.0,
     show_default=True,
-    help="Least share of a picture that random crops keep; 1: no crops.",
+    help="Least share of an image that random crops keep; 1: no crops.",
 )
 @click.option(
     "--colour-jitter", type=float, default=0.0, show_default=True, help="0: none, since colour is meaning."
@@ -114,9 +114,9 @@ def command(
     verbose: bool,
     **given: Any,
 ) -> int:
-    """Train a CLIP model on pictures with captions, or fine-tune one.
+    """Train a CLIP model on images with captions, or fine-tune one.
 
-    DATA is a .csv, .tsv or .parquet table of pictures and captions, a folder with a folder for each class, or
+    DATA is a .csv, .tsv or .parquet table of images and captions, a folder with a folder for each class, or
     the word sketchbook: the drawings that the model of that name was trained on. Needs torch:
     pip install "nshot[torch]".
 
@@ -174,7 +174,7 @@ class _Teller:
         recall = "" if progress.recall is None else f"  recall@1 {progress.recall:.3f}"
         line = (
             f"step {progress.step}/{progress.steps}  loss {progress.loss:.3f}  scale {progress.scale:.1f}"
-            f"{recall}  {progress.pictures_per_s:.0f} pictures/s  {_time(progress.seconds_left)} left"
+            f"{recall}  {progress.images_per_s:.0f} images/s  {_time(progress.seconds_left)} left"
         )
         now = time.monotonic()
         if self._on_screen:
@@ -194,8 +194,8 @@ def _show(report: Report, output: Path) -> None:
         click.echo(f"failed: {failure.source}: {failure.message}", err=True)
     measured = list(dict.fromkeys(name for row in report.figures.values() for name in row))
     if measured:
-        click.echo("share of pictures that are nearest to their own text")
+        click.echo("share of images that are nearest to their own text")
         click.echo(f"{'':14}" + "".join(f"{name:>12}" for name in measured))
         for model, row in report.figures.items():
             click.echo(f"{model:14}" + "".join(f"{row[name]:12.3f}" for name in measured))
-    click.echo(f"{output}: trained on {report.pictures} pictures, {report.steps} steps")
+    click.echo(f"{output}: trained on {report.images} images, {report.steps} steps")

@@ -1,10 +1,10 @@
-"""Labelled pictures: a folder of classes, a table, or a data set on the Hub.
+"""Labelled images: a folder of classes, a table, or a data set on the Hub.
 
     photos/cat/1.jpg     the folder right below is the label
-    test.csv             a column of pictures and one of labels; .tsv and .parquet too
+    test.csv             a column of images and one of labels; .tsv and .parquet too
     hf://owner/name      Parquet on the Hugging Face Hub, a shard at a time
 
-The pictures come from ``sources``, so whatever can be classified can be evaluated; this module adds what
+The images come from ``sources``, so whatever can be classified can be evaluated; this module adds what
 each is supposed to be.
 """
 
@@ -32,10 +32,10 @@ _ROWS = 4096  # of a table's labels in memory at a time
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One picture and what it is supposed to be.
+    """One image and what it is supposed to be.
 
     Attributes:
-        source: the picture, unread.
+        source: the image, unread.
         labels: its labels; one as a rule, several or none in a multi-label set.
         domain: where it comes from (photograph, sketch ...), if the data says so.
     """
@@ -47,13 +47,13 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class LabelledSet:
-    """Pictures with labels, listed afresh at each iteration.
+    """Images with labels, listed afresh at each iteration.
 
     Attributes:
         name: as the user would write it.
         classes: all labels, in their order, where the data declares them; None where they are found on the
             way.
-        multi: whether a picture may have any number of labels.
+        multi: whether an image may have any number of labels.
     """
 
     name: str
@@ -94,16 +94,16 @@ def open_labelled(
     limits: Limits = DEFAULT_LIMITS,
     allow_private: bool = False,
 ) -> LabelledSet:
-    """The labelled pictures that a person names.
+    """The labelled images that a person names.
 
     Args:
         spec: a folder with a folder a class, a .csv, .tsv or .parquet table, or "hf://owner/name".
         columns: what a table's columns are.
-        domain_folders: the folders are domain/label/picture, not label/picture.
+        domain_folders: the folders are domain/label/image, not label/image.
         config: the Hub data set's configuration; needed where it has several.
         split: its split (train, validation, test); needed where it has several.
         revision: branch, tag, commit, or refs/convert/parquet.
-        limits: the limits on one picture.
+        limits: the limits on one image.
         allow_private: let URLs in a table point into private networks.
 
     Raises:
@@ -142,8 +142,8 @@ def _folders(path: Path, by_domain: bool) -> tuple[tuple[str, ...], list[tuple[P
     if by_domain:
         found = [(folder, folder.name, top.name) for top in tops for folder in _subfolders(top)]
     if not found:
-        shape = "domain/label/picture.jpg" if by_domain else "label/picture.jpg"
-        raise SourceError(f"{path} holds no folders to take labels from: pictures are looked for at {shape}")
+        shape = "domain/label/image.jpg" if by_domain else "label/image.jpg"
+        raise SourceError(f"{path} holds no folders to take labels from: images are looked for at {shape}")
     return tuple(sorted({label for _, label, _ in found})), found
 
 
@@ -164,7 +164,7 @@ def _of_folders(folders: list[tuple[Path, str, str | None]], read: dict[str, Any
 
 
 class _Table:
-    """The rows of a table: their pictures as ``sources`` lists them, their labels beside them."""
+    """The rows of a table: their images as ``sources`` lists them, their labels beside them."""
 
     def __init__(self, path: Path, columns: Columns, read: dict[str, Any]) -> None:
         self.path, self.columns, self.read = path, columns, read
@@ -183,9 +183,9 @@ class _Table:
     def __iter__(self) -> Iterator[Example]:
         wanted = [self.label, *([self.columns.domain] if self.columns.domain else [])]
         rows = _parquet_values if self.path.suffix.lower() == ".parquet" else _text_values
-        pictures = expand([self.path], image_column=self.columns.image, **self.read)
-        # Both list every row, so a row's picture and its label meet; strict would hide a damaged end.
-        for number, (source, row) in enumerate(zip(pictures, rows(self.path, wanted), strict=False)):
+        images = expand([self.path], image_column=self.columns.image, **self.read)
+        # Both list every row, so a row's image and its label meet; strict would hide a damaged end.
+        for number, (source, row) in enumerate(zip(images, rows(self.path, wanted), strict=False)):
             domain = None if len(row) < 2 or row[1] in (None, "") else str(row[1])
             yield Example(source, self._labels(row[0], number), domain)
 

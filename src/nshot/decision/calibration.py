@@ -53,23 +53,23 @@ class Calibration:
 
 
 def fit_calibration(logits: ArrayLike, targets: ArrayLike, activation: Activation = "softmax") -> Calibration:
-    """The temperature (and bias) with the least negative log-likelihood on labelled pictures.
+    """The temperature (and bias) with the least negative log-likelihood on labelled images.
 
-    With few pictures, all of them right, the likelihood alone would call every answer certain. So one more
-    picture is supposed whose own label came second (under sigmoid: one of each label that belongs to it and
+    With few images, all of them right, the likelihood alone would call every answer certain. So one more
+    image is supposed whose own label came second (under sigmoid: one of each label that belongs to it and
     one that does not, by Platt's smoothing), which is Laplace's rule of succession for mistakes.
 
     Args:
         logits: float[n, labels], uncalibrated.
-        targets: int[n], each picture's own label.
+        targets: int[n], each image's own label.
         activation: how the classifier turns logits into scores.
 
     Raises:
-        RequestError: fewer than two labels under softmax, where every score is 1, or no picture.
+        RequestError: fewer than two labels under softmax, where every score is 1, or no image.
     """
     z, y = np.asarray(logits, np.float64), np.asarray(targets, np.int64)
     if not len(z):
-        raise RequestError("calibration needs labelled pictures, and there is none")
+        raise RequestError("calibration needs labelled images, and there is none")
     if activation == "sigmoid":
         return _fit_sigmoid(z, y)
     if z.shape[1] < 2:

@@ -14,27 +14,25 @@ from nshot.decision.calibration import Reals
 from nshot.errors import RequestError
 from nshot.unit import normalize
 
-_KEPT = (
-    2000  # scores of labelled pictures that are kept: a random part of more is as valid, and small on disk
-)
+_KEPT = 2000  # scores of labelled images that are kept: a random part of more is as valid, and small on disk
 
 
 @dataclass(frozen=True, slots=True)
 class Conformal:
-    """Prediction sets: all labels whose RAPS score is at most the quantile of the labelled pictures' own.
+    """Prediction sets: all labels whose RAPS score is at most the quantile of the labelled images' own.
 
-    The score of the label at rank r (from 1) of a picture is::
+    The score of the label at rank r (from 1) of an image is::
 
         sum of the probabilities before it + u * its own probability + weight * max(0, r - free)
 
-    A set holds the picture's own label with a chance of at least the wanted coverage for pictures that come
+    A set holds the image's own label with a chance of at least the wanted coverage for images that come
     as the labelled ones came (exchangeably), whatever the model; it may be empty. ``u`` in [0, 1) is drawn
-    from the digest of the picture's vector, so that a vector has the same set whenever and with whatever
+    from the digest of the image's vector, so that a vector has the same set whenever and with whatever
     others it is asked. Without it (``randomized=False``, u = 0) no set is empty, and sets cover more than
     asked for where the best label alone is right more often than that.
 
     Attributes:
-        scores: the labelled pictures' own scores, growing: they serve any coverage.
+        scores: the labelled images' own scores, growing: they serve any coverage.
         weight, free: the regularisation: each rank after the ``free`` first ones costs ``weight``.
         randomized: whether u is drawn.
         seed: another seed draws other u.
@@ -48,15 +46,15 @@ class Conformal:
 
     def __post_init__(self) -> None:
         if not self.scores:
-            raise RequestError("prediction sets need labelled pictures, and there is none")
+            raise RequestError("prediction sets need labelled images, and there is none")
 
     def quantile(self, coverage: float) -> float:
-        """The largest score of a label in a set; infinite, so every label, with too few labelled pictures."""
+        """The largest score of a label in a set; infinite, so every label, with too few labelled images."""
         rank = math.ceil((len(self.scores) + 1) * coverage - 1e-9)
         return self.scores[rank - 1] if rank <= len(self.scores) else math.inf
 
     def sets(self, probabilities: ArrayLike, vectors: ArrayLike, coverage: float) -> list[tuple[int, ...]]:
-        """The labels of each picture's set, best first.
+        """The labels of each image's set, best first.
 
         Args:
             probabilities: float[n, labels].
@@ -68,7 +66,7 @@ class Conformal:
         return [tuple(row[:count]) for row, count in zip(order.tolist(), inside, strict=True)]
 
     def own_scores(self, probabilities: ArrayLike, vectors: ArrayLike, targets: ArrayLike) -> Reals:
-        """The score of each picture's own label: float64[n]."""
+        """The score of each image's own label: float64[n]."""
         order, score = self._ranked(probabilities, vectors)
         own: Reals = score[order == np.asarray(targets)[:, None]]
         return own
@@ -101,8 +99,8 @@ class Conformal:
         return cls(**{**content, "scores": tuple(content["scores"])})
 
 
-def least_pictures(coverage: float) -> int:
-    """How many labelled pictures a coverage needs; with fewer, sets hold every label."""
+def least_images(coverage: float) -> int:
+    """How many labelled images a coverage needs; with fewer, sets hold every label."""
     return math.ceil(coverage / (1 - coverage) - 1e-9)
 
 
@@ -114,17 +112,17 @@ def fit_conformal(
     randomized: bool = True,
     seed: int = 0,
 ) -> Conformal:
-    """Prediction sets from labelled pictures.
+    """Prediction sets from labelled images.
 
     Args:
         probabilities: float[n, labels], as they will be when sets are asked for.
-        vectors: float[n, d], the same pictures' vectors.
-        targets: int[n], each picture's own label.
+        vectors: float[n, d], the same images' vectors.
+        targets: int[n], each image's own label.
         randomized: see ``Conformal``.
         seed: see ``Conformal``.
 
     Raises:
-        RequestError: there is no picture.
+        RequestError: there is no image.
     """
     chance, y = np.asarray(probabilities, np.float64), np.asarray(targets, np.int64)
     unfitted = Conformal((0.0,), randomized=randomized, seed=seed)

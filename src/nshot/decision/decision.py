@@ -1,4 +1,4 @@
-"""What is fitted on labelled pictures and then said of every other: part of a classifier and of its file."""
+"""What is fitted on labelled images and then said of every other: part of a classifier and of its file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Surest:
-    """Answer only the surest pictures: those whose best score reaches the threshold.
+    """Answer only the surest images: those whose best score reaches the threshold.
 
     Attributes:
-        share: of pictures like the labelled ones, how many are answered, in (0, 1].
+        share: of images like the labelled ones, how many are answered, in (0, 1].
         threshold: the least score, after calibration where there is one.
-        risk: how many of the answers were wrong on the labelled pictures.
+        risk: how many of the answers were wrong on the labelled images.
     """
 
     share: float
@@ -39,21 +39,21 @@ class Surest:
 
 
 def fit_surest(confidence: ArrayLike, correct: ArrayLike, share: float) -> Surest:
-    """The threshold that answers a share of the pictures, from labelled ones: float[n], bool[n].
+    """The threshold that answers a share of the images, from labelled ones: float[n], bool[n].
 
     Raises:
-        RequestError: no picture, or a share outside (0, 1].
+        RequestError: no image, or a share outside (0, 1].
     """
     if not 0 < share <= 1:
         raise RequestError(f"the share to be answered is between 0 and 1, such as 0.8, not {share}")
     if not len(np.asarray(confidence)):
-        raise RequestError("answering only the surest needs labelled pictures, and there is none")
+        raise RequestError("answering only the surest needs labelled images, and there is none")
     risk, threshold = risk_coverage(confidence, correct).at(share)
     return Surest(share, threshold, risk)
 
 
 class Verdict(NamedTuple):
-    """What is answered of one picture: the kind of answer, and the columns of the labels, best first."""
+    """What is answered of one image: the kind of answer, and the columns of the labels, best first."""
 
     answer: Answer
     labels: tuple[int, ...]
@@ -87,7 +87,7 @@ class Decision:
             raise RequestError(f"a coverage is a share between 0 and 1, such as 0.9, not {self.coverage}")
         if self.sets is None:
             raise RequestError(
-                "sets with a wanted coverage are learnt from labelled pictures: run nshot calibrate first"
+                "sets with a wanted coverage are learnt from labelled images: run nshot calibrate first"
             )
 
     @property
@@ -113,7 +113,7 @@ class Decision:
     def verdicts(
         self, classifier: Classifier, vectors: ArrayLike, cosines: Reals, scores: Reals
     ) -> list[Verdict]:
-        """What is answered of each picture.
+        """What is answered of each image.
 
         Args:
             classifier: what the vectors were compared with.

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nshot.decision.background import unlike
 from nshot.decision.calibration import Calibration, Reals, activate, fit_calibration
-from nshot.decision.conformal import fit_conformal, least_pictures
+from nshot.decision.conformal import fit_conformal, least_images
 from nshot.decision.decision import Decision, fit_surest
 from nshot.decision.rejection import RULES, Rejection, Rule, threshold_for
 from nshot.errors import RequestError
@@ -42,7 +42,7 @@ class Scoring:
 
 @dataclass(frozen=True, slots=True)
 class RuleFigures:
-    """How well a rule tells pictures of the labels from others: AUROC, and FPR at 95 % TPR."""
+    """How well a rule tells images of the labels from others: AUROC, and FPR at 95 % TPR."""
 
     rule: Rule
     auroc: float
@@ -51,17 +51,17 @@ class RuleFigures:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport:
-    """What a decision was fitted on, and what it is worth on pictures held out.
+    """What a decision was fitted on, and what it is worth on images held out.
 
     Attributes:
-        pictures: labelled pictures of the classifier's labels.
-        none_pictures: pictures that show none of them; 0 where each label was left out in turn instead.
+        images: labelled images of the classifier's labels.
+        none_images: images that show none of them; 0 where each label was left out in turn instead.
         accuracy: share of right best labels.
-        temperature, bias: the calibration on all pictures; None where there is nothing to calibrate.
+        temperature, bias: the calibration on all images; None where there is nothing to calibrate.
         before, after: scores as they are, and calibrated by cross-validation.
         rules: every rejection rule's figures.
         rule, threshold: the rule that was taken.
-        kept: share of pictures of the labels that it lets answer.
+        kept: share of images of the labels that it lets answer.
         accepted: share of the others that it lets answer, by cross-validation.
         area: area under risk against coverage.
         risks: (share answered, share of wrong answers), the surest first.
@@ -70,8 +70,8 @@ class CalibrationReport:
         notes: what a person should know.
     """
 
-    pictures: int
-    none_pictures: int
+    images: int
+    none_images: int
     accuracy: float
     temperature: float | None
     bias: float | None
@@ -110,29 +110,29 @@ def fit_decision(
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[Decision, CalibrationReport]:
-    """A decision for a classifier, from labelled pictures that it has not learnt from.
+    """A decision for a classifier, from labelled images that it has not learnt from.
 
     Args:
         classifier: whose answers are to be believed or not; its own decision is not looked at.
         vectors: float[n, d].
-        targets: int[n], each picture's label as its place in ``classifier.labels``.
-        none: float[m, d], pictures that show none of the labels. Without them each label is left out in
-            turn, and its pictures are then such pictures.
+        targets: int[n], each image's label as its place in ``classifier.labels``.
+        none: float[m, d], images that show none of the labels. Without them each label is left out in
+            turn, and its images are then such images.
         background: float[b, d], vectors of background labels; without them there is no background rule.
         reject: the rule of "none of these"; None for no rule.
         wrong: the wanted rate of wrong acceptances.
         coverage: answer with sets of this coverage from now on; None keeps them ready for later.
-        surest: answer only this share of the pictures.
+        surest: answer only this share of the images.
         randomized: sets of exact coverage, which may be empty; see ``Conformal``.
         folds: parts of the cross-validation.
         seed: draws the parts and the sets.
 
     Raises:
-        RequestError: too few pictures for what is asked, or a rule that these vectors cannot serve.
+        RequestError: too few images for what is asked, or a rule that these vectors cannot serve.
     """
     x, y = np.asarray(vectors), np.asarray(targets, np.int64)
     if len(x) != len(y) or len(x) < 2:
-        raise RequestError(f"calibration needs at least two labelled pictures; there are {len(x)}")
+        raise RequestError(f"calibration needs at least two labelled images; there are {len(x)}")
     if y.min() < 0 or y.max() >= len(classifier.labels):
         raise RequestError(f"targets must be in [0, {len(classifier.labels)})")
     if reject == "background" and background is None:
@@ -168,12 +168,12 @@ def fit_decision(
         best = max(rules, key=lambda rule: rule.figures.auroc)
         if best.figures.auroc > chosen.figures.auroc + _TELLING:
             notes.append(
-                f"the {best.figures.rule} rule tells these pictures apart better (AUROC "
+                f"the {best.figures.rule} rule tells these images apart better (AUROC "
                 f"{best.figures.auroc:.3f} against {chosen.figures.auroc:.3f}): "
                 f"consider --reject {best.figures.rule}"
             )
     elif reject is not None:
-        notes.append('"none of these" needs pictures that show none of the labels, or more than one label')
+        notes.append('"none of these" needs images that show none of the labels, or more than one label')
 
     confidence = chance.max(axis=1)
     curve = risk_coverage(confidence, correct)
@@ -181,16 +181,16 @@ def fit_decision(
     answered = None if surest is None else fit_surest(final.max(axis=1), correct, surest)
     sets = fit_conformal(_shares(final), x, y, randomized=randomized, seed=seed)
     wanted = 0.9 if coverage is None else coverage
-    if len(x) < least_pictures(wanted):
+    if len(x) < least_images(wanted):
         notes.append(
-            f"sets that cover {wanted:g} need at least {least_pictures(wanted)} pictures: "
+            f"sets that cover {wanted:g} need at least {least_images(wanted)} images: "
             f"with {len(x)} they hold every label"
         )
     held = list(_sets(classifier, x, y, logits, parts, wanted, calibration, randomized, seed))
     decision = Decision(calibration, rejection, answered, sets, coverage)
     return decision, CalibrationReport(
-        pictures=len(x),
-        none_pictures=0 if none is None else len(np.asarray(none)),
+        images=len(x),
+        none_images=0 if none is None else len(np.asarray(none)),
         accuracy=share(correct),
         temperature=None if calibration is None else calibration.temperature,
         bias=None if calibration is None else calibration.bias,
@@ -247,7 +247,7 @@ def _rules(
     none: ArrayLike | None,
     background: ArrayLike | None,
 ) -> list[_RuleEvidence]:
-    """Every rule that can be asked, with its evidence for pictures of the labels and for others."""
+    """Every rule that can be asked, with its evidence for images of the labels and for others."""
     found = []
     alone = len(classifier.labels) == 1
     for rule in RULES:
@@ -311,7 +311,7 @@ def _sets(
     randomized: bool,
     seed: int,
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Each picture's own label, and its set by what was learnt from the other parts."""
+    """Each image's own label, and its set by what was learnt from the other parts."""
     for rest, part in parts:
         inner = Calibration(1.0)
         if calibration is not None:

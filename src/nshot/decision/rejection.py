@@ -1,4 +1,4 @@
-"""Telling pictures of none of the labels: a number that is high for the others, and a threshold for it."""
+"""Telling images of none of the labels: a number that is high for the others, and a threshold for it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Rule: TypeAlias = Literal["cosine", "margin", "energy", "background"]
 
 RULES: tuple[Rule, ...] = ("background", "cosine", "margin", "energy")
 
-DEFAULT_THRESHOLD = 0.045  # of the background rule, without any labelled picture; see docs/trust.md
+DEFAULT_THRESHOLD = 0.045  # of the background rule, without any labelled image; see docs/trust.md
 
-# How much of the background's energy counts. All of it rejects pictures that show a label among other things;
+# How much of the background's energy counts. All of it rejects images that show a label among other things;
 # none of it is the energy rule. Chosen on recorded vectors (bench/decisions.py).
 _WEIGHT = 0.75
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rejection:
-    """A picture whose evidence is under the threshold shows none of the labels.
+    """An image whose evidence is under the threshold shows none of the labels.
 
     The evidence, in units of a cosine, with s the classifier's mean scale and lse(z) = log sum exp z::
 
@@ -42,7 +42,7 @@ class Rejection:
 
     Attributes:
         rule: one of the above.
-        threshold: the least evidence of a picture that is answered.
+        threshold: the least evidence of an image that is answered.
         background: float32[n, d], unit rows; for the background rule only.
     """
 
@@ -61,7 +61,7 @@ class Rejection:
 
         Args:
             classifier: what the vectors are compared with.
-            vectors: the pictures.
+            vectors: the images.
             cosines: ``classifier.cosines(vectors)``, where it is known already.
 
         Raises:
@@ -108,10 +108,10 @@ class Rejection:
 
 
 def default_rejection(classifier: Classifier, background: ArrayLike) -> Rejection:
-    """The background rule with the threshold for no labelled picture at all.
+    """The background rule with the threshold for no labelled image at all.
 
     The threshold was measured on recorded vectors of OpenAI's ViT-B/32, where it keeps nine tenths of the
-    pictures that show a label; other models differ, and ``nshot calibrate`` finds their own. The figures are
+    images that show a label; other models differ, and ``nshot calibrate`` finds their own. The figures are
     in docs/trust.md.
 
     Args:
@@ -125,30 +125,30 @@ def default_rejection(classifier: Classifier, background: ArrayLike) -> Rejectio
 def threshold_for(
     known: ArrayLike, unknown: ArrayLike | None, *, wrong: float = 0.05, kept: float = 0.95
 ) -> float:
-    """The threshold for a wanted rate, from the evidence of labelled pictures.
+    """The threshold for a wanted rate, from the evidence of labelled images.
 
     Args:
-        known: float[n], of pictures that show a label.
-        unknown: float[m], of pictures that show none; None if there are none to learn from.
-        wrong: with ``unknown``: the wanted rate of wrong acceptances. A further picture that shows no label
+        known: float[n], of images that show a label.
+        unknown: float[m], of images that show none; None if there are none to learn from.
+        wrong: with ``unknown``: the wanted rate of wrong acceptances. A further image that shows no label
             is accepted with at most this chance, if it comes as these came (the conformal quantile).
         kept: without: the share of ``known`` that is to be answered.
 
     Raises:
-        RequestError: rates outside (0, 1), or fewer pictures than the rate can be told with.
+        RequestError: rates outside (0, 1), or fewer images than the rate can be told with.
     """
     if not (0 < wrong < 1 and 0 < kept < 1):
         raise RequestError("a wanted rate is a share between 0 and 1, such as 0.05")
     if unknown is None:
         evidence = np.sort(np.asarray(known, np.float64))
         if not len(evidence):
-            raise RequestError("a threshold needs labelled pictures, and there is none")
+            raise RequestError("a threshold needs labelled images, and there is none")
         return float(evidence[len(evidence) - int(np.ceil(kept * len(evidence) - 1e-9))])
     against = np.sort(np.asarray(unknown, np.float64))[::-1]
     accepted = int(np.floor(wrong * (len(against) + 1) + 1e-9)) - 1
     if accepted < 0:
         raise RequestError(
-            f"a rate of {wrong:g} needs at least {int(np.ceil(1 / wrong - 1e-9)) - 1} pictures that show "
+            f"a rate of {wrong:g} needs at least {int(np.ceil(1 / wrong - 1e-9)) - 1} images that show "
             f"none of the labels, and there are {len(against)}"
         )
     return float(np.nextafter(against[accepted], np.inf))

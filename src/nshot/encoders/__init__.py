@@ -21,7 +21,7 @@ Runtime: TypeAlias = Literal["auto", "openvino", "torch"]
 
 
 class Encoder(Protocol):
-    """Two towers that put pictures and texts into one space. Safe to use from several threads at once."""
+    """Two towers that put images and texts into one space. Safe to use from several threads at once."""
 
     fingerprint: str
     """Digest of the weights and of all else that changes a vector: normalisation, graph, precision."""
@@ -39,7 +39,7 @@ class Encoder(Protocol):
     """How many calls of ``encode_images`` at once pay off."""
 
     batch: int
-    """How many pictures a call should bring; any number will do, and gives the same vectors."""
+    """How many images a call should bring; any number will do, and gives the same vectors."""
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""

@@ -68,7 +68,7 @@ class OpenVINOEncoder:
         options = {"INFERENCE_PRECISION_HINT": self.precision}
         vision, text = checkpoint.config.vision, checkpoint.config.text
         mean, std = checkpoint.image_mean, checkpoint.image_std
-        # Pictures come from several threads at once, each of which takes a core; texts come from one.
+        # Images come from several threads at once, each of which takes a core; texts come from one.
         self._images = tower(
             "images",
             lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std),

@@ -1,7 +1,7 @@
-"""Pictures made worse on purpose, in eight ways and at five strengths, the same for the same seed.
+"""Images made worse on purpose, in eight ways and at five strengths, the same for the same seed.
 
 The families are those of Hendrycks & Dietterich 2019 (Benchmarking Neural Network Robustness to Common
-Corruptions), with rotation and occlusion; the strengths are nshot's own, relative to a picture's size, so
+Corruptions), with rotation and occlusion; the strengths are nshot's own, relative to an image's size, so
 that figures compare with each other and not with ImageNet-C's.
 """
 
@@ -21,17 +21,17 @@ STRENGTHS = (1, 2, 3, 4, 5)
 _Corruption = Callable[[Image.Image, int, np.random.Generator], Image.Image]
 
 
-def corrupt(picture: Image.Image, family: str, strength: int, *, seed: int = 0) -> Image.Image:
-    """The picture, made worse.
+def corrupt(image: Image.Image, family: str, strength: int, *, seed: int = 0) -> Image.Image:
+    """The image, made worse.
 
     Args:
-        picture: upright RGB.
+        image: upright RGB.
         family: one of ``FAMILIES``.
         strength: 1 (a person hardly minds) to 5 (a person can still tell, mostly).
         seed: of noise, of the place of what is hidden, and of the direction of a turn.
 
     Returns:
-        A new RGB picture of the same size.
+        A new RGB image of the same size.
 
     Raises:
         RequestError: another family or strength.
@@ -41,56 +41,54 @@ def corrupt(picture: Image.Image, family: str, strength: int, *, seed: int = 0) 
             f"corruptions are {', '.join(FAMILIES)} at strengths 1 to 5, not {family!r} at {strength}"
         )
     generator = np.random.default_rng([seed, zlib.crc32(family.encode()), strength])
-    return FAMILIES[family](picture.convert("RGB"), strength - 1, generator)
+    return FAMILIES[family](image.convert("RGB"), strength - 1, generator)
 
 
-def _noise(picture: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
+def _noise(image: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
     deviation = (10, 20, 35, 55, 80)[step]
-    pixels = np.asarray(picture, dtype=np.float64)
+    pixels = np.asarray(image, dtype=np.float64)
     noisy = pixels + generator.normal(0.0, deviation, pixels.shape)
     return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
 
 
-def _blur(picture: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
-    return picture.filter(
-        ImageFilter.GaussianBlur((0.004, 0.008, 0.014, 0.022, 0.032)[step] * min(picture.size))
-    )
+def _blur(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur((0.004, 0.008, 0.014, 0.022, 0.032)[step] * min(image.size)))
 
 
-def _contrast(picture: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
-    return ImageEnhance.Contrast(picture).enhance((0.6, 0.45, 0.3, 0.2, 0.12)[step])
+def _contrast(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance((0.6, 0.45, 0.3, 0.2, 0.12)[step])
 
 
-def _brightness(picture: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
-    pixels = np.asarray(picture, dtype=np.float64) + (40, 70, 100, 130, 160)[step]
+def _brightness(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float64) + (40, 70, 100, 130, 160)[step]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _jpeg(picture: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
+def _jpeg(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
     held = io.BytesIO()
-    picture.save(held, "JPEG", quality=(25, 15, 10, 6, 3)[step])
+    image.save(held, "JPEG", quality=(25, 15, 10, 6, 3)[step])
     return Image.open(held).convert("RGB")
 
 
-def _pixelate(picture: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
+def _pixelate(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
     side = (96, 64, 48, 32, 24)[step]  # pixels left along the shorter side
-    share = min(1.0, side / min(picture.size))
-    small = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))
-    return picture.resize(small, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
+    share = min(1.0, side / min(image.size))
+    small = (max(1, round(image.width * share)), max(1, round(image.height * share)))
+    return image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
 
 
-def _rotation(picture: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
+def _rotation(image: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
     angle = (10, 20, 35, 60, 90)[step] * generator.choice([-1, 1])
-    return picture.rotate(float(angle), Image.Resampling.BICUBIC, fillcolor=(127, 127, 127))
+    return image.rotate(float(angle), Image.Resampling.BICUBIC, fillcolor=(127, 127, 127))
 
 
-def _occlusion(picture: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
-    """A grey square over a share of the picture."""
+def _occlusion(image: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
+    """A grey square over a share of the image."""
     share = (0.05, 0.12, 0.22, 0.35, 0.5)[step] ** 0.5
-    width, height = round(picture.width * share), round(picture.height * share)
-    left = int(generator.integers(0, picture.width - width + 1))
-    top = int(generator.integers(0, picture.height - height + 1))
-    hidden = picture.copy()
+    width, height = round(image.width * share), round(image.height * share)
+    left = int(generator.integers(0, image.width - width + 1))
+    top = int(generator.integers(0, image.height - height + 1))
+    hidden = image.copy()
     hidden.paste((127, 127, 127), (left, top, left + width, top + height))
     return hidden
 

@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled pictures: vectors and targets in, figures out. No picture is encoded.
+"""How good a classifier is on labelled images: vectors and targets in, figures out. No image is encoded.
 
 ``collect`` embeds a labelled set once; ``evaluate`` then asks any classifier, and compares it with chance,
 with the majority, and with other ways to write the prompts.
@@ -39,22 +39,22 @@ CANDIDATES = (
 )
 """Templates that are measured where none are given: the ways in which photographs commonly differ."""
 
-_CHUNK = 4096  # pictures scored at once
+_CHUNK = 4096  # images scored at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
-    """Labelled pictures, embedded.
+class Images:
+    """Labelled images, embedded.
 
     Attributes:
         sources: n names.
         vectors: float32[n, d], unit norm.
-        labels: each picture's own.
-        domains: each picture's, None where it has none.
-        positions: int64[n], each picture's place in the set, which counts failures too.
+        labels: each image's own.
+        domains: each image's, None where it has none.
+        positions: int64[n], each image's place in the set, which counts failures too.
         classes: all labels, declared or met, in their order.
-        multi: whether a picture may have any number of labels.
-        failures: pictures without a vector.
+        multi: whether an image may have any number of labels.
+        failures: images without a vector.
     """
 
     sources: tuple[str, ...]
@@ -70,7 +70,7 @@ class Pictures:
         return len(self.sources)
 
 
-def collect(data: LabelledSet, embed: Callable[[Iterable[Source]], Iterable[Embedded | Failure]]) -> Pictures:
+def collect(data: LabelledSet, embed: Callable[[Iterable[Source]], Iterable[Embedded | Failure]]) -> Images:
     """Embed a labelled set.
 
     Args:
@@ -78,7 +78,7 @@ def collect(data: LabelledSet, embed: Callable[[Iterable[Source]], Iterable[Embe
         embed: sources to vectors, one for one and in order; ``Embedder.embed_images`` is such a function.
 
     Raises:
-        SourceError: not one picture could be embedded.
+        SourceError: not one image could be embedded.
     """
     waiting: deque[tuple[tuple[str, ...], str | None]] = deque()
 
@@ -102,10 +102,10 @@ def collect(data: LabelledSet, embed: Callable[[Iterable[Source]], Iterable[Embe
         positions.append(position)
     if not names:
         raise SourceError(
-            f"no picture of {data.name} could be read"
+            f"no image of {data.name} could be read"
             + (f"; the first: {failures[0].source}: {failures[0].message}" if failures else "")
         )
-    return Pictures(
+    return Images(
         sources=tuple(names),
         vectors=np.stack(vectors),
         labels=tuple(labels),
@@ -140,13 +140,13 @@ def prompt_ways(
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Another way to answer the same pictures.
+    """Another way to answer the same images.
 
     Attributes:
         name: what it is.
         value: its top-1, in [0, 1].
-        interval: 95 %, by bootstrap; None for what is known without pictures.
-        gain: top-1 minus the reference's, over the same pictures; None without an interval.
+        interval: 95 %, by bootstrap; None for what is known without images.
+        gain: top-1 minus the reference's, over the same images; None without an interval.
         gain_interval: 95 %, by paired bootstrap.
     """
 
@@ -162,25 +162,25 @@ class Domain:
     """One domain's share of right answers, with Wilson's interval at 95 %."""
 
     name: str
-    pictures: int
+    images: int
     value: float
     interval: Interval
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """Everything that is known about n pictures and c labels.
+    """Everything that is known about n images and c labels.
 
     Attributes:
-        pictures: what was asked.
+        images: what was asked.
         classifier: what was asked of.
-        relevant: bool[n, c], each picture's own labels.
+        relevant: bool[n, c], each image's own labels.
         scores: float64[n, c]; probabilities where the classifier has been calibrated.
         answers: int64[n], the best label.
-        own: int64[n], the picture's own label (the best-scored one of several); -1 where it has none.
+        own: int64[n], the image's own label (the best-scored one of several); -1 where it has none.
         place: int64[n], place of the own label, 0 is the best; -1 where there is none.
         figures: name -> value, the headline.
-        interval: of top-1, 95 %, by bootstrap over the pictures.
+        interval: of top-1, 95 %, by bootstrap over the images.
         per_class: precision, recall, F1; None for a multi-label set.
         confusion: int64[c, c]; None for a multi-label set.
         average_precisions: float64[c]; None for a single-label set.
@@ -192,7 +192,7 @@ class Evaluation:
         suspects: labels in doubt, most doubtful first.
     """
 
-    pictures: Pictures
+    images: Images
     classifier: Classifier
     relevant: Bools
     scores: Reals
@@ -213,7 +213,7 @@ class Evaluation:
 
     @property
     def right(self) -> Bools:
-        """bool[n]: the best label is one of the picture's own."""
+        """bool[n]: the best label is one of the image's own."""
         right: Bools = self.place == 0
         return right
 
@@ -235,7 +235,7 @@ class Evaluation:
 
 
 def evaluate(
-    pictures: Pictures,
+    images: Images,
     classifier: Classifier,
     prompts: Mapping[str, Classifier] | None = None,
     *,
@@ -243,11 +243,11 @@ def evaluate(
     folds: int = 5,
     seed: int = 0,
 ) -> Evaluation:
-    """All figures of a classifier on labelled pictures.
+    """All figures of a classifier on labelled images.
 
     Args:
-        pictures: what ``collect`` made.
-        classifier: the one that is evaluated; its labels hold all of the pictures'.
+        images: what ``collect`` made.
+        classifier: the one that is evaluated; its labels hold all of the images'.
         prompts: other classifiers with the same labels, by name: they are measured, and cross-validation says
             what choosing the best of them is worth. The choice never touches the figure that is reported.
         reference: the one of ``prompts`` that gains are counted from; the first if None.
@@ -255,12 +255,12 @@ def evaluate(
         seed: of resampling and folds.
 
     Raises:
-        LabelError: a picture's label that the classifier does not have.
+        LabelError: an image's label that the classifier does not have.
     """
-    relevant = _relevant(pictures, classifier.labels)
-    scores = np.concatenate([_scores(classifier, part) for part in _parts(pictures.vectors)])
+    relevant = _relevant(images, classifier.labels)
+    scores = np.concatenate([_scores(classifier, part) for part in _parts(images.vectors)])
     # Order by logits: scores that are rounded to 1 would tie.
-    logits = np.concatenate([classifier.logits(part) for part in _parts(pictures.vectors)])
+    logits = np.concatenate([classifier.logits(part) for part in _parts(images.vectors)])
     answers = logits.argmax(axis=1)
     has_own = relevant.any(axis=1)
     own = np.where(has_own, np.where(relevant, logits, -np.inf).argmax(axis=1), -1)
@@ -273,7 +273,7 @@ def evaluate(
     figures = {"top_1": metrics.share(right), "top_5": metrics.share(place[known] < 5)}
     confusion = per_class = precisions = None
     suspects: list[Suspect] = []
-    if pictures.multi:
+    if images.multi:
         precisions = metrics.average_precisions(scores, relevant)
         figures["mean_average_precision"] = metrics.share(precisions[~np.isnan(precisions)])
     else:
@@ -289,7 +289,7 @@ def evaluate(
     figures |= {"expected_calibration_error": reliability.error, "area_under_risk_coverage": risk.area}
     if classifier.decision is not None:
         figures |= _decided(
-            classifier, classifier.decision, pictures.vectors[known], scores[known], relevant[known]
+            classifier, classifier.decision, images.vectors[known], scores[known], relevant[known]
         )
 
     known_relevant = relevant[known]
@@ -297,7 +297,7 @@ def evaluate(
     chosen: Rival | None = None
     columns, names, start = [right], ["the answers"], 0
     if prompts:
-        vectors = pictures.vectors[known]
+        vectors = images.vectors[known]
         columns += [_hits(asked, vectors, known_relevant) for asked in prompts.values()]
         names += prompts
         start = 1 if reference is None else names.index(reference)
@@ -312,7 +312,7 @@ def evaluate(
     interval = measured[0].interval
     assert interval is not None
     return Evaluation(
-        pictures=pictures,
+        images=images,
         classifier=classifier,
         relevant=relevant,
         scores=scores,
@@ -328,33 +328,33 @@ def evaluate(
         risk=risk,
         rivals=rivals,
         chosen=chosen,
-        domains=_domains(pictures, place),
+        domains=_domains(images, place),
         suspects=tuple(suspects),
     )
 
 
 def compare(names: Sequence[str], evaluations: Sequence[Evaluation], *, seed: int = 0) -> tuple[Rival, ...]:
-    """Several models on the pictures that all of them answered; gains are counted from the first.
+    """Several models on the images that all of them answered; gains are counted from the first.
 
     One model alone has nothing to be compared with: an empty answer.
     """
     if len(evaluations) < 2:
         return ()
-    shared = set(evaluations[0].pictures.positions[evaluations[0].place >= 0].tolist())
+    shared = set(evaluations[0].images.positions[evaluations[0].place >= 0].tolist())
     for evaluation in evaluations[1:]:
-        shared &= set(evaluation.pictures.positions[evaluation.place >= 0].tolist())
-    hits = [e.right[[p in shared for p in e.pictures.positions.tolist()]] for e in evaluations]
+        shared &= set(evaluation.images.positions[evaluation.place >= 0].tolist())
+    hits = [e.right[[p in shared for p in e.images.positions.tolist()]] for e in evaluations]
     return _rivals(names, np.stack(hits, axis=1), 0, seed)
 
 
-def _relevant(pictures: Pictures, labels: Sequence[str]) -> Bools:
+def _relevant(images: Images, labels: Sequence[str]) -> Bools:
     column = {label: k for k, label in enumerate(labels)}
-    relevant = np.zeros((len(pictures), len(labels)), dtype=bool)
-    for row, own in enumerate(pictures.labels):
+    relevant = np.zeros((len(images), len(labels)), dtype=bool)
+    for row, own in enumerate(images.labels):
         for label in own:
             if label not in column:
                 raise LabelError(
-                    f"{pictures.sources[row]} is labelled {label!r}, none of the {len(labels)} labels"
+                    f"{images.sources[row]} is labelled {label!r}, none of the {len(labels)} labels"
                 )
             relevant[row, column[label]] = True
     return relevant
@@ -426,9 +426,9 @@ def _rivals(names: Sequence[str], hits: Bools, start: int, seed: int) -> tuple[R
 
 
 def _cross_validated(hits: Bools, own: Counts, folds: int, seed: int) -> tuple[int, Bools]:
-    """The column that is best on all pictures, and each picture's hit by the one best on the other folds.
+    """The column that is best on all images, and each image's hit by the one best on the other folds.
 
-    The best of many columns looks better on the pictures it was chosen by than it is; on a fold that had no
+    The best of many columns looks better on the images it was chosen by than it is; on a fold that had no
     part in the choice it does not. Folds are stratified by label.
     """
     n = len(hits)
@@ -443,11 +443,11 @@ def _cross_validated(hits: Bools, own: Counts, folds: int, seed: int) -> tuple[i
     return int(hits.mean(axis=0).argmax()) if n else 0, expected
 
 
-def _domains(pictures: Pictures, place: Counts) -> tuple[Domain, ...]:
-    names = sorted({domain for domain in pictures.domains if domain is not None})
+def _domains(images: Images, place: Counts) -> tuple[Domain, ...]:
+    names = sorted({domain for domain in images.domains if domain is not None})
     rows = []
     for name in names:
-        inside = np.array([domain == name for domain in pictures.domains]) & (place >= 0)
+        inside = np.array([domain == name for domain in images.domains]) & (place >= 0)
         won, n = int((place[inside] == 0).sum()), int(inside.sum())
         rows.append(
             Domain(name, n, won / n if n else float("nan"), Interval(*metrics.wilson(won, n).tolist()))

@@ -1,4 +1,4 @@
-"""An evaluation as files: every number as JSON, every picture as a row of Parquet or CSV."""
+"""An evaluation as files: every number as JSON, every image as a row of Parquet or CSV."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CHUNK = 4096
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
     """Every number, ready for JSON; what is not a number is null.
 
-    ``confusion`` holds [own label, answered label, pictures] of each pair that occurs, labels by their place.
+    ``confusion`` holds [own label, answered label, images] of each pair that occurs, labels by their place.
     """
     e, labels = evaluation, evaluation.classifier.labels
     content: dict[str, Any] = {
-        "pictures": len(e.pictures),
-        "failed": len(e.pictures.failures),
+        "images": len(e.images),
+        "failed": len(e.images.failures),
         "labels": list(labels),
         "figures": e.figures | {"top_1_interval": e.interval},
         "against": [_rival(rival) for rival in e.rivals],
@@ -46,7 +46,7 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "label_errors": [
             {
-                "source": e.pictures.sources[s.row],
+                "source": e.images.sources[s.row],
                 "given": labels[s.given],
                 "suggested": labels[s.suggested],
                 "given_score": s.given_score,
@@ -62,7 +62,7 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
             for k, label in enumerate(labels)
         ]
         content["most_confused"] = [
-            {"own": labels[own], "answered": labels[said], "pictures": count}
+            {"own": labels[own], "answered": labels[said], "images": count}
             for own, said, count in metrics.most_confused(e.confusion, 50)
         ]
         own, said = np.nonzero(e.confusion)
@@ -85,7 +85,7 @@ def write_page(path: Path, html: str) -> None:
 
 
 def write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """A row a picture, the failed ones last, with an empty answer; .parquet or .csv by the name.
+    """A row an image, the failed ones last, with an empty answer; .parquet or .csv by the name.
 
     Columns: source, own (several labels are joined by "|"), label (the answer), right, score, cosine, margin
     (the best cosine minus the second best), own_score, own_place (1 is the best), domain.
@@ -111,16 +111,16 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
     """The rows of ``write_predictions``."""
     e = evaluation
     labels, confidence = e.classifier.labels, e.confidence
-    for start in range(0, len(e.pictures), _CHUNK):
+    for start in range(0, len(e.images), _CHUNK):
         part = slice(start, start + _CHUNK)
-        cosines = e.classifier.cosines(e.pictures.vectors[part])
+        cosines = e.classifier.cosines(e.images.vectors[part])
         best = np.sort(cosines, axis=1)[:, ::-1]
         for i in range(len(cosines)):
             row = start + i
             own, said = int(e.own[row]), int(e.answers[row])
             yield (
-                e.pictures.sources[row],
-                "|".join(e.pictures.labels[row]),
+                e.images.sources[row],
+                "|".join(e.images.labels[row]),
                 labels[said],
                 bool(e.place[row] == 0) if own >= 0 else None,
                 float(confidence[row]),
@@ -128,9 +128,9 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
                 float(best[i, 0] - best[i, 1]) if best.shape[1] > 1 else None,
                 float(e.scores[row, own]) if own >= 0 else None,
                 int(e.place[row]) + 1 if own >= 0 else None,
-                e.pictures.domains[row],
+                e.images.domains[row],
             )
-    for failure in e.pictures.failures:
+    for failure in e.images.failures:
         yield (failure.source, *[None] * (len(COLUMNS) - 1))
 
 

@@ -1,6 +1,6 @@
-"""Pictures whose given label a model contradicts with confidence: often the label is what is wrong.
+"""Images whose given label a model contradicts with confidence: often the label is what is wrong.
 
-Confident learning (Northcutt, Jiang and Chuang 2021): a class's own pictures say what score is usual for it,
+Confident learning (Northcutt, Jiang and Chuang 2021): a class's own images say what score is usual for it,
 so a model that is sure of everything, or of nothing, is judged by its own habits. The scores must come from
 a model that has not learnt from these labels; a zero-shot classifier has not.
 """
@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A picture whose label is in doubt.
+    """An image whose label is in doubt.
 
     Attributes:
-        row: which picture.
+        row: which image.
         given: the label it has.
         suggested: the label that the model would rather give.
         given_score: the model's score of the given label, in [0, 1].
@@ -35,7 +35,7 @@ class Suspect:
 def find(scores: ArrayLike, targets: ArrayLike) -> list[Suspect]:
     """The off-diagonal of the confident joint, most doubtful first.
 
-    A class's threshold is the mean score of the class over the pictures that are labelled with it. A picture
+    A class's threshold is the mean score of the class over the images that are labelled with it. An image
     counts confidently for the best-scored class among those whose threshold it reaches; where that is another
     than the given one, the label is in doubt. Ranked by score of the given label minus score of the other.
 
@@ -48,7 +48,7 @@ def find(scores: ArrayLike, targets: ArrayLike) -> list[Suspect]:
     rows = np.arange(n)
     own = scores[rows, targets]
     support = np.bincount(targets, minlength=c)
-    # A class without a picture has no usual score, so nothing is confidently of it.
+    # A class without an image has no usual score, so nothing is confidently of it.
     usual = np.where(support > 0, np.bincount(targets, own, c) / np.maximum(support, 1), np.inf)
     confident = np.where(scores >= usual, scores, -np.inf)
     best = confident.argmax(axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from nshot import metrics
 from nshot.datasets.labelled import LabelledSet
-from nshot.errors import PictureError
+from nshot.errors import ImageError
 from nshot.evaluation.evaluation import BARE, Evaluation, Rival
 from nshot.images.decode import decode
 from nshot.pages import charts
@@ -33,30 +33,30 @@ from nshot.pages.report import (
 )
 from nshot.types import Limits
 
-MISTAKES, UNSURE, SUSPECTS = 24, 12, 24  # pictures shown of each
+MISTAKES, UNSURE, SUSPECTS = 24, 12, 24  # images shown of each
 _CONFUSED = 30  # classes in the heatmap, at most: more cannot be read
 _SIDE = 192
 
 
 def shown(evaluation: Evaluation) -> set[int]:
-    """The rows whose pictures the page shows."""
+    """The rows whose images the page shows."""
     suspects = [suspect.row for suspect in evaluation.suspects[:SUSPECTS]]
     return {*evaluation.mistakes(MISTAKES), *evaluation.unsure(UNSURE), *suspects}
 
 
 def thumbnails(data: LabelledSet, evaluation: Evaluation, limits: Limits) -> dict[int, str]:
-    """Row -> a small picture as a data URI, for the rows that the page shows; the set is listed once more."""
+    """Row -> a small image as a data URI, for the rows that the page shows; the set is listed once more."""
     wanted: dict[str, list[int]] = {}
     for row in shown(evaluation):
-        wanted.setdefault(evaluation.pictures.sources[row], []).append(row)
+        wanted.setdefault(evaluation.images.sources[row], []).append(row)
     found: dict[int, str] = {}
     for example in data if wanted else ():
         rows = wanted.pop(example.source.name, None)
         if rows is not None:
             # Gone since it was embedded: its card says so.
-            with suppress(PictureError):
-                picture = decode(example.source.read(), limits=limits, draft=2 * _SIDE)
-                found |= dict.fromkeys(rows, thumbnail(picture, _SIDE))
+            with suppress(ImageError):
+                image = decode(example.source.read(), limits=limits, draft=2 * _SIDE)
+                found |= dict.fromkeys(rows, thumbnail(image, _SIDE))
             if not wanted:
                 break
     return found
@@ -84,18 +84,18 @@ def write(
         _prompts(e),
         _trust(e),
         _confusion(e),
-        _pictures(e, thumbs),
+        _images(e, thumbs),
         _suspects(e, thumbs),
         _classes(e),
         _domains(e),
         _failures(e),
         section("What was run", facts(run)),
     ]
-    n, c = len(e.pictures), len(e.classifier.labels)
+    n, c = len(e.images), len(e.classifier.labels)
     return page(
         f"How good is it? {run.get('data', '')}".strip(),
         *parts,
-        subtitle=f"{n:,} pictures, {c:,} labels, {run.get('model', 'a classifier')}",
+        subtitle=f"{n:,} images, {c:,} labels, {run.get('model', 'a classifier')}",
     )
 
 
@@ -173,9 +173,7 @@ def _rival_table(rivals: Iterable[Rival], first: str, reference: str) -> Html:
 def _models(models: Sequence[Rival]) -> Html:
     if len(models) < 2:
         return Html()
-    note = (
-        "The same pictures through each model; gains are paired, picture by picture. The rest is the first's."
-    )
+    note = "The same images through each model; gains are paired, image by image. The rest is the first's."
     return section("Models side by side", _rival_table(models, "model", models[0].name), note=note)
 
 
@@ -190,13 +188,13 @@ def _prompts(e: Evaluation) -> Html:
         verdict = "worth it" if low > 0 else "not worth it" if high < 0 else "no clear difference"
         parts.append(
             paragraph(
-                f"Best on these pictures: {e.chosen.name!r}. Chosen on a part of the pictures and measured "
+                f"Best on these images: {e.chosen.name!r}. Chosen on a part of the images and measured "
                 f"on the rest, fold after fold, choosing gives {percent(e.chosen.value).content}: "
                 f"{_points(e.chosen.gain).content} points against {reference!r} "
                 f"(95 % interval {_gap(low, high)}), {verdict}."
             )
         )
-    note = "Every way to write a label into a prompt, on the same pictures. A gain around 0 may be luck."
+    note = "Every way to write a label into a prompt, on the same images. A gain around 0 may be luck."
     return section("What the prompts do", *parts, note=note)
 
 
@@ -229,7 +227,7 @@ def _trust(e: Evaluation) -> Html:
         for c, (wrong, threshold) in at.items()
     )
     note = (
-        "Each dot is an equal number of pictures. On the dashed line a score means what it says; below it, "
+        "Each dot is an equal number of images. On the dashed line a score means what it says; below it, "
         "the classifier promises too much, above it, too little."
     )
     return section(
@@ -254,16 +252,16 @@ def _confusion(e: Evaluation) -> Html:
         title,
         e.confusion[np.ix_(places, places)],
         [labels[k] for k in places],
-        rows="a picture's own label",
+        rows="an image's own label",
         columns="the answer",
         totals=support[places],
     )
     rows = [(labels[own], labels[said], count, percent(count / support[own])) for own, said, count in pairs]
-    named = table(("own label", "answered", "pictures", "of the label's"), rows) if rows else Html()
+    named = table(("own label", "answered", "images", "of the label's"), rows) if rows else Html()
     return section("What is taken for what", side_by_side(matrix, named))
 
 
-def _pictures(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
+def _images(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
     wrong, unsure = e.mistakes(MISTAKES), e.unsure(UNSURE)
     if not wrong and not unsure:
         return Html()
@@ -274,9 +272,9 @@ def _pictures(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
         parts.append(paragraph("Right, but hardly: the least confident successes."))
         parts.append(cards(_card(e, row, thumbs, "good") for row in unsure))
     note = (
-        "The most confident mistakes first; the picture's own label in bold." if wrong else "Not one mistake."
+        "The most confident mistakes first; the image's own label in bold." if wrong else "Not one mistake."
     )
-    return section("Pictures", *parts, note=note)
+    return section("Images", *parts, note=note)
 
 
 def _card(e: Evaluation, row: int, thumbs: Mapping[int, str], tone: str) -> Card:
@@ -286,10 +284,10 @@ def _card(e: Evaluation, row: int, thumbs: Mapping[int, str], tone: str) -> Card
         lines.append(f"own score {e.scores[row, e.own[row]]:.2f}, place {e.place[row] + 1}")
     return Card(
         thumbs.get(row),
-        " | ".join(e.pictures.labels[row]),
+        " | ".join(e.images.labels[row]),
         lines if tone == "bad" else [f"score {e.confidence[row]:.2f}"],
         "bad" if tone == "bad" else "good",
-        e.pictures.sources[row],
+        e.images.sources[row],
     )
 
 
@@ -302,13 +300,13 @@ def _suspects(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
             thumbs.get(s.row),
             f"{labels[s.given]}?",
             [f"rather {labels[s.suggested]}", f"score {s.suggested_score:.2f} against {s.given_score:.2f}"],
-            hint=e.pictures.sources[s.row],
+            hint=e.images.sources[s.row],
         )
         for s in e.suspects[:SUSPECTS]
     ]
     n = len(e.suspects)
     note = (
-        f"{n:,} picture{'s' * (n != 1)} ({percent(n / len(e.pictures)).content}) whose given label the "
+        f"{n:,} image{'s' * (n != 1)} ({percent(n / len(e.images)).content}) whose given label the "
         "classifier contradicts, with at least the score that is usual for the other label. Look at them "
         "before blaming the classifier: the label may be wrong. All of them are in report.json."
     )
@@ -320,7 +318,7 @@ def _classes(e: Evaluation) -> Html:
     if e.average_precisions is not None:
         count = e.relevant.sum(axis=0).tolist()
         rows = [(label, count[k], percent(e.average_precisions[k])) for k, label in enumerate(labels)]
-        return section("Label by label", table(("label", "pictures", "average precision"), rows))
+        return section("Label by label", table(("label", "images", "average precision"), rows))
     if e.per_class is None:
         return Html()
     p = e.per_class
@@ -337,10 +335,8 @@ def _classes(e: Evaluation) -> Html:
         )
         for k, label in enumerate(labels)
     ]
-    heads = ("label", "pictures", "recall", "recall, 95 %", "precision", "precision, 95 %", "F1", "F1, 95 %")
-    note = (
-        "Recall: the share of the label's pictures that were found. Precision: of its answers, those right."
-    )
+    heads = ("label", "images", "recall", "recall, 95 %", "precision", "precision, 95 %", "F1", "F1, 95 %")
+    note = "Recall: the share of the label's images that were found. Precision: of its answers, those right."
     return section("Label by label", table(heads, body), note=note)
 
 
@@ -350,7 +346,7 @@ def _domains(e: Evaluation) -> Html:
     rows = [
         (
             domain.name,
-            domain.pictures,
+            domain.images,
             percent(domain.value),
             Cell(
                 charts.whisker(domain.value, *domain.interval, span=(0, 1), mark=e.figures["top_1"]),
@@ -359,17 +355,17 @@ def _domains(e: Evaluation) -> Html:
         )
         for domain in e.domains
     ]
-    return section("Domain by domain", table(("domain", "pictures", "top-1", "95 % interval"), rows))
+    return section("Domain by domain", table(("domain", "images", "top-1", "95 % interval"), rows))
 
 
 def _failures(e: Evaluation) -> Html:
-    failed = e.pictures.failures
+    failed = e.images.failures
     if not failed:
         return Html()
     rows = [(failure.source, failure.type, failure.message) for failure in failed[:1000]]
     note = f"{len(failed):,} could not be read; no figure counts them."
     return section(
-        "Pictures without an answer", folded("Which", table(("picture", "error", "what"), rows)), note=note
+        "Images without an answer", folded("Which", table(("image", "error", "what"), rows)), note=note
     )
 
 

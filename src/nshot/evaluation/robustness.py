@@ -1,4 +1,4 @@
-"""How classifiers fare on other pictures than those they were measured on."""
+"""How classifiers fare on other images than those they were measured on."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Tally:
     """One classifier under one condition.
 
     Attributes:
-        right: pictures named rightly under the condition.
+        right: images named rightly under the condition.
         asked: of how many.
-        base_right: pictures of the base set named rightly, among the same labels.
+        base_right: images of the base set named rightly, among the same labels.
         base_asked: of how many.
     """
 
@@ -33,12 +33,12 @@ class Tally:
 
     @property
     def accuracy(self) -> float:
-        """Under the condition, in [0, 1]; nan without pictures."""
+        """Under the condition, in [0, 1]; nan without images."""
         return self.right / self.asked if self.asked else math.nan
 
     @property
     def base(self) -> float:
-        """On the base set, in [0, 1]; nan without pictures."""
+        """On the base set, in [0, 1]; nan without images."""
         return self.base_right / self.base_asked if self.base_asked else math.nan
 
     @property
@@ -55,7 +55,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What was done to the pictures, or which others were taken.
+    """What was done to the images, or which others were taken.
 
     Attributes:
         name: the corruption's family, or the other set's name.
@@ -112,7 +112,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """Every classifier's logits for the same pictures, and their labels.
+    """Every classifier's logits for the same images, and their labels.
 
     Attributes:
         logits: a classifier's name -> float[n, labels].
@@ -123,7 +123,7 @@ class Answers:
     targets: NDArray[np.intp]
 
     def right(self, columns: Sequence[int]) -> tuple[dict[str, int], int]:
-        """Each classifier's right answers among these columns, and of how many pictures."""
+        """Each classifier's right answers among these columns, and of how many images."""
         among = np.asarray(columns, dtype=np.intp)
         rows = np.flatnonzero(np.isin(self.targets, among))
         found = {

@@ -36,23 +36,23 @@ def write(conditions: Sequence[Condition], run: Mapping[str, object], *, referen
     corruptions = [c for c in conditions if c.kind == "corruption"]
     parts = [_headline(base, domains, corruptions)]
     if domains:
-        parts.append(section("Pictures of another kind", _table(domains, reference), note=_NOTE))
+        parts.append(section("Images of another kind", _table(domains, reference), note=_NOTE))
     if corruptions:
         drawn = [_chart(family, corruptions) for family in dict.fromkeys(c.name for c in corruptions)]
         parts.append(
             section(
-                "The same pictures, made worse",
+                "The same images, made worse",
                 side_by_side(*drawn),
                 _table(corruptions, reference),
-                note="Accuracy against strength; 0 is the picture as it was.",
+                note="Accuracy against strength; 0 is the image as it was.",
             )
         )
     parts.append(section("What was run", facts(run)))
     asked = next(iter(base.tallies.values())).asked
     return page(
-        "And on other pictures?",
+        "And on other images?",
         *parts,
-        subtitle=f"{asked:,} pictures, {len(base.labels):,} labels, {run['data']}",
+        subtitle=f"{asked:,} images, {len(base.labels):,} labels, {run['data']}",
     )
 
 
@@ -76,7 +76,7 @@ def _headline(base: Condition, domains: Sequence[Condition], corruptions: Sequen
 
 
 def _mean(conditions: Sequence[Condition], name: str) -> float:
-    """The mean over conditions, which weigh the same however many pictures they have."""
+    """The mean over conditions, which weigh the same however many images they have."""
     return sum(c.tallies[name].accuracy for c in conditions) / len(conditions)
 
 
@@ -102,7 +102,7 @@ def _table(conditions: Sequence[Condition], reference: str) -> Html:
         "condition",
         "classifier",
         "labels",
-        "pictures",
+        "images",
         "base",
         "accuracy",
         "95 %",

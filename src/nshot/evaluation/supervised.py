@@ -46,10 +46,10 @@ class Supervised:
             raise CheckpointNotFound(f"{model} cannot be loaded as an image classifier: {error}") from error
         self._network = getattr(whole, whole.base_model_prefix).eval()
 
-    def features(self, pictures: Iterable[Image]) -> Floats:
-        """What the head would see of each upright RGB picture: float32[n, d], as the network gives it."""
+    def features(self, images: Iterable[Image]) -> Floats:
+        """What the head would see of each upright RGB image: float32[n, d], as the network gives it."""
         found = []
-        left = iter(pictures)
+        left = iter(images)
         while batch := list(islice(left, _BATCH)):
             inputs = self._processor(images=batch, return_tensors="pt")
             with self._torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Without any label: prompts improved by the unlabelled pictures themselves."""
+"""Without any label: prompts improved by the unlabelled images themselves."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nshot.few_shot.gaussian import shared_gaussian
 from nshot.few_shot.heads import Head, softmax
 from nshot.unit import normalize
 
-PER_LABEL = 20  # pictures a label, on average, below which the labels' spread is not known well enough
-LEAST = 8  # pictures that the rarest label must have
+PER_LABEL = 20  # images a label, on average, below which the labels' spread is not known well enough
+LEAST = 8  # images that the rarest label must have
 
 _STRENGTH = 0.2
 _ROUNDS = 10
@@ -28,7 +28,7 @@ class Adapted:
         classifier: the adapted one, or the prompts' own where adapting was refused.
         used: whether it was adapted.
         reason: why, or why not, in words.
-        changed: how many of the pictures get another answer than from the prompts.
+        changed: how many of the images get another answer than from the prompts.
     """
 
     classifier: Classifier
@@ -38,19 +38,19 @@ class Adapted:
 
 
 def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
-    """Move a zero-shot classifier toward how its own pictures lie, by expectation maximisation.
+    """Move a zero-shot classifier toward how its own images lie, by expectation maximisation.
 
-    Each picture has a share in each label, at first the prompts' softmax; the shares give one Gaussian a
+    Each image has a share in each label, at first the prompts' softmax; the shares give one Gaussian a
     label with a shared covariance; its discriminant is added to the prompts' logits, which gives the next
     shares (after Zanella et al. 2024, Boosting Vision-Language Models with Transduction, without its
     neighbours' term, so that the result is a labelled matrix).
 
-    It helps where every label has its pictures, and does harm where labels are rare or absent: their
-    Gaussians take pictures from the others. So it is refused below an average of 20 pictures a label, and
+    It helps where every label has its images, and does harm where labels are rare or absent: their
+    Gaussians take images from the others. So it is refused below an average of 20 images a label, and
     where the prompts give a label fewer than 8. Whether it helped cannot be known without labels.
 
     Args:
-        vectors: float[n, d], all pictures at once; the answer depends on all of them.
+        vectors: float[n, d], all images at once; the answer depends on all of them.
         prompts: a zero-shot classifier under softmax.
 
     Raises:
@@ -65,7 +65,7 @@ def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
         return Adapted(
             prompts,
             False,
-            f"{n} pictures for {labels} labels are too few to adapt to: {PER_LABEL * labels} are needed",
+            f"{n} images for {labels} labels are too few to adapt to: {PER_LABEL * labels} are needed",
             0,
         )
     if counts.min() < LEAST:
@@ -73,7 +73,7 @@ def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
         return Adapted(
             prompts,
             False,
-            f"only {counts.min()} pictures look like {rare!r}: adapting would draw others to a label so rare",
+            f"only {counts.min()} images look like {rare!r}: adapting would draw others to a label so rare",
             0,
         )
     rows = normalize(vectors).astype(np.float64)
@@ -84,4 +84,4 @@ def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
         head = Head(start + _STRENGTH * gained, prompts.bias + _STRENGTH * bias)
     adapted = head.classifier(prompts.labels, prompts.fingerprint)
     changed = int((adapted.logits(vectors).argmax(axis=1) != before).sum())
-    return Adapted(adapted, True, f"adapted to {n} pictures; {changed} answers changed", changed)
+    return Adapted(adapted, True, f"adapted to {n} images; {changed} answers changed", changed)

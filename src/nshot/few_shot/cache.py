@@ -1,4 +1,4 @@
-"""Tip-Adapter's cache (Zhang et al. 2022): a picture is like the examples that it resembles."""
+"""Tip-Adapter's cache (Zhang et al. 2022): an image is like the examples that it resembles."""
 
 from __future__ import annotations
 

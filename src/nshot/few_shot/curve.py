@@ -32,7 +32,7 @@ class Point:
         method: ZERO_SHOT, PROBE, TUNED, NSHOT, or the name that other features were given.
         shots: examples a label, or "all".
         examples: how many that were in all, in the mean over the draws.
-        accuracies: of each draw, in [0, 1], on pictures that no method was shown.
+        accuracies: of each draw, in [0, 1], on images that no method was shown.
         chosen: the method or the strength used in each draw; empty for zero-shot.
     """
 
@@ -72,18 +72,18 @@ def curve(
 ) -> list[Point]:
     """Zero-shot, a plain linear probe, nshot's choice and probes on other features, on the same draws.
 
-    A draw holds out a share of every label's pictures (none of an only one), and takes the examples from
-    the rest; a draw's larger examples contain its smaller ones. A label with fewer pictures gives all that
+    A draw holds out a share of every label's images (none of an only one), and takes the examples from
+    the rest; a draw's larger examples contain its smaller ones. A label with fewer images gives all that
     it has.
 
     Args:
         vectors: float[n, d].
-        labels_of: the label of each; labels of ``prompts`` without a picture stay among the answers.
+        labels_of: the label of each; labels of ``prompts`` without an image stay among the answers.
         prompts: a zero-shot classifier that knows every label.
-        shots: examples a label, 0 for none and "all" for every picture that is not held out.
+        shots: examples a label, 0 for none and "all" for every image that is not held out.
         draws: how many.
-        held_out: share of the pictures to measure on, in (0, 1).
-        others: features of the same pictures by other models, [n, any], for a probe each.
+        held_out: share of the images to measure on, in (0, 1).
+        others: features of the same images by other models, [n, any], for a probe each.
         seed: of the draws.
         progress: called with (done, total) after each number of shots of each draw.
 
@@ -92,7 +92,7 @@ def curve(
 
     Raises:
         LabelError: a label without a prompt.
-        RequestError: shots, draws or a share that cannot be, or no label with two pictures.
+        RequestError: shots, draws or a share that cannot be, or no label with two images.
     """
     wanted = _checked(shots, draws, held_out)
     rows = normalize(vectors)
@@ -103,7 +103,7 @@ def curve(
     targets = np.array([place[label] for label in labels_of], dtype=np.intp)
     features = {name: normalize(feature).astype(np.float64) for name, feature in (others or {}).items()}
     if wrong := [name for name, feature in features.items() if len(feature) != len(rows)]:
-        raise RequestError(f"{wrong[0]} has another number of rows than there are pictures")
+        raise RequestError(f"{wrong[0]} has another number of rows than there are images")
     found: dict[tuple[str, Shots], list[tuple[int, float, str]]] = {}
     total = draws * len(wanted)
     for draw in range(draws):
@@ -181,11 +181,11 @@ def _draw(
     pools: list[list[int]] = []
     for label in np.unique(targets):
         rows = generator.permutation(np.flatnonzero(targets == label)).tolist()
-        kept = min(max(1, round(held_out * len(rows))), len(rows) - 1)  # an only picture is shown
+        kept = min(max(1, round(held_out * len(rows))), len(rows) - 1)  # an only image is shown
         rest += rows[:kept]
         pools.append(rows[kept:])
     if not rest:
-        raise RequestError("nothing to measure on: some label needs a second picture")
+        raise RequestError("nothing to measure on: some label needs a second image")
     for count in shots:
         shown = [row for pool in pools for row in (pool if count == ALL else pool[: int(count)])]
         yield count, np.array(shown, dtype=np.intp), np.array(rest, dtype=np.intp)

@@ -1,4 +1,4 @@
-"""The curve as a picture: one SVG file that stands alone, in any viewer and on any page."""
+"""The curve as an image: one SVG file that stands alone, in any viewer and on any page."""
 
 from __future__ import annotations
 

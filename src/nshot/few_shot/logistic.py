@@ -57,7 +57,7 @@ def pulled_probe(
     Minimises  sum_i cross_entropy(W x_i + log n, y_i) + pull * |W - start|^2 / 2,  n_k the examples of
     label k. The offset log n says that a label's share of the examples is how they were collected, not how
     the world is (balanced softmax, Ren et al. 2020); it is left out afterwards. There is no intercept: a
-    free one is what a few examples fit worst, and pictures' vectors share a direction that serves as one
+    free one is what a few examples fit worst, and images' vectors share a direction that serves as one
     which is paid for.
 
     A label without examples takes no part, and its row stays as it was. What the others' rows gain sums to

@@ -1,4 +1,4 @@
-"""Which pictures to label next: those that the classifier is unsure of, and no two alike."""
+"""Which images to label next: those that the classifier is unsure of, and no two alike."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def select(
     *,
     labelled: ArrayLike | None = None,
 ) -> NDArray[np.intp]:
-    """The pictures whose labels would tell the classifier most, best first.
+    """The images whose labels would tell the classifier most, best first.
 
-    One at a time, the picture of the largest  unsureness * distance: one minus the gap between its two best
-    labels' shares of the softmax, times its distance to the nearest picture that is chosen or labelled
+    One at a time, the image of the largest  unsureness * distance: one minus the gap between its two best
+    labels' shares of the softmax, times its distance to the nearest image that is chosen or labelled
     already (greedy k-centre, weighted).
 
     Args:
-        vectors: float[n, d], pictures without labels.
+        vectors: float[n, d], images without labels.
         classifier: the one to improve.
         count: how many to choose; all, if there are no more.
-        labelled: float[m, d], pictures that have labels already.
+        labelled: float[m, d], images that have labels already.
 
     Returns:
         Rows of ``vectors``, int[min(count, n)].
 
     Raises:
-        RequestError: no picture, a count under 1, or vectors that do not fit the classifier.
+        RequestError: no image, a count under 1, or vectors that do not fit the classifier.
     """
     rows = np.asarray(vectors)
     if count < 1 or not len(rows):
-        raise RequestError("a picture at least is needed, and one at least to choose")
+        raise RequestError("an image at least is needed, and one at least to choose")
     if len(classifier.labels) < 2:
         raise RequestError("one label leaves nothing to be unsure of")
     shares = np.sort(softmax(classifier.logits(rows)), axis=1)

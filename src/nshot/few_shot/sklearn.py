@@ -23,7 +23,7 @@ except ImportError as error:
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Pictures' vectors and their labels -> a classifier that starts from the prompts, if there are any.
+    """Images' vectors and their labels -> a classifier that starts from the prompts, if there are any.
 
     Only the direction of a vector counts, as everywhere in nshot.
 

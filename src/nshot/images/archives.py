@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from nshot.errors import PictureError, PictureTooLarge, SourceError, UnreadablePicture
+from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage
 
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
@@ -58,12 +58,12 @@ def zip_members(path: Path, max_bytes: int) -> Iterator[tuple[str, Read]]:
 
 def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
     if info.flag_bits & 1:
-        raise UnreadablePicture("encrypted in the archive; unpack it with its password first")
+        raise UnreadableImage("encrypted in the archive; unpack it with its password first")
     try:
         with archive.open(info) as member:
             data = member.read(max_bytes + 1)  # the size in the directory may be a lie
     except _DAMAGED as error:
-        raise UnreadablePicture(f"damaged in the archive ({error})") from error
+        raise UnreadableImage(f"damaged in the archive ({error})") from error
     if len(data) > max_bytes:
         raise _too_large(max_bytes)
     return data
@@ -116,7 +116,7 @@ def _tar_members(archive: tarfile.TarFile, stream: _Bounded, max_bytes: int) -> 
                     continue
                 read = _tar_reader(archive, member, max_bytes)
             except (*_DAMAGED, RecursionError) as error:
-                damage = UnreadablePicture(
+                damage = UnreadableImage(
                     f"the archive is damaged after {last}; the rest is not read ({error})"
                 )
                 yield "", partial(_fail, damage)
@@ -127,7 +127,7 @@ def _tar_members(archive: tarfile.TarFile, stream: _Bounded, max_bytes: int) -> 
 
 def _tar_reader(archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: int) -> Read:
     if not member.isfile():
-        return partial(_fail, UnreadablePicture("a link or a device in the archive, not a file"))
+        return partial(_fail, UnreadableImage("a link or a device in the archive, not a file"))
     if member.size > max_bytes:
         return partial(_fail, _too_large(max_bytes))
     file = archive.extractfile(member)
@@ -159,12 +159,12 @@ class _Bounded:
         return self.file.tell()
 
 
-def _fail(error: PictureError) -> NoReturn:
+def _fail(error: ImageError) -> NoReturn:
     raise error
 
 
-def _too_large(max_bytes: int) -> PictureTooLarge:
-    return PictureTooLarge(f"more than the limit of {max_bytes:,} bytes when unpacked")
+def _too_large(max_bytes: int) -> ImageTooLarge:
+    return ImageTooLarge(f"more than the limit of {max_bytes:,} bytes when unpacked")
 
 
 def _is_hidden(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Bytes -> an upright RGB picture, or a PictureError that says what is wrong with them.
+"""Bytes -> an upright RGB image, or an ImageError that says what is wrong with them.
 
 Pillow decodes; this module is the border where everything it can raise or warn becomes one of nshot's errors.
 Colour profiles are ignored, as CLIP's own processors ignore them.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nshot.errors import PictureError, PictureTooLarge, UndecodablePicture
+from nshot.errors import ImageError, ImageTooLarge, UndecodableImage
 from nshot.types import DEFAULT_LIMITS, Limits, Pixels
 
 __all__ = ["Limits", "decode"]
@@ -25,7 +25,7 @@ __all__ = ["Limits", "decode"]
 # An allow-list, most usual first. Left out are the plugins that start outside programs (EPS starts
 # Ghostscript), that only the operating system can render (WMF, EMF), that know a format's name but cannot
 # decode it (BUFR, GRIB, HDF5, MPEG), and the rare formats without a firm signature: a source is known by its
-# content, and those take noise for pictures. MPO, the two-picture JPEG of some cameras, is opened as JPEG.
+# content, and those take noise for images. MPO, the two-image JPEG of some cameras, is opened as JPEG.
 _FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM"),
     *("ICO", "ICNS", "PSD", "DDS", "QOI", "SGI", "PCX", "DIB"),
@@ -49,9 +49,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What people hand over in place of a picture: (offset, signature, what it is).
+# What people hand over in place of an image: (offset, signature, what it is).
 _OTHERS = (
-    (0, b"%PDF", "a PDF; extract its pictures first"),
+    (0, b"%PDF", "a PDF; extract its images first"),
     (0, b"PK\x03\x04", "a zip archive; give it as a source of its own, named .zip, to read its members"),
     (0, b"PK\x05\x06", "an empty zip archive"),
     (0, b"\x1f\x8b", "a gzip file; unpack it first"),
@@ -71,13 +71,13 @@ _OTHERS = (
     (0, b"\x00\x00\x01\xb3", "a video; extract frames first"),
     (0, b"OggS", "audio or video; extract frames first"),
     (0, b"FLV\x01", "a video; extract frames first"),
-    (0, b"\xd0\xcf\x11\xe0", "an office document; extract its pictures first"),
+    (0, b"\xd0\xcf\x11\xe0", "an office document; extract its images first"),
     (0, b"\x7fELF", "a program"),
     (0, b"MZ", "a program"),
 )
 
-# The other way about: the signature promises a picture that nshot reads, yet it does not open.
-_PICTURES = (
+# The other way about: the signature promises an image that nshot reads, yet it does not open.
+_IMAGES = (
     (0, b"\xff\xd8", "JPEG"),
     (0, b"\x89PNG", "PNG"),
     (0, b"GIF8", "GIF"),
@@ -97,52 +97,52 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = None) -> Image.Image:
-    """Decode one picture; safe to call from several threads at once, and Pillow works without the GIL.
+    """Decode one image; safe to call from several threads at once, and Pillow works without the GIL.
 
     The EXIF orientation is applied (and a broken EXIF block ignored), transparency is laid on white, 16-bit
     grey is scaled down (n / 257) and not cut off, wider grey and floating point by their range, and of an
     animation or a multi-page file the first frame is taken.
 
     Args:
-        data: the encoded picture.
+        data: the encoded image.
         limits: the size limits, checked before decoding.
         draft: let the JPEG decoder shrink by 2, 4 or 8 while it decodes, as long as both edges stay at least
             this many pixels. Other formats are decoded in full.
 
     Returns:
-        The picture, mode RGB, at least 1 x 1.
+        The image, mode RGB, at least 1 x 1.
 
     Raises:
-        PictureTooLarge: more bytes or pixels than the limits.
-        UndecodablePicture: empty, damaged, truncated, or no picture at all; the message tells which.
+        ImageTooLarge: more bytes or pixels than the limits.
+        UndecodableImage: empty, damaged, truncated, or no image at all; the message tells which.
     """
     if not data:
-        raise UndecodablePicture("the file is empty")
+        raise UndecodableImage("the file is empty")
     if len(data) > limits.max_bytes:
-        raise PictureTooLarge(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
+        raise ImageTooLarge(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
     formats = (*_FORMATS, "TGA") if data.endswith(_TGA_FOOTER) else _FORMATS
     try:
         with _quiet_pillow():
-            picture: Image.Image = Image.open(io.BytesIO(data), formats=formats)
-            _check_size(picture, data, limits)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
+            _check_size(image, data, limits)
             if draft is not None:
-                picture.draft("RGB", (draft, draft))
-            picture.load()
-            _check_size(picture, data, limits)  # an ICO's header may lie about the picture inside
-            return _rgb(_upright(picture))
-    except PictureError:
+                image.draft("RGB", (draft, draft))
+            image.load()
+            _check_size(image, data, limits)  # an ICO's header may lie about the image inside
+            return _rgb(_upright(image))
+    except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise UndecodablePicture(_describe(data)) from error
+        raise UndecodableImage(_describe(data)) from error
     except Image.DecompressionBombError as error:
-        raise PictureTooLarge("more pixels than Pillow agrees to decode") from error
+        raise ImageTooLarge("more pixels than Pillow agrees to decode") from error
     except MemoryError as error:
-        raise PictureTooLarge("not enough memory to decode it") from error
+        raise ImageTooLarge("not enough memory to decode it") from error
     except (
         Exception
     ) as error:  # plugins raise whatever their parsing runs into: struct.error, ZeroDivisionError ...
         reason = " ".join(str(error).split())[:120]
-        raise UndecodablePicture(f"damaged, or not supported ({reason or type(error).__name__})") from error
+        raise UndecodableImage(f"damaged, or not supported ({reason or type(error).__name__})") from error
 
 
 class _Inside(threading.local):
@@ -161,7 +161,7 @@ _filters_lock = threading.Lock()
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Ignore warnings in this thread: what is wrong with a picture its record says, or it does not matter.
+    """Ignore warnings in this thread: what is wrong with an image its record says, or it does not matter.
 
     warnings.catch_warnings() would swap the filters of the whole process, under the feet of other threads.
     So one filter stays in the list, in front, and asks which thread it is; the host's own stay as they are.
@@ -177,64 +177,64 @@ def _quiet_pillow() -> Iterator[None]:
         _inside.active = False
 
 
-def _check_size(picture: Image.Image, data: bytes, limits: Limits) -> None:
-    width, height = picture.size
+def _check_size(image: Image.Image, data: bytes, limits: Limits) -> None:
+    width, height = image.size
     if width < 1 or height < 1:
-        raise UndecodablePicture(f"the picture is empty ({width} x {height} pixels)")
+        raise UndecodableImage(f"the image is empty ({width} x {height} pixels)")
     if width * height > limits.max_pixels:
-        raise PictureTooLarge(
+        raise ImageTooLarge(
             f"{width} x {height} pixels, more than the limit of {limits.max_pixels:,}; scale it down first"
         )
-    pieces = len(getattr(picture, "tile", ()))
+    pieces = len(getattr(image, "tile", ()))
     if pieces > _MAX_PIECES:
-        raise PictureTooLarge(f"stored in {pieces:,} pieces, more than the limit of {_MAX_PIECES:,}")
-    if picture.info.get("progressive"):
+        raise ImageTooLarge(f"stored in {pieces:,} pieces, more than the limit of {_MAX_PIECES:,}")
+    if image.info.get("progressive"):
         scans = data.count(b"\xff\xda")
         if width * height * scans > _MAX_SCANNED_PIXELS:
-            raise PictureTooLarge(f"{scans:,} scans of {width} x {height} pixels")
+            raise ImageTooLarge(f"{scans:,} scans of {width} x {height} pixels")
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        method = _UPRIGHT.get(int(picture.getexif().get(0x0112, 1)))
+        method = _UPRIGHT.get(int(image.getexif().get(0x0112, 1)))
     except Exception:  # a broken EXIF block: the pixels are fine all the same
-        return picture
-    return picture if method is None else picture.transpose(method)
+        return image
+    return image if method is None else image.transpose(method)
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    mode = picture.mode
+def _rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
     if mode in ("I", "F") or mode.startswith("I;"):
-        return Image.fromarray(_grey8(picture)).convert("RGB")
+        return Image.fromarray(_grey8(image)).convert("RGB")
     if mode == "LAB":
         from PIL import ImageCms
 
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
+        converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
         assert converted is not None  # only an in-place conversion returns None
         return converted
-    if picture.has_transparency_data:
+    if image.has_transparency_data:
         if mode == "La":  # Pillow undoes the premultiplication in one step only
-            picture = picture.convert("LA")
-        layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+            image = image.convert("LA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGB", layer.size, "white")
         white.paste(layer, mask=layer)
         return white
-    return picture.convert("RGB") if mode != "RGB" else picture
+    return image.convert("RGB") if mode != "RGB" else image
 
 
-def _grey8(picture: Image.Image) -> Pixels:
+def _grey8(image: Image.Image) -> Pixels:
     """16-bit, 32-bit and floating point grey -> uint8[h,w].
 
     convert("RGB") would saturate: everything over 255 turns white.
     """
-    values = np.asarray(picture)
+    values = np.asarray(image)
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         return np.asarray((values.astype(np.uint32) * 2 + 257) // 514, np.uint8)  # n / 257, rounded
     grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(grey.min()), float(grey.max())
     if low >= 0:  # the usual ranges keep their black and white; anything else is stretched
-        usual = (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0)
+        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
         low, high = 0.0, next((top for top in usual if high <= top), high)
     scale = 255.0 / (high - low) if high > low else 0.0
     return np.asarray(np.rint((grey - low) * scale).clip(0, 255), np.uint8)
@@ -242,23 +242,23 @@ def _grey8(picture: Image.Image) -> Pixels:
 
 def _describe(data: bytes) -> str:
     """What bytes are that Pillow does not know."""
-    for offset, signature, name in _PICTURES:
+    for offset, signature, name in _IMAGES:
         if data.startswith(signature, offset):
-            return f"the {name} picture is damaged: its header cannot be read"
+            return f"the {name} image is damaged: its header cannot be read"
     for offset, signature, name in _OTHERS:
         if data.startswith(signature, offset):
-            return f"not a picture: {name}"
+            return f"not an image: {name}"
     if data[4:8] == b"ftyp":
         if data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
-            return "a HEIC picture, which nshot does not read; convert it to JPEG first (pillow-heif can)"
-        return "not a picture: a video; extract frames first"
+            return "a HEIC image, which nshot does not read; convert it to JPEG first (pillow-heif can)"
+        return "not an image: a video; extract frames first"
     if data.startswith(b"RIFF"):
-        return "not a picture: audio or video; extract frames first"
+        return "not an image: audio or video; extract frames first"
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in head:
         return "an SVG drawing, which nshot does not render; convert it to PNG first"
     if head.startswith((b"<!doctype html", b"<html")):
-        return "not a picture: an HTML page (a download page or an error in the picture's place?)"
+        return "not an image: an HTML page (a download page or an error in the image's place?)"
     if b"\x00" not in data[:1024] and not any(byte < 9 for byte in data[:1024]):
-        return "not a picture: text"
-    return "not a picture in any format that nshot reads"
+        return "not an image: text"
+    return "not an image in any format that nshot reads"

@@ -1,6 +1,6 @@
-"""One picture over http or https, from an address that anybody may reach.
+"""One image over http or https, from an address that anybody may reach.
 
-A list of pictures may come from anywhere, so a URL in it must not read the services of a private network: a
+A list of images may come from anywhere, so a URL in it must not read the services of a private network: a
 name is resolved once, every address it stands for is checked, and the connection goes to an address that was
 checked; each redirect starts over. Proxies from the environment are ignored, as they would resolve the name
 again, out of sight of the check.
@@ -19,7 +19,7 @@ import time
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
-from nshot.errors import FetchError, ForbiddenAddress, PictureError, PictureTooLarge
+from nshot.errors import FetchError, ForbiddenAddress, ImageError, ImageTooLarge
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -45,7 +45,7 @@ def fetch(
 
     Raises:
         ForbiddenAddress: the URL, or a redirect, points to an address that is not globally routable.
-        PictureTooLarge: more than max_bytes.
+        ImageTooLarge: more than max_bytes.
         FetchError: anything else that kept the bytes from coming.
     """
     deadline = time.monotonic() + timeout
@@ -55,7 +55,7 @@ def fetch(
             if isinstance(answer, bytes):
                 return answer
             url = urljoin(url, answer)
-    except PictureError:
+    except ImageError:
         raise
     except TimeoutError as error:
         raise FetchError(f"no complete answer within {timeout:g} s") from error
@@ -131,7 +131,7 @@ def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes | str:
         return location
     if response.status != 200:
         raise FetchError(f"the server answered {response.status} {response.reason}".rstrip())
-    too_large = PictureTooLarge(f"the server sends more than the limit of {max_bytes:,} bytes")
+    too_large = ImageTooLarge(f"the server sends more than the limit of {max_bytes:,} bytes")
     expected = response.length
     if expected is not None and expected > max_bytes:
         raise too_large

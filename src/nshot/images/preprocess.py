@@ -1,4 +1,4 @@
-"""A picture -> the square of pixels that the encoder takes, as the checkpoint's own processor makes it."""
+"""An image -> the square of pixels that the encoder takes, as the checkpoint's own processor makes it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _SIZE = 224
 _BICUBIC = 3
 
-# `exact` resizes the whole picture and then crops, as the reference does. A strip of 65500 x 1 pixels would
+# `exact` resizes the whole image and then crops, as the reference does. A strip of 65500 x 1 pixels would
 # become one of 14,672,000 x 224 on the way; above this many pixels only the part that is kept gets resized.
 _MAX_RESIZED = 2**25
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessor:
-    """Resizes and fits pictures; values are not normalised (mean and deviation are the encoder's matter).
+    """Resizes and fits images; values are not normalised (mean and deviation are the encoder's matter).
 
     Attributes:
         size: the edge s of the square result, in pixels.
-        edge: what the picture is resized to before it is cropped: an int for the shorter edge, (height,
+        edge: what the image is resized to before it is cropped: an int for the shorter edge, (height,
             width) for both, None for no resizing.
-        crop: whether the middle square is cut out after resizing; a smaller picture gets black borders.
+        crop: whether the middle square is cut out after resizing; a smaller image gets black borders.
         resample: Pillow's number of the filter, 0 to 5.
         decode: "exact" is bit for bit what transformers' PIL processor gives; "fast" lets the decoder and the
-            resizer shrink big pictures coarsely first, to no less than twice the size.
+            resizer shrink big images coarsely first, to no less than twice the size.
         fit: "crop" is the checkpoint's own way and drops what a square does not hold; "pad" keeps the whole
-            picture, with borders in `fill`; "squash" keeps all of it and changes its proportions.
+            image, with borders in `fill`; "squash" keeps all of it and changes its proportions.
         fill: the RGB colour of `pad`'s borders: the checkpoint's mean, which the encoder sees as zeros.
     """
 
@@ -115,28 +115,28 @@ class Preprocessor:
             parts += ";fill=" + ",".join(map(str, self.fill))
         return f"v{_VERSION};{parts}"
 
-    def __call__(self, picture: Image.Image) -> Pixels:
-        """One upright RGB picture of any size -> uint8[3,size,size], contiguous; safe in several threads."""
+    def __call__(self, image: Image.Image) -> Pixels:
+        """One upright RGB image of any size -> uint8[3,size,size], contiguous; safe in several threads."""
         square = (self.size, self.size)
         if self.fit == "squash":
-            picture = self._resize(picture, square)
+            image = self._resize(image, square)
         elif self.fit == "pad":
-            scale = self.size / max(picture.size)
-            inner = self._resize(picture, (_scaled(picture.width, scale), _scaled(picture.height, scale)))
-            picture = Image.new("RGB", square, self.fill)
-            picture.paste(inner, ((self.size - inner.width) // 2, (self.size - inner.height) // 2))
+            scale = self.size / max(image.size)
+            inner = self._resize(image, (_scaled(image.width, scale), _scaled(image.height, scale)))
+            image = Image.new("RGB", square, self.fill)
+            image.paste(inner, ((self.size - inner.width) // 2, (self.size - inner.height) // 2))
         else:
-            picture = self._cropped(picture)
-        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+            image = self._cropped(image)
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
     def _edges(self) -> tuple[int, int]:
         if self.fit != "crop" or self.edge is None:
             return self.size, self.size
         return self.edge if isinstance(self.edge, tuple) else (self.edge, self.edge)
 
-    def _resized_size(self, picture: Image.Image) -> tuple[int, int]:
+    def _resized_size(self, image: Image.Image) -> tuple[int, int]:
         """(width, height) before cropping; the longer edge is cut to whole pixels as the reference does."""
-        width, height = picture.size
+        width, height = image.size
         if self.edge is None:
             return width, height
         if isinstance(self.edge, tuple):
@@ -145,34 +145,34 @@ class Preprocessor:
             return self.edge, int(self.edge * height / width)
         return int(self.edge * width / height), self.edge
 
-    def _cropped(self, picture: Image.Image) -> Image.Image:
-        width, height = self._resized_size(picture)
+    def _cropped(self, image: Image.Image) -> Image.Image:
+        width, height = self._resized_size(image)
         if not self.crop:
-            return self._resize(picture, (width, height))
-        # Rounds down below zero too, and Pillow's crop paints what lies outside of the picture black: as
-        # the reference does with a picture smaller than the crop.
+            return self._resize(image, (width, height))
+        # Rounds down below zero too, and Pillow's crop paints what lies outside of the image black: as
+        # the reference does with an image smaller than the crop.
         left, top = (width - self.size) // 2, (height - self.size) // 2
         right, bottom = left + self.size, top + self.size
         if self.decode == "exact" and width * height <= _MAX_RESIZED:
-            return self._resize(picture, (width, height)).crop((left, top, right, bottom))
+            return self._resize(image, (width, height)).crop((left, top, right, bottom))
         # Resize only what is kept, and a margin as wide as the filter reaches.
         # Nearly the same pixels; noise, which makes the filter overshoot, differs most.
-        across, down = picture.width / width, picture.height / height
+        across, down = image.width / width, image.height / height
         x_margin, y_margin = ceil(4 * max(1, 1 / across)), ceil(4 * max(1, 1 / down))
         x0, x1 = max(left - x_margin, 0), min(right + x_margin, width)
         y0, y1 = max(top - y_margin, 0), min(bottom + y_margin, height)
-        kept = self._resize(picture, (x1 - x0, y1 - y0), (x0 * across, y0 * down, x1 * across, y1 * down))
+        kept = self._resize(image, (x1 - x0, y1 - y0), (x0 * across, y0 * down, x1 * across, y1 * down))
         return kept.crop((left - x0, top - y0, right - x0, bottom - y0))
 
     def _resize(
         self,
-        picture: Image.Image,
+        image: Image.Image,
         size: tuple[int, int],
         box: tuple[float, float, float, float] | None = None,
     ) -> Image.Image:
         # A gap of 3 shrinks by whole factors first, while three times the size remains.
         gap = 3.0 if self.decode == "fast" else None
-        return picture.resize(size, Image.Resampling(self.resample), box=box, reducing_gap=gap)
+        return image.resize(size, Image.Resampling(self.resample), box=box, reducing_gap=gap)
 
 
 def _given(config: Mapping[str, Any], key: str, default: Any) -> Any:

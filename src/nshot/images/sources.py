@@ -1,8 +1,8 @@
-"""What a person names -> the pictures it holds, listed one at a time.
+"""What a person names -> the images it holds, listed one at a time.
 
     file   folder   'glob/**'   -   archive.zip   archive.tar.gz   table.csv   table.parquet   https://...
 
-Folders, lists, archives and tables are walked while they are asked for, so a million pictures take no more
+Folders, lists, archives and tables are walked while they are asked for, so a million images take no more
 memory than ten. Whatever a listing comes upon gets one Source: what cannot be read fails in its read(), and
 nothing is left out silently but hidden files.
 """
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from nshot.errors import PictureError, PictureTooLarge, SourceError, UndecodablePicture, UnreadablePicture
+from nshot.errors import ImageError, ImageTooLarge, SourceError, UndecodableImage, UnreadableImage
 from nshot.images import folders
 from nshot.types import DEFAULT_LIMITS, Limits
 
@@ -31,7 +31,7 @@ _LONGEST_NAME = 2**20  # a list whose first name is longer is no list
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture that has not been read yet.
+    """One image that has not been read yet.
 
     Attributes:
         name: as the user would write it; a member is "archive.zip/inner/name.jpg", a row's bytes
@@ -44,20 +44,20 @@ class Source:
     _read: Callable[[], bytes]
 
     def read(self) -> bytes:
-        """The encoded picture; may be called once, from any thread.
+        """The encoded image; may be called once, from any thread.
 
         Raises:
-            PictureError: it is not there, not to be read, too large, or could not be fetched.
+            ImageError: it is not there, not to be read, too large, or could not be fetched.
         """
         return self._read()
 
     @classmethod
-    def of(cls, picture: Any, *, name: str = "picture") -> Source:
-        """A picture in memory: encoded bytes, a PIL image, or an array uint8[h,w], [h,w,3] or [h,w,4]."""
-        if isinstance(picture, (bytes, bytearray, memoryview)):
-            data = bytes(picture)
+    def of(cls, image: Any, *, name: str = "image") -> Source:
+        """An image in memory: encoded bytes, a PIL image, or an array uint8[h,w], [h,w,3] or [h,w,4]."""
+        if isinstance(image, (bytes, bytearray, memoryview)):
+            data = bytes(image)
             return cls(name, None, lambda: data)
-        return cls(name, None, partial(_encoded, picture))
+        return cls(name, None, partial(_encoded, image))
 
     @classmethod
     def file(cls, name: str, *, max_bytes: int = DEFAULT_LIMITS.max_bytes) -> Source:
@@ -65,8 +65,8 @@ class Source:
         return cls(name, name, partial(_read_file, name, max_bytes))
 
     @classmethod
-    def failed(cls, name: str, error: PictureError) -> Source:
-        """A place in the list whose picture is known to be out of reach."""
+    def failed(cls, name: str, error: ImageError) -> Source:
+        """A place in the list whose image is known to be out of reach."""
         return cls(name, None, partial(_fail, error))
 
 
@@ -78,16 +78,16 @@ def expand(
     image_column: str | None = None,
     allow_private: bool = False,
 ) -> Iterator[Source]:
-    """List the pictures that the specs name, in their order; a folder's in the order of their names.
+    """List the images that the specs name, in their order; a folder's in the order of their names.
 
-    Every spec is checked before this returns; the pictures are listed and read later.
+    Every spec is checked before this returns; the images are listed and read later.
 
     Args:
         specs: files, folders, glob patterns (with ** too), "-", .zip and .tar archives, .csv, .tsv and
             .parquet tables, http and https URLs.
-        limits: the limits on one picture.
+        limits: the limits on one image.
         stdin: where "-" reads names or URLs, separated by NUL or by newlines, whichever there is.
-        image_column: the column of tables that holds the pictures; None looks for a well-known name.
+        image_column: the column of tables that holds the images; None looks for a well-known name.
         allow_private: let URLs point into private networks.
 
     Raises:
@@ -150,7 +150,7 @@ class _Listing:
         return (
             self._entry(name)
             if error is None
-            else Source.failed(name, UnreadablePicture(f"the folder cannot be listed: {_reason(error)}"))
+            else Source.failed(name, UnreadableImage(f"the folder cannot be listed: {_reason(error)}"))
             for name, error in itertools.chain([first], entries)
         )
 
@@ -182,13 +182,13 @@ class _Listing:
                 elif value:
                     yield self._entry(value if _is_url(value) else os.path.join(folder, value))
                 else:
-                    yield Source.failed(name, UnreadablePicture("the row names no picture"))
+                    yield Source.failed(name, UnreadableImage("the row names no image"))
         except SourceError as error:  # damaged further on; the rows before have been listed
-            yield Source.failed(table, UnreadablePicture(str(error)))
+            yield Source.failed(table, UnreadableImage(str(error)))
 
     def _held(self, name: str, data: bytes) -> Source:
         if len(data) > self.max_bytes:
-            return Source.failed(name, PictureTooLarge(f"more than the limit of {self.max_bytes:,} bytes"))
+            return Source.failed(name, ImageTooLarge(f"more than the limit of {self.max_bytes:,} bytes"))
         return Source.of(data, name=name)
 
 
@@ -197,47 +197,43 @@ def _read_file(name: str, max_bytes: int) -> bytes:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise UnreadablePicture("a folder; name it as a source of its own to read what it holds")
+            raise UnreadableImage("a folder; name it as a source of its own to read what it holds")
         if not stat.S_ISREG(mode):  # opening a pipe may wait for ever, and a device may act
-            raise UnreadablePicture("not a regular file")
+            raise UnreadableImage("not a regular file")
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
-        raise UnreadablePicture(_reason(error)) from error
+        raise UnreadableImage(_reason(error)) from error
     if len(data) > max_bytes:
-        raise PictureTooLarge(f"more than the limit of {max_bytes:,} bytes")
+        raise ImageTooLarge(f"more than the limit of {max_bytes:,} bytes")
     return data
 
 
-def _encoded(picture: Any) -> bytes:
-    """A PIL image or an array as the bytes of an uncompressed TIFF, so that all pictures go one way."""
+def _encoded(image: Any) -> bytes:
+    """A PIL image or an array as the bytes of an uncompressed TIFF, so that all images go one way."""
     import io
 
     import numpy as np
     from PIL import Image
 
-    if isinstance(picture, np.ndarray):
-        if (
-            picture.dtype != np.uint8
-            or picture.ndim not in (2, 3)
-            or picture.shape[2:] not in ((), (3,), (4,))
-        ):
-            raise UndecodablePicture(
-                f"an array {picture.dtype}{list(picture.shape)}; give uint8[height, width, 3], RGB"
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+            raise UndecodableImage(
+                f"an array {image.dtype}{list(image.shape)}; give uint8[height, width, 3], RGB"
             )
-        picture = Image.fromarray(picture)
-    if not isinstance(picture, Image.Image):
-        raise UndecodablePicture(f"a {type(picture).__name__} is not a picture")
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise UndecodableImage(f"a {type(image).__name__} is not an image")
     buffer = io.BytesIO()
     try:
-        exif = picture.getexif()  # the orientation goes along
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-        elif picture.mode not in ("1", "L", "RGB", "CMYK", "LAB", "I", "I;16", "F"):
-            picture = picture.convert("RGB")
-        picture.save(buffer, "TIFF", compression="raw", exif=exif)
-    except Exception as error:  # a lazily opened picture is decoded here
-        raise UndecodablePicture(f"damaged, or not supported ({error})") from error
+        exif = image.getexif()  # the orientation goes along
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+        elif image.mode not in ("1", "L", "RGB", "CMYK", "LAB", "I", "I;16", "F"):
+            image = image.convert("RGB")
+        image.save(buffer, "TIFF", compression="raw", exif=exif)
+    except Exception as error:  # a lazily opened image is decoded here
+        raise UndecodableImage(f"damaged, or not supported ({error})") from error
     return buffer.getvalue()
 
 
@@ -278,5 +274,5 @@ def _reason(error: OSError | ValueError) -> str:
     return str(error)
 
 
-def _fail(error: PictureError) -> NoReturn:
+def _fail(error: ImageError) -> NoReturn:
     raise error

@@ -1,4 +1,4 @@
-"""The rows of .csv, .tsv and .parquet tables, as (row number, the picture's path, URL or bytes)."""
+"""The rows of .csv, .tsv and .parquet tables, as (row number, the image's path, URL or bytes)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nshot.extras import pyarrow
 TEXT = (".csv", ".tsv")
 PARQUET = (".parquet",)
 
-# Where people and data sets put their pictures, the likeliest first.
+# Where people and data sets put their images, the likeliest first.
 _COLUMNS = (
     *("image", "img", "picture", "photo", "image_path", "img_path", "path", "file", "filename", "file_name"),
     *("filepath", "file_path", "image_file", "image_url", "url", "source"),
@@ -27,7 +27,7 @@ def text_rows(path: Path, column: str | None = None) -> Iterator[Row]:
     """The rows of a .csv or .tsv file with a header; a semicolon separates where the header has no comma.
 
     Raises:
-        SourceError: at once, where the file cannot be read or has no column of pictures; later, where a row
+        SourceError: at once, where the file cannot be read or has no column of images; later, where a row
             cannot be parsed.
     """
     try:
@@ -59,12 +59,12 @@ def parquet_rows(path: Path, column: str | None = None) -> Iterator[Row]:
 
     Raises:
         MissingExtra: pyarrow is not installed.
-        SourceError: at once, where the file cannot be read or has no column of pictures; later, where it
+        SourceError: at once, where the file cannot be read or has no column of images; later, where it
             turns out to be damaged.
     """
     pa = pyarrow()
     try:
-        # Buffered: a column of pictures is otherwise read in whole row groups, which may be gigabytes.
+        # Buffered: a column of images is otherwise read in whole row groups, which may be gigabytes.
         file = pa.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
         schema = file.schema_arrow
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -72,7 +72,7 @@ def parquet_rows(path: Path, column: str | None = None) -> Iterator[Row]:
     try:
         chosen = _choose(path, schema.names, column)
         kind = schema.field(chosen).type
-        if not _holds_pictures(pa.types, kind):
+        if not _holds_images(pa.types, kind):
             raise SourceError(f"{path}: column {chosen!r} is {kind}, not paths or bytes")
     except SourceError:
         file.close()
@@ -95,7 +95,7 @@ def _parquet_rows(file: Any, path: Path, column: str, damage: type[Exception]) -
             raise SourceError(f"{path} is damaged after row {number}: {error}") from error
 
 
-def _holds_pictures(types: Any, kind: Any) -> bool:
+def _holds_images(types: Any, kind: Any) -> bool:
     if types.is_dictionary(kind):
         kind = kind.value_type
     if types.is_struct(kind):
@@ -123,4 +123,4 @@ def choose(path: Path, names: Sequence[str], column: str | None, known: Sequence
 
 
 def _choose(path: Path, names: Sequence[str], column: str | None) -> str:
-    return choose(path, names, column, _COLUMNS, "pictures ({}); name one, or call it 'image'")
+    return choose(path, names, column, _COLUMNS, "images ({}); name one, or call it 'image'")

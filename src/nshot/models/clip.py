@@ -68,7 +68,7 @@ class VisionConfig(TowerConfig):
     """The image tower.
 
     Attributes:
-        image_size: side of the picture, in pixels.
+        image_size: side of the image, in pixels.
         patch_size: side of a patch, in pixels.
     """
 
@@ -77,7 +77,7 @@ class VisionConfig(TowerConfig):
 
     @property
     def positions(self) -> int:
-        """Patches in a picture, and one for the class embedding."""
+        """Patches in an image, and one for the class embedding."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
 
@@ -120,7 +120,7 @@ class ClipConfig:
             raise CorruptCheckpoint(f"{where} is not the config of a CLIP model: {error}.") from error
         if vision["num_channels"] != 3:
             raise UnsupportedArchitecture(
-                f"{where}: pictures of {vision['num_channels']} channels; nshot reads RGB."
+                f"{where}: images of {vision['num_channels']} channels; nshot reads RGB."
             )
         sizes = [result.projection_dim, result.text.context, result.text.vocab_size, result.vision.patch_size]
         for tower in (result.text, result.vision):
@@ -211,7 +211,5 @@ def _side(size: Any, where: str) -> int:
     """The side of a square, which newer configs may write as [height, width]."""
     height, width = size if isinstance(size, list) else (size, size)
     if height != width:
-        raise UnsupportedArchitecture(
-            f"{where}: {height} x {width}; nshot knows square pictures and patches."
-        )
+        raise UnsupportedArchitecture(f"{where}: {height} x {width}; nshot knows square images and patches.")
     return int(height)

@@ -1,4 +1,4 @@
-"""Pictures of numbers as inline SVG, drawn for the width of a phone and scaled up from there.
+"""Images of numbers as inline SVG, drawn for the width of a phone and scaled up from there.
 
 Colours are the page's own variables, so that a chart follows the reader's light or dark setting.
 """
@@ -124,7 +124,7 @@ def heatmap(
 def whisker(
     value: float, low: float, high: float, *, span: tuple[float, float], mark: float | None = None
 ) -> Html:
-    """A value with its interval as a small picture for a table's cell.
+    """A value with its interval as a small image for a table's cell.
 
     Args:
         value: where the dot stands; nothing is drawn for nan.

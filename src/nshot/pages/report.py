@@ -1,6 +1,6 @@
 """Building blocks of one self-contained HTML page: figures in, markup out, nothing fetched.
 
-A page is made of sections, a section of parts; ``charts`` draws the parts that are pictures of numbers::
+A page is made of sections, a section of parts; ``charts`` draws the parts that are images of numbers::
 
     page("Title", section("How good", headline(Figure("91.2 %", "top-1")), table(["label"], [["cat"]])))
 
@@ -162,22 +162,22 @@ def _cell(cell: Cell | str | int) -> str:
     return f'<td class="n" data-key="{key}">{escape(cell.content)}</td>'
 
 
-# Pictures
+# Images
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A picture and what is said about it.
+    """An image and what is said about it.
 
     Attributes:
-        picture: what ``thumbnail`` made, or None where the picture could not be shown.
+        image: what ``thumbnail`` made, or None where the image could not be shown.
         title: the first line, large.
         lines: the lines below it.
         tone: a good answer, a bad one, or neither.
         hint: the whole name, shown where a pointer rests.
     """
 
-    picture: str | None
+    image: str | None
     title: str
     lines: Sequence[str] = ()
     tone: Tone = ""
@@ -185,7 +185,7 @@ class Card:
 
 
 def cards(items: Iterable[Card]) -> Html:
-    """A grid of pictures with their lines."""
+    """A grid of images with their lines."""
     shown = "".join(
         f'<figure class="card {card.tone}" title="{escape(card.hint)}">{_image(card)}'
         f"<figcaption><b>{escape(card.title)}</b>"
@@ -196,14 +196,14 @@ def cards(items: Iterable[Card]) -> Html:
 
 
 def _image(card: Card) -> str:
-    if card.picture is None:
-        return '<div class="nothing">no picture</div>'
-    return f'<img src="{escape(card.picture)}" alt="{escape(card.hint or card.title)}" loading="lazy">'
+    if card.image is None:
+        return '<div class="nothing">no image</div>'
+    return f'<img src="{escape(card.image)}" alt="{escape(card.hint or card.title)}" loading="lazy">'
 
 
-def thumbnail(picture: Image.Image, side: int = 192) -> str:
-    """A picture inside a square of ``side`` pixels as a data URI: a JPEG of some 5 KB, no metadata."""
-    small = picture.convert("RGB")
+def thumbnail(image: Image.Image, side: int = 192) -> str:
+    """An image inside a square of ``side`` pixels as a data URI: a JPEG of some 5 KB, no metadata."""
+    small = image.convert("RGB")
     small.thumbnail((side, side))
     held = io.BytesIO()
     small.save(held, "JPEG", quality=80)

@@ -21,7 +21,7 @@ def caption(scene: Scene, seed: int, *, full: bool = False) -> str:
     """A caption of the scene: the same scene and seed give the same words.
 
     Args:
-        scene: what the picture shows.
+        scene: what the image shows.
         seed: chooses the form, the synonyms and what is left out.
         full: name everything that the words can tell (style, size, texture, place, background).
     """

@@ -1,4 +1,4 @@
-"""A scene as a picture: anti-aliased, in one of the five styles."""
+"""A scene as an image: anti-aliased, in one of the five styles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nshot.sketchbook.shapes import parts
 from nshot.sketchbook.words import BACKGROUNDS, COLOURS
 
 SIZE = 48
-"""The side, in pixels, of the pictures that the shipped checkpoint was trained on."""
+"""The side, in pixels, of the images that the shipped checkpoint was trained on."""
 
 _FINE = 3  # each pixel is drawn as 3x3 and averaged
 _EDGE = [0] * 70 + [255] * 116 + [0] * 70  # of a blurred mask, what is neither well inside nor well outside
@@ -23,21 +23,21 @@ Plane = NDArray[np.float32]
 
 
 def draw(scene: Scene, size: int = SIZE) -> Image.Image:
-    """The scene as an RGB picture of ``size`` x ``size`` pixels: the same scene gives the same pixels."""
+    """The scene as an RGB image of ``size`` x ``size`` pixels: the same scene gives the same pixels."""
     rng = np.random.default_rng(scene.seed)
     if scene.style == "pixelated":
         blocks = int(rng.integers(15, 20))
         small = _flat(scene, rng, blocks)
-        return _picture(small).resize((size, size), Image.Resampling.NEAREST)
-    return _picture(_STYLES[scene.style](scene, rng, size))
+        return _image(small).resize((size, size), Image.Resampling.NEAREST)
+    return _image(_STYLES[scene.style](scene, rng, size))
 
 
-def _picture(canvas: Plane) -> Image.Image:
+def _image(canvas: Plane) -> Image.Image:
     return Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
 
 
 def _mask(thing: Thing, size: int, rng: np.random.Generator | None = None) -> Image.Image:
-    """Where the thing is, ``_FINE`` times finer than the picture. With ``rng`` the hand wobbles."""
+    """Where the thing is, ``_FINE`` times finer than the image. With ``rng`` the hand wobbles."""
     fine = size * _FINE
     mask = Image.new("L", (fine, fine))
     pen = ImageDraw.Draw(mask)
@@ -55,7 +55,7 @@ def _mask(thing: Thing, size: int, rng: np.random.Generator | None = None) -> Im
 
 
 def _plane(mask: Image.Image) -> Plane:
-    """The fine mask at the picture's own size, float32 in [0, 1], with a last axis for the colours."""
+    """The fine mask at the image's own size, float32 in [0, 1], with a last axis for the colours."""
     plane: Plane = np.asarray(mask.reduce(_FINE), dtype=np.float32)[..., None] * np.float32(1 / 255)
     return plane
 
@@ -66,7 +66,7 @@ def _edge(mask: Image.Image, width: float) -> Plane:
 
 
 def _pattern(thing: Thing, size: int, rng: np.random.Generator) -> Plane:
-    """The texture over the whole picture: 1 where the second colour goes."""
+    """The texture over the whole image: 1 where the second colour goes."""
     if thing.texture == "plain":
         return np.zeros((size, size, 1), np.float32)
     step = np.float32(thing.radius * size * rng.uniform(0.36, 0.48))
@@ -148,7 +148,7 @@ def _photo(scene: Scene, rng: np.random.Generator, size: int) -> Plane:
         surface = (colour + _pattern(thing, size, rng) * (second - colour)) * light
         canvas += _plane(mask) * (surface - canvas)
     canvas *= rng.uniform(0.8, 1.12) * rng.uniform(0.95, 1.05, 3).astype(np.float32)
-    blurred = _picture(canvas).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.024) * size))
+    blurred = _image(canvas).filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.024) * size))
     return np.asarray(blurred, np.float32) + _noise(rng, size, 3) * np.float32(rng.uniform(3, 13))
 
 

@@ -15,7 +15,7 @@ from nshot.sketchbook.drawing import SIZE, draw
 from nshot.sketchbook.scenes import sample
 
 _CHUNK = 2000
-_VERSION = 1  # of the drawings: raise it where a seed gives another picture
+_VERSION = 1  # of the drawings: raise it where a seed gives another image
 
 
 def drawings(folder: Path, count: int, seed: int = 0, *, workers: int | None = None) -> NDArray[np.uint8]:

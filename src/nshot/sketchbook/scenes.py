@@ -14,7 +14,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One object: its place and radius are shares of the picture's width, its angle is in degrees."""
+    """One object: its place and radius are shares of the image's width, its angle is in degrees."""
 
     colour: str
     shape: str

@@ -28,13 +28,13 @@ class Memory:
     def __init__(self, store: Store | None) -> None:
         self._store = store
         if store is not None:
-            store.texts("", [])  # opens it: a wrong file is told before any picture is read
+            store.texts("", [])  # opens it: a wrong file is told before any image is read
 
     def __bool__(self) -> bool:
         return self._store is not None
 
     def vectors(self, digests: Sequence[bytes], recipe: str) -> dict[bytes, Floats]:
-        """Vectors of pictures, by the digest of their bytes."""
+        """Vectors of images, by the digest of their bytes."""
         return self._ask(lambda store: store.vectors(digests, recipe), {})
 
     def texts(self, texts: Sequence[str], fingerprint: str) -> dict[str, Floats]:

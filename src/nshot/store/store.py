@@ -1,6 +1,6 @@
 """Vectors on disk, found again by what they are made of.
 
-    (sha256 of the picture's bytes, recipe)   -> vector   pictures
+    (sha256 of the image's bytes, recipe)   -> vector   images
     (text, encoder's fingerprint)             -> vector   labels
     (absolute path, size, mtime)              -> sha256   files that need not be read again
 
@@ -81,7 +81,7 @@ class Stamp(NamedTuple):
     def of(cls, path: str | os.PathLike[str]) -> Stamp:
         """The stamp of a file as it is now; OSError if it is not there."""
         taken = time.time_ns()
-        stat = os.stat(path)  # noqa: PTH116  (ten times the speed of Path.stat: this runs for every stored picture)
+        stat = os.stat(path)  # noqa: PTH116  (ten times the speed of Path.stat: this runs for every stored image)
         return cls(os.path.abspath(path), stat.st_size, stat.st_mtime_ns, taken)  # noqa: PTH100
 
     @property
@@ -96,9 +96,9 @@ class Stamp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What a store holds: ``bytes`` on disk, and how many vectors of pictures, of texts, and known files.
+    """What a store holds: ``bytes`` on disk, and how many vectors of images, of texts, and known files.
 
-    ``recipes`` maps each recipe's digest to its number of picture vectors.
+    ``recipes`` maps each recipe's digest to its number of image vectors.
     """
 
     path: Path
@@ -123,11 +123,11 @@ class Store:
         self._closer: weakref.finalize[..., Store] | None = None
 
     def vectors(self, digests: Sequence[bytes], recipe: str) -> dict[bytes, Floats]:
-        """Those of the pictures that are known: sha256 of a picture's bytes -> float32[d], read-only."""
+        """Those of the images that are known: sha256 of an image's bytes -> float32[d], read-only."""
         return self._get("picture", recipe, digests)
 
     def put_vectors(self, vectors: Mapping[bytes, Floats], recipe: str) -> None:
-        """Keep pictures' vectors, in one transaction."""
+        """Keep images' vectors, in one transaction."""
         self._put("picture", recipe, vectors)
 
     def texts(self, fingerprint: str, texts: Sequence[str]) -> dict[str, Floats]:
@@ -172,18 +172,18 @@ class Store:
         ):
             counts[kind][digest] = count
         files = self._select("SELECT count(*) FROM files")
-        pictures = counts["picture"]
+        images = counts["picture"]
         return StoreInfo(
             path=self.path,
             bytes=sum(file.stat().st_size for file in self._files() if file.exists()),
-            vectors=sum(pictures.values()),
+            vectors=sum(images.values()),
             texts=sum(counts["text"].values()),
             files=files[0][0] if files else 0,
-            recipes=pictures,
+            recipes=images,
         )
 
     def clear(self, recipe: str | None = None) -> None:
-        """Forget everything, or only the pictures' vectors of one recipe, and give the space back.
+        """Forget everything, or only the images' vectors of one recipe, and give the space back.
 
         A damaged store, or one of another version, is removed; a file that is not a store is never touched.
         """
@@ -295,7 +295,7 @@ class Store:
             if not create:
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # vectors tell what is on private pictures; SQLite gives its side files the mode of this one
+            # vectors tell what is on private images; SQLite gives its side files the mode of this one
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         connection = self._connect("mode=rw")
         try:

@@ -1,4 +1,4 @@
-"""Contrastive training: matching pictures and texts brought together, all others pushed apart.
+"""Contrastive training: matching images and texts brought together, all others pushed apart.
 
     from nshot.train import Options, train
 
@@ -40,23 +40,23 @@ def train(
     resume: bool = False,
     report: Callable[[Any], None] = lambda progress: None,
 ) -> Report:
-    """Train a CLIP model on pictures with captions, and write it as a checkpoint.
+    """Train a CLIP model on images with captions, and write it as a checkpoint.
 
     Args:
-        data: a table (.csv, .tsv, .parquet) of pictures and captions, a folder with a folder for each class,
-            "sketchbook", or (picture, caption or captions) in Python; a picture is a path, encoded bytes, a
-            PIL picture or uint8[height, width, 3].
+        data: a table (.csv, .tsv, .parquet) of images and captions, a folder with a folder for each class,
+            "sketchbook", or (image, caption or captions) in Python; an image is a path, encoded bytes, a
+            PIL image or uint8[height, width, 3].
         output: the folder for the checkpoint, and for the run's state while it lasts.
         start: a checkpoint to go on from; without it the weights are random and the vocabulary is learnt.
         config: of a new model, in the form of transformers' CLIPConfig; without it the sketchbook's.
         options: how to train.
         blend: where to stop between the weights before (0) and after (1); needs ``start``.
-        held_out: the share of the data, at most 1000 pictures, that is measured on and not trained on.
+        held_out: the share of the data, at most 1000 images, that is measured on and not trained on.
         untouched: a table or folder that the model should not get worse at; measured only.
         templates: what a folder's class names are written into.
-        image_column: a table's column of pictures.
+        image_column: a table's column of images.
         caption_column: a table's column of captions.
-        drawings: how many pictures of the sketchbook.
+        drawings: how many images of the sketchbook.
         resume: go on where a killed run of the same options stood.
         report: is told the progress every few seconds.
 

@@ -34,7 +34,7 @@ class Batch:
         pixels: float32[n,3,s,s], normalised.
         tokens: int64[u,t], the distinct captions, padded.
         ends: int64[u], the position of each caption's end token.
-        targets: int64[n], each picture's caption.
+        targets: int64[n], each image's caption.
     """
 
     pixels: Tensor
@@ -47,7 +47,7 @@ class Towers:
     """Runs a model's towers over batches, in pieces of ``piece`` rows, on ``threads`` cores.
 
     With ``native`` the processor's cores do the layers in C++ where that is faster (``layers.py``); with
-    ``compiled`` the picture tower, whose shapes are always the same, is fused by ``torch.compile``; with
+    ``compiled`` the image tower, whose shapes are always the same, is fused by ``torch.compile``; with
     ``bf16`` matrix products are made in bfloat16.
     """
 
@@ -102,7 +102,7 @@ class Towers:
 
         Args:
             batch: what to encode.
-            loss: from picture vectors [n,d] and text vectors [u,d] to a scalar; its own parameters get their
+            loss: from image vectors [n,d] and text vectors [u,d] to a scalar; its own parameters get their
                 gradient by its backward pass.
             parameters: the towers' parameters that are trained.
             twice: keep no graph while the vectors are made, and encode again for the gradient.

@@ -1,4 +1,4 @@
-"""Pictures with captions to train on: tables, folders of classes, any iterable, the sketchbook."""
+"""Images with captions to train on: tables, folders of classes, any iterable, the sketchbook."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.errors import PictureError, SourceError
+from nshot.errors import ImageError, SourceError
 from nshot.images.decode import decode
 from nshot.images.sources import Source, expand
 from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
@@ -32,10 +32,10 @@ class Pairs(Protocol):
     """What the training loop needs of a training set."""
 
     def __len__(self) -> int:
-        """How many pictures there are."""
+        """How many images there are."""
 
     def batch(self, indices: Sequence[int], epoch: int) -> tuple[Pixels, list[str]]:
-        """The pictures, uint8[n,3,s,s], and a caption of each: the same for the same arguments."""
+        """The images, uint8[n,3,s,s], and a caption of each: the same for the same arguments."""
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """The rows of an epoch: a function of its arguments alone, so a resumed run goes on in it."""
@@ -45,12 +45,12 @@ class Pairs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """Pictures of one size with one or more captions each.
+class Images:
+    """Images of one size with one or more captions each.
 
     Attributes:
         pixels: uint8[n,3,s,s], usually memory-mapped.
-        captions: each picture's captions; an epoch uses one of them.
+        captions: each image's captions; an epoch uses one of them.
         failures: what could not be read and was left out.
     """
 
@@ -62,7 +62,7 @@ class Pictures:
         return len(self.captions)
 
     def batch(self, indices: Sequence[int], epoch: int) -> tuple[Pixels, list[str]]:
-        """The pictures and a caption of each; the captions of one picture take turns."""
+        """The images and a caption of each; the captions of one image take turns."""
         chosen = [self.captions[i][(i + epoch) % len(self.captions[i])] for i in indices]
         return self.pixels[np.asarray(indices, np.int64)], chosen
 
@@ -75,9 +75,9 @@ class Pictures:
         for texts in self.captions[:_CORPUS]:
             yield from texts
 
-    def only(self, indices: NDArray[np.int64]) -> Pictures:
+    def only(self, indices: NDArray[np.int64]) -> Images:
         """Some of them."""
-        return Pictures(self.pixels[indices], [self.captions[i] for i in indices], self.failures)
+        return Images(self.pixels[indices], [self.captions[i] for i in indices], self.failures)
 
 
 class Sketchbook:
@@ -89,12 +89,12 @@ class Sketchbook:
     """
 
     def __init__(self, folder: Path, count: int, seed: int = 0) -> None:
-        self._pictures = drawings(folder, count, seed)
+        self._images = drawings(folder, count, seed)
         self._seed = seed
         self._easy: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def batch(self, indices: Sequence[int], epoch: int) -> tuple[Pixels, list[str]]:
         """The drawings, uint8[n,3,48,48], and a caption of each."""
@@ -106,7 +106,7 @@ class Sketchbook:
             in_lesson = row >= len(self)
             shape = scene.things[0].shape
             texts.append(with_article(shape) if in_lesson else caption(scene, number * 1009 + epoch))
-        return self._pictures[rows % len(self)], texts
+        return self._images[rows % len(self)], texts
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
         """Every row once; the first epoch begins with the lesson and is no longer for it."""
@@ -143,12 +143,12 @@ def listed(
     image_column: str | None = None,
     caption_column: str | None = None,
 ) -> Iterator[tuple[Source, Sequence[str]]]:
-    """The pictures that a table or a folder of classes holds, with their captions.
+    """The images that a table or a folder of classes holds, with their captions.
 
     Args:
-        path: a .csv, .tsv or .parquet table of pictures and captions, or a folder of classes' folders.
+        path: a .csv, .tsv or .parquet table of images and captions, or a folder of classes' folders.
         templates: what a class's captions are written into.
-        image_column: the table's column of pictures; None looks for a well-known name.
+        image_column: the table's column of images; None looks for a well-known name.
         caption_column: the table's column of captions; None looks for a well-known name.
 
     Raises:
@@ -158,71 +158,67 @@ def listed(
     if path.is_dir():
         return _classes(path, templates)
     if not path.is_file():
-        raise SourceError(
-            f"{path} is not there: give a table of pictures and captions, or a folder of classes"
-        )
+        raise SourceError(f"{path} is not there: give a table of images and captions, or a folder of classes")
     texts = _captions(path, caption_column)
     return zip(expand([path], image_column=image_column), texts, strict=True)
 
 
 def prepared(
     pairs: Iterable[tuple[Any, str | Sequence[str]]], preprocessor: Preprocessor, folder: Path
-) -> Pictures:
-    """Decode pictures once, into a file in ``folder``, as nshot does for classifying.
+) -> Images:
+    """Decode images once, into a file in ``folder``, as nshot does for classifying.
 
     Args:
-        pairs: pictures (``Source``, path, bytes, PIL picture or uint8 array) with a caption or several.
+        pairs: images (``Source``, path, bytes, PIL image or uint8 array) with a caption or several.
         preprocessor: the model's own.
         folder: where the pixels are kept while they are trained on; a second call finds them there.
 
     Raises:
-        SourceError: no picture could be read.
+        SourceError: no image could be read.
     """
-    done, pixels = folder / "pictures.json", folder / "pictures.npy"
+    done, pixels = folder / "images.json", folder / "images.npy"
     if done.exists():
         known = json.loads(done.read_text())
         failures = [Failure(*each) for each in known["failures"]]
-        return Pictures(
-            _mapped(pixels, len(known["captions"]), preprocessor.size), known["captions"], failures
-        )
+        return Images(_mapped(pixels, len(known["captions"]), preprocessor.size), known["captions"], failures)
     folder.mkdir(parents=True, exist_ok=True)
     captions: list[Sequence[str]] = []
     failed: list[Failure] = []
     with pixels.open("wb") as file:
-        for number, (picture, texts) in enumerate(pairs):
-            source = _source(picture, number)
+        for number, (image, texts) in enumerate(pairs):
+            source = _source(image, number)
             try:
                 file.write(preprocessor(decode(source.read())).tobytes())
-            except PictureError as error:
+            except ImageError as error:
                 failed.append(Failure.of(source.name, error))
             else:
                 captions.append([texts] if isinstance(texts, str) else list(texts))
     if not captions:
         raise SourceError(
-            f"no picture to train on{f': {failed[0].source}: {failed[0].message}' if failed else ''}"
+            f"no image to train on{f': {failed[0].source}: {failed[0].message}' if failed else ''}"
         )
     failures_as_rows = [[each.source, each.type, each.message] for each in failed]
     done.write_text(json.dumps({"captions": captions, "failures": failures_as_rows}))
-    return Pictures(_mapped(pixels, len(captions), preprocessor.size), captions, failed)
+    return Images(_mapped(pixels, len(captions), preprocessor.size), captions, failed)
 
 
-def split(pictures: Pictures, share: float, seed: int, most: int = 1000) -> tuple[Pictures, Pictures]:
+def split(images: Images, share: float, seed: int, most: int = 1000) -> tuple[Images, Images]:
     """(training, held out): the same for the same arguments; at most ``most`` are held out."""
-    count = min(round(len(pictures) * share), most)
-    rows = np.random.default_rng((seed, 7)).permutation(len(pictures))
-    return pictures.only(np.sort(rows[count:])), pictures.only(np.sort(rows[:count]))
+    count = min(round(len(images) * share), most)
+    rows = np.random.default_rng((seed, 7)).permutation(len(images))
+    return images.only(np.sort(rows[count:])), images.only(np.sort(rows[:count]))
 
 
 def _mapped(path: Path, count: int, size: int) -> Pixels:
     return np.memmap(path, np.uint8, "r", shape=(count, 3, size, size))
 
 
-def _source(picture: Any, number: int) -> Source:
-    if isinstance(picture, Source):
-        return picture
-    if isinstance(picture, (str, Path)):
-        return next(iter(expand([picture])))
-    return Source.of(picture, name=f"[{number}]")
+def _source(image: Any, number: int) -> Source:
+    if isinstance(image, Source):
+        return image
+    if isinstance(image, (str, Path)):
+        return next(iter(expand([image])))
+    return Source.of(image, name=f"[{number}]")
 
 
 def _classes(folder: Path, templates: Sequence[str]) -> Iterator[tuple[Source, Sequence[str]]]:

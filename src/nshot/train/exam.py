@@ -1,4 +1,4 @@
-"""What a model knows: each picture of a set looks for its own text among the set's texts."""
+"""What a model knows: each image of a set looks for its own text among the set's texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from nshot.train.batches import Towers
-from nshot.train.data import Pictures
+from nshot.train.data import Images
 from nshot.train.feeding import Feeder
 
 _AT_ONCE = 512
@@ -20,24 +20,24 @@ _AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """Pictures that were not trained on, and the distinct texts to choose from.
+    """Images that were not trained on, and the distinct texts to choose from.
 
     A text is one or several captions whose vectors are averaged: the prompts of a class, or one caption.
     """
 
     name: str
-    pictures: Pictures
+    images: Images
 
     @property
     def texts(self) -> list[tuple[str, ...]]:
         """The distinct texts, in the order in which they are first met."""
-        return list(dict.fromkeys(tuple(texts) for texts in self.pictures.captions))
+        return list(dict.fromkeys(tuple(texts) for texts in self.images.captions))
 
     def take(self, towers: Towers, feeder: Feeder, k: int = 1) -> float:
-        """The share of pictures whose own text is among the ``k`` nearest: in [0, 1]."""
+        """The share of images whose own text is among the ``k`` nearest: in [0, 1]."""
         numbers = {text: number for number, text in enumerate(self.texts)}
-        targets = torch.tensor([numbers[tuple(texts)] for texts in self.pictures.captions])
-        images = _images(towers, feeder, self.pictures.pixels)
+        targets = torch.tensor([numbers[tuple(texts)] for texts in self.images.captions])
+        images = _images(towers, feeder, self.images.pixels)
         texts = _texts(towers, feeder, list(numbers))
         nearest = (images @ F.normalize(texts, dim=1).t()).topk(min(k, len(texts)), dim=1).indices
         return float((nearest == targets[:, None]).any(dim=1).float().mean())

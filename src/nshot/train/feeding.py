@@ -53,7 +53,7 @@ class Feeder:
         self._ordered: tuple[Any, int, Any] = (None, 0, None)  # the epoch that is under way
 
     def batch(self, pairs: Pairs, size: int, step: int) -> Batch:
-        """What this process sees of the ``step``-th batch of ``size`` pictures."""
+        """What this process sees of the ``step``-th batch of ``size`` images."""
         epoch, place = divmod(step, len(pairs) // size)
         if self._ordered[0] is not pairs or self._ordered[1] != epoch:
             self._ordered = (pairs, epoch, pairs.order(self._seed, epoch))
@@ -74,7 +74,7 @@ class Feeder:
     def collate(
         self, pixels: Pixels, captions: Sequence[str], rng: np.random.Generator | None = None
     ) -> Batch:
-        """Pictures and captions as tensors; equal captions become one. Augmented where ``rng`` is given."""
+        """Images and captions as tensors; equal captions become one. Augmented where ``rng`` is given."""
         distinct: dict[str, int] = {}
         targets = [distinct.setdefault(text, len(distinct)) for text in captions]
         tokens, ends = self.spelt(list(distinct))
@@ -89,7 +89,7 @@ class Feeder:
         return torch.from_numpy(tokens), torch.tensor([len(ids) - 1 for ids in rows])
 
     def normalised(self, pixels: Pixels, rng: np.random.Generator | None = None) -> Tensor:
-        """Pictures as float32[n,3,s,s] as the checkpoint wants them; augmented where ``rng`` is given."""
+        """Images as float32[n,3,s,s] as the checkpoint wants them; augmented where ``rng`` is given."""
         values = torch.from_numpy(pixels).float()
         if rng is not None:
             values = self._augmented(values, rng)
@@ -107,7 +107,7 @@ class Feeder:
 
 
 def random_resized_crop(values: Tensor, least: float, rng: np.random.Generator) -> Tensor:
-    """A crop of each picture, resized to the whole (Szegedy et al., "Going Deeper with Convolutions", 2015).
+    """A crop of each image, resized to the whole (Szegedy et al., "Going Deeper with Convolutions", 2015).
 
     Args:
         values: float32[n,3,s,s].

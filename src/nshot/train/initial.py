@@ -12,7 +12,7 @@ def initialise(model: Any, seed: int) -> None:
     """Draw the first weights of a transformers CLIPModel.
 
     Standard deviations as OpenAI's code has them (transformers gives the attention's two sides each other's),
-    and the picture tower's position vectors as waves along both axes rather than faint noise: how patches lie
+    and the image tower's position vectors as waves along both axes rather than faint noise: how patches lie
     to each other is what a shape is (Beyer et al., "Better plain ViT baselines for ImageNet-1k", 2022).
     """
     rng = torch.Generator().manual_seed(seed)

@@ -33,7 +33,7 @@ class Progress:
         loss: mean since the last report.
         scale: the temperature's inverse, at most 100.
         recall: retrieval recall@1 on held-out pairs at the last saved state; None before the first.
-        pictures_per_s: since the last report.
+        images_per_s: since the last report.
         seconds_left: at that rate.
     """
 
@@ -42,7 +42,7 @@ class Progress:
     loss: float
     scale: float
     recall: float | None
-    pictures_per_s: float
+    images_per_s: float
     seconds_left: float
 
 

@@ -1,4 +1,4 @@
-"""The contrastive loss: each picture finds its caption, each caption its pictures."""
+"""The contrastive loss: each image finds its caption, each caption its images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def contrastive(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor) -
     Args:
         images: float32[n,d], any norm.
         texts: float32[u,d], the batch's distinct captions, any norm.
-        targets: int64[n], which of the texts is the picture's; every text is some picture's.
+        targets: int64[n], which of the texts is the image's; every text is some image's.
         scale: the temperature's inverse, a scalar.
 
     Returns:
-        a scalar: the mean over pictures of -log p(text | picture) and of -log p(picture | its text), halved.
+        a scalar: the mean over images of -log p(text | image) and of -log p(image | its text), halved.
     """
     logits = scale * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t()
     to_text = F.cross_entropy(logits, targets)
@@ -30,7 +30,7 @@ def contrastive(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor) -
 
 
 def recall(images: Tensor, texts: Tensor, targets: Tensor, k: int = 1) -> float:
-    """The share of pictures whose own text is among the ``k`` nearest: in [0, 1]."""
+    """The share of images whose own text is among the ``k`` nearest: in [0, 1]."""
     nearest = (
         (F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t()).topk(min(k, len(texts)), dim=1).indices
     )

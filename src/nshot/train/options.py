@@ -17,17 +17,17 @@ class Options:
     Attributes:
         steps: optimizer steps; ``epochs`` counts where it is None.
         epochs: passes over the data.
-        batch: pictures that are told apart from each other at each step, over all processes.
+        batch: images that are told apart from each other at each step, over all processes.
         lr: the highest learning rate; None is 1e-3 from scratch and 1e-4 from a checkpoint.
         warmup: steps until it is reached; None is 150, or a tenth of a short run.
         decay: AdamW's weight decay; gains, biases and the temperature have none.
         clip: the gradient's greatest norm.
         seed: of the first weights, the order of the data and the augmentation.
         part: train all weights, or the projections alone.
-        crop: the least share of a picture's area that a random resized crop keeps; 1 is no crop.
+        crop: the least share of an image's area that a random resized crop keeps; 1 is no crop.
         jitter: how far brightness and saturation vary, as a share; 0, since colour is meaning.
         threads: cores; None is all of them.
-        piece: pictures that go through a tower at once; None is a core's share of the batch, at most 64, or
+        piece: images that go through a tower at once; None is a core's share of the batch, at most 64, or
             32 where each batch is encoded twice.
         compile: do small layers in C++ on the processor, or fuse a GPU's operations; None is the first where
             there is a compiler, and the second in long runs.
@@ -63,10 +63,10 @@ class Options:
             if value is not None and field.name in least and not value >= least[field.name]:
                 raise RequestError(f"{field.name} {value} is too small")
         if self.crop > 1:
-            raise RequestError(f"crop {self.crop} is a share of the picture: at most 1")
+            raise RequestError(f"crop {self.crop} is a share of the image: at most 1")
         if self.part not in ("all", "projections"):
             raise RequestError(f"{self.part!r} cannot be trained alone: choose all or projections")
 
-    def steps_for(self, pictures: int) -> int:
-        """Optimizer steps over a training set of so many pictures."""
-        return self.steps or max(1, round(self.epochs * (pictures // self.batch)))
+    def steps_for(self, images: int) -> int:
+        """Optimizer steps over a training set of so many images."""
+        return self.steps or max(1, round(self.epochs * (images // self.batch)))

@@ -23,7 +23,7 @@ from nshot.sketchbook.pairs import drawings as sketchbook_drawings
 from nshot.train import checkpoints
 from nshot.train.batches import Batch, Towers
 from nshot.train.blend import blend as blended
-from nshot.train.data import Pairs, Pictures, Sketchbook, listed, prepared, split
+from nshot.train.data import Images, Pairs, Sketchbook, listed, prepared, split
 from nshot.train.exam import Exam
 from nshot.train.feeding import Feeder
 from nshot.train.layers import built
@@ -34,7 +34,7 @@ from nshot.types import Failure
 
 _STATE = "training"  # in the output folder, while the run lasts
 _GRAPH = 2**31  # bytes of activations above which a batch is encoded twice
-_LONG = 500_000  # pictures above which half a minute of compiling for a GPU pays
+_LONG = 500_000  # images above which half a minute of compiling for a GPU pays
 _EXAMINED = 500  # of the sketchbook: drawings of a seed that training does not use
 _EXAM_SEED = 1_000_003
 
@@ -45,14 +45,14 @@ class Report:
 
     Attributes:
         steps: optimizer steps.
-        pictures: in the training set.
-        failures: pictures that could not be read and were left out.
+        images: in the training set.
+        failures: images that could not be read and were left out.
         figures: model ("zero-shot", "fine-tuned", "blended 0.5", or "trained") -> what was measured
-            ("held-out", "untouched") -> the share of pictures nearest to their own text, in [0, 1].
+            ("held-out", "untouched") -> the share of images nearest to their own text, in [0, 1].
     """
 
     steps: int
-    pictures: int
+    images: int
     failures: tuple[Failure, ...]
     figures: dict[str, dict[str, float]]
 
@@ -85,9 +85,9 @@ def run(
         raise RequestError("a model that goes on from a checkpoint has that checkpoint's configuration")
     processes = started()
     if processes.rank > 0:
-        processes.wait()  # until the first has made the folder and decoded the pictures
+        processes.wait()  # until the first has made the folder and decoded the images
     folder = _prepared_folder(output, resume or processes.rank > 0)
-    pictured = {"templates": templates, "image_column": image_column, "caption_column": caption_column}
+    reading = {"templates": templates, "image_column": image_column, "caption_column": caption_column}
     settings = config or checkpoints.SMALL
 
     training: Pairs
@@ -100,15 +100,15 @@ def run(
         training = Sketchbook(cache_dir(), drawings, options.seed)
         held = _drawn(_EXAMINED)
     else:
-        kept = _kept(data, preprocessor, folder / "data", pictured)
+        kept = _kept(data, preprocessor, folder / "data", reading)
         failures = kept.failures
         training, held = split(kept, held_out, options.seed)
     if len(training) < options.batch:
         raise RequestError(
-            f"{len(training)} pictures are fewer than a batch of {options.batch}: give a smaller batch"
+            f"{len(training)} images are fewer than a batch of {options.batch}: give a smaller batch"
         )
     if untouched is not None:
-        exams = [Exam("untouched", _kept(str(untouched), preprocessor, folder / "untouched", pictured))]
+        exams = [Exam("untouched", _kept(str(untouched), preprocessor, folder / "untouched", reading))]
     else:
         exams = []
     if processes.rank == 0:
@@ -174,21 +174,21 @@ def _prepared_folder(output: Path, resume: bool) -> Path:
     return folder
 
 
-def _kept(data: Any, preprocessor: Preprocessor, folder: Path, pictured: dict[str, Any]) -> Pictures:
+def _kept(data: Any, preprocessor: Preprocessor, folder: Path, reading: dict[str, Any]) -> Images:
     if isinstance(data, (str, Path)):
-        settings = {**pictured, "templates": pictured["templates"] or [DEFAULT_TEMPLATE]}
+        settings = {**reading, "templates": reading["templates"] or [DEFAULT_TEMPLATE]}
         data = listed(Path(data), **settings)
     return prepared(data, preprocessor, folder)
 
 
-def _drawn(count: int) -> Pictures:
+def _drawn(count: int) -> Images:
     """New drawings with one full caption each: retrieval tells them apart."""
     from nshot.sketchbook import caption, sample
     from nshot.sketchbook.pairs import scene_seed
 
     pixels = sketchbook_drawings(cache_dir(), count, _EXAM_SEED)
     numbers = [scene_seed(_EXAM_SEED, index) for index in range(count)]
-    return Pictures(pixels, [[caption(sample(number), number, full=True)] for number in numbers])
+    return Images(pixels, [[caption(sample(number), number, full=True)] for number in numbers])
 
 
 def _edge(settings: dict[str, Any]) -> int:
@@ -254,11 +254,9 @@ def _is_large(model: Any, options: Options, processes: Processes) -> bool:
     return bool(4 * values * vision.num_hidden_layers * options.batch / processes.count > _GRAPH)
 
 
-def _recipe(
-    options: Options, steps: int, pictures: int, files: dict[str, bytes], processes: Processes
-) -> str:
+def _recipe(options: Options, steps: int, images: int, files: dict[str, bytes], processes: Processes) -> str:
     """What must be the same for a run to be resumed: all that changes the weights."""
-    same = {**asdict(options), "steps": steps, "pictures": pictures, "processes": processes.count}
+    same = {**asdict(options), "steps": steps, "images": images, "processes": processes.count}
     for free in ("threads", "minutes", "epochs", "compile", "half", "twice"):
         same.pop(free)
     digest = hashlib.sha256(b"".join(files[name] for name in sorted(files)))

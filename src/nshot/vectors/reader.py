@@ -29,11 +29,11 @@ class VectorFile:
     """What a file of vectors holds; iterating gives it in the file's order.
 
     Attributes:
-        sources: the pictures' names; ``FILE#row``, counted from 0, where the file has none.
+        sources: the images' names; ``FILE#row``, counted from 0, where the file has none.
         vectors: float32[n, d], unit norm, a row for each source.
         fingerprint: of the encoder that made them; None where the file does not say.
         model: its name; None where the file does not say.
-        failures: by their place among all that is in the file: pictures that had no vector when it was made,
+        failures: by their place among all that is in the file: images that had no vector when it was made,
             and rows that are none (zero or not finite).
     """
 
@@ -132,7 +132,7 @@ def _read_parquet(path: str | os.PathLike[str]) -> VectorFile:
     names = column("source") if "source" in known else _numbered(path, len(vectors))
     there = vectors.is_valid().to_pylist()
     failures = {
-        place: Failure(names[place], kind or "UndecodablePicture", message or "it has no vector")
+        place: Failure(names[place], kind or "UndecodableImage", message or "it has no vector")
         for place, (kind, message) in enumerate(
             zip(column("error_type"), column("error_message"), strict=True)
         )
@@ -178,7 +178,7 @@ def _checked(
     for row in np.flatnonzero(~good).tolist():
         what = "all zeros" if np.isfinite(array[row]).all() else "not finite (NaN or infinite)"
         failures[places[row]] = Failure(
-            sources[row], "UndecodablePicture", f"row {row} of {path} is {what}: it has no direction"
+            sources[row], "UndecodableImage", f"row {row} of {path} is {what}: it has no direction"
         )
     return VectorFile(
         sources=tuple(str(name) for name, kept in zip(sources, good, strict=True) if kept),

@@ -43,7 +43,7 @@ def open_sink(
     Args:
         format: one of ``FORMATS``.
         output: the file; None for the stream.
-        top_k: labels told of each picture, which sets the columns of a CSV.
+        top_k: labels told of each image, which sets the columns of a CSV.
         resume: go on with what an interrupted run left in ``output``; its answers are in ``Sink.answered``.
         request: what was asked (a digest of labels, model and options): a run is only resumed with the same.
         labels: all that can be answered; what is resumed must not hold others. Not looked at if empty.

@@ -1,4 +1,4 @@
-"""Pictures into folders by their labels: a plan, a journal, and the way back."""
+"""Images into folders by their labels: a plan, a journal, and the way back."""
 
 from nshot.output.sorting.journal import JOURNAL, Mode, Move
 from nshot.output.sorting.names import UNSURE, folder_names

@@ -1,4 +1,4 @@
-"""Pictures into folders by their labels, so that nothing is lost, overwritten or beyond undoing.
+"""Images into folders by their labels, so that nothing is lost, overwritten or beyond undoing.
 
     (file, label) --plan--> Move(source, target) --journal, fsync--> copy, link or move --undo--> as it was
 
