@@ -96,9 +96,9 @@ def test_a_stream_keeps_its_order_and_its_failures() -> None:
     items: list[Embedded | Failure] = [one, broken, three]
     for given in (items, iter(items)):
         first, second, third = classifier.predict(given)
-        assert (first.source, first.label) == ("one.jpg", "a")  # type: ignore[union-attr]
+        assert (first.source, first.label) == ("one.jpg", "a")
         assert second is broken
-        assert (third.source, third.label) == ("three.jpg", "b")  # type: ignore[union-attr]
+        assert (third.source, third.label) == ("three.jpg", "b")
     assert classifier.predict(iter([])) == []
 
 

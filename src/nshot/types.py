@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,17 +58,30 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An image that got no answer.
+    """An image that got no answer, in the place of its answer.
+
+    It has what a ``Prediction`` and an ``Embedded`` have, empty, so that a loop over answers survives it.
 
     Attributes:
         source: the image's name as the user would write it.
         type: the error's class name, one of the ImageError family.
         message: what is wrong and what to do.
+        labels: the image's own labels, where it came from a labelled set.
+        domain: its domain, likewise.
     """
 
     source: str
     type: str
     message: str
+    labels: tuple[str, ...] | None = field(default=None, compare=False)
+    domain: str | None = field(default=None, compare=False)
+
+    label: ClassVar[None] = None
+    score: ClassVar[float] = math.nan
+    cosine: ClassVar[float] = math.nan
+    margin: ClassVar[None] = None
+    predictions: ClassVar[tuple[LabelScore, ...]] = ()
+    vector: ClassVar[None] = None
 
     @classmethod
     def of(cls, source: str, error: Exception) -> Failure:
@@ -79,12 +93,23 @@ class Failure:
         return {"source": self.source, "error": {"type": self.type, "message": self.message}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
-    """An image's vector: float32[d], unit norm."""
+    """One embedded image.
+
+    Attributes:
+        source: the image's name.
+        vector: float32[d], unit norm.
+        labels: its labels, where it came from a labelled set; None: unlabelled.
+        domain: where it comes from (photograph, sketch ...), if the data says so.
+        digest: sha256 of the image's bytes, where they were read.
+    """
 
     source: str
     vector: Floats
+    labels: tuple[str, ...] | None = None
+    domain: str | None = None
+    digest: bytes | None = None
 
 
 class LabelScore(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 from nshot import metrics
 from nshot.atomic import replace, writing
 from nshot.evaluation.evaluation import Evaluation, Rival
+from nshot.extras import pyarrow
 
 COLUMNS = ("source", "own", "label", "right", "score", "cosine", "margin", "own_score", "own_place", "domain")
 _COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -93,14 +94,12 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     temporary = path.with_name(path.name + ".part")
     with writing(path):
         if path.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
+            pa = pyarrow()
             kinds = ("str", "str", "str", "bool", "f8", "f8", "f8", "f8", "i4", "str")
             types = {"str": pa.string(), "bool": pa.bool_(), "f8": pa.float64(), "i4": pa.int32()}
             schema = pa.schema([(name, types[kind]) for name, kind in zip(COLUMNS, kinds, strict=True)])
             columns = list(zip(*rows(evaluation), strict=True))
-            pq.write_table(pa.table(list(map(list, columns)), schema=schema), temporary)
+            pa.parquet.write_table(pa.table(list(map(list, columns)), schema=schema), temporary)
         else:
             with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 csv.writer(file).writerows([COLUMNS, *rows(evaluation)])

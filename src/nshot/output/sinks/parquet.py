@@ -76,8 +76,7 @@ class ParquetSink(Sink):
                     self.flush()
 
     def _finish(self, complete: bool) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
+        pa = pyarrow()
 
         text, real = pa.string(), pa.float64()
         label = pa.struct([("label", text), (self._score, real), ("cosine", real)])
@@ -99,7 +98,7 @@ class ParquetSink(Sink):
         self._target.close()
         with writing(self._path):
             try:
-                with self._journal.open("rb") as lines, parquet.ParquetWriter(draft, schema) as writer:
+                with self._journal.open("rb") as lines, pa.parquet.ParquetWriter(draft, schema) as writer:
                     while rows := [_row(json.loads(line)) for line in islice(lines, _ROWS)]:
                         writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 replace(draft, self._path)
@@ -143,11 +142,10 @@ def _utf8(text: str) -> str:
 
 def _records(path: Path) -> Iterator[Prediction | Failure]:
     """The records of a Parquet file that an earlier run has written."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    pa = pyarrow()
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with pa.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_ROWS):
                 for row in batch.to_pylist():
                     if row["error_type"] is not None:

@@ -1,0 +1,249 @@
+"""Many embedded images: one noun for whatever makes, reads or takes vectors of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nshot.errors import RequestError
+from nshot.types import Embedded, Failure, Floats, Recipe
+from nshot.unit import normalize
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Embeddings:
+    """The vectors of n images, what belongs to each image, and the images that have no vector.
+
+    ``len``, indexing, iteration and ``np.asarray`` see the n embedded images; ``records()`` gives the
+    failures too, each in its place. An integer index gives one ``Embedded``; a slice, a mask or a list of
+    rows gives ``Embeddings``.
+
+    Attributes:
+        sources: n names, as a person would write them.
+        vectors: float32[n, d], unit norm along the feature axis.
+        positions: int64[n], each image's place among all that were asked for, failures counted.
+        failures: the images without a vector, by their place among all that were asked for.
+        labels: of each image, one as a rule, any number in a multi-label set; None: unlabelled.
+        domains: where each image comes from (photograph, sketch ...); None: not known.
+        digests: sha256 of each image's bytes, None where it is not known; None: of no image.
+        classes: all labels, declared or met, in their order; empty for unlabelled images.
+        multi: whether an image may have any number of labels.
+        recipe: what made the vectors: encoder, precision, preprocessing; None: not known.
+        model: the name of the model; None: not known.
+    """
+
+    sources: tuple[str, ...]
+    vectors: Floats
+    positions: NDArray[np.int64]
+    failures: dict[int, Failure] = field(default_factory=dict)
+    labels: tuple[tuple[str, ...], ...] | None = None
+    domains: tuple[str | None, ...] | None = None
+    digests: tuple[bytes | None, ...] | None = None
+    classes: tuple[str, ...] = ()
+    multi: bool = False
+    recipe: Recipe | None = None
+    model: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        vectors: ArrayLike,
+        labels: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        *,
+        sources: Sequence[str] | None = None,
+        domains: Sequence[str | None] | None = None,
+        classes: Sequence[str] | None = None,
+        recipe: Recipe | None = None,
+        model: str | None = None,
+    ) -> Embeddings:
+        """Vectors from anywhere as embeddings.
+
+        Args:
+            vectors: float[n, d], normalised here.
+            labels: the label of each, or the labels of each.
+            sources: n names; "[0]", "[1]", ... by default.
+            domains: the domain of each.
+            classes: all labels in their order; by default those met, sorted.
+            recipe: what made the vectors.
+            model: the name of the model.
+
+        Raises:
+            RequestError: not two-dimensional, counts that differ, or a row that is zero or not finite.
+        """
+        rows = np.asarray(vectors)
+        if rows.ndim != 2:
+            raise RequestError(f"embeddings are an array [images, features], not one of shape {rows.shape}")
+        names = tuple(f"[{row}]" for row in range(len(rows))) if sources is None else tuple(map(str, sources))
+        for what, given in (("sources", names), ("labels", labels), ("domains", domains)):
+            if given is not None and len(given) != len(rows):
+                raise RequestError(f"{len(rows)} vectors need as many {what}, not {len(given)}")
+        own = None if labels is None else tuple((x,) if isinstance(x, str) else tuple(x) for x in labels)
+        met = sorted({label for each in own or () for label in each})
+        return cls(
+            sources=names,
+            vectors=normalize(rows, names=names),
+            positions=np.arange(len(rows)),
+            labels=own,
+            domains=None if domains is None else tuple(domains),
+            classes=tuple(met if classes is None else classes),
+            multi=any(len(each) != 1 for each in own or ()),
+            recipe=recipe,
+            model=model,
+        )
+
+    @classmethod
+    def collect(
+        cls,
+        records: Iterable[Embedded | Failure],
+        *,
+        dimension: int,
+        classes: Sequence[str] | None = None,
+        multi: bool = False,
+        recipe: Recipe | None = None,
+        model: str | None = None,
+    ) -> Embeddings:
+        """What an embedder yields, gathered; labels, domains and digests come along with each record.
+
+        Args:
+            records: the stream, in order.
+            dimension: length d of the vectors, for the case that there are none.
+            classes: the labels that the set declares; labels met beyond them follow.
+            multi: whether an image may have any number of labels.
+            recipe: what made the vectors.
+            model: the name of the model.
+        """
+        found: list[Embedded] = []
+        positions: list[int] = []
+        failures: dict[int, Failure] = {}
+        for position, record in enumerate(records):
+            if isinstance(record, Failure):
+                failures[position] = record
+            else:
+                found.append(record)
+                positions.append(position)
+        labelled = any(record.labels is not None for record in found)
+        met = dict.fromkeys(label for record in found for label in record.labels or ())
+        return cls(
+            sources=tuple(record.source for record in found),
+            vectors=np.stack([record.vector for record in found])
+            if found
+            else np.empty((0, dimension), np.float32),
+            positions=np.array(positions, np.int64),
+            failures=failures,
+            labels=tuple(record.labels or () for record in found) if labelled else None,
+            domains=tuple(record.domain for record in found)
+            if any(record.domain is not None for record in found)
+            else None,
+            digests=tuple(record.digest for record in found)
+            if any(record.digest is not None for record in found)
+            else None,
+            classes=tuple(dict.fromkeys((*classes, *met))) if classes else tuple(sorted(met)),
+            multi=multi,
+            recipe=recipe,
+            model=model,
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Length d of the vectors."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def asked(self) -> int:
+        """How many images were asked for: the embedded ones and the failures."""
+        return len(self.sources) + len(self.failures)
+
+    @property
+    def label(self) -> tuple[str, ...]:
+        """The one label of each image, for a set where each has exactly one.
+
+        Raises:
+            RequestError: the images have no labels, or one of them has none or several.
+        """
+        if self.labels is None:
+            raise RequestError("these images have no labels: embed a labelled set, or use with_labels(...)")
+        for source, own in zip(self.sources, self.labels, strict=True):
+            if len(own) != 1:
+                raise RequestError(f"{source} has {len(own)} labels where exactly one is needed")
+        return tuple(own[0] for own in self.labels)
+
+    def with_labels(
+        self, labels: Sequence[str] | Sequence[Sequence[str]], *, classes: Sequence[str] | None = None
+    ) -> Embeddings:
+        """The same images with these labels: one per image, or a sequence of labels per image.
+
+        Raises:
+            RequestError: as many labels as images are needed.
+        """
+        if len(labels) != len(self):
+            raise RequestError(f"{len(self)} images need as many labels, not {len(labels)}")
+        own = tuple((x,) if isinstance(x, str) else tuple(x) for x in labels)
+        met = sorted({label for each in own for label in each})
+        return replace(
+            self,
+            labels=own,
+            classes=tuple(met if classes is None else classes),
+            multi=any(len(each) != 1 for each in own),
+        )
+
+    def records(self) -> Iterator[Embedded | Failure]:
+        """Every image that was asked for, in order: an ``Embedded``, or the ``Failure`` in its place."""
+        rows = iter(self)
+        for position in range(self.asked):
+            failure = self.failures.get(position)
+            yield next(rows) if failure is None else failure
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __iter__(self) -> Iterator[Embedded]:
+        return (self[row] for row in range(len(self)))
+
+    @overload
+    def __getitem__(self, rows: SupportsIndex) -> Embedded: ...
+
+    @overload
+    def __getitem__(self, rows: slice | ArrayLike) -> Embeddings: ...
+
+    def __getitem__(self, rows: Any) -> Embedded | Embeddings:
+        if isinstance(rows, SupportsIndex) and not isinstance(rows, np.ndarray):
+            row = range(len(self))[rows]
+            return Embedded(
+                self.sources[row],
+                self.vectors[row],
+                labels=None if self.labels is None else self.labels[row],
+                domain=None if self.domains is None else self.domains[row],
+                digest=None if self.digests is None else self.digests[row],
+            )
+        index = np.arange(len(self))[np.asarray(rows) if not isinstance(rows, slice) else rows]
+
+        def taken(values: Sequence[Any] | None) -> Any:
+            return None if values is None else tuple(values[row] for row in index.tolist())
+
+        return replace(
+            self,
+            sources=taken(self.sources),
+            vectors=self.vectors[index],
+            positions=np.arange(len(index)),
+            failures={},
+            labels=taken(self.labels),
+            domains=taken(self.domains),
+            digests=taken(self.digests),
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.vectors, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self):,} images x {self.dimension}"]
+        if self.labels is not None:
+            parts.append(f"{len(self.classes)} labels")
+        if self.failures:
+            parts.append(f"{len(self.failures):,} failed")
+        if self.model:
+            parts.append(self.model)
+        return f"<Embeddings: {', '.join(parts)}>"
