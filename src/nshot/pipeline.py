@@ -46,6 +46,18 @@ class _Slot:
     pixels: Pixels | None = None
     result: Embedded | Failure | None = None
 
+    def finish(self, vector: Floats, digest: bytes | None) -> None:
+        """The vector is known; what belongs to the image comes along."""
+        source = self.source
+        assert source is not None
+        self.result = Embedded(self.name, vector, source.labels, source.domain, digest)
+
+    def fail(self, type: str, message: str) -> None:
+        """There is no vector; what belongs to the image comes along."""
+        source = self.source
+        assert source is not None
+        self.result = Failure(self.name, type, message, source.labels, source.domain)
+
 
 @dataclass(slots=True, eq=False)
 class _Batch:
@@ -137,25 +149,25 @@ class Pipeline:
             for slot in slots:
                 digest = digests.get(slot.stamp.path) if slot.stamp is not None else None
                 if digest is not None and digest in vectors:
-                    slot.result = Embedded(slot.name, vectors[digest])
+                    slot.finish(vectors[digest], digest)
         return slots
 
     def _decode(self, slot: _Slot, source: Source) -> Pixels | None:
         """In a worker thread: the pixels, or None where the slot got its result without them."""
         try:
             data = source.read()
+            slot.digest = hashlib.sha256(data).digest()
             if self.memory:
-                slot.digest = hashlib.sha256(data).digest()
                 known = self.memory.vectors([slot.digest], self.recipe.digest)
                 if slot.digest in known:
-                    slot.result = Embedded(slot.name, known[slot.digest])
+                    slot.finish(known[slot.digest], slot.digest)
                     return None
             return self.preprocessor(decode(data, limits=self.limits, draft=self.preprocessor.draft))
         except ImageError as error:
-            slot.result = Failure.of(slot.name, error)
+            slot.fail(type(error).__name__, str(error))
         except Exception as error:  # whatever one image does to a decoder, the others are answered
             log.debug("unexpected, in %s", slot.name, exc_info=True)
-            slot.result = Failure(slot.name, UndecodableImage.__name__, f"{type(error).__name__}: {error}")
+            slot.fail(UndecodableImage.__name__, f"{type(error).__name__}: {error}")
         return None
 
     def _batches(self, slots: Iterable[_Slot], pool: Executor) -> Iterator[_Batch]:
@@ -180,7 +192,7 @@ class Pipeline:
         if batch.vectors is not None:
             fresh = (slot for slot in batch.slots if slot.pixels is not None)
             for slot, vector in zip(fresh, batch.vectors.result(), strict=True):
-                slot.result = Embedded(slot.name, vector)
+                slot.finish(vector, slot.digest)
         self._remember(batch.slots)
         for slot in batch.slots:
             assert slot.result is not None

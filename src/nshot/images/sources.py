@@ -37,11 +37,15 @@ class Source:
         name: as the user would write it; a member is "archive.zip/inner/name.jpg", a row's bytes
             "table.parquet[7]".
         path: the plain local file that it is, or None.
+        labels: the image's own labels, where it comes from a labelled set; None: unlabelled.
+        domain: where it comes from (photograph, sketch ...), if the data says so.
     """
 
     name: str
     path: str | None
     _read: Callable[[], bytes]
+    labels: tuple[str, ...] | None = None
+    domain: str | None = None
 
     def read(self) -> bytes:
         """The encoded image; may be called once, from any thread.
