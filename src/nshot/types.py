@@ -68,6 +68,7 @@ class Failure:
         message: what is wrong and what to do.
         labels: the image's own labels, where it came from a labelled set.
         domain: its domain, likewise.
+        notes: what was done with the image before it failed.
     """
 
     source: str
@@ -75,6 +76,7 @@ class Failure:
     message: str
     labels: tuple[str, ...] | None = field(default=None, compare=False)
     domain: str | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     label: ClassVar[None] = None
     score: ClassVar[float] = math.nan
@@ -90,7 +92,8 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as the JSONL sink writes it."""
-        return {"source": self.source, "error": {"type": self.type, "message": self.message}}
+        error = {"type": self.type, "message": self.message}
+        return {"source": self.source, "error": error, **_noted(self.notes)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +106,7 @@ class Embedded:
         labels: its labels, where it came from a labelled set; None: unlabelled.
         domain: where it comes from (photograph, sketch ...), if the data says so.
         digest: sha256 of the image's bytes, where they were read.
+        notes: what decoding did that a person should know, one short sentence each; mostly none.
     """
 
     source: str
@@ -110,6 +114,7 @@ class Embedded:
     labels: tuple[str, ...] | None = None
     domain: str | None = None
     digest: bytes | None = None
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 class LabelScore(NamedTuple):
@@ -128,11 +133,13 @@ class Prediction:
         source: the image's name.
         predictions: the best labels, best first.
         margin: the best label's cosine minus the second best's; None where there is only one label.
+        notes: what decoding did that a person should know, one short sentence each; mostly none.
     """
 
     source: str
     predictions: tuple[LabelScore, ...]
     margin: float | None
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def label(self) -> str | None:
@@ -158,6 +165,7 @@ class Prediction:
             "cosine": self.cosine,
             "margin": self.margin,
             "predictions": [p._asdict() for p in self.predictions],
+            **_noted(self.notes),
         }
 
 
@@ -193,4 +201,10 @@ class Decided(Prediction):
             "cosine": self.cosine,
             "margin": self.margin,
             "predictions": [{"label": p.label, score: p.score, "cosine": p.cosine} for p in self.predictions],
+            **_noted(self.notes),
         }
+
+
+def _noted(notes: tuple[str, ...]) -> dict[str, Any]:
+    """The notes as a record holds them: the key is there only where there are some."""
+    return {"notes": list(notes)} if notes else {}
