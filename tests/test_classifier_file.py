@@ -14,7 +14,7 @@ from nshot.decision import Calibration, Decision, Rejection
 from nshot.errors import OutputError, RequestError
 
 CLASSIFIER = Classifier(
-    ["katze", "犬"], [[1.0, 0.2], [0.0, 1.0]], scale=[90.0, 110.0], bias=[0.5, -1.0], fingerprint="a" * 64
+    ["katze", "犬"], [[1.0, 0.2], [0.0, 1.0]], scale=[90.0, 110.0], bias=[0.5, -1.0], space="a" * 64
 )
 
 
@@ -26,7 +26,7 @@ def test_a_classifier_comes_back_as_it_was(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(5, 2))
     assert np.array_equal(saved.classifier.logits(vectors), CLASSIFIER.logits(vectors))
     assert saved.classifier.labels == ("katze", "犬")
-    assert saved.classifier.fingerprint == "a" * 64
+    assert saved.classifier.space == "a" * 64
     assert (saved.model, saved.decision, saved.recipe) == ("openai/clip", decision, {"method": "pulled"})
     assert saved.classifier.decision is not None
     assert saved.classifier.decision.to_dict() == decision

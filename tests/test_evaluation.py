@@ -160,7 +160,7 @@ def test_models_are_compared_on_the_images_that_both_answered() -> None:
 class Words:
     """A stand-in model that remembers what it was asked."""
 
-    fingerprint = "words"
+    space = "words"
     logit_scale = 100.0
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ def blobs(
 def words(labels: list[str] = LABELS, shift: int = 0) -> Classifier:
     """Prompts that are right about the blobs, or with a shift wrong about every one."""
     rows = np.roll(np.eye(16)[: len(LABELS)] + 0.5 * np.eye(16)[14], shift, axis=0)
-    return Classifier(labels, rows[[LABELS.index(label) for label in labels]], scale=30.0, fingerprint="f")
+    return Classifier(labels, rows[[LABELS.index(label) for label in labels]], scale=30.0, space="f")
 
 
 def accuracy(classifier: Classifier, per_label: int = 100, labels: list[str] = LABELS) -> float:
@@ -176,7 +176,7 @@ def test_a_label_is_added_to_a_fitted_classifier_by_its_prompt() -> None:
     with pytest.raises(LabelError, match="already: 'ant'"):
         with_labels(fitted, words(["ant", "dog"]))
     with pytest.raises(RequestError, match="two models"):
-        with_labels(fitted, Classifier(["dog"], np.ones((1, 16)), 30.0, fingerprint="other"))
+        with_labels(fitted, Classifier(["dog"], np.ones((1, 16)), 30.0, space="other"))
 
 
 def test_a_label_without_a_prompt_is_known_by_its_examples() -> None:
@@ -188,10 +188,10 @@ def test_a_label_without_a_prompt_is_known_by_its_examples() -> None:
 
 def test_examples_are_enough_without_any_prompt() -> None:
     vectors, of = blobs(4)
-    fitted = fit(vectors, of, fingerprint="g")
+    fitted = fit(vectors, of, space="g")
     assert accuracy(fitted.classifier) > 0.95
     assert fitted.zero_shot is None
-    assert fitted.classifier.fingerprint == "g"
+    assert fitted.classifier.space == "g"
 
 
 def test_the_order_of_the_labels_is_the_callers() -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nshot.embeddings import is_vector_file, open_writer, read_vectors
 from nshot.errors import MissingExtra, OutputError, SourceError
-from nshot.types import Embedded, Failure, Floats
-from nshot.vectors import is_vector_file, open_writer, read_vectors
+from nshot.types import Embedded, Failure, Floats, Recipe
 
 RECORDED = Path(__file__).parents[1].parent / "shared" / "data" / "recorded"
 FORMATS = ["npz", "parquet"]
+RECIPE = Recipe("encoder", "pixels", "weights")
 
 
 def unit_rows(count: int, features: int = 8, seed: int = 0) -> Floats:
@@ -29,7 +30,7 @@ def unit_rows(count: int, features: int = 8, seed: int = 0) -> Floats:
 
 
 def write(path: Path, items: list[Embedded | Failure]) -> None:
-    with open_writer(path, fingerprint="abc", model="some/clip") as writer:
+    with open_writer(path, recipe=RECIPE, model="some/clip") as writer:
         for item in items:
             writer.write(item)
 
@@ -52,14 +53,15 @@ def test_what_is_written_is_read_again_in_order_and_bit_for_bit(
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert is_vector_file(path)
     file = read_vectors(path)
-    assert (file.fingerprint, file.model, len(file)) == ("abc", "some/clip", 5003)
+    assert (file.recipe, file.model, len(file), file.asked) == (RECIPE, "some/clip", 5000, 5003)
     assert file.vectors.dtype == np.float32
-    for ours, theirs in zip(items, file, strict=True):
+    for ours, theirs in zip(items, file.records(), strict=True):
         assert ours.source == theirs.source
         if isinstance(ours, Embedded):
             assert isinstance(theirs, Embedded)
             assert ours.vector.tobytes() == theirs.vector.tobytes()
         else:
+            assert isinstance(theirs, Failure)
             assert ours == theirs
 
 
@@ -78,7 +80,7 @@ def test_a_file_without_a_single_vector_is_a_file(
     path = tmp_path / f"out.{format}"
     write(path, items)
     assert is_vector_file(path)
-    assert list(read_vectors(path)) == items
+    assert list(read_vectors(path).records()) == items
 
 
 def test_numpy_reads_what_is_written_without_nshot(tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path: Path, format: s
     code = """
 import sys, numpy as np
 from nshot.types import Embedded
-from nshot.vectors import open_writer
+from nshot.embeddings import open_writer
 with open_writer(sys.argv[1]) as writer:
     for n in range(10**9):
         writer.write(Embedded(str(n), np.ones(512, np.float32)))
@@ -164,7 +166,7 @@ def test_a_plain_array_is_made_of_unit_rows_along_the_features(tmp_path: Path, d
     np.save(tmp_path / "plain.npy", np.asfortranarray(array))
     file = read_vectors(tmp_path / "plain.npy")
     assert file.sources == tuple(f"{tmp_path}/plain.npy#{row}" for row in range(7))
-    assert (file.fingerprint, file.model, file.failures) == (None, None, {})
+    assert (file.recipe, file.model, file.failures) == (None, None, {})
     assert np.allclose(np.linalg.norm(file.vectors, axis=1), 1, atol=1e-6)
     assert np.allclose(file.vectors, unit_rows(7), atol=2e-3 if dtype == "<f2" else 1e-6)
 
@@ -179,7 +181,7 @@ def test_rows_without_a_direction_are_failures_that_name_the_row(tmp_path: Path)
     array[1], array[3, 2], array[4, 0] = 0, np.nan, np.inf
     np.save(tmp_path / "a.npy", array)
     file = read_vectors(tmp_path / "a.npy")
-    assert [type(item).__name__ for item in file] == ["Embedded", "Failure", "Embedded", "Failure", "Failure"]
+    assert [type(item).__name__ for item in file.records()] == ["Embedded", "Failure", "Embedded", "Failure", "Failure"]
     assert "row 1" in file.failures[1].message
     assert "all zeros" in file.failures[1].message
     assert "row 3" in file.failures[3].message
@@ -258,7 +260,7 @@ def array_bytes(array: Any, **options: Any) -> bytes:
         ),
         (b"", "is damaged"),
         (b"PK\x03\x04torn", "is damaged"),
-        (b"PAR1torn", "no column 'vector'"),
+        (b"PAR1torn", "no column 'embedding'"),
     ],
 )
 def test_what_holds_no_vectors_is_a_source_error_that_names_the_file(
@@ -281,3 +283,26 @@ def test_recorded_vectors_are_read_whatever_else_is_in_their_file() -> None:
         vectors = read_vectors(RECORDED / f"{name}_vitb32.npz").vectors
         assert vectors.shape == (count, 512)
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_labels_domains_and_digests_stay_with_their_image(tmp_path: Path, format: str) -> None:
+    rows = unit_rows(3)
+    several: list[Embedded | Failure] = [
+        Embedded("a", rows[0], ("cat", "dog"), "photo", b"\x01" * 32),
+        Failure("b", "FetchError", "no"),
+        Embedded("c", rows[1], (), None, None),
+        Embedded("d", rows[2], ("cat",), "sketch", b"\x02" * 32),
+    ]
+    write(tmp_path / f"several.{format}", several)
+    read = read_vectors(tmp_path / f"several.{format}")
+    assert read.labels == (("cat", "dog"), (), ("cat",))
+    assert read.multi
+    assert read.classes == ("cat", "dog")
+    assert read.digests == (b"\x01" * 32, None, b"\x02" * 32)
+    assert read.positions.tolist() == [0, 2, 3]
+    write(tmp_path / f"one.{format}", [Embedded("a", rows[0], ("cat",)), Embedded("b", rows[1], ("dog",))])
+    assert read_vectors(tmp_path / f"one.{format}").label == ("cat", "dog")
+    if format == "npz":
+        with np.load(tmp_path / "one.npz", allow_pickle=False) as archive:
+            assert archive["labels"].tolist() == ["cat", "dog"]

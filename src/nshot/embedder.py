@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 
 from nshot import encoders
+from nshot.embeddings import is_vector_file, read_vectors
 from nshot.encoders import Device, Encoder, Precision
 from nshot.errors import RequestError, SourceError
 from nshot.images.decode import Limits
@@ -22,7 +23,6 @@ from nshot.pipeline import Pipeline
 from nshot.store.memory import Memory
 from nshot.store.store import Store, default_path
 from nshot.types import Embedded, Failure, Floats, Recipe
-from nshot.vectors import is_vector_file, read_vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,7 +113,7 @@ class Embedder:
         self.workers = workers or os.cpu_count() or 1
         self.limits = limits
         self.allow_private = allow_private
-        self.recipe = Recipe(encoder.fingerprint, preprocessor.fingerprint)
+        self.recipe = Recipe(encoder.fingerprint, preprocessor.fingerprint, checkpoint.digest)
         self._tokenizer: Tokenizer | None = None
 
     @property
@@ -132,8 +132,8 @@ class Embedder:
         return self.checkpoint.logit_scale
 
     @property
-    def fingerprint(self) -> str:
-        """Digest of the weights: vectors of two fingerprints are of two spaces and must not be compared."""
+    def space(self) -> str:
+        """Digest of the weights: vectors of two spaces must not be compared."""
         return self.checkpoint.digest
 
     def embed_images(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Embedded | Failure]:
@@ -151,6 +151,7 @@ class Embedder:
         pipeline = Pipeline(
             self.encoder,
             self.preprocessor,
+            self.recipe,
             self.memory,
             batch_size=self.batch_size,
             workers=self.workers,
@@ -218,13 +219,13 @@ class Embedder:
         return chain.from_iterable(parts)
 
     def _vectors(self, path: str | os.PathLike[str]) -> Iterator[Embedded | Failure]:
-        file = read_vectors(path)
-        if file.fingerprint not in (None, self.fingerprint):
+        read = read_vectors(path)
+        if read.recipe is not None and read.recipe.space != self.space:
             raise RequestError(
-                f"the vectors in {path} were made by {file.model or 'another model'}, and this is "
+                f"the vectors in {path} were made by {read.model or 'another model'}, and this is "
                 f"{self.name}: vectors of two models cannot be compared"
             )
-        return iter(file)
+        return read.records()
 
     def _listed(self, sources: Iterable[ImageLike]) -> Iterator[Source | Embedded | Failure]:
         for number, source in enumerate(sources):

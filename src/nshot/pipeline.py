@@ -73,6 +73,7 @@ class Pipeline:
     Args:
         encoder: what turns pixels into vectors.
         preprocessor: what turns an image into pixels.
+        recipe: both of them, as vectors are kept by it.
         memory: where vectors are found and kept.
         batch_size: images encoded at once.
         workers: threads that read and decode.
@@ -83,6 +84,7 @@ class Pipeline:
         self,
         encoder: Encoder,
         preprocessor: Preprocessor,
+        recipe: Recipe,
         memory: Memory,
         *,
         batch_size: int,
@@ -95,7 +97,7 @@ class Pipeline:
         self.batch_size = batch_size
         self.workers = workers
         self.limits = limits
-        self.recipe = Recipe(encoder.fingerprint, preprocessor.fingerprint)
+        self.recipe = recipe
 
     def run(self, items: Iterable[Source | Embedded | Failure]) -> Iterator[Embedded | Failure]:
         """One result for each item, in order; what already is a result passes through."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -39,21 +39,23 @@ DEFAULT_LIMITS = Limits()
 class Recipe:
     """Everything but the image's own bytes that can change its vector.
 
-    Two vectors are comparable only if the encoder and precision agree; a stored vector is reused only
-    if the whole recipe does.
+    Two vectors are comparable if their space is the same; a stored one is reused only if all of it is.
 
     Attributes:
-        fingerprint: the encoder's fingerprint: weights, graph, precision.
-        preprocessing: the preprocessor's fingerprint: sizes, resampling, decode and fit.
+        fingerprint: the encoder's: weights, graph, precision.
+        preprocessing: the preprocessor's: sizes, resampling, decode and fit.
+        space: digest of the weights alone: vectors of two spaces must not be compared.
     """
 
     fingerprint: str
     preprocessing: str
+    space: str
 
     @property
     def digest(self) -> str:
         """Hexadecimal sha256 of the recipe: the store's key beside the image's own."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        said = {"fingerprint": self.fingerprint, "preprocessing": self.preprocessing}  # space: in fingerprint
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Classifier:
         scale: the checkpoint's logit scale (about 100 for OpenAI's CLIP), one number or one per label.
         bias: added to the logits, one number or one per label.
         activation: softmax over the labels (CLIP), or each label by itself (SigLIP).
-        fingerprint: the encoder that the matrix belongs to; None if unknown.
+        space: digest of the weights of the model that the matrix belongs to; None if unknown.
         decision: when not to believe an answer; answers are ``Decided`` then.
 
     Raises:
@@ -52,7 +52,7 @@ class Classifier:
     scale: Floats
     bias: Floats
     activation: Activation
-    fingerprint: str | None
+    space: str | None
     decision: Decision | None
 
     def __init__(
@@ -62,7 +62,7 @@ class Classifier:
         scale: float | ArrayLike,
         bias: float | ArrayLike = 0.0,
         activation: Activation = "softmax",
-        fingerprint: str | None = None,
+        space: str | None = None,
         decision: Decision | None = None,
     ) -> None:
         labels = tuple(labels)
@@ -81,7 +81,7 @@ class Classifier:
             ("scale", _per_label("scale", scale, len(labels))),
             ("bias", _per_label("bias", bias, len(labels))),
             ("activation", activation),
-            ("fingerprint", fingerprint),
+            ("space", space),
             ("decision", decision),
         ):
             object.__setattr__(self, name, value)

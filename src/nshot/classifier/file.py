@@ -42,23 +42,23 @@ class SavedClassifier:
     decision: Mapping[str, Any] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
-    def check_model(self, fingerprint: str | None, model: str, *, name: str = "the classifier") -> None:
+    def check_model(self, space: str | None, model: str, *, name: str = "the classifier") -> None:
         """Refuse vectors of another model.
 
         Args:
-            fingerprint: that of the vectors to classify; None if unknown.
+            space: that of the vectors to classify; None if unknown.
             model: the name of the model that makes them.
             name: what to call this classifier in the error, its file for one.
 
         Raises:
-            RequestError: the fingerprints differ; both models are named.
+            RequestError: they differ; both models are named.
         """
-        mine = self.classifier.fingerprint
-        if mine is None or fingerprint is None or mine == fingerprint:
+        mine = self.classifier.space
+        if mine is None or space is None or mine == space:
             return
         raise RequestError(
             f"{name} belongs to {self.model} (weights {mine[:12]}), and the model in use is {model} "
-            f"(weights {fingerprint[:12]}): use --model {self.model}, or fit again"
+            f"(weights {space[:12]}): use --model {self.model}, or fit again"
         )
 
 
@@ -95,7 +95,7 @@ def save(
     told = {
         "labels": list(classifier.labels),
         "activation": classifier.activation,
-        "fingerprint": classifier.fingerprint,
+        "space": classifier.space,
         "model": model,
         "decision": decision,
         "recipe": dict(recipe or {}),
@@ -138,7 +138,7 @@ def load(path: str | Path) -> SavedClassifier:
             scale=tensors["scale"],
             bias=tensors["bias"],
             activation=told["activation"],
-            fingerprint=told["fingerprint"],
+            space=told["space"] if "space" in told else told["fingerprint"],
             decision=None if told["decision"] is None else Decision.from_dict(told["decision"]),
         )
         return SavedClassifier(classifier, told["model"], told["decision"], told["recipe"])

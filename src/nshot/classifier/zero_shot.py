@@ -20,7 +20,7 @@ class TextEmbedder(Protocol):
     """What zero-shot needs of a model; ``nshot.Embedder`` is one."""
 
     @property
-    def fingerprint(self) -> str:
+    def space(self) -> str:
         """What the vectors belong to."""
 
     @property
@@ -60,7 +60,7 @@ def zero_shot(
         labels=[label.label for label in prompted],
         matrix=normalize(rows, names=[label.label for label in prompted]),
         scale=embedder.logit_scale,
-        fingerprint=embedder.fingerprint,
+        space=embedder.space,
     )
 
 

@@ -52,7 +52,7 @@ def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[
     if model_options.model is None:
         model_options = replace(model_options, model=saved.model)
     embedder = model_options.load(quiet=quiet)
-    saved.check_model(embedder.fingerprint, embedder.name, name=str(path))
+    saved.check_model(embedder.space, embedder.name, name=str(path))
     return embedder, saved.classifier
 
 

@@ -55,7 +55,7 @@ def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
     vision = checkpoint.config.vision
     _tell("model", f"{embedder.name}{f' at {checkpoint.revision}' if checkpoint.revision else ''}")
     _tell("", f"{vision.image_size} px, patch {vision.patch_size}, vectors of {embedder.dimension}")
-    _tell("", f"fingerprint {embedder.fingerprint[:16]}, logit scale {embedder.logit_scale:.2f}")
+    _tell("", f"weights {embedder.space[:16]}, logit scale {embedder.logit_scale:.2f}")
     _tell(
         "runs as",
         f"{type(embedder.encoder).__name__}, {embedder.encoder.device}, {embedder.encoder.precision}",

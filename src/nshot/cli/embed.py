@@ -39,7 +39,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Write images' vectors, their sources and the model's fingerprint to a file.
+    """Write images' vectors, their names and the recipe that made them to a file.
 
     Such a file is a SOURCE for every command that takes images.
 
@@ -47,12 +47,12 @@ def command(
     nshot embed photos/ -o vectors.npz
     nshot classify vectors.npz --labels "cat, dog"
     """
-    from nshot.vectors import open_writer
+    from nshot.embeddings import open_writer
 
     embedder = model_options.load(quiet=quiet)
     images = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
     written = failed = 0
-    with open_writer(output, fingerprint=embedder.fingerprint, model=embedder.name) as writer:
+    with open_writer(output, recipe=embedder.recipe, model=embedder.name) as writer:
         for item in progress(embedder.embed_images(images), shown=not quiet, sources=sources):
             writer.write(item)
             written += 1

@@ -221,7 +221,7 @@ def _columns(examples: Examples, classifier_file: Path | None, supervised: str |
         raise RequestError("two images at least are needed: one to learn from, one to measure on")
     if classifier_file is not None:
         saved = files.load(classifier_file)
-        saved.check_model(examples.embedder.fingerprint, examples.embedder.name, name=str(classifier_file))
+        saved.check_model(examples.embedder.space, examples.embedder.name, name=str(classifier_file))
         if set(saved.classifier.labels) != set(labels):
             raise RequestError(f"{classifier_file} has other labels than the data: name them with --labels")
         few_shot, told = _ordered(saved.classifier, labels), str(classifier_file)
@@ -256,7 +256,7 @@ def _ordered(classifier: Classifier, labels: Sequence[str]) -> Classifier:
         scale=classifier.scale[rows],
         bias=classifier.bias[rows],
         activation=classifier.activation,
-        fingerprint=classifier.fingerprint,
+        space=classifier.space,
     )
 
 

@@ -284,7 +284,7 @@ def _without(classifier: Classifier, label: int) -> Classifier:
         classifier.scale[rest],
         classifier.bias[rest],
         classifier.activation,
-        classifier.fingerprint,
+        classifier.space,
     )
 
 

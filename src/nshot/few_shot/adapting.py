@@ -82,6 +82,6 @@ def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
     for _ in range(_ROUNDS):
         gained, bias = shared_gaussian(rows, softmax(head.logits(rows)))
         head = Head(start + _STRENGTH * gained, prompts.bias + _STRENGTH * bias)
-    adapted = head.classifier(prompts.labels, prompts.fingerprint)
+    adapted = head.classifier(prompts.labels, prompts.space)
     changed = int((adapted.logits(vectors).argmax(axis=1) != before).sum())
     return Adapted(adapted, True, f"adapted to {n} images; {changed} answers changed", changed)

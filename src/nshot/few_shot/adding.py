@@ -27,8 +27,7 @@ def with_labels(classifier: Classifier, prompts: Classifier) -> Classifier:
     if known := sorted(set(classifier.labels) & set(prompts.labels)):
         raise LabelError(f"the classifier has these labels already: {', '.join(map(repr, known))}")
     if classifier.dimension != prompts.dimension or (
-        None not in (classifier.fingerprint, prompts.fingerprint)
-        and classifier.fingerprint != prompts.fingerprint
+        None not in (classifier.space, prompts.space) and classifier.space != prompts.space
     ):
         raise RequestError("the classifier and the new labels' prompts are of two models")
     return Classifier(
@@ -37,5 +36,5 @@ def with_labels(classifier: Classifier, prompts: Classifier) -> Classifier:
         scale=np.concatenate([classifier.scale, prompts.scale]),
         bias=np.concatenate([classifier.bias, prompts.bias]),
         activation=classifier.activation,
-        fingerprint=classifier.fingerprint or prompts.fingerprint,
+        space=classifier.space or prompts.space,
     )

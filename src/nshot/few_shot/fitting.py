@@ -79,7 +79,7 @@ def fit(
     labels: Sequence[str] | None = None,
     method: Method | Literal["auto"] = "auto",
     strength: float | None = None,
-    fingerprint: str | None = None,
+    space: str | None = None,
     seed: int = 0,
 ) -> Fitted:
     """A classifier from examples' vectors: seconds, whatever the method.
@@ -96,7 +96,7 @@ def fit(
         labels: the answers and their order; by default those of ``prompts``, then the examples' others.
         method: one of the candidates instead of a choice.
         strength: C of the probe, the pull, or the share of the Gaussian or the cache, for a ``method`` given.
-        fingerprint: the encoder the vectors belong to; by default that of ``prompts``.
+        space: the encoder the vectors belong to; by default that of ``prompts``.
         seed: of the folds. The same examples in the same order and the same seed give the same classifier.
 
     Raises:
@@ -122,7 +122,7 @@ def fit(
         raise LabelError(f"label with neither an example nor a prompt: {', '.join(map(repr, empty[:5]))}")
     choice = _asked(method, strength, known, counts) or choose(units, targets, known, seed=seed)
     return Fitted(
-        classifier=_build(units, targets, names, known, choice.candidate, prompts, fingerprint),
+        classifier=_build(units, targets, names, known, choice.candidate, prompts, space),
         method=choice.candidate.method,
         strength=choice.candidate.strength,
         reason=choice.reason,
@@ -138,13 +138,13 @@ def _build(
     known: Prompts,
     candidate: Candidate,
     prompts: Classifier | None,
-    fingerprint: str | None,
+    space: str | None,
 ) -> Classifier:
     if candidate.method == "zero-shot" and prompts is not None and list(prompts.labels) == names:
         return prompts
     complete = len(np.unique(targets)) == len(names)
     [head] = train(units, targets, known, [candidate], complete=complete)
-    return head.classifier(names, fingerprint or (prompts.fingerprint if prompts else None))
+    return head.classifier(names, space or (prompts.space if prompts else None))
 
 
 def _names(labels: Sequence[str] | None, labels_of: Sequence[str], prompts: Classifier | None) -> list[str]:

@@ -24,14 +24,14 @@ class Head(NamedTuple):
         """[n, d] -> [n, labels]."""
         return vectors @ self.weights.T + self.bias
 
-    def classifier(self, labels: Sequence[str], fingerprint: str | None) -> Classifier:
+    def classifier(self, labels: Sequence[str], space: str | None) -> Classifier:
         """The same head as a labelled matrix: the rows' lengths become its scale."""
         lengths = np.linalg.norm(self.weights, axis=1)
         rows = self.weights.copy()
         rows[lengths == 0.0, 0] = (
             1.0  # a label that nothing speaks for: any direction will do, its scale is 0
         )
-        return Classifier(labels, rows, scale=lengths, bias=self.bias, fingerprint=fingerprint)
+        return Classifier(labels, rows, scale=lengths, bias=self.bias, space=space)
 
 
 def one_hot(targets: Targets, labels: int) -> Array:

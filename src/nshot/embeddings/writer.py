@@ -6,11 +6,11 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from nshot.atomic import check_output, replace, writing
 from nshot.errors import OutputError
 from nshot.extras import pyarrow
-from nshot.types import Embedded, Failure
+from nshot.types import Embedded, Failure, Recipe
 
 _ROWS = 4096  # in memory at once
 
@@ -35,7 +35,7 @@ class VectorWriter(Protocol):
 
 
 def open_writer(
-    output: str | os.PathLike[str], *, fingerprint: str | None = None, model: str | None = None
+    output: str | os.PathLike[str], *, recipe: Recipe | None = None, model: str | None = None
 ) -> VectorWriter:
     """A writer for .npz or .parquet, by the name's ending. Memory does not grow with the number of vectors.
 
@@ -52,16 +52,22 @@ def open_writer(
     if path.exists() and not path.is_file():
         raise OutputError(f"{output} is not a regular file")
     if suffix == ".npz":
-        return _NpzWriter(path, fingerprint, model)
-    return _ParquetWriter(path, fingerprint, model)
+        return _NpzWriter(path, recipe, model)
+    return _ParquetWriter(path, recipe, model)
 
 
 class _Spooled:
     """Vectors pile up in a hidden folder beside the output until that can be made in one move."""
 
-    def __init__(self, path: Path, fingerprint: str | None, model: str | None) -> None:
+    def __init__(self, path: Path, recipe: Recipe | None, model: str | None) -> None:
         self._path = path
-        self._meta = {"nshot": 1, "fingerprint": fingerprint, "model": model}
+        self._meta: dict[str, Any] = {"nshot": 1, "model": model}
+        if recipe is not None:
+            self._meta |= {
+                "space": recipe.space,
+                "encoder": recipe.fingerprint,
+                "preprocessing": recipe.preprocessing,
+            }
         with writing(path):
             self._folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
         self._draft = Path(self._folder.name, path.name)
@@ -106,13 +112,15 @@ class _Spooled:
 class _NpzWriter(_Spooled):
     """An .npz wants its arrays' lengths before their rows, so rows and names wait in files of their own."""
 
-    def __init__(self, path: Path, fingerprint: str | None, model: str | None) -> None:
-        super().__init__(path, fingerprint, model)
+    def __init__(self, path: Path, recipe: Recipe | None, model: str | None) -> None:
+        super().__init__(path, recipe, model)
         with writing(path):
             self._rows = Path(self._folder.name, "rows").open("wb+")  # noqa: SIM115  (see _release)
-            self._names = Path(self._folder.name, "names").open("w+", encoding="utf-8")  # noqa: SIM115
+            self._beside = Path(self._folder.name, "beside").open("w+", encoding="utf-8")  # noqa: SIM115
         self._failures: list[tuple[int, str, str, str]] = []
-        self._count = self._longest = 0
+        self._count = 0
+        self._longest = {"sources": 1, "labels": 1, "domains": 1}
+        self._several = self._digests = False
 
     def _add(self, item: Embedded | Failure) -> None:
         if isinstance(item, Failure):
@@ -120,38 +128,69 @@ class _NpzWriter(_Spooled):
             self._failures.append((place, item.source, item.type, item.message))
             return
         self._rows.write(np.asarray(item.vector, dtype="<f4").tobytes())
-        self._names.write(json.dumps(item.source) + "\n")
+        digest = None if item.digest is None else item.digest.hex()
+        self._beside.write(json.dumps([item.source, item.labels, item.domain, digest]) + "\n")
         self._count += 1
-        self._longest = max(self._longest, len(item.source))
+        labels = item.labels if item.labels is None or len(item.labels) != 1 else item.labels[0]
+        self._several |= labels is not None and not isinstance(labels, str)
+        self._digests |= digest is not None
+        text = json.dumps(item.labels) if item.labels is not None else ""
+        for key, value in (("sources", item.source), ("labels", text), ("domains", item.domain or "")):
+            self._longest[key] = max(self._longest[key], len(value))
 
     def _assemble(self) -> None:
         self._rows.seek(0)
-        self._names.seek(0)
-        names = np.dtype(f"<U{max(self._longest, 1)}")  # padded to one length, as numpy has it: deflates well
-        meta = np.array(json.dumps({**self._meta, "failures": self._failures}), dtype=np.str_)
+        said = self._meta | {"failures": self._failures} | ({"multi": True} if self._several else {})
+        meta = np.array(json.dumps(said), dtype=np.str_)
         with zipfile.ZipFile(self._draft, "w") as archive:
             with _member(archive, "vectors", "<f4", (self._count, self._dimension or 0)) as member:
                 while chunk := self._rows.read(1 << 20):
                     member.write(chunk)
-            with _member(archive, "sources", names.str, (self._count,)) as member:
-                while lines := [json.loads(line) for line in islice(self._names, _ROWS)]:
-                    member.write(np.array(lines, dtype=names).tobytes())
+            self._write_texts(archive, "sources", lambda row: row[0])
+            if self._longest["labels"] > 1:
+                several = self._several
+
+                def text(row: list[Any]) -> str:
+                    own = row[1] or []
+                    return json.dumps(own) if several else str(own[0])
+
+                self._write_texts(archive, "labels", text)
+            if self._longest["domains"] > 1:
+                self._write_texts(archive, "domains", lambda row: row[2] or "")
+            if self._digests:
+                with _member(archive, "digests", "|u1", (self._count, 32)) as member:
+                    for row in self._rows_beside():
+                        member.write(bytes.fromhex(row[3]) if row[3] else bytes(32))
             with _member(archive, "meta", meta.dtype.str, ()) as member:
                 member.write(meta.tobytes())
 
+    def _write_texts(self, archive: zipfile.ZipFile, name: str, text: Callable[[list[Any]], str]) -> None:
+        """An array of texts, padded to one length, as numpy has it: deflates well."""
+        dtype = np.dtype(f"<U{self._longest[name]}")
+        with _member(archive, name, dtype.str, (self._count,)) as member:
+            rows = self._rows_beside()
+            while part := [text(row) for row in islice(rows, _ROWS)]:
+                member.write(np.array(part, dtype=dtype).tobytes())
+
+    def _rows_beside(self) -> Iterator[list[Any]]:
+        self._beside.seek(0)
+        for line in self._beside:
+            yield json.loads(line)
+
     def _release(self) -> None:
         self._rows.close()
-        self._names.close()
+        self._beside.close()
 
 
 class _ParquetWriter(_Spooled):
     """A row group every few thousand rows; a failure is a row without a vector."""
 
-    def __init__(self, path: Path, fingerprint: str | None, model: str | None) -> None:
+    def __init__(self, path: Path, recipe: Recipe | None, model: str | None) -> None:
         pa = pyarrow()
-        super().__init__(path, fingerprint, model)
-        fields = [("source", pa.string()), ("vector", pa.list_(pa.float32()))]
-        fields += [("error_type", pa.string()), ("error_message", pa.string())]
+        super().__init__(path, recipe, model)
+        text = pa.string()
+        fields = [("source", text), ("embedding", pa.list_(pa.float32())), ("labels", pa.list_(text))]
+        fields += [("domain", text), ("digest", pa.binary()), ("error_type", text), ("error_message", text)]
         self._schema = pa.schema(fields, metadata={"nshot": json.dumps(self._meta)})
         with writing(path):
             self._writer = pa.parquet.ParquetWriter(self._draft, self._schema)
@@ -171,9 +210,10 @@ class _ParquetWriter(_Spooled):
         failures = [item if isinstance(item, Failure) else None for item in items]
         columns = [
             pa.array([_utf8(item.source) for item in items], pa.string()),
-            pa.array(
-                [item.vector if isinstance(item, Embedded) else None for item in items], self._schema.types[1]
-            ),
+            pa.array([item.vector for item in items], self._schema.types[1]),
+            pa.array([item.labels for item in items], self._schema.types[2]),
+            pa.array([item.domain for item in items], pa.string()),
+            pa.array([item.digest if isinstance(item, Embedded) else None for item in items], pa.binary()),
             pa.array([failure and _utf8(failure.type) for failure in failures], pa.string()),
             pa.array([failure and _utf8(failure.message) for failure in failures], pa.string()),
         ]

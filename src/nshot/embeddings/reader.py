@@ -8,7 +8,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,44 +15,18 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from nshot.embeddings.embeddings import Embeddings
 from nshot.errors import SourceError
 from nshot.extras import pyarrow
-from nshot.types import Embedded, Failure, Floats
+from nshot.types import Failure, Floats, Recipe
 
-_NAMES = ("vectors", "image_embeds", "embeddings")  # looked for in this order
+_NAMES = ("vectors", "image_embeds", "embeddings", "embedding")  # arrays looked for, in this order
+_COLUMNS = ("embedding", "vector")  # and columns
 _CHUNK = 4096  # rows widened to float64 at once
 
 
-@dataclass(frozen=True, slots=True)
-class VectorFile:
-    """What a file of vectors holds; iterating gives it in the file's order.
-
-    Attributes:
-        sources: the images' names; ``FILE#row``, counted from 0, where the file has none.
-        vectors: float32[n, d], unit norm, a row for each source.
-        fingerprint: of the encoder that made them; None where the file does not say.
-        model: its name; None where the file does not say.
-        failures: by their place among all that is in the file: images that had no vector when it was made,
-            and rows that are none (zero or not finite).
-    """
-
-    sources: tuple[str, ...]
-    vectors: Floats
-    fingerprint: str | None
-    model: str | None
-    failures: dict[int, Failure]
-
-    def __len__(self) -> int:
-        return len(self.sources) + len(self.failures)
-
-    def __iter__(self) -> Iterator[Embedded | Failure]:
-        rows = zip(self.sources, self.vectors, strict=True)
-        for place in range(len(self)):
-            yield self.failures[place] if place in self.failures else Embedded(*next(rows))
-
-
 def is_vector_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's content is vectors: an .npy, a zip of .npy, or Parquet with a list column ``vector``.
+    """Whether a file's content is vectors: an .npy, a zip of .npy, or Parquet with a list column of floats.
 
     Raises:
         MissingExtra: a Parquet file, which only pyarrow can tell apart.
@@ -69,10 +42,10 @@ def is_vector_file(path: str | os.PathLike[str]) -> bool:
                     return bool(names) and all(name.endswith(".npy") for name in names)
     except (OSError, ValueError, zipfile.BadZipFile):
         return False
-    return _has_vectors(path) if magic.startswith(b"PAR1") else magic == npy.MAGIC_PREFIX
+    return _vector_column(path) is not None if magic.startswith(b"PAR1") else magic == npy.MAGIC_PREFIX
 
 
-def read_vectors(path: str | os.PathLike[str]) -> VectorFile:
+def read_vectors(path: str | os.PathLike[str]) -> Embeddings:
     """Vectors of a file, each made a unit vector along its features.
 
     Raises:
@@ -86,10 +59,10 @@ def read_vectors(path: str | os.PathLike[str]) -> VectorFile:
             return _read_parquet(path)
         if magic.startswith(b"PK"):
             return _read_npz(path, file)
-        return _checked(path, npy.read_array(file, allow_pickle=False), None, {}, {})
+        return _checked(path, npy.read_array(file, allow_pickle=False), None, {}, {}, {})
 
 
-def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> VectorFile:
+def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> Embeddings:
     with np.load(file, allow_pickle=False) as archive:
         name = next((name for name in _NAMES if name in archive.files), None)
         if name is None:
@@ -104,20 +77,27 @@ def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> VectorFile:
         array = archive[name]
         sources = archive["sources"].tolist() if "sources" in archive.files else None
         meta = _meta(str(archive["meta"])) if "meta" in archive.files else {}
+        beside = {key: archive[key].tolist() for key in ("labels", "domains") if key in archive.files}
+        if "digests" in archive.files:
+            beside["digests"] = [bytes(row) if row.any() else None for row in archive["digests"]]
+    if meta.get("multi"):
+        beside["labels"] = [tuple(json.loads(one)) for one in beside["labels"]]
     failures = {place: Failure(*failure) for place, *failure in meta.get("failures", [])}
-    return _checked(path, array, sources, meta, failures)
+    return _checked(path, array, sources, meta, failures, beside)
 
 
-def _read_parquet(path: str | os.PathLike[str]) -> VectorFile:
+def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
     pa = pyarrow()
-    if not _has_vectors(path):
-        raise SourceError(f"{path} has no column 'vector' that holds a list of floats a row")
+    wanted = _vector_column(path)
+    if wanted is None:
+        raise SourceError(f"{path} has no column {_COLUMNS[0]!r} that holds a list of floats per row")
     with pa.parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
-        known = [n for n in ("source", "vector", "error_type", "error_message") if n in schema.names]
+        own = ("source", wanted, "labels", "domain", "digest", "error_type", "error_message")
+        known = [name for name in own if name in schema.names]
         table = file.read(columns=known)
     meta = _meta((schema.metadata or {}).get(b"nshot", b"{}"))
-    vectors = table.column("vector")
+    vectors = table.column(wanted)
     lengths = set(pa.compute.list_value_length(vectors).unique().to_pylist()) - {None}
     if len(lengths) > 1:
         raise SourceError(
@@ -138,19 +118,28 @@ def _read_parquet(path: str | os.PathLike[str]) -> VectorFile:
         )
         if not there[place]
     }
-    sources = [name for name, kept in zip(names, there, strict=True) if kept]
-    return _checked(path, array, sources, meta, failures)
+
+    def kept(name: str) -> list[Any]:
+        return [value for value, valid in zip(column(name), there, strict=True) if valid]
+
+    beside = {f"{name.removesuffix('s')}s": kept(name) for name in ("labels", "domain", "digest")}
+    sources = [name for name, valid in zip(names, there, strict=True) if valid]
+    return _checked(path, array, sources, meta, failures, beside)
 
 
-def _has_vectors(path: str | os.PathLike[str]) -> bool:
+def _vector_column(path: str | os.PathLike[str]) -> str | None:
+    """The column that holds the vectors, if one does."""
     pa = pyarrow()
     try:
         schema = pa.parquet.read_schema(path)
     except (pa.ArrowException, OSError):
-        return False
-    kind = schema.field("vector").type if "vector" in schema.names else pa.null()
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(lists and pa.types.is_floating(kind.value_type))
+        return None
+    for name in _COLUMNS:
+        kind = schema.field(name).type if name in schema.names else pa.null()
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        if lists and pa.types.is_floating(kind.value_type):
+            return name
+    return None
 
 
 def _checked(
@@ -159,7 +148,8 @@ def _checked(
     sources: list[str] | None,
     meta: dict[str, Any],
     failures: dict[int, Failure],
-) -> VectorFile:
+    beside: dict[str, list[Any]],
+) -> Embeddings:
     """Unit rows and their names; rows without a direction join the failures."""
     if array.ndim != 2 or array.dtype.kind != "f":
         raise SourceError(
@@ -180,13 +170,46 @@ def _checked(
         failures[places[row]] = Failure(
             sources[row], "UndecodableImage", f"row {row} of {path} is {what}: it has no direction"
         )
-    return VectorFile(
-        sources=tuple(str(name) for name, kept in zip(sources, good, strict=True) if kept),
+    rows_kept = np.flatnonzero(good).tolist()
+
+    def column(name: str) -> tuple[Any, ...] | None:
+        values = beside.get(name)
+        if values is None or len(values) != len(array):
+            return None
+        found = tuple(values[row] for row in rows_kept)
+        return found if any(value is not None for value in found) else None
+
+    labels = column("labels")
+    own = None if labels is None else tuple(_labels_of(value) for value in labels)
+    met = dict.fromkeys(label for each in own or () for label in each)
+    positions = [places[row] for row in rows_kept]
+    return Embeddings(
+        sources=tuple(str(sources[row]) for row in rows_kept),
         vectors=unit if good.all() else unit[good],
-        fingerprint=meta.get("fingerprint"),
-        model=meta.get("model"),
+        positions=np.array(positions, np.int64),
         failures=failures,
+        labels=own,
+        domains=column("domains"),
+        digests=column("digests"),
+        classes=tuple(dict.fromkeys((*meta.get("classes", ()), *sorted(met)))),
+        multi=bool(meta.get("multi")) or any(len(each) != 1 for each in own or ()),
+        recipe=_recipe(meta),
+        model=meta.get("model"),
     )
+
+
+def _labels_of(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else (str(value),)
+
+
+def _recipe(meta: dict[str, Any]) -> Recipe | None:
+    """What made the vectors, as far as the file says."""
+    space = meta.get("space") or meta.get("fingerprint")  # files of 0.1.0 say the space alone, by that name
+    if not space:
+        return None
+    return Recipe(str(meta.get("encoder", "")), str(meta.get("preprocessing", "")), str(space))
 
 
 def _unit(rows: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
