@@ -181,7 +181,13 @@ def test_rows_without_a_direction_are_failures_that_name_the_row(tmp_path: Path)
     array[1], array[3, 2], array[4, 0] = 0, np.nan, np.inf
     np.save(tmp_path / "a.npy", array)
     file = read_vectors(tmp_path / "a.npy")
-    assert [type(item).__name__ for item in file.records()] == ["Embedded", "Failure", "Embedded", "Failure", "Failure"]
+    assert [type(item).__name__ for item in file.records()] == [
+        "Embedded",
+        "Failure",
+        "Embedded",
+        "Failure",
+        "Failure",
+    ]
     assert "row 1" in file.failures[1].message
     assert "all zeros" in file.failures[1].message
     assert "row 3" in file.failures[3].message
