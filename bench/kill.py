@@ -39,7 +39,7 @@ def main() -> None:
 def start(output: Path, *more: str) -> subprocess.Popen[bytes]:
     """A run over a few drawings that keeps its state every two seconds."""
     command = [sys.executable, "-m", "nshot", "train", "sketchbook", "-o", str(output), "--drawings", "4000"]
-    options = ["--steps", str(STEPS), "--minutes", "0.03", "--no-compile", "--quiet"]
+    options = ["--steps", str(STEPS), "--minutes", "0.03", "--quiet"]
     return subprocess.Popen([*command, *options, *more])
 
 

@@ -57,8 +57,7 @@ def main() -> None:
     start = anew(config, pairs.corpus(), 0)
     ways: dict[str, Callable[[], float]] = {
         "plain": plain(start, pairs, args.steps, args.batch),
-        "nshot": own(start, pairs, args.steps, args.batch, native=True),
-        "nshot, torch alone": own(start, pairs, args.steps, args.batch, native=False),
+        "nshot": own(start, pairs, args.steps, args.batch),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
@@ -99,10 +98,10 @@ def plain(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[]
     return measure
 
 
-def own(start: Start, pairs: Sketchbook, steps: int, size: int, *, native: bool) -> Callable[[], float]:
-    """`nshot train`'s loop; what is built is built before the clock starts."""
+def own(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[], float]:
+    """`nshot train`'s loop."""
     model = copy.deepcopy(start.model).train()
-    towers = Towers(model, threads=torch.get_num_threads(), native=native)
+    towers = Towers(model, threads=torch.get_num_threads())
     context = model.config.text_config.max_position_embeddings
     mean, std = start.preprocessor["image_mean"], start.preprocessor["image_std"]
     feeder = Feeder(start.tokenizer, context=context, mean=mean, std=std)

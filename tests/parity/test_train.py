@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,10 @@ from nshot.train.blend import blend  # noqa: E402
 from nshot.train.checkpoints import anew  # noqa: E402
 from nshot.train.data import Images, shuffled  # noqa: E402
 from nshot.train.feeding import Feeder, random_resized_crop  # noqa: E402
-from nshot.train.layers import built, taken_over  # noqa: E402
 from nshot.train.loop import groups, rate  # noqa: E402
 from nshot.train.loss import contrastive  # noqa: E402
 from nshot.train.towers import image_vectors, text_vectors  # noqa: E402
 from nshot.train.vocabulary import learn  # noqa: E402
-
-needs_compiler = pytest.mark.skipif(built() is None, reason="no C++ compiler")
 
 TINY: dict[str, Any] = {
     "projection_dim": 16,
@@ -95,18 +91,15 @@ def test_the_towers_give_what_transformers_own_modules_give(start: Any, batch: A
         assert torch.allclose(text_vectors(model, batch.tokens, batch.ends), texts, atol=1e-5)
 
 
-@pytest.mark.parametrize("native", [False, pytest.param(True, marks=needs_compiler)])
 @pytest.mark.parametrize("twice", [False, True])
-def test_a_batch_in_pieces_has_the_whole_batchs_gradient(
-    start: Any, batch: Any, twice: bool, native: bool
-) -> None:
+def test_a_batch_in_pieces_has_the_whole_batchs_gradient(start: Any, batch: Any, twice: bool) -> None:
     model = start.model
     model.zero_grad(set_to_none=True)
     plain_loss(model, batch).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad(set_to_none=True)
     weights = [p for p in model.parameters() if p is not model.logit_scale]
-    value = Towers(model, threads=2, piece=3, native=native).step(
+    value = Towers(model, threads=2, piece=3).step(
         batch,
         lambda images, texts: contrastive(images, texts, batch.targets, model.logit_scale.exp()),
         weights,
@@ -117,72 +110,6 @@ def test_a_batch_in_pieces_has_the_whole_batchs_gradient(
         # one key's bias moves all of a query's scores alike: a tower may leave its gradient, 0, out
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         assert torch.allclose(found, expected[name], rtol=1e-4, atol=1e-4), name
-
-
-@needs_compiler
-@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("count", "length"), [(1, 1), (50, 7), (9, 37), (2, 200)])
-def test_the_layers_in_cpp_are_those_of_transformers(
-    activation: str, causal: bool, count: int, length: int
-) -> None:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 48, "intermediate_size": 80, "num_attention_heads": 3, "num_hidden_layers": 2}
-    tower = transformers.CLIPTextModel(
-        transformers.CLIPTextConfig(**sizes, vocab_size=9, hidden_act=activation, eos_token_id=8)
-    )
-    encoder = getattr(tower, "text_model", tower).encoder
-    for parameter in encoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    layers = taken_over(list(encoder.layers), activation, causal)
-    assert layers is not None
-    x = torch.randn(count, length, 48, requires_grad=True)
-    gradient = torch.randn(count, length, 48)
-    hidden = torch.full((length, length), -torch.inf).triu(1)[None, None] if causal else None
-
-    def through_modules(x: Any) -> Any:
-        for layer in encoder.layers:
-            x = layer(x, hidden)
-        return x
-
-    for _ in range(2):
-        layers.refresh()
-        asked = [x, *encoder.parameters()]
-        one, two = through_modules(x), layers(x)
-        assert torch.allclose(one, two, rtol=1e-4, atol=1e-4)
-        with torch.no_grad():
-            assert torch.equal(layers(x), two)
-        for a, b in zip(*(torch.autograd.grad(y, asked, gradient) for y in (one, two)), strict=True):
-            assert (a - b).abs().max() < 1e-4 * max(1, float(a.abs().max()))
-        with torch.no_grad():  # and after the parameters have moved
-            for parameter in encoder.parameters():
-                parameter.mul_(0.9)
-
-
-@needs_compiler
-def test_the_layers_are_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path))
-    assert built.__wrapped__() is not None
-    (library,) = tmp_path.glob("layers-*.so")
-    before = library.stat().st_mtime_ns
-    assert built.__wrapped__() is not None
-    assert [each.stat().st_mtime_ns for each in tmp_path.iterdir()] == [before]
-
-
-@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
-def test_training_needs_no_compiler(
-    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
-    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("CXX", compiler)
-    built.cache_clear()
-    try:
-        train(pairs(), tmp_path / "m", config=TINY, options=QUICK)
-        with pytest.raises(RequestError, match="C\\+\\+ compiler"):
-            train(pairs(), tmp_path / "n", config=TINY, options=replace(QUICK, compile=True))
-    finally:
-        built.cache_clear()
-    assert capfd.readouterr().err == ""
 
 
 def test_equal_captions_are_positives_for_each_other(batch: Any) -> None:

@@ -96,7 +96,7 @@ _LOGGED_EVERY = 30.0  # seconds
 @click.option(
     "--compile/--no-compile",
     default=None,
-    help="Small layers in C++, or fused on a GPU.  [default: if it pays]",
+    help="Fuse operations with torch.compile.  [default: in long runs on a GPU]",
 )
 @click.option("--minutes", type=float, default=5.0, show_default=True, help="Time between two saved states.")
 @click.option("--resume", is_flag=True, help="Go on where a run that was killed stood.")

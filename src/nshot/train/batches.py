@@ -13,14 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from nshot.train.layers import taken_over
 from nshot.train.towers import image_vectors, text_vectors
 
 Piece = Callable[[], Tensor]
@@ -46,8 +44,7 @@ class Batch:
 class Towers:
     """Runs a model's towers over batches, in pieces of ``piece`` rows, on ``threads`` cores.
 
-    With ``native`` the processor's cores do the layers in C++ where that is faster (``layers.py``); with
-    ``compiled`` the image tower, whose shapes are always the same, is fused by ``torch.compile``; with
+    With ``compiled`` the image tower, whose shapes are always the same, is fused by ``torch.compile``; with
     ``bf16`` matrix products are made in bfloat16.
     """
 
@@ -57,27 +54,19 @@ class Towers:
         *,
         threads: int = 1,
         piece: int = 64,
-        native: bool = False,
         compiled: bool = False,
         bf16: bool = False,
     ) -> None:
         self.model = model
         self.piece = piece
         self._device = next(model.parameters()).device
-        self._layers = [
-            taken_over(list(tower.encoder.layers[:-1]), tower.config.hidden_act, causal) if native else None
-            for tower, causal in ((model.vision_model, False), (model.text_model, True))
-        ]
-        images = partial(image_vectors, layers=self._layers[0])
-        self._images = torch.compile(images, dynamic=False) if compiled else images
-        self._texts = partial(text_vectors, layers=self._layers[1])
+        self._images = torch.compile(image_vectors, dynamic=False) if compiled else image_vectors
         self._bf16 = bf16
         self._cold = compiled
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """float32[n,3,s,s], normalised -> float32[n,d], without a graph, not of unit norm."""
-        self._refresh()
         count = len(pixels)
         # whole pieces only: a compiled tower is compiled again for each new size
         padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -count % self.piece))
@@ -86,7 +75,6 @@ class Towers:
 
     def encode_texts(self, tokens: Tensor, ends: Tensor) -> Tensor:
         """Captions as a ``Batch`` has them -> float32[u,d], without a graph, not of unit norm."""
-        self._refresh()
         texts, order = self._text_pieces(tokens, ends)
         return torch.cat(list(self._pool.map(_without_graph, texts))).float()[order]
 
@@ -110,7 +98,6 @@ class Towers:
         Returns:
             the loss, detached.
         """
-        self._refresh()
         images = self._image_pieces(batch.pixels)
         texts, order = self._text_pieces(batch.tokens, batch.ends)
         pieces = [*images, *texts]
@@ -137,11 +124,6 @@ class Towers:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         return value.detach()
 
-    def _refresh(self) -> None:
-        for layers in self._layers:
-            if layers is not None:
-                layers.refresh()
-
     def _image_pieces(self, pixels: Tensor) -> list[Piece]:
         return [self._piece(self._images, part) for part in pixels.split(self.piece)]
 
@@ -151,7 +133,7 @@ class Towers:
         texts = []
         for rows in by_length.split(self.piece):
             longest = int(ends[rows].max())
-            texts.append(self._piece(self._texts, tokens[rows, : longest + 1], ends[rows]))
+            texts.append(self._piece(text_vectors, tokens[rows, : longest + 1], ends[rows]))
         return texts, by_length.argsort().to(self._device)
 
     def _piece(self, tower: Callable[..., Tensor], *inputs: Tensor) -> Piece:

@@ -29,8 +29,7 @@ class Options:
         threads: cores; None is all of them.
         piece: images that go through a tower at once; None is a core's share of the batch, at most 64, or
             32 where each batch is encoded twice.
-        compile: do small layers in C++ on the processor, or fuse a GPU's operations; None is the first where
-            there is a compiler, and the second in long runs.
+        compile: fuse the image tower's operations with ``torch.compile``; None is long runs on a GPU.
         twice: encode each batch twice, to hold one piece's activations in memory instead of the batch's; None
             where the batch's would take more than 2 GiB.
         minutes: time between two saved states.

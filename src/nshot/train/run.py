@@ -26,7 +26,6 @@ from nshot.train.blend import blend as blended
 from nshot.train.data import Images, Pairs, Sketchbook, listed, prepared, split
 from nshot.train.exam import Exam
 from nshot.train.feeding import Feeder
-from nshot.train.layers import built
 from nshot.train.loop import Progress, fit
 from nshot.train.options import Options
 from nshot.train.processes import Processes, started
@@ -205,15 +204,13 @@ def _towers(model: Any, options: Options, steps: int, processes: Processes, twic
             compiled=long if options.compile is None else options.compile,
             bf16=torch.cuda.is_bf16_supported(),
         )
-    if options.compile and built() is None:
-        raise RequestError("compiling needs a C++ compiler: install one as c++, or name it in CXX")
     bf16 = _cpu_has_bf16()
     threads = options.threads or max(1, (os.cpu_count() or 1) // processes.count)
     return Towers(
         model,
         threads=threads,
         piece=options.piece or min(32 if twice else 64, math.ceil(options.batch / processes.count / threads)),
-        native=options.compile is not False and not bf16,
+        compiled=bool(options.compile),
         bf16=bf16,
     )
 

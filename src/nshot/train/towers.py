@@ -6,28 +6,19 @@ What is saved, against the modules' own forward, changes no result (tests compar
   brought to the other positions instead of their keys and values to it;
 - patches are cut by a reshape and embedded by one matrix product; queries, keys and values come from one;
 - a text tower that looks backwards only needs no padding mask, and no column that every text pads.
-
-The layers before the last are handed in where something does them faster than torch, one operation after the
-other: see ``layers.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-Layers = Callable[[Tensor], Tensor]  # float32[n,t,w] -> float32[n,t,w]
 
-
-def image_vectors(model: Any, pixels: Tensor, layers: Layers | None = None) -> Tensor:
-    """float32[n,3,s,s], normalised as the checkpoint wants -> float32[n,d], not of unit norm.
-
-    ``layers`` does what the layers before the last do.
-    """
+def image_vectors(model: Any, pixels: Tensor) -> Tensor:
+    """float32[n,3,s,s], normalised as the checkpoint wants -> float32[n,d], not of unit norm."""
     vision = model.vision_model
     embeddings = vision.embeddings
     weight = embeddings.patch_embedding.weight
@@ -39,22 +30,19 @@ def image_vectors(model: Any, pixels: Tensor, layers: Layers | None = None) -> T
     positions = embeddings.position_embedding.weight
     first = (embeddings.class_embedding + positions[0]).expand(n, 1, -1)
     x = _norm(vision.pre_layrnorm, torch.cat([first, x + positions[1:]], dim=1))
-    x = _before_last(vision.encoder, x) if layers is None else layers(x)
+    x = _before_last(vision.encoder, x)
     x = _pooled(vision.encoder.layers[-1], x[:, 0], x)
     return F.linear(_norm(vision.post_layernorm, x), model.visual_projection.weight)
 
 
-def text_vectors(model: Any, tokens: Tensor, ends: Tensor, layers: Layers | None = None) -> Tensor:
-    """int64[n,t] and the position int64[n] of each text's end -> float32[n,d], not of unit norm.
-
-    ``layers`` does what the layers before the last do.
-    """
+def text_vectors(model: Any, tokens: Tensor, ends: Tensor) -> Tensor:
+    """int64[n,t] and the position int64[n] of each text's end -> float32[n,d], not of unit norm."""
     text = model.text_model
     n, length = tokens.shape
     x = F.embedding(tokens, text.embeddings.token_embedding.weight)
     x = x + text.embeddings.position_embedding.weight[:length]
     places = torch.arange(length, device=x.device)
-    x = _before_last(text.encoder, x, hidden=places > places[:, None]) if layers is None else layers(x)
+    x = _before_last(text.encoder, x, hidden=places > places[:, None])
     own = x[torch.arange(n, device=x.device), ends]
     x = _pooled(text.encoder.layers[-1], own, x, hidden=places > ends[:, None])
     return F.linear(_norm(text.final_layer_norm, x), model.text_projection.weight)
