@@ -149,12 +149,12 @@ def rejection(data: Recorded) -> list[dict[str, Any]]:
                 float(np.mean([auroc(known, unknown) for known, unknown in evidence])),
                 float(np.mean([fpr_at_tpr(known, unknown) for known, unknown in evidence])),
             )
-        default = [default_rejection(task.classifier, data.background) for task in some]
+        default = [default_rejection(task.classifier.matrix, data.background) for task in some]
         row["default"] = tuple(
             float(
                 np.mean(
                     [
-                        share(rule.evidence(task.classifier, getattr(task, which)) >= rule.threshold)
+                        share(rule.evidence(task.classifier.compare(getattr(task, which))) >= rule.threshold)
                         for rule, task in zip(default, some, strict=True)
                     ]
                 )
@@ -175,7 +175,8 @@ def search(data: Recorded) -> float:
 def _evidence(data: Recorded, rule: Any, task: Task) -> tuple[Array, Array]:
     background = unlike(data.background, task.classifier.matrix) if rule == "background" else None
     asked = Rejection(rule, 0.0, background)
-    return asked.evidence(task.classifier, task.known), asked.evidence(task.classifier, task.unknown)
+    compare = task.classifier.compare
+    return asked.evidence(compare(task.known)), asked.evidence(compare(task.unknown))
 
 
 def _halves(n: int, draws: int) -> Iterator[tuple[Array, Array]]:

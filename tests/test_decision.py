@@ -16,6 +16,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.decision import (
     RULES,
     Calibration,
+    CalibrationReport,
     Decision,
     Rejection,
     Surest,
@@ -54,6 +55,11 @@ def decided(classifier: Classifier, vectors: Array, decision: Decision) -> list[
     answers = classifier.with_decision(decision).predict(vectors)
     assert all(isinstance(answer, Decided) for answer in answers)
     return answers  # type: ignore[return-value]
+
+
+def fit_for(classifier: Classifier, x: Array, y: Array, **options: Any) -> tuple[Decision, CalibrationReport]:
+    """``fit_decision`` for a classifier's arrays."""
+    return fit_decision(x, y, classifier.matrix, scale=classifier.scale, **options)
 
 
 # Calibration
@@ -125,7 +131,8 @@ def test_every_rule_tells_strangers_from_images_of_the_labels(rng: np.random.Gen
     background = rng.normal(size=(40, 32))
     for rule in RULES:
         asked = Rejection(rule, 0.0, unlike(background, classifier.matrix) if rule == "background" else None)
-        assert auroc(asked.evidence(classifier, vectors), asked.evidence(classifier, strangers)) > 0.6, rule
+        known, unknown = (asked.evidence(classifier.compare(x)) for x in (vectors, strangers))
+        assert auroc(known, unknown) > 0.6, rule
 
 
 def test_the_evidence_of_each_rule_is_what_it_says() -> None:
@@ -140,7 +147,7 @@ def test_the_evidence_of_each_rule_is_what_it_says() -> None:
     }
     for rule in RULES:
         asked = Rejection(rule, 0.0, background if rule == "background" else None)
-        assert asked.evidence(classifier, image) == pytest.approx([expected[rule]], abs=1e-6)
+        assert asked.evidence(classifier.compare(image)) == pytest.approx([expected[rule]], abs=1e-6)
 
 
 def test_a_threshold_keeps_wrong_acceptances_at_the_wanted_rate(rng: np.random.Generator) -> None:
@@ -184,7 +191,7 @@ def test_a_background_of_another_model_is_refused(rng: np.random.Generator) -> N
     classifier, vectors, _ = world(rng, n=3)
     rule = Rejection("background", 0.0, np.ones((5, 8), np.float32))
     with pytest.raises(RequestError, match="another model"):
-        rule.evidence(classifier, vectors)
+        rule.evidence(classifier.compare(vectors))
 
 
 # Only the surest
@@ -265,8 +272,14 @@ def test_a_coverage_without_labelled_images_says_what_to_do() -> None:
 def test_a_decision_survives_json_and_answers_the_same(rng: np.random.Generator) -> None:
     classifier, vectors, targets = world(rng)
     background = rng.normal(size=(40, 32))
-    decision, _ = fit_decision(
-        classifier, vectors, targets, background=background, coverage=None, surest=0.8, wrong=0.2
+    decision, _ = fit_for(
+        classifier,
+        vectors,
+        targets,
+        background=background,
+        coverage=None,
+        surest=0.8,
+        wrong=0.2,
     )
     again = Decision.from_dict(json.loads(json.dumps(decision.to_dict())))
     assert decided(classifier, vectors, again) == decided(classifier, vectors, decision)
@@ -302,8 +315,13 @@ def test_a_record_speaks_of_a_probability_only_when_calibrated(rng: np.random.Ge
 def test_fitting_measures_on_images_held_out(rng: np.random.Generator) -> None:
     classifier, vectors, targets = world(rng, n=800)
     strangers = rng.normal(size=(300, 32)) * 2.5
-    decision, report = fit_decision(
-        classifier, vectors, targets, none=strangers, background=rng.normal(size=(40, 32)), wrong=0.1
+    decision, report = fit_for(
+        classifier,
+        vectors,
+        targets,
+        none=strangers,
+        background=rng.normal(size=(40, 32)),
+        wrong=0.1,
     )
     assert report.after is not None
     assert report.after.ece < report.before.ece / 2
@@ -318,7 +336,7 @@ def test_fitting_measures_on_images_held_out(rng: np.random.Generator) -> None:
 
 def test_without_strangers_each_label_is_left_out_in_turn(rng: np.random.Generator) -> None:
     classifier, vectors, targets = world(rng, n=800, labels=6)
-    decision, report = fit_decision(classifier, vectors, targets, reject="cosine", wrong=0.2)
+    decision, report = fit_for(classifier, vectors, targets, reject="cosine", wrong=0.2)
     assert report.none_images == 0
     assert report.accepted == pytest.approx(0.2, abs=0.05)
     assert decision.rejection is not None
@@ -327,8 +345,12 @@ def test_without_strangers_each_label_is_left_out_in_turn(rng: np.random.Generat
 def test_a_single_label_can_be_rejected_but_not_calibrated(rng: np.random.Generator) -> None:
     one = Classifier(["cat"], rng.normal(size=(1, 16)), 100.0)
     vectors = one.matrix + rng.normal(size=(50, 16)) * 0.2
-    decision, report = fit_decision(
-        one, vectors, np.zeros(50, int), none=rng.normal(size=(50, 16)), reject="cosine"
+    decision, report = fit_for(
+        one,
+        vectors,
+        np.zeros(50, int),
+        none=rng.normal(size=(50, 16)),
+        reject="cosine",
     )
     assert decision.calibration is None
     assert any("single label" in note for note in report.notes)
@@ -348,4 +370,4 @@ def test_the_figures_of_the_recorded_vectors_hold() -> None:
     for row in bench.rejection(data):
         assert row["background"][0] >= max(row[rule][0] for rule in RULES) - 0.03, row["task"]
     assert bench.search(data) > 0.83
-    assert default_rejection(data.classifier(bench.NAMES), data.background).background is not None
+    assert default_rejection(data.classifier(bench.NAMES).matrix, data.background).background is not None

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nshot.decision.calibration import Activation, activate
+from nshot.decision.compared import Compared, cosines
 from nshot.decision.decision import Decision
 from nshot.errors import LabelError, RequestError
 from nshot.types import Decided, Embedded, Failure, Floats, LabelScore, Prediction
-from nshot.unit import lengths, normalize
+from nshot.unit import normalize
 
 _CHUNK = 512  # vectors scored at once: bounds the memory of a run with many labels
 _PATIENCE = 0.2  # seconds that a stream's answers may wait for company
@@ -100,9 +101,6 @@ class Classifier:
     def cosines(self, vectors: ArrayLike) -> NDArray[np.float64]:
         """Cosine of each vector with each label: [n, d] -> float64[n, labels], each in [-1, 1].
 
-        The product is made in float64 and rounded to nine decimals, more than float32 vectors carry, so that
-        an answer does not depend on how many were asked with it.
-
         Raises:
             RequestError: another length than the matrix has, or a zero or non-finite vector.
         """
@@ -112,9 +110,15 @@ class Classifier:
                 f"this classifier reads vectors [n, {self.dimension}], not {list(vectors.shape)}: "
                 "were they made by another model?"
             )
-        wide = vectors.astype(np.float64)
-        product = (wide @ self.matrix.T.astype(np.float64)) / lengths(wide)
-        return np.clip(product.round(9), -1.0, 1.0)
+        return cosines(vectors, self.matrix)
+
+    def compare(self, vectors: ArrayLike) -> Compared:
+        """The vectors [n, d] and how they compare with the labels, as decisions take them.
+
+        Raises:
+            RequestError: as ``cosines``.
+        """
+        return Compared(np.asarray(vectors), self.cosines(vectors), self.scale, self.bias)
 
     def logits(self, vectors: ArrayLike) -> NDArray[np.float64]:
         """Scaled and shifted cosines: [n, d] -> float64[n, labels]."""
@@ -177,14 +181,14 @@ class Classifier:
     def _answers(self, sources: Sequence[str], vectors: NDArray[Any], top_k: int) -> list[Prediction]:
         if top_k < 1:
             raise RequestError(f"top_k must be at least 1, not {top_k}")
-        cosines = self.cosines(vectors)
-        logits = cosines * self.scale + self.bias
+        images = self.compare(vectors)
+        logits = images.logits
         told = min(top_k, len(self.labels))
         best = _best(logits, max(told, min(2, len(self.labels))))
         decision = self.decision
-        scores = activate(logits, self.activation) if decision is None else decision.scores(self, cosines)
+        scores = (decision or Decision()).scores(logits, self.activation)
         scores_of_best = np.take_along_axis(scores, best, axis=1).tolist()
-        cosines_of_best = np.take_along_axis(cosines, best, axis=1).tolist()
+        cosines_of_best = np.take_along_axis(images.cosines, best, axis=1).tolist()
         labels = self.labels
         answers = []
         for source, order, score, cosine in zip(
@@ -194,7 +198,7 @@ class Classifier:
             answers.append(Prediction(source, ranked, cosine[0] - cosine[1] if len(order) > 1 else None))
         if decision is None:
             return answers
-        verdicts = decision.verdicts(self, vectors, cosines, scores)
+        verdicts = decision.verdicts(images, scores)
         return [
             Decided(
                 answer.source,

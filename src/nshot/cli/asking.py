@@ -124,5 +124,5 @@ def _rejection(
                 f"the {options.reject} rule needs --threshold; nshot calibrate finds one on labelled images"
             )
         return Rejection(options.reject, options.threshold)
-    rejection = default_rejection(classifier, background_rows(options, label_options, embedder).matrix)
+    rejection = default_rejection(classifier.matrix, background_rows(options, label_options, embedder).matrix)
     return rejection if options.threshold is None else replace(rejection, threshold=options.threshold)

@@ -168,9 +168,12 @@ def command(
         options = DecisionOptions(None, None, None, background, background_file)
         rows = background_rows(options, label_options, embedder).matrix
     decision, figures = fit_decision(
-        classifier,
         images.vectors,
         images.targets,
+        classifier.matrix,
+        scale=classifier.scale,
+        bias=classifier.bias,
+        activation=classifier.activation,
         none=images.none or None,
         background=rows,
         reject=None if reject == "off" else reject,  # type: ignore[arg-type]

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nshot.decision.calibration import Calibration, Reals, activate
+from nshot.decision.calibration import Activation, Calibration, Reals, activate
+from nshot.decision.compared import Compared
 from nshot.decision.conformal import Conformal
 from nshot.decision.rejection import Rejection
 from nshot.errors import RequestError
 from nshot.metrics import risk_coverage
 from nshot.types import Answer
-
-if TYPE_CHECKING:
-    from nshot.classifier.classifier import Classifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,34 +101,27 @@ class Decision:
         """
         return replace(self, coverage=coverage)
 
-    def scores(self, classifier: Classifier, cosines: Reals) -> Reals:
-        """Scores, calibrated where they can be: cosines float64[n, labels] -> the same in [0, 1]."""
-        logits = cosines * classifier.scale + classifier.bias
-        if self.calibration is not None:
-            logits = self.calibration.apply(logits)
-        return activate(logits, classifier.activation)
+    def scores(self, logits: ArrayLike, activation: Activation) -> Reals:
+        """Scores, calibrated where they can be: float[n, labels] -> float64[n, labels] in [0, 1]."""
+        z = np.asarray(logits, np.float64) if self.calibration is None else self.calibration.apply(logits)
+        return activate(z, activation)
 
-    def verdicts(
-        self, classifier: Classifier, vectors: ArrayLike, cosines: Reals, scores: Reals
-    ) -> list[Verdict]:
+    def verdicts(self, images: Compared, scores: Reals) -> list[Verdict]:
         """What is answered of each image.
 
         Args:
-            classifier: what the vectors were compared with.
-            vectors: float[n, d].
-            cosines: float64[n, labels], theirs.
-            scores: float64[n, labels], what ``scores`` made of them.
+            images: n images, compared with the labels.
+            scores: float64[n, labels], what ``scores`` made of their logits.
         """
         if self.sets is not None and self.coverage is not None:
-            shares = (
-                scores / scores.sum(axis=1, keepdims=True) if classifier.activation == "sigmoid" else scores
-            )
-            return [Verdict("set", labels) for labels in self.sets.sets(shares, vectors, self.coverage)]
-        best = np.argmax(cosines * classifier.scale + classifier.bias, axis=1).tolist()
-        known = np.ones(len(cosines), dtype=bool)
+            shares = scores / scores.sum(axis=1, keepdims=True)  # sigmoid's rows do not sum to 1
+            sets = self.sets.sets(shares, images.vectors, self.coverage)
+            return [Verdict("set", labels) for labels in sets]
+        best = np.argmax(images.logits, axis=1).tolist()
+        known = np.ones(len(best), dtype=bool)
         if self.rejection is not None:
-            known = self.rejection.evidence(classifier, vectors, cosines) >= self.rejection.threshold
-        sure = np.ones(len(cosines), dtype=bool)
+            known = self.rejection.evidence(images) >= self.rejection.threshold
+        sure = np.ones(len(best), dtype=bool)
         if self.surest is not None:
             sure = scores.max(axis=1) >= self.surest.threshold
         return [

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nshot.decision.background import unlike
-from nshot.decision.calibration import Calibration, Reals, activate, fit_calibration
+from nshot.decision.calibration import Activation, Calibration, Reals, activate, fit_calibration
+from nshot.decision.compared import Compared, compare
 from nshot.decision.conformal import fit_conformal, least_images
 from nshot.decision.decision import Decision, fit_surest
 from nshot.decision.rejection import RULES, Rejection, Rule, threshold_for
 from nshot.errors import RequestError
 from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, risk_coverage, share
 from nshot.types import Floats
-
-if TYPE_CHECKING:
-    from nshot.classifier.classifier import Classifier
 
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 _TELLING = 0.03  # by how much another rule's AUROC must be better to be worth a word
@@ -96,10 +94,13 @@ class CalibrationReport:
 
 
 def fit_decision(
-    classifier: Classifier,
     vectors: ArrayLike,
     targets: ArrayLike,
+    matrix: ArrayLike,
     *,
+    scale: float | ArrayLike,
+    bias: float | ArrayLike = 0.0,
+    activation: Activation = "softmax",
     none: ArrayLike | None = None,
     background: ArrayLike | None = None,
     reject: Rule | None = "background",
@@ -113,9 +114,12 @@ def fit_decision(
     """A decision for a classifier, from labelled images that it has not learnt from.
 
     Args:
-        classifier: whose answers are to be believed or not; its own decision is not looked at.
         vectors: float[n, d].
-        targets: int[n], each image's label as its place in ``classifier.labels``.
+        targets: int[n], each image's label as its row of the matrix.
+        matrix: float[labels, d], unit rows: the classifier whose answers are to be believed or not.
+        scale: the classifier's, one number or one per label.
+        bias: likewise.
+        activation: how the classifier turns logits into scores.
         none: float[m, d], images that show none of the labels. Without them each label is left out in
             turn, and its images are then such images.
         background: float[b, d], vectors of background labels; without them there is no background rule.
@@ -133,29 +137,30 @@ def fit_decision(
     x, y = np.asarray(vectors), np.asarray(targets, np.int64)
     if len(x) != len(y) or len(x) < 2:
         raise RequestError(f"calibration needs at least two labelled images; there are {len(x)}")
-    if y.min() < 0 or y.max() >= len(classifier.labels):
-        raise RequestError(f"targets must be in [0, {len(classifier.labels)})")
+    images = compare(x, matrix, scale, bias)
+    logits, labels = images.logits, images.cosines.shape[1]
+    if y.min() < 0 or y.max() >= labels:
+        raise RequestError(f"targets must be in [0, {labels})")
     if reject == "background" and background is None:
         raise RequestError("the background rule needs vectors of background labels")
-    cosines = classifier.cosines(x)
-    logits = cosines * classifier.scale + classifier.bias
     correct = logits.argmax(axis=1) == y
     parts = list(_folds(len(x), folds, seed))
     notes: list[str] = []
 
-    raw = activate(logits, classifier.activation)
+    raw = activate(logits, activation)
     calibration, chance, after = None, raw, None
-    if classifier.activation == "sigmoid" or len(classifier.labels) > 1:
-        calibration = fit_calibration(logits, y, classifier.activation)
+    if activation == "sigmoid" or labels > 1:
+        calibration = fit_calibration(logits, y, activation)
         chance = np.empty_like(raw)
         for rest, part in parts:
-            fitted = fit_calibration(logits[rest], y[rest], classifier.activation)
-            chance[part] = activate(fitted.apply(logits[part]), classifier.activation)
+            fitted = fit_calibration(logits[rest], y[rest], activation)
+            chance[part] = activate(fitted.apply(logits[part]), activation)
         after = _scoring(chance, y, correct)
     else:
         notes.append("with a single label every score is 1: there is nothing to calibrate")
 
-    rejection, rules, kept, accepted = None, _rules(classifier, x, y, none, background), None, None
+    rules = _rules(images, np.asarray(matrix), y, none, background)
+    rejection, kept, accepted = None, None, None
     if reject is not None and rules:
         by_name = {rule.rejection.rule: rule for rule in rules}
         if reject not in by_name:
@@ -177,7 +182,7 @@ def fit_decision(
 
     confidence = chance.max(axis=1)
     curve = risk_coverage(confidence, correct)
-    final = raw if calibration is None else activate(calibration.apply(logits), classifier.activation)
+    final = raw if calibration is None else activate(calibration.apply(logits), activation)
     answered = None if surest is None else fit_surest(final.max(axis=1), correct, surest)
     sets = fit_conformal(_shares(final), x, y, randomized=randomized, seed=seed)
     wanted = 0.9 if coverage is None else coverage
@@ -186,7 +191,7 @@ def fit_decision(
             f"sets that cover {wanted:g} need at least {least_images(wanted)} images: "
             f"with {len(x)} they hold every label"
         )
-    held = list(_sets(classifier, x, y, logits, parts, wanted, calibration, randomized, seed))
+    held = list(_sets(images, y, activation, parts, wanted, calibration, randomized, seed))
     decision = Decision(calibration, rejection, answered, sets, coverage)
     return decision, CalibrationReport(
         images=len(x),
@@ -241,51 +246,39 @@ class _RuleEvidence:
 
 
 def _rules(
-    classifier: Classifier,
-    x: NDArray[Any],
+    images: Compared,
+    matrix: NDArray[Any],
     y: NDArray[np.int64],
     none: ArrayLike | None,
     background: ArrayLike | None,
 ) -> list[_RuleEvidence]:
     """Every rule that can be asked, with its evidence for images of the labels and for others."""
     found = []
-    alone = len(classifier.labels) == 1
+    labels = len(matrix)
     for rule in RULES:
-        if (rule == "background" and background is None) or (rule == "margin" and alone):
+        if (rule == "background" and background is None) or (rule == "margin" and labels == 1):
             continue
-        whole = _rejection(rule, classifier, background)
-        known = whole.evidence(classifier, x)
+        whole = _rejection(rule, matrix, background)
+        known = whole.evidence(images)
         if none is not None:
-            unknown = whole.evidence(classifier, none)
-        elif len(classifier.labels) > (2 if rule == "margin" else 1):
-            unknown = np.empty(len(x))
+            unknown = whole.evidence(compare(none, matrix, images.scale, images.bias))
+        elif labels > (2 if rule == "margin" else 1):
+            unknown = np.empty(len(y))
             for label in np.unique(y):
-                rest = _without(classifier, int(label))
+                rest = _rejection(rule, np.delete(matrix, label, axis=0), background)
                 own = y == label
-                unknown[own] = _rejection(rule, rest, background).evidence(rest, x[own])
+                unknown[own] = rest.evidence(images.rows(own).without(int(label)))
         else:
             continue
         found.append(_RuleEvidence(whole, known, unknown))
     return found
 
 
-def _rejection(rule: Rule, classifier: Classifier, background: ArrayLike | None) -> Rejection:
+def _rejection(rule: Rule, matrix: ArrayLike, background: ArrayLike | None) -> Rejection:
     rows: Floats | None = None
     if rule == "background" and background is not None:
-        rows = unlike(background, classifier.matrix)
+        rows = unlike(background, matrix)
     return Rejection(rule, 0.0, rows)
-
-
-def _without(classifier: Classifier, label: int) -> Classifier:
-    rest = [k for k in range(len(classifier.labels)) if k != label]
-    return type(classifier)(
-        [classifier.labels[k] for k in rest],
-        classifier.matrix[rest],
-        classifier.scale[rest],
-        classifier.bias[rest],
-        classifier.activation,
-        classifier.space,
-    )
 
 
 def _accepted(rule: _RuleEvidence, wrong: float, folds: int, seed: int) -> float:
@@ -301,10 +294,9 @@ def _accepted(rule: _RuleEvidence, wrong: float, folds: int, seed: int) -> float
 
 
 def _sets(
-    classifier: Classifier,
-    x: NDArray[Any],
+    images: Compared,
     y: NDArray[np.int64],
-    logits: Reals,
+    activation: Activation,
     parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
     coverage: float,
     calibration: Calibration | None,
@@ -312,10 +304,11 @@ def _sets(
     seed: int,
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Each image's own label, and its set by what was learnt from the other parts."""
+    x, logits = images.vectors, images.logits
     for rest, part in parts:
         inner = Calibration(1.0)
         if calibration is not None:
-            inner = fit_calibration(logits[rest], y[rest], classifier.activation)
-        chance = _shares(activate(inner.apply(logits), classifier.activation))
+            inner = fit_calibration(logits[rest], y[rest], activation)
+        chance = _shares(activate(inner.apply(logits), activation))
         fitted = fit_conformal(chance[rest], x[rest], y[rest], randomized=randomized, seed=seed)
         yield from zip(y[part].tolist(), fitted.sets(chance[part], x[part], coverage), strict=True)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from nshot.decision.background import unlike
 from nshot.decision.calibration import Reals
+from nshot.decision.compared import Compared
 from nshot.errors import RequestError
 from nshot.types import Floats
 from nshot.unit import lengths
-
-if TYPE_CHECKING:
-    from nshot.classifier.classifier import Classifier
 
 Rule: TypeAlias = Literal["cosine", "margin", "energy", "background"]
 
@@ -33,7 +31,7 @@ _WEIGHT = 0.75
 class Rejection:
     """An image whose evidence is under the threshold shows none of the labels.
 
-    The evidence, in units of a cosine, with s the classifier's mean scale and lse(z) = log sum exp z::
+    The evidence, in units of a cosine, with s the labels' mean scale and lse(z) = log sum exp z::
 
         cosine       largest cosine
         margin       largest cosine minus the second largest
@@ -56,18 +54,13 @@ class Rejection:
         if (self.rule == "background") != (self.background is not None):
             raise RequestError("the background rule needs background vectors, and only that one does")
 
-    def evidence(self, classifier: Classifier, vectors: ArrayLike, cosines: Reals | None = None) -> Reals:
-        """How much speaks for any of the labels: float[n, d] -> float64[n].
-
-        Args:
-            classifier: what the vectors are compared with.
-            vectors: the images.
-            cosines: ``classifier.cosines(vectors)``, where it is known already.
+    def evidence(self, images: Compared) -> Reals:
+        """How much speaks for any of the labels: n images, compared with them -> float64[n].
 
         Raises:
             RequestError: the margin rule with a single label, or a background of another length.
         """
-        cosines = classifier.cosines(vectors) if cosines is None else cosines
+        cosines = images.cosines
         if self.rule == "cosine":
             largest: Reals = cosines.max(axis=1)
             return largest
@@ -76,13 +69,13 @@ class Rejection:
                 raise RequestError("the margin rule needs at least two labels")
             best = np.partition(cosines, -2, axis=1)
             return best[:, -1] - best[:, -2]
-        s = float(np.mean(classifier.scale))
-        energy = _lse(cosines * classifier.scale + classifier.bias) / s
+        s = float(np.mean(images.scale))
+        energy = _lse(images.logits) / s
         if self.background is None:
             return energy
-        if self.background.shape[1] != classifier.dimension:
+        if self.background.shape[1] != images.vectors.shape[1]:
             raise RequestError("the background labels were embedded by another model than the classifier's")
-        wide = np.asarray(vectors, np.float64)
+        wide = images.vectors.astype(np.float64)
         elsewhere = (wide @ self.background.T.astype(np.float64)) / lengths(wide)
         return energy - _WEIGHT * _lse(s * elsewhere) / s
 
@@ -107,7 +100,7 @@ class Rejection:
         return cls(content["rule"], float(content["threshold"]), background)
 
 
-def default_rejection(classifier: Classifier, background: ArrayLike) -> Rejection:
+def default_rejection(matrix: ArrayLike, background: ArrayLike) -> Rejection:
     """The background rule with the threshold for no labelled image at all.
 
     The threshold was measured on recorded vectors of OpenAI's ViT-B/32, where it keeps nine tenths of the
@@ -115,11 +108,12 @@ def default_rejection(classifier: Classifier, background: ArrayLike) -> Rejectio
     in docs/trust.md.
 
     Args:
-        classifier: a zero-shot one: its rows must be text vectors for the threshold to mean anything.
+        matrix: float[labels, d], a zero-shot classifier's: its rows must be text vectors for the threshold
+            to mean anything.
         background: float[n, d], such as ``zero_shot(clip, EVERYDAY).matrix``; what is like a label is
             left out.
     """
-    return Rejection("background", DEFAULT_THRESHOLD, unlike(background, classifier.matrix))
+    return Rejection("background", DEFAULT_THRESHOLD, unlike(background, matrix))
 
 
 def threshold_for(

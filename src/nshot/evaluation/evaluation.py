@@ -364,7 +364,7 @@ def _scores(classifier: Classifier, vectors: Floats) -> Reals:
     """What the classifier would say of its answers: probabilities, if it has been calibrated."""
     if classifier.decision is None:
         return classifier.scores(vectors)
-    return classifier.decision.scores(classifier, classifier.cosines(vectors))
+    return classifier.decision.scores(classifier.logits(vectors), classifier.activation)
 
 
 def _decided(
@@ -374,8 +374,7 @@ def _decided(
     sizes, held = [], []
     for start in range(0, len(vectors), _CHUNK):
         part = slice(start, start + _CHUNK)
-        cosines = classifier.cosines(vectors[part])
-        verdicts = decision.verdicts(classifier, vectors[part], cosines, scores[part])
+        verdicts = decision.verdicts(classifier.compare(vectors[part]), scores[part])
         sizes += [len(verdict.labels) for verdict in verdicts]
         held += [
             any(own[list(verdict.labels)]) for verdict, own in zip(verdicts, relevant[part], strict=True)
