@@ -487,7 +487,7 @@ def test_an_images_orientation_goes_along() -> None:
     assert decode(Source.of(Image.open(buffer)).read()).size == (4, 6)
 
 
-@pytest.mark.parametrize("thing", [np.zeros((3, 3)), np.zeros((3, 5, 5), np.uint8), 7, None])
+@pytest.mark.parametrize("thing", [np.full((3, 3), 2.0), np.zeros((5, 5, 5), np.uint8), 7, None])
 def test_what_is_no_image_is_said(thing: object) -> None:
     with pytest.raises(UndecodableImage):
         Source.of(thing).read()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 
 from nshot import encoders
-from nshot.embeddings import is_vector_file, read_vectors
+from nshot.embeddings import Embeddings, is_vector_file, read_vectors
 from nshot.encoders import Device, Encoder, Precision
 from nshot.errors import RequestError, SourceError
 from nshot.images.decode import Limits
+from nshot.images.in_memory import each, is_array, is_one_image
 from nshot.images.preprocess import Decode, Fit, Preprocessor
 from nshot.images.sources import Source, expand
 from nshot.models.checkpoint import DEFAULT_MODEL, Checkpoint, find
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageLike: TypeAlias = (
-    "str | Path | bytes | Source | Image | np.ndarray[Any, np.dtype[np.uint8]] | Embedded | Failure"
+    "str | os.PathLike[str] | bytes | Source | Image | np.ndarray[Any, Any] | Embedded | Failure"
 )
 
 _LISTED = (Source, Embedded, Failure)  # what needs no more listing
@@ -136,18 +137,48 @@ class Embedder:
         """Digest of the weights: vectors of two spaces must not be compared."""
         return self.checkpoint.digest
 
+    def embed(self, sources: ImageLike | Iterable[ImageLike]) -> Embeddings:
+        """Vectors of images, gathered: encoded once, asked as often as one likes.
+
+        Args:
+            sources: as for ``embed_images``; labels come along from a labelled set (``nshot.open_labelled``).
+
+        Returns:
+            What could be embedded; the rest is in its ``failures``.
+        """
+        return self.collect(self.embed_images(sources), of=sources)
+
+    def collect(self, records: Iterable[Embedded | Failure], *, of: object = None) -> Embeddings:
+        """Gather what ``embed_images`` yields.
+
+        Args:
+            records: the stream.
+            of: what was embedded; if it is a labelled set, its classes are told along.
+        """
+        return Embeddings.collect(
+            records,
+            dimension=self.dimension,
+            classes=getattr(of, "classes", None),
+            multi=getattr(of, "multi", False),
+            recipe=self.recipe,
+            model=self.name,
+        )
+
     def embed_images(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Embedded | Failure]:
         """Unit vectors of images, in input order, with bounded memory.
 
         Args:
             sources: files, folders, globs, archives, tables, URLs (see ``nshot.images.sources``), bytes of an
-                encoded image, PIL images, uint8[height, width, 3] arrays, or what
-                ``Embedder.sources`` lists. What is embedded already passes through.
+                encoded image, PIL images, arrays of numpy or torch (see ``nshot.images.in_memory``), what
+                ``Embedder.sources`` lists; one, or any collection of them: a list, a column of a DataFrame, a
+                batch [n, h, w, 3], a labelled set. What is embedded already passes through.
 
         Yields:
             An ``Embedded`` for each image, or the ``Failure`` that says why there is none.
+
+        Raises:
+            RequestError: a table instead of one of its columns, or an array that is no image and no batch.
         """
-        one = isinstance(sources, (str, bytes, os.PathLike, np.ndarray, *_LISTED)) or hasattr(sources, "mode")
         pipeline = Pipeline(
             self.encoder,
             self.preprocessor,
@@ -157,14 +188,29 @@ class Embedder:
             workers=self.workers,
             limits=self.limits,
         )
-        return pipeline.run(self._listed([sources] if one else sources))  # type: ignore[list-item, arg-type]
+        return pipeline.run(self._listed(self._each(sources)))
 
-    def embed_texts(self, texts: Sequence[str]) -> Floats:
-        """Unit vectors of texts, as they are (no template): float32[n, d].
+    def _each(self, sources: Any) -> Iterator[Any]:
+        one = (str, bytes, bytearray, memoryview, os.PathLike, *_LISTED)
+        if isinstance(sources, one) or hasattr(sources, "getexif") or is_one_image(sources):
+            return iter([sources])
+        if isinstance(sources, Embeddings):
+            self.check_space(sources.recipe, sources.model, "these embeddings")
+            return sources.records()
+        if not (isinstance(sources, Iterable) or is_array(sources)):
+            raise RequestError(
+                f"{type(sources).__name__} is not an image: "
+                "give a path, a URL, bytes, a PIL image or an array"
+            )
+        return each(sources)
+
+    def embed_texts(self, texts: str | Iterable[str]) -> Floats:
+        """Unit vectors of texts, as they are (no template): float32[n, d]; one text gives n = 1.
 
         Raises:
             LabelError: a text longer than the model's context, by name.
         """
+        texts = [texts] if isinstance(texts, str) else list(texts)
         known = self.memory.texts(texts, self.encoder.fingerprint)
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
@@ -220,12 +266,20 @@ class Embedder:
 
     def _vectors(self, path: str | os.PathLike[str]) -> Iterator[Embedded | Failure]:
         read = read_vectors(path)
-        if read.recipe is not None and read.recipe.space != self.space:
-            raise RequestError(
-                f"the vectors in {path} were made by {read.model or 'another model'}, and this is "
-                f"{self.name}: vectors of two models cannot be compared"
-            )
+        self.check_space(read.recipe, read.model, f"the vectors in {path}")
         return read.records()
+
+    def check_space(self, recipe: Recipe | None, model: str | None, what: str) -> None:
+        """Refuse vectors of another model; vectors that do not say where they are from pass.
+
+        Raises:
+            RequestError: their recipe names other weights than this model's.
+        """
+        if recipe is not None and recipe.space != self.space:
+            raise RequestError(
+                f"{what} were made by {model or 'another model'}, and this is {self.name}: "
+                "vectors of two models cannot be compared"
+            )
 
     def _listed(self, sources: Iterable[ImageLike]) -> Iterator[Source | Embedded | Failure]:
         for number, source in enumerate(sources):

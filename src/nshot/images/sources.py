@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from nshot.errors import ImageError, ImageTooLarge, SourceError, UndecodableImage, UnreadableImage
+from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage
 from nshot.images import folders
 from nshot.types import DEFAULT_LIMITS, Limits
 
@@ -61,7 +61,9 @@ class Source:
         if isinstance(image, (bytes, bytearray, memoryview)):
             data = bytes(image)
             return cls(name, None, lambda: data)
-        return cls(name, None, partial(_encoded, image))
+        from nshot.images.in_memory import encoded
+
+        return cls(name, None, partial(encoded, image))
 
     @classmethod
     def file(cls, name: str, *, max_bytes: int = DEFAULT_LIMITS.max_bytes) -> Source:
@@ -211,34 +213,6 @@ def _read_file(name: str, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise ImageTooLarge(f"more than the limit of {max_bytes:,} bytes")
     return data
-
-
-def _encoded(image: Any) -> bytes:
-    """A PIL image or an array as the bytes of an uncompressed TIFF, so that all images go one way."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
-            raise UndecodableImage(
-                f"an array {image.dtype}{list(image.shape)}; give uint8[height, width, 3], RGB"
-            )
-        image = Image.fromarray(image)
-    if not isinstance(image, Image.Image):
-        raise UndecodableImage(f"a {type(image).__name__} is not an image")
-    buffer = io.BytesIO()
-    try:
-        exif = image.getexif()  # the orientation goes along
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-        elif image.mode not in ("1", "L", "RGB", "CMYK", "LAB", "I", "I;16", "F"):
-            image = image.convert("RGB")
-        image.save(buffer, "TIFF", compression="raw", exif=exif)
-    except Exception as error:  # a lazily opened image is decoded here
-        raise UndecodableImage(f"damaged, or not supported ({error})") from error
-    return buffer.getvalue()
 
 
 def _separated(stream: BinaryIO) -> Iterator[bytes]:
