@@ -148,7 +148,7 @@ def test_robustness_compares_domains_and_corruptions_and_its_numbers_follow_from
                 base = figures["base_right"] / figures["base_asked"]
                 assert figures["relative"] == pytest.approx(figures["accuracy"] / base)
     page = (out / "index.html").read_text()
-    assert "And on other images?" in page
+    assert "Robustness on " in page
     again = tmp_path / "again"
     assert run([*asked, "--model", str(tiny), "-o", str(again)]) == 0
     assert json.loads((again / "robustness.json").read_text())["conditions"] == conditions

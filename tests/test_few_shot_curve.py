@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
+from nshot.evaluation.curve_chart import draw
 from nshot.few_shot import adapt, select
 from nshot.few_shot.curve import ALL, NSHOT, PROBE, TUNED, ZERO_SHOT, curve
-from nshot.few_shot.figure import draw
 
 LABELS = ["ant", "bee", "cat"]
 PROMPTS = Classifier(LABELS, np.eye(12)[:3] + 0.6 * np.eye(12)[11], scale=30.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from html.parser import HTMLParser
 from PIL import Image
 
 from nshot.pages import charts, report
+from nshot.pages.engine import Html
 
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
 NASTY = "<script>alert(\"x\")</script> & 'y'"
@@ -88,7 +90,7 @@ def test_text_never_becomes_markup() -> None:
 
 
 def test_markup_is_not_escaped_twice() -> None:
-    assert "<b>" in report.section("x", report.Html("<b>bold</b>"))
+    assert "<b>" in report.section("x", Html("<b>bold</b>"))
     assert "&lt;b&gt;" in report.section("x", "<b>bold</b>")
 
 
@@ -149,3 +151,42 @@ def test_a_whisker_outside_its_span_stays_in_its_cell() -> None:
     html = charts.whisker(0.5, -1.0, 3.0, span=(0.0, 1.0), mark=0.5)
     assert all(0 <= float(v) <= 144 for v in re.findall(r"[MH]([\d.]+)", html))
     assert charts.whisker(float("nan"), 0, 1, span=(0, 1)) == ""
+
+
+def test_a_chart_of_shares_never_leaves_0_to_100_per_cent() -> None:
+    perfect = charts.Series("s", [0, 1], [1.0, 1.0])
+    html = charts.lines("t", [perfect], charts.Axis("x"), charts.Axis("y", None, 1, share=True))
+    assert "100 %" in html
+    assert not re.search(r">1[0-9][1-9] %|>1[1-9]0 %", html)
+
+
+def test_the_title_of_an_axis_stays_clear_of_its_numbers() -> None:
+    for wide in (False, True):
+        values = [0.0, 123456.0 if wide else 1.0]
+        html = charts.lines("t", [charts.Series("s", [0, 1], values)], charts.Axis("x"), charts.Axis("y"))
+        numbers = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="end" class="soft">([^<]+)<', html)
+        assert numbers
+        assert all(float(x) - 6.5 * len(text) > 16 for x, text in numbers)
+
+
+def test_equal_lines_are_both_seen() -> None:
+    same = [charts.Series(name, [0, 1], [0.5, 0.7]) for name in ("first", "second")]
+    html = charts.lines("t", same, charts.Axis("x"), charts.Axis("y"))
+    widths = [float(w) for w in re.findall(r'<polyline [^>]*stroke-width="([\d.]+)"', html)]
+    assert widths[0] > widths[1] + 1.5
+
+
+def test_a_card_shows_the_name_of_its_file() -> None:
+    html = report.cards([report.Card(None, "cat", hint="photos/2024/img_0042.jpg")])
+    assert '<span class="file">img_0042.jpg</span>' in html
+
+
+def test_a_report_allows_its_own_style_and_script_by_their_digests_only() -> None:
+    html = everything("plain")
+    assert "unsafe-inline" not in html
+    assert not re.search(r'\sstyle="|\son[a-z]+="', html)
+    for element in ("style", "script"):
+        found = re.search(rf"<{element}>(.*?)</{element}>", html, re.DOTALL)
+        assert found is not None
+        digest = base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in html

@@ -107,4 +107,6 @@ def test_the_page_shows_every_condition_and_escapes_names() -> None:
     assert "&lt;sketch&gt;" in html
     assert "<sketch>" not in html
     assert "+25.0" in html
-    assert html.count("<svg") == 1
+    assert html.count('role="img"') == 1  # one chart, for one corruption
+    assert "radius, % of the shorter side" in html
+    assert "2 (0.8)" in html

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a room knows the rooms above it in this list, never its neighbours on the same line and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit", "metrics", "atomic", "extras"},
+    {"unit", "metrics", "atomic", "extras", "pages"},
     {"images"},
     {"sketchbook", "models", "labels"},
     {"encoders"},
@@ -27,7 +27,6 @@ LAYERS = [
     {"few_shot", "search", "regions"},
     {"datasets"},
     {"output"},
-    {"pages"},
     {"evaluation"},
     {"train"},
     {"server", "distributed"},
@@ -48,6 +47,7 @@ DOORS = {
     "huggingface_hub": {"models.hub", "datasets.hub"},
     "pyarrow": {"extras"},
     "click": {"cli"},
+    "jinja2": {"pages.engine"},
 }
 
 

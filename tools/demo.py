@@ -14,7 +14,7 @@ from pathlib import Path
 import nshot
 from nshot import sketchbook
 from nshot.output.sinks import open_sink
-from nshot.pages.report import Card, Figure, Html, cards, facts, headline, page, paragraph, section, thumbnail
+from nshot.pages.report import Card, Figure, cards, facts, headline, page, paragraph, section, thumbnail
 
 OUT = Path(os.path.relpath(Path(__file__).parents[1] / "demo"))
 SIDE = 4 * sketchbook.SIZE
@@ -70,7 +70,7 @@ def _page(
         shown[exhibit.novelty].append(_card(exhibit, file, answer))
     return page(
         "Drawings that the model has never seen",
-        Html(
+        (
             headline(
                 Figure(f"{right} of {len(files)}", "right", f"chance would be 1 in {labels}"),
                 Figure(str(labels), "labels", "in plain words; any others would do"),

@@ -81,8 +81,8 @@ def command(
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot.atomic import writing
+    from nshot.evaluation.curve_chart import draw
     from nshot.few_shot.curve import curve
-    from nshot.few_shot.figure import draw
 
     counts = _shots(shots)
     if output is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
@@ -18,7 +19,7 @@ from nshot.errors import RequestError
 
 STRENGTHS = (1, 2, 3, 4, 5)
 
-_Corruption = Callable[[Image.Image, int, np.random.Generator], Image.Image]
+_Corruption = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 
 def corrupt(image: Image.Image, family: str, strength: int, *, seed: int = 0) -> Image.Image:
@@ -41,50 +42,49 @@ def corrupt(image: Image.Image, family: str, strength: int, *, seed: int = 0) ->
             f"corruptions are {', '.join(FAMILIES)} at strengths 1 to 5, not {family!r} at {strength}"
         )
     generator = np.random.default_rng([seed, zlib.crc32(family.encode()), strength])
-    return FAMILIES[family](image.convert("RGB"), strength - 1, generator)
+    of = FAMILIES[family]
+    return of.act(image.convert("RGB"), of.values[strength - 1], generator)
 
 
-def _noise(image: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
-    deviation = (10, 20, 35, 55, 80)[step]
+def _noise(image: Image.Image, value: float, generator: np.random.Generator) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float64)
-    noisy = pixels + generator.normal(0.0, deviation, pixels.shape)
+    noisy = pixels + generator.normal(0.0, value, pixels.shape)
     return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
 
 
-def _blur(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur((0.004, 0.008, 0.014, 0.022, 0.032)[step] * min(image.size)))
+def _blur(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(value / 100 * min(image.size)))
 
 
-def _contrast(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance((0.6, 0.45, 0.3, 0.2, 0.12)[step])
+def _contrast(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance(value / 100)
 
 
-def _brightness(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
-    pixels = np.asarray(image, dtype=np.float64) + (40, 70, 100, 130, 160)[step]
+def _brightness(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float64) + value
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _jpeg(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
+def _jpeg(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
     held = io.BytesIO()
-    image.save(held, "JPEG", quality=(25, 15, 10, 6, 3)[step])
+    image.save(held, "JPEG", quality=round(value))
     return Image.open(held).convert("RGB")
 
 
-def _pixelate(image: Image.Image, step: int, _: np.random.Generator) -> Image.Image:
-    side = (96, 64, 48, 32, 24)[step]  # pixels left along the shorter side
-    share = min(1.0, side / min(image.size))
+def _pixelate(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
+    share = min(1.0, value / min(image.size))
     small = (max(1, round(image.width * share)), max(1, round(image.height * share)))
     return image.resize(small, Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
 
 
-def _rotation(image: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
-    angle = (10, 20, 35, 60, 90)[step] * generator.choice([-1, 1])
+def _rotation(image: Image.Image, value: float, generator: np.random.Generator) -> Image.Image:
+    angle = value * generator.choice([-1, 1])
     return image.rotate(float(angle), Image.Resampling.BICUBIC, fillcolor=(127, 127, 127))
 
 
-def _occlusion(image: Image.Image, step: int, generator: np.random.Generator) -> Image.Image:
+def _occlusion(image: Image.Image, value: float, generator: np.random.Generator) -> Image.Image:
     """A grey square over a share of the image."""
-    share = (0.05, 0.12, 0.22, 0.35, 0.5)[step] ** 0.5
+    share = (value / 100) ** 0.5
     width, height = round(image.width * share), round(image.height * share)
     left = int(generator.integers(0, image.width - width + 1))
     top = int(generator.integers(0, image.height - height + 1))
@@ -93,13 +93,28 @@ def _occlusion(image: Image.Image, step: int, generator: np.random.Generator) ->
     return hidden
 
 
-FAMILIES: dict[str, _Corruption] = {
-    "noise": _noise,
-    "blur": _blur,
-    "contrast": _contrast,
-    "brightness": _brightness,
-    "jpeg": _jpeg,
-    "pixelation": _pixelate,
-    "rotation": _rotation,
-    "occlusion": _occlusion,
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A way to make images worse.
+
+    Attributes:
+        act: what it does to an image.
+        measure: what its strengths are measured in.
+        values: the value at each strength.
+    """
+
+    act: _Corruption
+    measure: str
+    values: tuple[float, ...]
+
+
+FAMILIES: dict[str, Family] = {
+    "noise": Family(_noise, "standard deviation, of 255 levels", (10, 20, 35, 55, 80)),
+    "blur": Family(_blur, "radius, % of the shorter side", (0.4, 0.8, 1.4, 2.2, 3.2)),
+    "contrast": Family(_contrast, "contrast left, %", (60, 45, 30, 20, 12)),
+    "brightness": Family(_brightness, "levels added, of 255", (40, 70, 100, 130, 160)),
+    "jpeg": Family(_jpeg, "JPEG quality", (25, 15, 10, 6, 3)),
+    "pixelation": Family(_pixelate, "pixels left on the shorter side", (96, 64, 48, 32, 24)),
+    "rotation": Family(_rotation, "degrees", (10, 20, 35, 60, 90)),
+    "occlusion": Family(_occlusion, "area hidden, %", (5, 12, 22, 35, 50)),
 }

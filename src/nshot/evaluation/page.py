@@ -13,11 +13,11 @@ from nshot.errors import ImageError
 from nshot.evaluation.evaluation import BARE, Evaluation, Rival
 from nshot.images.decode import decode
 from nshot.pages import charts
+from nshot.pages.engine import Html
 from nshot.pages.report import (
     Card,
     Cell,
     Figure,
-    Html,
     between,
     cards,
     facts,
@@ -93,9 +93,11 @@ def write(
     ]
     n, c = len(e.images), len(e.classifier.labels)
     return page(
-        f"How good is it? {run.get('data', '')}".strip(),
+        f"Evaluation of {run.get('model', 'a classifier')}",
         *parts,
-        subtitle=f"{n:,} images, {c:,} labels, {run.get('model', 'a classifier')}",
+        subtitle=", ".join(
+            [f"{n:,} images", f"{c:,} labels", *([str(run["data"])] if "data" in run else [])]
+        ),
     )
 
 
@@ -105,12 +107,12 @@ def _headline(e: Evaluation) -> Html:
     figures = [
         Figure(
             percent(f["top_1"]).content,
-            "right at once (top-1)",
+            "top-1 accuracy",
             f"95 % interval {between(low, high)}",
         )
     ]
     if len(e.classifier.labels) > 5:
-        figures.append(Figure(percent(f["top_5"]).content, "among the five best (top-5)"))
+        figures.append(Figure(percent(f["top_5"]).content, "top-5 accuracy"))
     if "mean_average_precision" in f:
         figures.append(Figure(percent(f["mean_average_precision"]).content, "mean average precision"))
     if "mean_per_class_recall" in f:
@@ -118,14 +120,14 @@ def _headline(e: Evaluation) -> Html:
             Figure(
                 percent(f["mean_per_class_recall"]).content,
                 "mean per-class recall",
-                "each label counts alike",
+                "every label weighs the same",
             )
         )
     figures.append(
         Figure(
             f"{100 * f['expected_calibration_error']:.1f} points",
             "calibration error",
-            "mean gap between score and truth; 0 is honest",
+            "mean gap between score and accuracy; 0 is best",
         )
     )
     if "answered" in f:
@@ -133,7 +135,7 @@ def _headline(e: Evaluation) -> Html:
             Figure(
                 percent(f["answered"]).content,
                 "answered",
-                f"of those right: {percent(f['right_of_answered']).content}",
+                f"{percent(f['right_of_answered']).content} of these are right",
             )
         )
     if "set_coverage" in f:
@@ -145,8 +147,8 @@ def _headline(e: Evaluation) -> Html:
             )
         )
     known = [rival for rival in e.rivals if rival.interval is None]
-    note = "; ".join(f"{rival.name} would give {percent(rival.value).content}" for rival in known)
-    return section("How good", headline(*figures), note=f"{note[:1].upper()}{note[1:]}." if note else "")
+    note = "; ".join(f"{rival.name} would reach {percent(rival.value).content}" for rival in known)
+    return section("Accuracy", headline(*figures), note=f"{note[:1].upper()}{note[1:]}." if note else "")
 
 
 def _rival_table(rivals: Iterable[Rival], first: str, reference: str) -> Html:
@@ -160,20 +162,25 @@ def _rival_table(rivals: Iterable[Rival], first: str, reference: str) -> Html:
         itself = rival.gain_interval in (None, (0, 0))
         rows.append(
             (
-                "{} (the bare name)" if rival.name == BARE else rival.name,
+                f"{BARE} (the label alone)" if rival.name == BARE else rival.name,
                 percent(rival.value),
                 Cell(charts.whisker(rival.value, low, high, span=span, mark=mark), rival.value),
                 Cell("–", rival.gain) if itself else _points(rival.gain),
                 Cell("–" if itself else _gap(*rival.gain_interval or (0, 0)), rival.gain),
             )
         )
-    return table((first, "top-1", "95 % interval", f"against {reference}", "its 95 % interval"), rows)
+    return table(
+        (first, "top-1", "95 % interval", f"points above {reference}", "95 % interval of the points"), rows
+    )
 
 
 def _models(models: Sequence[Rival]) -> Html:
     if len(models) < 2:
         return Html()
-    note = "The same images through each model; gains are paired, image by image. The rest is the first's."
+    note = (
+        "The same images through each model; differences are paired, image by image. "
+        "The rest of this page is about the first model."
+    )
     return section("Models side by side", _rival_table(models, "model", models[0].name), note=note)
 
 
@@ -194,44 +201,45 @@ def _prompts(e: Evaluation) -> Html:
                 f"(95 % interval {_gap(low, high)}), {verdict}."
             )
         )
-    note = "Every way to write a label into a prompt, on the same images. A gain around 0 may be luck."
-    return section("What the prompts do", *parts, note=note)
+    note = "Each template on the same images. A difference whose interval includes 0 may be chance."
+    return section("Prompts compared", *parts, note=note)
 
 
 def _trust(e: Evaluation) -> Html:
     r, risk = e.reliability, e.risk
     share = charts.Axis("score of the answer", 0, 1, share=True)
     diagram = charts.lines(
-        "Reliability: what a score is worth",
+        "Reliability diagram",
         [charts.Series("answers", r.confidence.tolist(), r.accuracy.tolist())],
         share,
-        charts.Axis("right", 0, 1, share=True),
+        charts.Axis("accuracy", 0, 1, share=True),
         diagonal=True,
         legend=False,
     )
     picked = np.unique(np.linspace(0, max(len(risk.coverage) - 1, 0), 200).astype(int))[: len(risk.coverage)]
     curve = charts.lines(
-        "Answering only the surest",
+        "Answering only the surest images",
         [
             charts.Series(
                 "answers", risk.coverage[picked].tolist(), (1 - risk.risk[picked]).tolist(), dots=False
             )
         ],
-        charts.Axis("answered, the surest first", 0, 1, share=True),
-        charts.Axis("of those right", None, 1, share=True),
+        charts.Axis("images answered, highest score first", 0, 1, share=True),
+        charts.Axis("accuracy on these", None, 1, share=True),
         legend=False,
     )
     at = {coverage: risk.at(coverage) for coverage in (0.5, 0.8, 0.9)}
     said = "; ".join(
-        f"the surest {100 * c:.0f} % (score {threshold:.2f} and more) are {percent(1 - wrong).content} right"
+        f"of the {100 * c:.0f} % with the highest scores ({threshold:.2f} and more), "
+        f"{percent(1 - wrong).content} are right"
         for c, (wrong, threshold) in at.items()
     )
     note = (
-        "Each dot is an equal number of images. On the dashed line a score means what it says; below it, "
-        "the classifier promises too much, above it, too little."
+        "Each dot is an equal number of images. On the dashed line, scores equal the accuracy; below it the "
+        "classifier is overconfident, above it underconfident."
     )
     return section(
-        "When to believe it", side_by_side(diagram, curve), f"{said[:1].upper()}{said[1:]}.", note=note
+        "Calibration and coverage", side_by_side(diagram, curve), f"{said[:1].upper()}{said[1:]}.", note=note
     )
 
 
@@ -252,13 +260,13 @@ def _confusion(e: Evaluation) -> Html:
         title,
         e.confusion[np.ix_(places, places)],
         [labels[k] for k in places],
-        rows="an image's own label",
+        rows="the image's label",
         columns="the answer",
         totals=support[places],
     )
     rows = [(labels[own], labels[said], count, percent(count / support[own])) for own, said, count in pairs]
-    named = table(("own label", "answered", "images", "of the label's"), rows) if rows else Html()
-    return section("What is taken for what", side_by_side(matrix, named))
+    named = table(("label", "answer", "images", "share of the label's images"), rows) if rows else Html()
+    return section("Confusions", side_by_side(matrix, named))
 
 
 def _images(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
@@ -269,10 +277,12 @@ def _images(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
     if wrong:
         parts.append(cards(_card(e, row, thumbs, "bad") for row in wrong))
     if unsure:
-        parts.append(paragraph("Right, but hardly: the least confident successes."))
+        parts.append(paragraph("The right answers with the lowest scores."))
         parts.append(cards(_card(e, row, thumbs, "good") for row in unsure))
     note = (
-        "The most confident mistakes first; the image's own label in bold." if wrong else "Not one mistake."
+        "The wrong answers with the highest scores; the image's own label is in bold."
+        if wrong
+        else "No wrong answer."
     )
     return section("Images", *parts, note=note)
 
@@ -281,7 +291,7 @@ def _card(e: Evaluation, row: int, thumbs: Mapping[int, str], tone: str) -> Card
     said = f"answered {e.classifier.labels[e.answers[row]]}"
     lines = [f"{said}, score {e.confidence[row]:.2f}"]
     if tone == "bad":
-        lines.append(f"own score {e.scores[row, e.own[row]]:.2f}, place {e.place[row] + 1}")
+        lines.append(f"own label: score {e.scores[row, e.own[row]]:.2f}, rank {e.place[row] + 1}")
     return Card(
         thumbs.get(row),
         " | ".join(e.images.labels[row]),
@@ -299,7 +309,10 @@ def _suspects(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
         Card(
             thumbs.get(s.row),
             f"{labels[s.given]}?",
-            [f"rather {labels[s.suggested]}", f"score {s.suggested_score:.2f} against {s.given_score:.2f}"],
+            [
+                f"suggested: {labels[s.suggested]}",
+                f"score {s.suggested_score:.2f} against {s.given_score:.2f}",
+            ],
             hint=e.images.sources[s.row],
         )
         for s in e.suspects[:SUSPECTS]
@@ -318,7 +331,7 @@ def _classes(e: Evaluation) -> Html:
     if e.average_precisions is not None:
         count = e.relevant.sum(axis=0).tolist()
         rows = [(label, count[k], percent(e.average_precisions[k])) for k, label in enumerate(labels)]
-        return section("Label by label", table(("label", "images", "average precision"), rows))
+        return section("Per label", table(("label", "images", "average precision"), rows))
     if e.per_class is None:
         return Html()
     p = e.per_class
@@ -335,9 +348,21 @@ def _classes(e: Evaluation) -> Html:
         )
         for k, label in enumerate(labels)
     ]
-    heads = ("label", "images", "recall", "recall, 95 %", "precision", "precision, 95 %", "F1", "F1, 95 %")
-    note = "Recall: the share of the label's images that were found. Precision: of its answers, those right."
-    return section("Label by label", table(heads, body), note=note)
+    heads = (
+        "label",
+        "images",
+        "recall",
+        "recall, 95 % interval",
+        "precision",
+        "precision, 95 % interval",
+        "F1",
+        "F1, 95 % interval",
+    )
+    note = (
+        "Recall: the share of the label's images that got this label. "
+        "Precision: the share of these answers that are right."
+    )
+    return section("Per label", table(heads, body), note=note)
 
 
 def _domains(e: Evaluation) -> Html:
@@ -355,7 +380,7 @@ def _domains(e: Evaluation) -> Html:
         )
         for domain in e.domains
     ]
-    return section("Domain by domain", table(("domain", "images", "top-1", "95 % interval"), rows))
+    return section("Per domain", table(("domain", "images", "top-1", "95 % interval"), rows))
 
 
 def _failures(e: Evaluation) -> Html:
@@ -363,9 +388,9 @@ def _failures(e: Evaluation) -> Html:
     if not failed:
         return Html()
     rows = [(failure.source, failure.type, failure.message) for failure in failed[:1000]]
-    note = f"{len(failed):,} could not be read; no figure counts them."
+    note = f"{len(failed):,} could not be read. They are in none of the figures."
     return section(
-        "Images without an answer", folded("Which", table(("image", "error", "what"), rows)), note=note
+        "Images without an answer", folded("Show them", table(("image", "error", "message"), rows)), note=note
     )
 
 

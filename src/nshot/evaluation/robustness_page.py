@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from nshot.evaluation.corruptions import FAMILIES, STRENGTHS
 from nshot.evaluation.robustness import Condition, Tally
 from nshot.pages import charts
+from nshot.pages.engine import Html
 from nshot.pages.report import (
     Cell,
     Figure,
-    Html,
     between,
     facts,
     headline,
@@ -36,30 +37,30 @@ def write(conditions: Sequence[Condition], run: Mapping[str, object], *, referen
     corruptions = [c for c in conditions if c.kind == "corruption"]
     parts = [_headline(base, domains, corruptions)]
     if domains:
-        parts.append(section("Images of another kind", _table(domains, reference), note=_NOTE))
+        parts.append(section("Other data sets", _table(domains, reference), note=_NOTE))
     if corruptions:
         drawn = [_chart(family, corruptions) for family in dict.fromkeys(c.name for c in corruptions)]
         parts.append(
             section(
-                "The same images, made worse",
+                "Corrupted images",
                 side_by_side(*drawn),
                 _table(corruptions, reference),
-                note="Accuracy against strength; 0 is the image as it was.",
+                note=f"Accuracy on {_asked(corruptions[0]):,} images at five strengths of each corruption; "
+                "none: the unchanged images.",
             )
         )
     parts.append(section("What was run", facts(run)))
-    asked = next(iter(base.tallies.values())).asked
     return page(
-        "And on other images?",
+        f"Robustness on {run['data']}",
         *parts,
-        subtitle=f"{asked:,} images, {len(base.labels):,} labels, {run['data']}",
+        subtitle=f"{_asked(base):,} images, {len(base.labels):,} labels, {run.get('model', 'a classifier')}",
     )
 
 
 _NOTE = (
     "Relative robustness is the share of the base accuracy that is left, on the labels that both sets hold. "
-    "Effective robustness is the accuracy above what the reference, diluted to the same base accuracy, "
-    "would have, in points."
+    "Effective robustness is the accuracy above that of the reference, were it mixed with random answers "
+    "until its base accuracy is the same, in percentage points."
 )
 
 
@@ -68,11 +69,15 @@ def _headline(base: Condition, domains: Sequence[Condition], corruptions: Sequen
     for name, tally in base.tallies.items():
         rest = [
             f"{what} {percent(_mean(group, name)).content}"
-            for what, group in (("other kinds", domains), ("made worse", corruptions))
+            for what, group in (("other data sets", domains), ("corrupted", corruptions))
             if group
         ]
         cards.append(Figure(percent(tally.accuracy).content, name, "; ".join(rest)))
     return headline(*cards)
+
+
+def _asked(condition: Condition) -> int:
+    return next(iter(condition.tallies.values())).asked
 
 
 def _mean(conditions: Sequence[Condition], name: str) -> float:
@@ -82,15 +87,16 @@ def _mean(conditions: Sequence[Condition], name: str) -> float:
 
 def _table(conditions: Sequence[Condition], reference: str) -> Html:
     rows: list[Sequence[Cell | str | int]] = []
+    corrupted = any(each.strength for each in conditions)
     for each in conditions:
         for name, tally in each.tallies.items():
             effective = each.effective(name, reference)
             rows.append(
                 [
-                    each.name + (f" {each.strength}" if each.strength else ""),
+                    each.name,
+                    *([_strength(each)] if corrupted else []),
                     name,
-                    len(each.labels),
-                    tally.asked,
+                    *([] if corrupted else [len(each.labels), tally.asked]),
                     percent(tally.base),
                     percent(tally.accuracy),
                     _interval(tally),
@@ -99,17 +105,23 @@ def _table(conditions: Sequence[Condition], reference: str) -> Html:
                 ]
             )
     heads = [
-        "condition",
+        *(("corruption", "strength") if corrupted else ("data set",)),
         "classifier",
-        "labels",
-        "images",
-        "base",
+        *(() if corrupted else ("labels", "images")),
+        "base accuracy",
         "accuracy",
-        "95 %",
+        "95 % interval",
         "relative",
-        "effective",
+        "effective, points",
     ]
     return table(heads, rows)
+
+
+def _strength(condition: Condition) -> Cell:
+    """The step of 1 to 5, and what it is in the corruption's own unit."""
+    family = FAMILIES.get(condition.name)
+    value = "" if family is None else f" ({family.values[condition.strength - 1]:g})"
+    return Cell(f"{condition.strength}{value}", condition.strength)
 
 
 def _interval(tally: Tally) -> Cell:
@@ -126,5 +138,8 @@ def _chart(family: str, corruptions: Sequence[Condition]) -> Html:
         )
         for name in mine[0].tallies
     ]
-    y = charts.Axis("accuracy", 0.0, 1.0, share=True)
-    return charts.lines(family, series, charts.Axis("strength", 0.0, 5.0, ticks=range(6)), y)
+    known = FAMILIES.get(family)
+    names = None if known is None else ["none", *(f"{value:g}" for value in known.values)]
+    label = "strength, 1 to 5" if known is None else known.measure
+    x = charts.Axis(label, 0.0, float(len(STRENGTHS)), ticks=range(len(STRENGTHS) + 1), names=names)
+    return charts.lines(family, series, x, charts.Axis("accuracy", 0.0, 1.0, share=True))

@@ -1,6 +1,7 @@
 """Images of numbers as inline SVG, drawn for the width of a phone and scaled up from there.
 
 Colours are the page's own variables, so that a chart follows the reader's light or dark setting.
+``alone`` makes a file of a chart, for any viewer.
 """
 
 from __future__ import annotations
@@ -10,13 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup as Html
+from markupsafe import escape
 from numpy.typing import ArrayLike
 
-from nshot.pages.report import Html, escape
+from nshot.pages.engine import asset, part
 
 _WIDTH, _HEIGHT = 360, 260  # units of a drawing: one is a pixel on a small phone
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 340, 10, 218  # the frame of the axes inside it
-_COLOURS = 6  # --c0 ... --c5 of report.css
+_RIGHT, _TOP, _BOTTOM = (
+    340,
+    10,
+    218,
+)  # the frame of the axes inside it; the left edge leaves room for the numbers
+_LETTER = 6.7  # width of a digit or a letter of the charts' text, generously
+_COLOURS = 6  # --c0 ... --c5 of theme.css
+_DASHES = ("", "7 4", "2 3", "9 3 2 3", "4 4", "1 4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +45,19 @@ class Axis:
     """A direction of a chart.
 
     Attributes:
-        label: what it measures.
+        label: what it measures, with its unit.
         low, high: its ends; taken from the points where None.
         ticks: where to write numbers; round ones are chosen where None.
+        names: what to write at the ticks; the numbers themselves where None.
         log: logarithmic (all values over 0).
-        share: values in [0, 1], written in per cent.
+        share: values in [0, 1], written in per cent; the axis never leaves them.
     """
 
     label: str
     low: float | None = None
     high: float | None = None
     ticks: Sequence[float] | None = None
+    names: Sequence[str] | None = None
     log: bool = False
     share: bool = False
 
@@ -55,21 +66,35 @@ def lines(
     title: str, series: Sequence[Series], x: Axis, y: Axis, *, diagonal: bool = False, legend: bool = True
 ) -> Html:
     """Lines over two axes; with ``diagonal``, a dashed line where y equals x."""
-    across = _Scale(x, [v for s in series for v in s.x], _LEFT, _RIGHT)
-    ends = [v for s in series for v in (*s.y, *(s.low or ()), *(s.high or ()))]
-    upward = _Scale(y, ends, _BOTTOM, _TOP)
-    parts = [_frame(across, upward)]
-    if diagonal:
-        low, high = max(across.low, upward.low), min(across.high, upward.high)
-        path = f"M{across(low):.1f} {upward(low):.1f}L{across(high):.1f} {upward(high):.1f}"
-        parts.append(f'<path d="{path}" stroke="var(--soft)" stroke-dasharray="4 4"/>')
-    names = []
-    for i, s in enumerate(series):
-        colour = f"var(--c{i % _COLOURS})"
-        parts.append(_series(s, colour, across, upward))
-        names.append(f'<li><i style="background:{colour}"></i>{escape(s.name)}</li>')
-    key = f'<ul class="legend">{"".join(names)}</ul>' if legend else ""
-    return _chart(title, _svg(title, _WIDTH, _HEIGHT, "".join(parts)) + key)
+    marks = _marks(len(series))
+    drawing = _svg(title, _WIDTH, _HEIGHT, _plot(series, marks, x, y, diagonal=diagonal))
+    key = [(_sample(mark), s.name) for mark, s in zip(marks, series, strict=True)] if legend else []
+    return part("chart", title, drawing, key, "", False)
+
+
+def alone(title: str, series: Sequence[Series], x: Axis, y: Axis, *, note: str = "") -> str:
+    """The same lines as an SVG document that stands alone, with its title, its legend and a note below it."""
+    marks, row, top = _marks(len(series)), 17, 30
+    parts = [
+        f"<style>{asset('theme.css')} text {{ fill: var(--ink); font: 12px system-ui, sans-serif }} "
+        "text.soft { fill: var(--soft) } text.title { font-size: 15px; font-weight: 600 }</style>",
+        '<rect width="100%" height="100%" fill="var(--sheet)"/>',
+        f'<text x="12" y="22" class="title">{escape(title)}</text>',
+        f'<g transform="translate(0 {top})">{_plot(series, marks, x, y)}</g>',
+    ]
+    at = top + _HEIGHT + 12
+    for mark, s in zip(marks, series, strict=True):
+        parts.append(f'<path d="M14 {at - 4}h26" {mark.stroke}/>')
+        parts.append(_text(48, at, s.name, anchor="start"))
+        at += row
+    if note:
+        parts.append(_text(14, at + 2, note, anchor="start", soft=True))
+        at += row
+    size = f'viewBox="0 0 {_WIDTH} {at}" width="{2 * _WIDTH}" height="{2 * at}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>\n"
+    )
 
 
 def heatmap(
@@ -117,8 +142,8 @@ def heatmap(
         if cell > 20 and count < 1000:
             parts.append(_text(x + cell / 2, y + cell / 2 + 4, f"{count}"))
     drawing = _svg(title, margin + side + 4, margin + side + 4, "".join(parts), fixed=True)
-    note = escape(f"Rows: {rows}. Columns: {columns}. Shade: share of the row.")
-    return _chart(title, f'<div class="wide" tabindex="0">{drawing}</div><p class="note">{note}</p>')
+    note = f"Rows: {rows}. Columns: {columns}. Shade: share of the row."
+    return part("chart", title, drawing, [], note, True)
 
 
 def whisker(
@@ -149,6 +174,52 @@ def whisker(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """How one line is told from the others: equal lines show as stripes, since later ones are thinner."""
+
+    colour: str
+    width: float
+    dash: str
+
+    @property
+    def stroke(self) -> str:
+        dash = f' stroke-dasharray="{self.dash}"' if self.dash else ""
+        return f'fill="none" stroke="{self.colour}" stroke-width="{self.width:.1f}"{dash}'
+
+
+def _marks(count: int) -> list[_Mark]:
+    step = min(2.0, 3 / max(count - 1, 1))
+    return [
+        _Mark(f"var(--c{i % _COLOURS})", 2 + step * (count - 1 - i), _DASHES[i % len(_DASHES)])
+        for i in range(count)
+    ]
+
+
+def _sample(mark: _Mark) -> Html:
+    """A piece of the line, for the legend."""
+    return Html(
+        f'<svg class="sample" viewBox="0 0 26 12" aria-hidden="true"><path d="M0 6h26" {mark.stroke}/></svg>'
+    )
+
+
+def _plot(
+    series: Sequence[Series], marks: Sequence[_Mark], x: Axis, y: Axis, *, diagonal: bool = False
+) -> str:
+    """The axes and the lines, in a frame of _WIDTH x _HEIGHT."""
+    ends = [v for s in series for v in (*s.y, *(s.low or ()), *(s.high or ()))]
+    upward = _Scale(y, ends, _BOTTOM, _TOP)
+    left = 28 + _LETTER * max((len(upward.said(tick)) for tick in upward.ticks()), default=0)
+    across = _Scale(x, [v for s in series for v in s.x], left, _RIGHT)
+    parts = [_frame(across, upward)]
+    if diagonal:
+        low, high = max(across.low, upward.low), min(across.high, upward.high)
+        path = f"M{across(low):.1f} {upward(low):.1f}L{across(high):.1f} {upward(high):.1f}"
+        parts.append(f'<path d="{path}" stroke="var(--soft)" stroke-dasharray="4 4"/>')
+    parts += [_series(s, mark, across, upward) for s, mark in zip(series, marks, strict=True)]
+    return "".join(parts)
+
+
 class _Scale:
     """Maps values of an axis to units of the drawing, clipped to its ends."""
 
@@ -158,8 +229,18 @@ class _Scale:
         self.low = min(finite) if axis.low is None else axis.low
         self.high = max(finite) if axis.high is None else axis.high
         if not self.high > self.low:
-            around = self.low
-            self.low, self.high = (around / 2, around * 2) if axis.log else (around - 0.5, around + 0.5)
+            self._widen()
+        if axis.share:
+            self.low, self.high = max(self.low, 0.0), min(self.high, 1.0)
+
+    def _widen(self) -> None:
+        """One value is no axis: leave room around it, but at no end that was asked for."""
+        value, by = self.low, 0.1 if self.axis.share else 0.5
+        low, high = (value / 2, value * 2) if self.axis.log else (value - by, value + by)
+        if self.axis.low is None or self.axis.high is not None:
+            self.low = low
+        if self.axis.high is None:
+            self.high = high
 
     def __call__(self, value: float) -> float:
         low, high = self.low, self.high
@@ -181,43 +262,45 @@ class _Scale:
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [k * step for k in range(first, last + 1)]
 
-    def text(self, tick: float) -> str:
-        return f"{100 * tick:.3g} %" if self.axis.share else f"{tick:.4g}"
+    def said(self, value: float) -> str:
+        """A value in words: by its tick's name where ticks have names."""
+        if self.axis.names is not None and value in self.ticks():
+            return self.axis.names[self.ticks().index(value)]
+        return f"{100 * value:.3g} %" if self.axis.share else f"{value:.4g}"
 
 
 def _frame(across: _Scale, upward: _Scale) -> str:
-    parts = []
+    parts, left = [], across.start
     for tick in upward.ticks():
         y = upward(tick)
-        parts.append(f'<path d="M{_LEFT} {y:.1f}H{_RIGHT}" stroke="var(--grid)"/>')
-        parts.append(_text(_LEFT - 5, y + 4, upward.text(tick), anchor="end", soft=True))
+        parts.append(f'<path d="M{left:.1f} {y:.1f}H{_RIGHT}" stroke="var(--grid)"/>')
+        parts.append(_text(left - 5, y + 4, upward.said(tick), anchor="end", soft=True))
     for tick in across.ticks():
         x = across(tick)
         parts.append(f'<path d="M{x:.1f} {_TOP}V{_BOTTOM}" stroke="var(--grid)"/>')
-        parts.append(_text(x, _BOTTOM + 16, across.text(tick), soft=True))
-    parts.append(_text((_LEFT + _RIGHT) / 2, _HEIGHT - 8, across.axis.label))
+        parts.append(_text(x, _BOTTOM + 16, across.said(tick), soft=True))
+    parts.append(_text((left + _RIGHT) / 2, _HEIGHT - 8, across.axis.label))
     parts.append(_text(11, (_TOP + _BOTTOM) / 2, upward.axis.label, turned=True))
     return "".join(parts)
 
 
-def _series(series: Series, colour: str, across: _Scale, upward: _Scale) -> str:
+def _series(series: Series, mark: _Mark, across: _Scale, upward: _Scale) -> str:
     def path(xs: Sequence[float], ys: Sequence[float]) -> str:
         there = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
         return " ".join(f"{across(x):.1f},{upward(y):.1f}" for x, y in there)
 
-    parts = []
+    parts, colour = [], mark.colour
     if series.low is not None and series.high is not None:
         band = path(series.x, series.high) + " " + path(series.x[::-1], series.low[::-1])
         parts.append(f'<polygon points="{band}" fill="{colour}" fill-opacity=".15"/>')
     line = path(series.x, series.y)
-    parts.append(
-        f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2" stroke-linejoin="round"/>'
-    )
+    parts.append(f'<polyline points="{line}" {mark.stroke} stroke-linejoin="round"/>')
     for x, y in zip(series.x, series.y, strict=True) if series.dots else ():
         if math.isfinite(y):
-            at = f"{across.axis.label} {across.text(x)}, {upward.axis.label} {upward.text(y)}"
+            radius = 2 + mark.width / 2
+            at = f"{across.axis.label} {across.said(x)}, {upward.axis.label} {upward.said(y)}"
             parts.append(
-                f'<circle cx="{across(x):.1f}" cy="{upward(y):.1f}" r="3.5" fill="{colour}">'
+                f'<circle cx="{across(x):.1f}" cy="{upward(y):.1f}" r="{radius:.1f}" fill="{colour}">'
                 f"<title>{escape(f'{series.name}: {at}')}</title></circle>"
             )
     return "".join(parts)
@@ -231,11 +314,7 @@ def _text(
     return f'<text {place} text-anchor="{anchor}"{style}>{escape(words)}</text>'
 
 
-def _svg(title: str, width: float, height: float, body: str, *, fixed: bool = False) -> str:
+def _svg(title: str, width: float, height: float, body: str, *, fixed: bool = False) -> Html:
     size = f' width="{width:.0f}" height="{height:.0f}"' if fixed else ""
     box = f'viewBox="0 0 {width:.0f} {height:.0f}"'
-    return f'<svg {box}{size} role="img" aria-label="{escape(title)}">{body}</svg>'
-
-
-def _chart(title: str, body: str) -> Html:
-    return Html(f'<figure class="chart">\n<figcaption>{escape(title)}</figcaption>\n{body}\n</figure>\n')
+    return Html(f'<svg {box}{size} role="img" aria-label="{escape(title)}">{body}</svg>')

@@ -2,39 +2,29 @@
 
 A page is made of sections, a section of parts; ``charts`` draws the parts that are images of numbers::
 
-    page("Title", section("How good", headline(Figure("91.2 %", "top-1")), table(["label"], [["cat"]])))
+    page("Title", section("Accuracy", headline(Figure("91.2 %", "top-1")), table(["label"], [["cat"]])))
 
-Every string is escaped on its way in, unless it is ``Html``, which only this module and ``charts`` make.
-A page forbids itself every request (Content-Security-Policy), follows the reader's light or dark setting,
-and is legible from 400 to 1600 px.
+The markup is in ``templates``; every string is escaped on its way in, unless a template or ``charts``
+made it. A page forbids itself every request (Content-Security-Policy), follows the reader's light or dark
+setting, and is legible from 400 to 1600 px.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape as _escape
-from importlib import resources
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from nshot.pages.engine import Html, asset, environment, part
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Tone: TypeAlias = Literal["", "good", "bad"]
-
-
-class Html(str):
-    """Markup: a string that is not escaped again."""
-
-    __slots__ = ()
-
-
-def escape(text: object) -> Html:
-    """Text made safe inside an element or an attribute; ``Html`` as it is."""
-    return text if isinstance(text, Html) else Html(_escape(str(text)))
 
 
 class Cell(NamedTuple):
@@ -64,49 +54,45 @@ def between(low: float, high: float, digits: int = 1) -> str:
 
 def page(title: str, *sections: Html, subtitle: str = "") -> str:
     """A whole HTML document, with its style and its script inside."""
-    files = resources.files("nshot.pages") / "assets"
-    style = (files / "report.css").read_text("utf-8")
-    script = (files / "report.js").read_text("utf-8")
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    style, script = asset("theme.css") + asset("report.css"), asset("report.js")
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f"<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<header>\n<h1>{escape(title)}</h1>\n{_tag('p', subtitle)}</header>\n<main>\n"
-        f"{''.join(sections)}</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
+        environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            sections=sections,
+            style=Html(style),
+            script=Html(script),
+            style_hash=_digest(style),
+            script_hash=_digest(script),
+        )
     )
 
 
 def section(heading: str, *parts: str, note: str = "") -> Html:
     """A heading, a sentence that says how to read what follows, and the parts."""
-    body = "".join(part if isinstance(part, Html) else paragraph(part) for part in parts)
-    return Html(
-        f"<section>\n<h2>{escape(heading)}</h2>\n{_tag('p', note, 'note')}{body}</section>\n",
-    )
+    return part("section", heading, note, [p if isinstance(p, Html) else paragraph(p) for p in parts])
 
 
 def paragraph(text: str, tone: Tone = "") -> Html:
     """A paragraph of text."""
-    return _tag("p", text, tone)
+    return part("paragraph", text, tone)
 
 
 def side_by_side(*parts: Html) -> Html:
     """Parts beside each other where there is room, below each other where there is none."""
-    return Html(f'<div class="beside">\n{"".join(f"<div>{part}</div>" for part in parts)}\n</div>\n')
+    return part("side_by_side", parts)
 
 
 def folded(summary: str, *parts: Html) -> Html:
     """Parts that are there when asked for."""
-    return Html(f"<details>\n<summary>{escape(summary)}</summary>\n{''.join(parts)}</details>\n")
+    return part("folded", summary, parts)
 
 
 def facts(items: Mapping[str, object]) -> Html:
     """Names and what they are: what was run, with what."""
-    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>\n" for name, value in items.items())
-    return Html(f'<dl class="facts">\n{rows}</dl>\n') if rows else Html()
+    return part("facts", items)
 
 
 # Figures and tables
@@ -124,13 +110,20 @@ class Figure:
 
 def headline(*figures: Figure) -> Html:
     """The few numbers to read first."""
-    cards = "".join(
-        f'<div class="figure {figure.tone}"><span class="name">{escape(figure.name)}</span>'
-        f'<span class="value">{escape(figure.value)}</span>'
-        f'<span class="aside">{escape(figure.note)}</span></div>\n'
-        for figure in figures
-    )
-    return Html(f'<div class="headline">\n{cards}</div>\n')
+    return part("headline", figures)
+
+
+class _Column(NamedTuple):
+    name: str
+    numeric: bool
+
+
+class _Shown(NamedTuple):
+    """A cell as the template takes it."""
+
+    content: str
+    numeric: bool
+    key: str = ""
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell | str | int]], *, caption: str = "") -> Html:
@@ -138,28 +131,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell | str | int]], *,
 
     Args:
         columns: the heads.
-        rows: one cell a column; a bare string sorts as text, a bare int as a number. A long table
+        rows: one cell per column; a bare string sorts as text, a bare int as a number. A long table
             scrolls inside itself under its heads.
         caption: what the table shows, for those who hear it instead of seeing it; also shown.
     """
-    heads = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return Html(
-        f'<div class="scroll" tabindex="0"><table>{title}\n<thead><tr>{heads}</tr></thead>\n'
-        f"<tbody>\n{body}</tbody>\n</table></div>\n"
-    )
+    shown = [[_cell(cell) for cell in row] for row in rows]
+    numeric = [bool(shown) and all(row[k].numeric for row in shown) for k in range(len(columns))]
+    return part("table", list(map(_Column, columns, numeric)), shown, caption)
 
 
-def _cell(cell: Cell | str | int) -> str:
+def _cell(cell: Cell | str | int) -> _Shown:
     if isinstance(cell, int):
         cell = Cell(f"{cell:,}", cell)
     elif isinstance(cell, str):
         cell = Cell(cell, cell)
     if isinstance(cell.key, str):
-        return f"<td>{escape(cell.content)}</td>"  # sorted by the text that is shown
-    key = "" if cell.key is None or math.isnan(cell.key) else f"{cell.key:.9g}"
-    return f'<td class="n" data-key="{key}">{escape(cell.content)}</td>'
+        return _Shown(cell.content, numeric=False)  # sorted by the text that is shown
+    known = cell.key is not None and not math.isnan(cell.key)
+    return _Shown(cell.content, numeric=True, key=f"{cell.key:.9g}" if known else "")
 
 
 # Images
@@ -174,7 +163,7 @@ class Card:
         title: the first line, large.
         lines: the lines below it.
         tone: a good answer, a bad one, or neither.
-        hint: the whole name, shown where a pointer rests.
+        hint: the name of the image: the card ends with the file's, and shows all of it under a pointer.
     """
 
     image: str | None
@@ -183,22 +172,15 @@ class Card:
     tone: Tone = ""
     hint: str = ""
 
+    @property
+    def file(self) -> str:
+        """The name without its folders."""
+        return self.hint.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
 
 def cards(items: Iterable[Card]) -> Html:
     """A grid of images with their lines."""
-    shown = "".join(
-        f'<figure class="card {card.tone}" title="{escape(card.hint)}">{_image(card)}'
-        f"<figcaption><b>{escape(card.title)}</b>"
-        f"{''.join(f'<span>{escape(line)}</span>' for line in card.lines)}</figcaption></figure>\n"
-        for card in items
-    )
-    return Html(f'<div class="cards">\n{shown}</div>\n') if shown else Html()
-
-
-def _image(card: Card) -> str:
-    if card.image is None:
-        return '<div class="nothing">no image</div>'
-    return f'<img src="{escape(card.image)}" alt="{escape(card.hint or card.title)}" loading="lazy">'
+    return part("cards", list(items))
 
 
 def thumbnail(image: Image.Image, side: int = 192) -> str:
@@ -210,7 +192,6 @@ def thumbnail(image: Image.Image, side: int = 192) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode("ascii")
 
 
-def _tag(name: str, text: str, style: str = "") -> Html:
-    """An element around a text; nothing around none."""
-    attribute = f' class="{style}"' if style else ""
-    return Html(f"<{name}{attribute}>{escape(text)}</{name}>\n" if text else "")
+def _digest(text: str) -> str:
+    """What a Content-Security-Policy calls an element of exactly this text."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
