@@ -5,12 +5,14 @@ PARITY := .venv-parity
 BIN := $(VENV)/bin
 MODEL ?= openai/clip-vit-base-patch32
 PHOTOS ?= photos
+FUZZ ?= 1
 
-.PHONY: help demo test check parity bench docs clean
+.PHONY: help demo test fuzz check parity bench docs clean
 
 help:
 	@echo "make demo    classify images with what is here, offline, and show the page"
 	@echo "make test    run the tests"
+	@echo "make fuzz    the seeded fuzz tests at length: 100,000 inputs for each reader"
 	@echo "make check   ruff, mypy --strict, the walls between the layers"
 	@echo "make parity  compare with transformers (installs torch in its own environment)"
 	@echo "make bench   measure speed and memory with transformers beside it"
@@ -29,6 +31,9 @@ $(PARITY)/.installed: pyproject.toml
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not parity"
+
+fuzz: $(VENV)/.installed
+	NSHOT_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check

@@ -12,12 +12,16 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nshot.errors import StoreError
+from nshot.store.memory import Memory
 from nshot.store.store import Stamp, Store, default_path
 from nshot.types import Floats
 
@@ -26,6 +30,7 @@ RECIPE = "recipe-a"
 WRITER = """
 import hashlib, sys
 import numpy as np
+from nshot.store.memory import Memory
 from nshot.store.store import Store
 name, count = sys.argv[2], int(sys.argv[3])
 store = Store(sys.argv[1])
@@ -403,3 +408,101 @@ def test_a_thousand_lookups_are_quick(path: Path) -> None:
             known = store.known_files(stamps[first : first + 512])
             assert len(store.vectors(list(known.values()), RECIPE)) == 512
         assert 4096 / (time.perf_counter() - start) > 15_000  # ten times that on a quiet machine
+
+
+OLD_FORM = """
+PRAGMA page_size = 16384;
+CREATE TABLE recipes (id INTEGER PRIMARY KEY, kind TEXT, digest TEXT, UNIQUE (kind, digest));
+CREATE TABLE vectors (
+    key BLOB, recipe INTEGER, vector BLOB, checksum INTEGER, PRIMARY KEY (key, recipe));
+CREATE TABLE files (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest BLOB) WITHOUT ROWID;
+PRAGMA application_id = 1853057135;
+PRAGMA user_version = 1;
+INSERT INTO recipes VALUES (1, 'picture', 'recipe-a');
+"""
+
+
+def test_a_store_of_the_first_form_is_read_and_brought_to_the_form_of_now(path: Path) -> None:
+    vectors = some(3)
+    stamp = Stamp("/a.jpg", 1, 2, 10**11)
+    with sqlite3.connect(path) as connection:
+        connection.executescript(OLD_FORM)
+        for key, vector in vectors.items():
+            blob = vector.tobytes()
+            checksum = zlib.crc32(blob, zlib.crc32(key)) ^ (key == digest("1"))
+            connection.execute("INSERT INTO vectors VALUES (?, 1, ?, ?)", (key, blob, checksum))
+        connection.execute("INSERT INTO files VALUES (?, 1, 2, ?)", (b"/a.jpg", digest("0")))
+    connection.close()
+    sound = {digest("0"), digest("2")}
+    with Store(path) as store:
+        assert store.vectors(list(vectors), RECIPE).keys() == sound
+        store.put_texts("encoder", {"cat": vector_of(b"1")})
+        assert store.vectors(list(vectors), RECIPE).keys() == sound
+        assert store.known_files([stamp]) == {"/a.jpg": digest("0")}
+    with Store(path) as store:
+        found = store.vectors(list(vectors), RECIPE)
+        assert found.keys() == sound
+        assert all(found[key].tobytes() == vectors[key].tobytes() for key in found)
+
+
+def test_vectors_of_swapped_recipes_are_unknown(path: Path) -> None:
+    with Store(path) as store:
+        store.put_vectors(some(3), "a")
+        store.put_vectors({key: -vector for key, vector in some(3).items()}, "b")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE OR IGNORE recipes SET digest = 'c' WHERE digest = 'a'")
+        connection.execute("UPDATE recipes SET digest = 'a' WHERE digest = 'b'")
+    connection.close()
+    with Store(path) as store:
+        assert store.vectors(list(some(3)), "a") == {}
+
+
+def test_a_damaged_store_is_set_aside_and_a_new_one_begun(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Store(path) as store:
+        store.put_vectors(some(500), RECIPE)
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + b"\x5a" * (len(content) - 100))
+    memory = Memory(Store(path))
+    assert memory.vectors(list(some(3)), RECIPE) == {}
+    memory.keep(some(3), {}, RECIPE)
+    assert memory.vectors(list(some(3)), RECIPE).keys() == some(3).keys()
+    assert path.with_name("store.sqlite.damaged").read_bytes()[100:200] == b"\x5a" * 100
+    (said,) = caplog.messages
+    assert "store.sqlite is damaged" in said
+    assert "set aside as" in said
+    assert "store.sqlite.damaged" in said
+
+
+def test_a_store_that_another_process_keeps_locked_is_done_without(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nshot.store.database._BUSY", 0.05)
+    with Store(path) as store:
+        store.put_vectors(some(3), RECIPE)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    memory = Memory(Store(path))
+    memory.keep(some(4), {}, RECIPE)
+    memory.keep(some(4), {}, RECIPE)
+    assert not memory
+    assert "kept busy by another process" in caplog.text
+    assert "Going on without it" in caplog.text
+    connection.close()
+
+
+def test_a_store_is_opened_anew_in_a_forked_process(path: Path) -> None:
+    with Store(path) as store:
+        store.put_vectors(some(3), RECIPE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                store.put_vectors(some(1, "child"), RECIPE)
+                os._exit(len(store.vectors(list(some(3)), RECIPE)))
+            os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        assert store.vectors(list(some(1, "child")), RECIPE).keys() == some(1, "child").keys()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from nshot.errors import StoreError
+from nshot.store.database import BusyStore, DamagedStore
 from nshot.store.store import Stamp, Store
 from nshot.types import Floats
 
@@ -14,21 +15,31 @@ T = TypeVar("T")
 
 log = logging.getLogger("nshot")
 
+_PATIENCE = 2  # waits for a store that another process keeps locked
+_MOST_ERRORS = 100  # a disk on which every new store is damaged again
+
 
 class Memory:
-    """The questions a run asks of its store; without a store, or after its first error, nothing is known.
+    """The questions a run asks of its store; without a store, or after its errors, nothing is known.
+
+    A damaged store is set aside, under another name, and a new one begun. One that another process keeps
+    locked, a full disk, a lost permission: the run goes on without it. Each is logged as a warning, once.
 
     Args:
         store: None to remember nothing.
 
     Raises:
-        StoreError: the store cannot be used from the start; later errors are logged as a warning, once.
+        StoreError: the file is not a store, or cannot be read.
     """
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
+        self._errors = 0
         if store is not None:
-            store.texts("", [])  # opens it: a wrong file is told before any image is read
+            try:
+                store.texts("", [])  # opens it: a wrong file is told before any image is read
+            except (DamagedStore, BusyStore) as error:
+                self._recover(store, error)
 
     def __bool__(self) -> bool:
         return self._store is not None
@@ -63,6 +74,23 @@ class Memory:
         try:
             return question(store)
         except StoreError as error:
+            self._recover(store, error)
+            return otherwise
+
+    def _recover(self, store: Store, error: StoreError) -> None:
+        """Say what is wrong, and go on with a new store or with none; threads may come here at once."""
+        self._errors += 1
+        if isinstance(error, BusyStore) and self._errors < _PATIENCE:
+            return
+        if isinstance(error, DamagedStore) and self._errors < _MOST_ERRORS:
+            try:
+                aside = store.set_aside()
+            except StoreError as another:
+                error = another
+            else:
+                if aside is not None:
+                    log.warning("%s. It is set aside as %s, and a new one is begun.", error, aside)
+                return
+        if self._store is not None:
             self._store = None
             log.warning("%s. Going on without it: no answer is lost.", error)
-            return otherwise

@@ -8,51 +8,36 @@ Vectors are kept as float32, bit for bit: on recorded CLIP embeddings float16 mo
 reorders labels, so an answer from the store would not be the answer that the encoder gives.
 
 SQLite in WAL mode: a process killed at any moment leaves whole transactions, and several processes may read
-and write at once. A store is a cache: whoever gets a ``StoreError`` can go on without it and lose no answer.
+and write at once. SQLite does not notice a damaged byte, so each row has a checksum over all that it says,
+the recipe it belongs to included: a row that does not fit its checksum is unknown, and replaced in time.
+A store is a cache: whoever gets a ``StoreError`` can go on without it and lose no answer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
-import threading
 import time
-import weakref
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from nshot.errors import StoreError
 from nshot.paths import cache_dir
+from nshot.store.database import (
+    VERSION,
+    DamagedStore,
+    Database,
+    file_checksum,
+    recipe_of,
+    vector_checksum,
+)
 from nshot.types import Floats
 
-_MAGIC = b"SQLite format 3\x00"
-_APPLICATION = 0x6E73686F  # "nsho", at byte 68 of the file: this database is ours
-_VERSION = 1  # of the tables below, at byte 60
-_BUSY = 30.0  # seconds to wait for another process's transaction
 _CHUNK = 900  # parameters in one query; builds of SQLite before 3.32 allow 999
 _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT)
-
-# 16 KiB pages: a vector of 2 KiB leaves no room for another on a 4 KiB page beside its key, and spills
-_SCHEMA = f"""
-PRAGMA page_size = 16384;
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS recipes (
-    id INTEGER PRIMARY KEY, kind TEXT, digest TEXT, UNIQUE (kind, digest));
-CREATE TABLE IF NOT EXISTS vectors (
-    key BLOB, recipe INTEGER, vector BLOB, checksum INTEGER, PRIMARY KEY (key, recipe));
-CREATE TABLE IF NOT EXISTS files (
-    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest BLOB) WITHOUT ROWID;
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {_VERSION};
-COMMIT;
-"""
 
 _Kind: TypeAlias = Literal["picture", "text"]
 
@@ -112,15 +97,15 @@ class StoreInfo:
 class Store:
     """The store in one file; nothing is opened before it is asked, nor created before something is kept.
 
-    Safe to use from several threads and processes at once. Every method raises StoreError where the file is
-    damaged, of another version, not nshot's, or not to be read or written (a full disk, a read-only place).
+    Safe to use from several threads and processes at once, and after a fork. Every method raises a
+    StoreError: DamagedStore where the file is ours and damaged or of another version, BusyStore where another
+    process keeps it locked, else where it is not nshot's, or not to be read or written (a full disk, no
+    permission).
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
-        self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-        self._closer: weakref.finalize[..., Store] | None = None
+        self._database = Database(path)
+        self.path = self._database.path
 
     def vectors(self, digests: Sequence[bytes], recipe: str) -> dict[bytes, Floats]:
         """Those of the images that are known: sha256 of an image's bytes -> float32[d], read-only."""
@@ -142,11 +127,18 @@ class Store:
     def known_files(self, stamps: Sequence[Stamp]) -> dict[str, bytes]:
         """Those of the files that are unchanged since they were recorded: path -> sha256 of the bytes."""
         asked = {os.fsencode(stamp.path): stamp for stamp in stamps}
-        known = {}
-        query = "SELECT path, size, mtime_ns, digest FROM files WHERE path IN (%s)"
-        for path, size, mtime_ns, digest in self._select(query, keys=list(asked)):
-            stamp = asked[path]
-            if (size, mtime_ns) == (stamp.size, stamp.mtime_ns):
+        known: dict[str, bytes] = {}
+        with self._database.connected(write=False):
+            if self._database.version == 1:  # its rows have no checksum
+                return known
+        query = "SELECT path, size, mtime_ns, digest, checksum FROM files WHERE path IN (%s)"
+        for path, size, mtime_ns, digest, checksum in self._select(query, keys=list(asked)):
+            stamp = asked.get(path) if isinstance(path, bytes) else None
+            if (
+                stamp is not None
+                and (size, mtime_ns) == (stamp.size, stamp.mtime_ns)
+                and file_checksum(path, size, mtime_ns, digest) == checksum
+            ):
                 known[stamp.path] = digest
         return known
 
@@ -156,26 +148,28 @@ class Store:
         A file changed within two seconds before its stamp is left out; see ``Stamp.settled``.
         """
         rows = [
-            (os.fsencode(stamp.path), stamp.size, stamp.mtime_ns, digest)
+            (*row, file_checksum(*row))
             for stamp, digest in digests.items()
             if stamp.settled
+            for row in [(os.fsencode(stamp.path), stamp.size, stamp.mtime_ns, digest)]
         ]
         if rows:
-            with self._writing() as connection:
-                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+            with self._database.writing() as connection:
+                connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
 
     def info(self) -> StoreInfo:
         """Figures about the store; all zero where there is none yet."""
-        counts: dict[_Kind, dict[str, int]] = {"picture": {}, "text": {}}
+        counts: dict[str, dict[str, int]] = {"picture": {}, "text": {}}
         for kind, digest, count in self._select(
             "SELECT kind, digest, count(*) FROM vectors JOIN recipes ON recipe = id GROUP BY id ORDER BY id"
         ):
-            counts[kind][digest] = count
+            if kind in counts and isinstance(digest, str):  # else the recipe's row is damaged
+                counts[kind][digest] = count
         files = self._select("SELECT count(*) FROM files")
         images = counts["picture"]
         return StoreInfo(
             path=self.path,
-            bytes=sum(file.stat().st_size for file in self._files() if file.exists()),
+            bytes=sum(file.stat().st_size for file in self._database.files() if file.exists()),
             vectors=sum(images.values()),
             texts=sum(counts["text"].values()),
             files=files[0][0] if files else 0,
@@ -187,10 +181,10 @@ class Store:
 
         A damaged store, or one of another version, is removed; a file that is not a store is never touched.
         """
-        if self._header() == "none":
+        if not self._database.exists():
             return
         try:
-            with self._writing() as connection:
+            with self._database.writing() as connection:
                 if recipe is None:
                     for table in ("vectors", "files", "recipes"):
                         connection.execute(f"DELETE FROM {table}")
@@ -198,24 +192,26 @@ class Store:
                     chosen = "SELECT id FROM recipes WHERE kind = 'picture' AND digest = ?"
                     connection.execute(f"DELETE FROM vectors WHERE recipe IN ({chosen})", (recipe,))
                     connection.execute("DELETE FROM recipes WHERE kind = 'picture' AND digest = ?", (recipe,))
-            with self._connected(write=True) as opened:
+            with self._database.connected(write=True) as opened:
                 assert opened is not None
                 opened.execute("VACUUM")
                 opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except _BrokenStoreError:
+        except DamagedStore:
             if recipe is not None:
                 raise
-            self.close()
-            with self._translated():
-                for file in self._files():
-                    file.unlink(missing_ok=True)
+            self._database.remove()
+
+    def set_aside(self) -> Path | None:
+        """Rename a damaged store, so that the next question starts a new one; nothing is deleted.
+
+        Returns:
+            The new name; None where another process has done it already.
+        """
+        return self._database.set_aside()
 
     def close(self) -> None:
         """Close the file; the next question opens it again."""
-        with self._lock:
-            if self._closer is not None:
-                self._closer()
-            self._connection = self._closer = None
+        self._database.close()
 
     def __enter__(self) -> Store:
         return self
@@ -230,18 +226,23 @@ class Store:
             "SELECT key, vector, checksum FROM vectors"
             " WHERE recipe = (SELECT id FROM recipes WHERE kind = ? AND digest = ?) AND key IN (%s)"
         )
+        of = recipe_of(kind, recipe)
+        asked = set(keys)
+        rows = self._select(query, kind, recipe, keys=keys)
+        version = self._database.version
         return {
             key: np.frombuffer(vector, dtype="<f4")
-            for key, vector, checksum in self._select(query, kind, recipe, keys=keys)
-            # SQLite does not notice a flipped bit; such a row is as good as absent, and replaced in time
-            if _checksum(key, vector) == checksum
+            for key, vector, checksum in rows
+            if isinstance(vector, bytes) and key in asked
+            if vector_checksum(version, of, key, vector) == checksum
         }
 
     def _put(self, kind: _Kind, recipe: str, vectors: Mapping[bytes, Floats]) -> None:
         if not vectors:
             return
         blobs = [(key, np.asarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
-        with self._writing() as connection:
+        of = recipe_of(kind, recipe)
+        with self._database.writing() as connection:
             # looked up anew each time: another process may have cleared the recipe and given its number away
             connection.execute("INSERT OR IGNORE INTO recipes (kind, digest) VALUES (?, ?)", (kind, recipe))
             chosen = connection.execute(
@@ -250,14 +251,12 @@ class Store:
             (number,) = chosen.fetchone()
             connection.executemany(
                 "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)",
-                [(key, number, blob, _checksum(key, blob)) for key, blob in blobs],
+                [(key, number, blob, vector_checksum(VERSION, of, key, blob)) for key, blob in blobs],
             )
-
-    # the connection
 
     def _select(self, query: str, *before: str, keys: Sequence[bytes] | None = None) -> list[tuple[Any, ...]]:
         """All rows; with keys, the query is asked for a chunk of them at a time, in place of its ``%s``."""
-        with self._connected(write=False) as connection:
+        with self._database.connected(write=False) as connection:
             if connection is None:
                 return []
             if keys is None:
@@ -267,126 +266,6 @@ class Store:
                 chunk = keys[start : start + _CHUNK]
                 rows += connection.execute(query % ",".join("?" * len(chunk)), (*before, *chunk)).fetchall()
             return rows
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._connected(write=True) as connection:
-            assert connection is not None
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                with suppress(
-                    sqlite3.Error
-                ):  # SQLite may have rolled back already; the first error is the one to tell
-                    connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _connected(self, *, write: bool) -> Iterator[sqlite3.Connection | None]:
-        with self._lock, self._translated():
-            if self._connection is None:
-                self._open(create=write)
-            yield self._connection
-
-    def _open(self, *, create: bool) -> None:
-        if self._header() == "none":
-            if not create:
-                return
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # vectors tell what is on private images; SQLite gives its side files the mode of this one
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = self._connect("mode=rw")
-        try:
-            version = _pragma(connection, "user_version")
-        except sqlite3.OperationalError:
-            # a read-only place, where WAL's side files cannot be made; without them nobody else is writing
-            connection.close()
-            if create or self._files()[1].exists():
-                raise
-            connection = self._connect("mode=ro&immutable=1")
-            version = _pragma(connection, "user_version")
-        try:
-            if version == 0 and not create:  # killed while it was being created
-                connection.close()
-                return
-            if version == 0:
-                # the tables come before WAL, so that the file itself says whose it is, whenever we are killed
-                connection.executescript(_SCHEMA)
-            elif version != _VERSION:
-                raise _BrokenStoreError(
-                    f"the store {self.path} has format {version}, and this nshot knows {_VERSION}: "
-                    "`nshot store clear` starts a new one, --store names another, --no-store does without"
-                )
-            if create and _pragma(connection, "journal_mode") != "wal":
-                with suppress(sqlite3.OperationalError):  # another process is just doing it
-                    connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        self._closer = weakref.finalize(self, connection.close)
-
-    def _connect(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(
-            f"{self.path.as_uri()}?{mode}",
-            uri=True,
-            timeout=_BUSY,
-            isolation_level=None,  # transactions are begun and ended here, not guessed
-            check_same_thread=False,  # the lock sees to that
-        )
-
-    def _header(self) -> Literal["none", "ours"]:
-        """Whether there is a store; a file of somebody else's is refused before SQLite touches it."""
-        with self._translated():
-            try:
-                with self.path.open("rb") as file:
-                    head = file.read(100)
-            except FileNotFoundError:
-                return "none"
-        if not head:
-            return "none"
-        if not head.startswith(_MAGIC) or head[68:72] != _APPLICATION.to_bytes(4, "big"):
-            raise StoreError(
-                f"{self.path} is not a store of nshot (or its first bytes are damaged) and is left as it is: "
-                "name another file with --store, or use --no-store"
-            )
-        return "ours"
-
-    def _files(self) -> tuple[Path, Path, Path]:
-        return self.path, Path(f"{self.path}-wal"), Path(f"{self.path}-shm")
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise _BrokenStoreError(
-                    f"the store {self.path} is damaged ({error}): "
-                    "`nshot store clear` starts a new one, --no-store does without"
-                ) from error
-            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                problem = f"was kept busy by another process for {_BUSY:.0f} s: try again"
-            else:
-                reason = getattr(error, "strerror", None) or error
-                problem = f"cannot be used ({reason}): name another file with --store"
-            raise StoreError(f"the store {self.path} {problem}, or use --no-store") from error
-
-
-class _BrokenStoreError(StoreError):
-    """A store of ours that only clearing can help."""
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> object:
-    return connection.execute(f"PRAGMA {name}").fetchone()[0]
-
-
-def _checksum(key: bytes, vector: bytes) -> int:
-    return zlib.crc32(vector, zlib.crc32(key))
 
 
 def _text_key(text: str) -> bytes:
