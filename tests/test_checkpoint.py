@@ -43,13 +43,14 @@ def test_a_folder_gives_its_config_and_files(folder: Path) -> None:
     found = checkpoint.find(folder)
     assert (found.name, found.folder, found.revision) == (str(folder), folder, None)
     assert found.weights == (folder / "model.safetensors",)
-    assert found.tokenizer_files() == {
+    assert found.vocabulary == {
         "tokenizer_json": folder / "tokenizer.json",
         "vocab": None,
         "merges": None,
     }
-    assert found.config.projection_dim == 24
-    text, vision = found.config.text, found.config.vision
+    assert found.config.dimension == 24
+    text: Any = found.config.text
+    vision: Any = found.config.vision
     assert (text.hidden_size, text.intermediate_size, text.layers, text.heads) == (32, 128, 2, 4)
     assert (text.context, text.eos_token_id, text.activation, text.layer_norm_eps) == (
         77,
@@ -100,7 +101,7 @@ def test_safetensors_are_preferred_to_a_pickle(folder: Path) -> None:
 
 def test_the_tokenizer_may_be_a_vocabulary_and_merges(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
-    files = checkpoint.find(folder).tokenizer_files()
+    files = checkpoint.find(folder).vocabulary
     assert files == {"tokenizer_json": None, "vocab": folder / "vocab.json", "merges": folder / "merges.txt"}
 
 
@@ -125,19 +126,19 @@ class TestConfig:
 
     def test_a_silent_config_means_vit_b_32(self, folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
-        config = checkpoint.find(folder).config
+        config: Any = checkpoint.find(folder).config
         assert (config.text.hidden_size, config.text.layers, config.text.heads) == (512, 12, 8)
         assert (config.vision.hidden_size, config.vision.layers, config.vision.patch_size) == (768, 12, 32)
-        assert (config.projection_dim, config.text.eos_token_id, config.text.vocab_size) == (
+        assert (config.dimension, config.text.eos_token_id, config.text.vocab_size) == (
             512,
             49407,
             49408,
         )
-        assert len(config.shapes()) == 398
+        assert len(config.tensors()) == 398
 
     def test_a_config_dict_replaces_the_config_beside_it(self, folder: Path) -> None:
         edit(folder / "config.json", vision_config_dict={"hidden_act": "gelu", "patch_size": 14})
-        vision = checkpoint.find(folder).config.vision
+        vision: Any = checkpoint.find(folder).config.vision
         assert (vision.activation, vision.patch_size) == ("gelu", 14)
         assert vision.hidden_size == 768, "the default, not what vision_config says"
 
@@ -151,7 +152,7 @@ class TestConfig:
         self, tmp_path: Path, eos_token_id: int | None
     ) -> None:
         folder = tiny_checkpoint(tmp_path / "tiny", eos_token_id=eos_token_id)
-        text = checkpoint.find(folder).config.text
+        text: Any = checkpoint.find(folder).config.text
         assert text.eos_token_id == (eos_token_id or text.vocab_size - 1)
 
     @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from nshot.evaluation.evaluation import (
 )
 from nshot.images.sources import Source
 from nshot.labels.prompts import DEFAULT_TEMPLATE
-from nshot.types import Embedded, Failure, Floats, Limits
+from nshot.types import Activation, Embedded, Failure, Floats, Limits
 from nshot.unit import normalize
 
 RECORDED = Path(__file__).parents[1].parent / "shared" / "data" / "recorded"
@@ -162,6 +162,8 @@ class Words:
 
     space = "words"
     logit_scale = 100.0
+    logit_bias = 0.0
+    activation: Activation = "softmax"
 
     def __init__(self) -> None:
         self.asked: list[str] = []

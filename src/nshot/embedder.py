@@ -23,7 +23,7 @@ from nshot.models.tokenizer import Tokenizer
 from nshot.pipeline import Pipeline
 from nshot.store.memory import Memory
 from nshot.store.store import Store, default_path
-from nshot.types import Embedded, Failure, Floats, Recipe
+from nshot.types import Activation, Embedded, Failure, Floats, Recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,6 +133,16 @@ class Embedder:
         return self.checkpoint.logit_scale
 
     @property
+    def logit_bias(self) -> float:
+        """What the checkpoint adds to a scaled cosine: 0 for CLIP."""
+        return self.checkpoint.logit_bias
+
+    @property
+    def activation(self) -> Activation:
+        """How the model reads its logits: by ``softmax`` over the labels, or each label by ``sigmoid``."""
+        return self.checkpoint.config.activation
+
+    @property
     def space(self) -> str:
         """Digest of the weights: vectors of two spaces must not be compared."""
         return self.checkpoint.digest
@@ -225,9 +235,7 @@ class Embedder:
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer, read when it is first needed."""
         if self._tokenizer is None:
-            self._tokenizer = Tokenizer.from_files(
-                **self.checkpoint.tokenizer_files(), context=self.checkpoint.config.text.context
-            )
+            self._tokenizer = self.checkpoint.tokenizer()
         return self._tokenizer
 
     def sources(

@@ -15,6 +15,8 @@ Floats: TypeAlias = NDArray[np.float32]
 Pixels: TypeAlias = NDArray[np.uint8]
 Tokens: TypeAlias = NDArray[np.int64]
 
+Activation: TypeAlias = Literal["softmax", "sigmoid"]
+
 Answer: TypeAlias = Literal["label", "set", "none", "unsure"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nshot.models.clip import ClipConfig
+from nshot.models.clip import Clip
 from nshot.models.unpickle import read_bin
 
 pytestmark = pytest.mark.parity
@@ -52,8 +52,8 @@ NAMES = {
 def test_a_config_means_what_transformers_makes_of_it(config: dict[str, Any]) -> None:
     config = {"model_type": "clip"} | config
     reference = transformers.CLIPConfig(**json.loads(json.dumps(config)))
-    found = ClipConfig.from_dict(config, where="config.json")
-    assert found.projection_dim == reference.projection_dim
+    found = Clip().read(config, "config.json")
+    assert found.dimension == reference.projection_dim
     for tower, part in ((found.text, reference.text_config), (found.vision, reference.vision_config)):
         for ours, theirs in NAMES.items():
             if hasattr(tower, ours):
@@ -66,7 +66,8 @@ def test_the_tensors_are_those_of_the_model() -> None:
         vision_config={"hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 3, "patch_size": 16},
     )
     model = transformers.CLIPModel(reference)
-    shapes = ClipConfig.from_dict(reference.to_dict(), where="config.json").shapes()
+    places = Clip().read(reference.to_dict(), "config.json").tensors()
+    shapes = {place.name: place.shape for place in places.values()}
     assert shapes == {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 

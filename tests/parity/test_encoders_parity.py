@@ -64,7 +64,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def inputs(folder: Path, rows: int = 7) -> tuple[Pixels, Tokens]:
-    config = find(folder).config
+    config: Any = find(folder).config
     random = np.random.default_rng(0)
     side, context = config.vision.image_size, config.text.context
     tokens = random.integers(0, 298, (rows, context))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nshot.decision.calibration import Activation, activate
+from nshot.decision.calibration import activate
 from nshot.decision.compared import Compared, cosines
 from nshot.decision.decision import Decision
 from nshot.errors import LabelError, RequestError
-from nshot.types import Decided, Embedded, Failure, Floats, LabelScore, Prediction
+from nshot.types import Activation, Decided, Embedded, Failure, Floats, LabelScore, Prediction
 from nshot.unit import normalize
 
 _CHUNK = 512  # vectors scored at once: bounds the memory of a run with many labels

@@ -10,7 +10,7 @@ import numpy as np
 from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, write_prompts
-from nshot.types import Floats
+from nshot.types import Activation, Floats
 from nshot.unit import normalize
 
 _ROWS = 512  # labels compared with all others at once
@@ -26,6 +26,14 @@ class TextEmbedder(Protocol):
     @property
     def logit_scale(self) -> float:
         """What the checkpoint multiplies a cosine with."""
+
+    @property
+    def logit_bias(self) -> float:
+        """What the checkpoint adds then."""
+
+    @property
+    def activation(self) -> Activation:
+        """How its logits become scores."""
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """Texts -> float32[n, d], unit norm."""
@@ -60,6 +68,8 @@ def zero_shot(
         labels=[label.label for label in prompted],
         matrix=normalize(rows, names=[label.label for label in prompted]),
         scale=embedder.logit_scale,
+        bias=embedder.logit_bias,
+        activation=embedder.activation,
         space=embedder.space,
     )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("numpy", "pillow", "openvino", "tokenizers", "huggingface-hub", "click", "tqdm")
 _EXTRAS = ("pyarrow", "torch", "transformers", "scikit-learn")
+_TEXTS = ("a cat", "a photo of a dog", "two red cars before a house", "a diagram")
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 
 
@@ -52,9 +53,9 @@ def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
 
     embedder = model_options.load(quiet=quiet)
     checkpoint = embedder.checkpoint
-    vision = checkpoint.config.vision
     _tell("model", f"{embedder.name}{f' at {checkpoint.revision}' if checkpoint.revision else ''}")
-    _tell("", f"{vision.image_size} px, patch {vision.patch_size}, vectors of {embedder.dimension}")
+    config = checkpoint.config
+    _tell("", f"{config.family.name}, {config.vision.image_size} px, vectors of {embedder.dimension}")
     _tell("", f"weights {embedder.space[:16]}, logit scale {embedder.logit_scale:.2f}")
     _tell(
         "runs as",
@@ -64,7 +65,7 @@ def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
 
 
 def _agreement(checkpoint: Checkpoint) -> bool:
-    """Compare what can run here with f32 on OpenVINO, on the same seeded pixels and tokens."""
+    """Compare what can run here with f32 on OpenVINO, on the same seeded pixels and the same texts."""
     from nshot import encoders
 
     reference = encoders.load(checkpoint, device="cpu", precision="f32", runtime="openvino")
@@ -98,13 +99,11 @@ def _agreement(checkpoint: Checkpoint) -> bool:
 
 def _encoded(checkpoint: Checkpoint, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    side, text = checkpoint.config.vision.image_size, checkpoint.config.text
+    side = checkpoint.config.vision.image_size
     coarse = rng.integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)  # blocks of colour: images rather than noise
     pixels = np.repeat(np.repeat(coarse, -(-side // 8), axis=2), -(-side // 8), axis=3)[:, :, :side, :side]
-    tokens = rng.integers(1, text.vocab_size - 2, (4, text.context))
-    # a start, some words, then end tokens: the highest id, unless the config names another
-    tokens[:, 8:] = text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id
-    return encoder.encode_images(np.ascontiguousarray(pixels)), encoder.encode_tokens(tokens.astype(np.int64))
+    tokens = checkpoint.tokenizer().encode(_TEXTS)
+    return encoder.encode_images(np.ascontiguousarray(pixels)), encoder.encode_tokens(tokens)
 
 
 def _processor() -> str:

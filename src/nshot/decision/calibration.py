@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nshot.errors import RequestError
+from nshot.types import Activation
 
-Activation: TypeAlias = Literal["softmax", "sigmoid"]
 Reals: TypeAlias = NDArray[np.float64]
 
 _SHARPEST = 1000.0  # 1 / temperature is looked for in [1 / _SHARPEST, _SHARPEST]

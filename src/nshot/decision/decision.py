@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nshot.decision.calibration import Activation, Calibration, Reals, activate
+from nshot.decision.calibration import Calibration, Reals, activate
 from nshot.decision.compared import Compared
 from nshot.decision.conformal import Conformal
 from nshot.decision.rejection import Rejection
 from nshot.errors import RequestError
 from nshot.metrics import risk_coverage
-from nshot.types import Answer
+from nshot.types import Activation, Answer
 
 
 @dataclass(frozen=True, slots=True)

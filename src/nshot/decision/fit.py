@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nshot.decision.background import unlike
-from nshot.decision.calibration import Activation, Calibration, Reals, activate, fit_calibration
+from nshot.decision.calibration import Calibration, Reals, activate, fit_calibration
 from nshot.decision.compared import Compared, compare
 from nshot.decision.conformal import fit_conformal, least_images
 from nshot.decision.decision import Decision, fit_surest
 from nshot.decision.rejection import RULES, Rejection, Rule, threshold_for
 from nshot.errors import RequestError
 from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, risk_coverage, share
-from nshot.types import Floats
+from nshot.types import Activation, Floats
 
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 _TELLING = 0.03  # by how much another rule's AUROC must be better to be worth a word

@@ -1,4 +1,4 @@
-"""CLIP on a CPU with OpenVINO; no torch, no onnx."""
+"""A model on a CPU with OpenVINO; no torch, no onnx."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import openvino as ov
 from numpy.typing import DTypeLike, NDArray
 
 from nshot.encoders import Precision, digest_of, openvino_graph
-from nshot.models.weights import Tensors
 from nshot.paths import cache_dir
 from nshot.types import Floats, Pixels, Tokens
 
 if TYPE_CHECKING:
     from nshot.models.checkpoint import Checkpoint
+    from nshot.models.weights import Tensors
 
 _BATCH = 16  # rows in one inference: more are no faster, and take more memory
 _STEP = 8  # texts are cut to a multiple of so many tokens
@@ -49,15 +49,16 @@ class OpenVINOEncoder:
         capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self.precision = "bf16" if "BF16" in capabilities and precision != "f32" else "f32"
         self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision)
-        self.dimension = checkpoint.config.projection_dim
+        self.dimension = checkpoint.config.dimension
         self.streams = min(_cores(), _MOST_STREAMS)
         processor = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
-        key = digest_of(checkpoint, openvino_graph.VERSION, ov.get_version(), processor)[:16]
+        version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version())
+        key = digest_of(checkpoint, *version, processor)[:16]
 
         def tower(name: str, build: Callable[[Tensors], ov.Model], streams: int) -> _Tower:
             return _Tower(
                 # A mapping of the files of its own: the pages that compiling reads leave memory with it.
-                lambda: build(Tensors(checkpoint.weights, checkpoint.config.shapes())),
+                lambda: build(checkpoint.open_tensors()),
                 lambda model: core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
                 lambda blob: core.import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
                 cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{self.precision}-{key}.blob",
@@ -75,24 +76,33 @@ class OpenVINOEncoder:
             self.streams,
         )
         self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors), 1)
-        self._vision, self._text = vision, text
+        self._checkpoint = checkpoint
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
-        _check(pixels, np.uint8, (3, self._vision.image_size, self._vision.image_size))
-        return self._images(pixels)
+        side = self._checkpoint.config.vision.image_size
+        _check(pixels, np.uint8, (3, side, side))
+        return self._images(len(pixels), lambda part: [pixels[part]])
 
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
-        _check(tokens, np.int64, (self._text.context,))
-        # What follows a text's end changes nothing, and is most of the row: texts of about one length go
-        # together, each cut to its own, so that a vector does not depend on its company.
-        marks = tokens if self._text.eos_token_id == 2 else tokens == self._text.eos_token_id
-        lengths = (marks.argmax(axis=1) // _STEP + 1) * _STEP
+        text, tensors = self._checkpoint.config.text, self._checkpoint.tensors()
+        _check(tokens, np.int64, (text.context,))
+        ends, inside = text.ends(tokens), openvino_graph.holds_table(text)
+        lengths = np.full(len(tokens), text.context)
+        if text.causal:
+            # What follows a text's end changes nothing, and is most of the row: texts of about one length go
+            # together, each cut to its own, so that a vector does not depend on its company.
+            lengths = (ends // _STEP + 1) * _STEP
         vectors = np.empty((len(tokens), self.dimension), np.float32)
         for length in np.unique(lengths):
-            alike = lengths == length
-            vectors[alike] = self._texts(np.ascontiguousarray(tokens[alike, :length]))
+            alike = np.flatnonzero(lengths == length)
+
+            def inputs(part: slice, rows: NDArray[np.intp] = alike, to: int = length) -> list[NDArray[Any]]:
+                cut = np.ascontiguousarray(tokens[rows[part], :to])
+                return [cut if inside else tensors.rows(text.table, cut), ends[rows[part]]]
+
+            vectors[alike] = self._texts(len(alike), inputs)
         return vectors
 
 
@@ -125,20 +135,21 @@ class _Tower:
         self._mapped: mmap.mmap | None = None  # OpenVINO reads it as long as the tower lives
         self._packed = False
 
-    def __call__(self, rows: NDArray[Any]) -> Floats:
-        vectors = np.empty((len(rows), self._dimension), np.float32)
-        for start in range(0, len(rows), _BATCH):
+    def __call__(self, count: int, inputs: Callable[[slice], list[NDArray[Any]]]) -> Floats:
+        """Vectors of as many rows, of which ``inputs`` gives each part as the graph takes it."""
+        vectors = np.empty((count, self._dimension), np.float32)
+        for start in range(0, count, _BATCH):
             part = slice(start, start + _BATCH)
-            vectors[part] = self._infer(rows[part])
+            vectors[part] = self._infer(inputs(part))
         return vectors
 
-    def _infer(self, rows: NDArray[Any]) -> Floats:
+    def _infer(self, inputs: list[NDArray[Any]]) -> Floats:
         with self._lock:
             if self._requests is None:
                 self._requests = self._start()
         request = self._requests.get()
         try:
-            vectors: Floats = request.infer([rows], share_inputs=True)[0]
+            vectors: Floats = request.infer(inputs, share_inputs=True)[0]
         finally:
             self._requests.put(request)
         if not self._packed:

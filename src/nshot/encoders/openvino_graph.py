@@ -1,13 +1,9 @@
-"""CLIP's two towers as OpenVINO graphs, built from a checkpoint's tensors.
-
-Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021: two
-pre-norm transformers, each with a linear map into the common space.
-"""
+"""A model's towers as OpenVINO graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
@@ -17,120 +13,124 @@ from openvino import opset15 as op
 from nshot.types import Floats
 
 if TYPE_CHECKING:
-    from nshot.models.clip import TextConfig, TowerConfig, VisionConfig
-
-Node: TypeAlias = Any  # an OpenVINO node; any count of rows n is dynamic
-Tensors: TypeAlias = Mapping[str, Floats]
+    from nshot.models.family import ImageTower, Tensors, TextTower
+    from nshot.models.ops import Gelu, Node
 
 VERSION = "3"
-"""To be raised by whatever changes a vector or the form of the graphs."""
+"""To be raised by whatever changes a vector."""
+
+FORM = "5"
+"""To be raised by whatever changes the graphs, their inputs or outputs, and no vector."""
+
+_LARGEST_TABLE = 2**28  # bytes: CLIP's takes 101 million, SigLIP 2's 786 million and more
 
 
-def image_tower(
-    config: VisionConfig, tensors: Tensors, mean: Sequence[float], std: Sequence[float]
-) -> ov.Model:
+def image_tower(tower: ImageTower, tensors: Tensors, mean: Sequence[float], std: Sequence[float]) -> ov.Model:
     """uint8[n,3,s,s] RGB -> float32[n,d], unit norm."""
-    tower = _Tower(config, tensors, "vision_model")
-    side, patch, width = config.image_size, config.patch_size, config.hidden_size
+    side = tower.image_size
     pixels = op.parameter([-1, 3, side, side], np.uint8, name="pixels")
     # (x / 255 - mean) / std in two steps
     shift = np.array(mean, np.float64).reshape(1, 3, 1, 1) * 255
     scale = 1 / (np.array(std, np.float64).reshape(1, 3, 1, 1) * 255)
     x = op.multiply(op.subtract(op.convert(pixels, "f32"), _float(shift)), _float(scale))
-
-    x = op.convolution(
-        x, tower["embeddings.patch_embedding.weight"], [patch, patch], [0, 0], [0, 0], [1, 1]
-    )  # n, width, s/patch, s/patch
-    x = op.transpose(op.reshape(x, _ints(0, width, -1), special_zero=True), _ints(0, 2, 1))
-    rows = op.gather(op.shape_of(x), _ints(0), _ints(0))
-    first = op.broadcast(tower["embeddings.class_embedding"], op.concat([rows, _ints(1, width)], 0))
-    x = op.add(op.concat([first, x], 1), tower["embeddings.position_embedding.weight"])
-
-    # the name is spelt so in every checkpoint
-    x = tower.layers(tower.norm(x, "pre_layrnorm"), first_only=True)
-    x = op.gather(x, op.constant(np.int64(0)), op.constant(np.int64(1)))
-    return _model(tower.norm(x, "post_layernorm"), tensors["visual_projection.weight"], pixels)
+    return ov.Model([_unit(tower(OpenVINOOps(), tensors, x))], [pixels])
 
 
-def text_tower(config: TextConfig, tensors: Tensors) -> ov.Model:
-    """int64[n,t], t up to the context length -> float32[n,d], unit norm.
+def holds_table(tower: TextTower) -> bool:
+    """Whether the token table is a part of the graph; a large one is looked up outside of it, row by row."""
+    return 4 * tower.vocab_size * tower.hidden_size <= _LARGEST_TABLE
 
-    A token sees only what precedes it, so whatever follows a text's end may be cut off beforehand.
+
+def text_tower(tower: TextTower, tensors: Tensors) -> ov.Model:
+    """Tokens and the positions of the texts' ends -> float32[n,d], unit norm.
+
+    The tokens are int64[n,t] or, where the graph does not hold the table, float32[n,t,width], its rows.
     """
-    tower = _Tower(config, tensors, "text_model")
-    tokens = op.parameter([-1, -1], np.int64, name="tokens")
-    length = op.gather(op.shape_of(tokens), _ints(1), _ints(0))
-    x = op.gather(tower["embeddings.token_embedding.weight"], tokens, op.constant(np.int64(0)))
-    positions = op.slice(tower["embeddings.position_embedding.weight"], _ints(0), length, _ints(1), _ints(0))
-    x = tower.layers(op.add(x, positions), causal=True)
-
-    # The text's vector is its end token's. Configs of 2021 name a wrong one, 2; the right one has the largest
-    # id. The first of several is the end, what follows is padding: hence "value" is stable.
-    if config.eos_token_id == 2:
-        marks = tokens
+    ops = OpenVINOOps()
+    ends = op.parameter([-1], np.int64, name="ends")
+    if holds_table(tower):
+        tokens = op.parameter([-1, -1], np.int64, name="tokens")
+        rows = op.gather(ops.weight(tensors[tower.table]), tokens, op.constant(np.int64(0)))
     else:
-        marks = op.convert(op.equal(tokens, op.constant(np.int64(config.eos_token_id))), "i32")
-    one = op.constant(np.int64(1))
-    _, end = op.topk(marks, one, 1, "max", "value", "i64", stable=True).outputs()
-    x = op.squeeze(op.gather(x, end, one, 1), one)  # n, 1 -> n
-    return _model(tower.norm(x, "final_layer_norm"), tensors["text_projection.weight"], tokens)
+        tokens = rows = op.parameter([-1, -1, tower.hidden_size], np.float32, name="rows")
+    return ov.Model([_unit(tower(ops, tensors, rows, ends))], [tokens, ends])
 
 
-class _Tower:
-    """The transformer of either tower: names in, nodes out."""
+class OpenVINOOps:
+    """See ``nshot.models.ops.Ops``."""
 
-    def __init__(self, config: TowerConfig, tensors: Tensors, prefix: str) -> None:
-        self.config = config
-        self.tensors = tensors
-        self.prefix = prefix
+    prunes = True
 
-    def __getitem__(self, name: str) -> Node:
-        return _shared(self.tensors[f"{self.prefix}.{name}"])
+    def weight(self, values: Floats) -> Node:
+        """The array's own memory: the mapped file, not a copy of it."""
+        return op.constant(np.asarray(_Writeable(values)), shared_memory=True)
 
-    def layers(self, x: Node, *, causal: bool = False, first_only: bool = False) -> Node:
-        """n, t, width -> the same; with ``first_only`` n, 1, width, and the last layer spares the others."""
-        for i in range(self.config.layers):
-            name = f"encoder.layers.{i}"
-            known = asking = self.norm(x, f"{name}.layer_norm1")
-            if first_only and i == self.config.layers - 1:
-                x, asking = (op.gather(rows, _ints(0), _ints(1)) for rows in (x, known))
-            x = op.add(x, self.attention(asking, known, f"{name}.self_attn", causal))
-            x = op.add(x, self.mlp(self.norm(x, f"{name}.layer_norm2"), f"{name}.mlp"))
-        return x
+    def add(self, x: Node, y: Node) -> Node:
+        """Sum."""
+        return op.add(x, y)
 
-    def attention(self, asking: Node, known: Node, name: str, causal: bool) -> Node:
-        heads, width = self.config.heads, self.config.hidden_size
+    def convolution(self, x: Node, weight: Node, stride: int) -> Node:
+        """n,c,h,w -> n,o,h/stride,w/stride."""
+        return op.convolution(x, weight, [stride, stride], [0, 0], [0, 0], [1, 1])
 
-        def split(x: Node, part: str) -> Node:  # n, t, width -> n, heads, t, width / heads
-            y = op.reshape(
-                self.linear(x, f"{name}.{part}"), _ints(0, 0, heads, width // heads), special_zero=True
-            )
+    def tokens(self, x: Node) -> Node:
+        """n,c,h,w -> n,h*w,c."""
+        channels = x.get_output_partial_shape(0)[1].get_length()
+        return op.transpose(op.reshape(x, _ints(0, channels, -1), special_zero=True), _ints(0, 2, 1))
+
+    def prepend(self, row: Node, x: Node) -> Node:
+        """n,t,c -> n,1+t,c."""
+        rows = op.gather(op.shape_of(x), _ints(0), _ints(0))
+        width = row.get_output_shape(0)[-1]
+        return op.concat([op.broadcast(row, op.concat([rows, _ints(1, width)], 0)), x], 1)
+
+    def prefix(self, table: Node, x: Node) -> Node:
+        """The first t rows of a table."""
+        length = op.gather(op.shape_of(x), _ints(1), _ints(0))
+        return op.slice(table, _ints(0), length, _ints(1), _ints(0))
+
+    def first(self, x: Node) -> Node:
+        """n,t,c -> n,1,c."""
+        return op.gather(x, _ints(0), _ints(1))
+
+    def pick(self, x: Node, position: int) -> Node:
+        """n,t,c -> n,c."""
+        return op.gather(x, op.constant(np.int64(position)), op.constant(np.int64(1)))
+
+    def at(self, x: Node, positions: Node) -> Node:
+        """n,t,c -> n,c."""
+        return op.gather(x, positions, op.constant(np.int64(1)), 1)
+
+    def linear(self, x: Node, weight: Node, bias: Node | None = None) -> Node:
+        """Matrix product and sum: x W^T + b."""
+        x = op.matmul(x, weight, False, True)
+        return x if bias is None else op.add(x, bias)
+
+    def norm(self, x: Node, weight: Node, bias: Node, epsilon: float) -> Node:
+        """Layer norm."""
+        return op.add(op.multiply(op.mvn(x, _ints(-1), True, epsilon, "inside_sqrt"), weight), bias)
+
+    def gelu(self, x: Node, kind: Gelu) -> Node:
+        """The activation; x * sigmoid(1.702 x) is swish with that beta."""
+        if kind == "quick_gelu":
+            return op.swish(x, op.constant(np.float32(1.702)))
+        return op.gelu(x, "erf" if kind == "gelu" else "tanh")
+
+    def attention(self, q: Node, k: Node, v: Node, heads: int, *, causal: bool = False) -> Node:
+        """n,s,c and n,t,c and n,t,c -> n,s,c."""
+        width = q.get_output_partial_shape(0)[2].get_length()
+
+        def split(x: Node) -> Node:  # n, t, width -> n, heads, t, width / heads
+            y = op.reshape(x, _ints(0, 0, heads, width // heads), special_zero=True)
             return op.transpose(y, _ints(0, 2, 1, 3))
 
-        q, k, v = split(asking, "q_proj"), split(known, "k_proj"), split(known, "v_proj")
-        y = op.scaled_dot_product_attention(q, k, v, causal=causal)  # scales by head size ** -0.5
-        y = op.reshape(op.transpose(y, _ints(0, 2, 1, 3)), _ints(0, 0, width), special_zero=True)
-        return self.linear(y, f"{name}.out_proj")
-
-    def mlp(self, x: Node, name: str) -> Node:
-        x = self.linear(x, f"{name}.fc1")
-        # quick_gelu is x * sigmoid(1.702 x), which is swish with that beta
-        quick = self.config.activation == "quick_gelu"
-        x = op.swish(x, op.constant(np.float32(1.702))) if quick else op.gelu(x, "erf")
-        return self.linear(x, f"{name}.fc2")
-
-    def linear(self, x: Node, name: str) -> Node:
-        return op.add(op.matmul(x, self[f"{name}.weight"], False, True), self[f"{name}.bias"])
-
-    def norm(self, x: Node, name: str) -> Node:
-        x = op.mvn(x, _ints(-1), True, self.config.layer_norm_eps, "inside_sqrt")
-        return op.add(op.multiply(x, self[f"{name}.weight"]), self[f"{name}.bias"])
+        y = op.scaled_dot_product_attention(split(q), split(k), split(v), causal=causal)
+        return op.reshape(op.transpose(y, _ints(0, 2, 1, 3)), _ints(0, 0, width), special_zero=True)
 
 
-def _model(x: Node, projection: Floats, parameter: Node) -> ov.Model:
-    """Into the common space, and to unit norm along the features: each row by itself."""
-    x = op.matmul(x, _shared(projection), False, True)
-    return ov.Model([op.normalize_l2(x, _ints(-1), 1e-12, "max")], [parameter])
+def _unit(x: Node) -> Node:
+    """To unit norm along the features: each row by itself."""
+    return op.normalize_l2(x, _ints(-1), 1e-12, "max")
 
 
 class _Writeable:
@@ -140,11 +140,6 @@ class _Writeable:
         self.array = array  # keeps the memory for as long as anybody uses it
         address = array.__array_interface__["data"][0]
         self.__array_interface__ = array.__array_interface__ | {"data": (address, False)}
-
-
-def _shared(array: Floats) -> Node:
-    """A constant that is the array's own memory: the mapped file, not a copy of it."""
-    return op.constant(np.asarray(_Writeable(array)), shared_memory=True)
 
 
 def _float(values: NDArray[Any]) -> Node:

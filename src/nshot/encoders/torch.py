@@ -1,24 +1,26 @@
-"""CLIP as transformers runs it, for GPUs; on a CPU the reference that the other runtime is held to."""
+"""A model with torch, for GPUs; on a CPU the reference that the other runtime is held to."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import CLIPConfig, CLIPModel
-from transformers.utils import logging
+from torch.nn import functional
 
 from nshot.encoders import Precision, digest_of
 from nshot.errors import DeviceError
 from nshot.types import Floats, Pixels, Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nshot.models.checkpoint import Checkpoint
+    from nshot.models.family import Shapes
+    from nshot.models.ops import Gelu, Node
 
 
 def best_device() -> str:
@@ -27,7 +29,7 @@ def best_device() -> str:
 
 
 class TorchEncoder:
-    """transformers' CLIPModel, loaded when it is first used; see ``nshot.encoders.Encoder``.
+    """Both towers of a checkpoint, each loaded when it is first used; see ``nshot.encoders.Encoder``.
 
     Args:
         checkpoint: from ``nshot.models.checkpoint.find``.
@@ -49,12 +51,12 @@ class TorchEncoder:
             precision = "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(False) else "f32"
         self.device = device
         self.precision: str = precision
-        self.dimension = checkpoint.config.projection_dim
+        self.dimension = checkpoint.config.dimension
         self.batch = 16 if device == "cpu" else 64
         self.fingerprint = digest_of(checkpoint, "torch", self.precision)
         self._checkpoint = checkpoint
         self._lock = threading.Lock()
-        self._loaded: Any = None
+        self._loaded: dict[str, dict[str, torch.Tensor]] = {}
         self._shift, self._scale = (
             torch.tensor(values, device=device).view(1, 3, 1, 1)
             for values in (checkpoint.image_mean, checkpoint.image_std)
@@ -62,57 +64,116 @@ class TorchEncoder:
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
+        tower = self._checkpoint.config.vision
 
-        def run(part: Any) -> Any:
-            normalised = (part.float() / 255 - self._shift) / self._scale
-            return self._model().get_image_features(pixel_values=normalised)
+        def run(part: slice) -> Node:
+            x = (self._there(pixels[part]).float() / 255 - self._shift) / self._scale
+            return tower(TorchOps(), self._tensors("images", tower.shapes()), x)
 
-        return self._batches(pixels, run)
+        return self._batches(len(pixels), run)
 
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
-        return self._batches(tokens, lambda part: self._model().get_text_features(input_ids=part))
+        tower, tensors = self._checkpoint.config.text, self._checkpoint.tensors()
+        ends = tower.ends(tokens)
 
-    def _batches(self, rows: NDArray[Any], run: Any) -> Floats:
-        vectors = np.empty((len(rows), self.dimension), np.float32)
+        def run(part: slice) -> Node:
+            shapes = {name: shape for name, shape in tower.shapes().items() if name != tower.table}
+            x = self._there(tensors.rows(tower.table, tokens[part]))
+            return tower(TorchOps(), self._tensors("texts", shapes), x, self._there(ends[part]))
+
+        return self._batches(len(tokens), run)
+
+    def _batches(self, count: int, run: Callable[[slice], Node]) -> Floats:
+        vectors = np.empty((count, self.dimension), np.float32)
         with ExitStack() as context:
             context.enter_context(torch.inference_mode())
             # f32 means f32: cudnn would take TensorFloat-32 for the patches
             context.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             if self.precision == "bf16":
                 context.enter_context(torch.autocast(self.device, torch.bfloat16))
-            for start in range(0, len(rows), self.batch):
-                part = torch.from_numpy(np.array(rows[start : start + self.batch])).to(self.device)
-                found = run(part).pooler_output.float()
+            for start in range(0, count, self.batch):
+                part = slice(start, start + self.batch)
+                found = run(part).float()
                 found = found / found.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-                vectors[start : start + self.batch] = found.cpu().numpy()
+                vectors[part] = found.cpu().numpy()
         return vectors
 
-    def _model(self) -> Any:
+    def _there(self, values: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.array(values)).to(self.device)
+
+    def _tensors(self, tower: str, shapes: Shapes) -> Any:
+        """A tower's tensors on the device, read by nshot's own reader: nothing in the files is executed."""
         with self._lock:
-            if self._loaded is None:
-                with _no_progress_bar():
-                    # nshot's own reader of weights: nothing is executed, and any place of the files will do
-                    tensors = self._checkpoint.tensors()
-                    model = CLIPModel.from_pretrained(
-                        None,
-                        config=CLIPConfig.from_pretrained(self._checkpoint.folder, local_files_only=True),
-                        state_dict={name: torch.tensor(value) for name, value in tensors.items()},
-                        dtype=torch.float32,
-                    )
-                self._loaded = model.eval().to(self.device)
-            return self._loaded
+            if tower not in self._loaded:
+                tensors = self._checkpoint.tensors()
+                self._loaded[tower] = {name: self._there(tensors[name]) for name in shapes}
+            return self._loaded[tower]
 
 
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            logging.enable_progress_bar()
+class TorchOps:
+    """See ``nshot.models.ops.Ops``; the weights are torch's already."""
+
+    prunes = False
+
+    def weight(self, values: Any) -> Node:
+        """The tensor itself."""
+        return values
+
+    def add(self, x: Node, y: Node) -> Node:
+        """Sum."""
+        return x + y
+
+    def convolution(self, x: Node, weight: Node, stride: int) -> Node:
+        """n,c,h,w -> n,o,h/stride,w/stride."""
+        return functional.conv2d(x, weight, stride=stride)
+
+    def tokens(self, x: Node) -> Node:
+        """n,c,h,w -> n,h*w,c."""
+        return x.flatten(2).transpose(1, 2)
+
+    def prepend(self, row: Node, x: Node) -> Node:
+        """n,t,c -> n,1+t,c."""
+        return torch.cat([row.expand(len(x), 1, -1), x], dim=1)
+
+    def prefix(self, table: Node, x: Node) -> Node:
+        """The first t rows of a table."""
+        return table[: x.shape[1]]
+
+    def first(self, x: Node) -> Node:
+        """n,t,c -> n,1,c."""
+        return x[:, :1]
+
+    def pick(self, x: Node, position: int) -> Node:
+        """n,t,c -> n,c."""
+        return x[:, position]
+
+    def at(self, x: Node, positions: Node) -> Node:
+        """n,t,c -> n,c."""
+        return x[torch.arange(len(x), device=x.device), positions]
+
+    def linear(self, x: Node, weight: Node, bias: Node | None = None) -> Node:
+        """Matrix product and sum: x W^T + b."""
+        return functional.linear(x, weight, bias)
+
+    def norm(self, x: Node, weight: Node, bias: Node, epsilon: float) -> Node:
+        """Layer norm."""
+        return functional.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+    def gelu(self, x: Node, kind: Gelu) -> Node:
+        """The activation."""
+        if kind == "quick_gelu":
+            return x * torch.sigmoid(1.702 * x)
+        return functional.gelu(x, approximate="none" if kind == "gelu" else "tanh")
+
+    def attention(self, q: Node, k: Node, v: Node, heads: int, *, causal: bool = False) -> Node:
+        """n,s,c and n,t,c and n,t,c -> n,s,c."""
+
+        def split(x: Node) -> Node:
+            return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+        y = functional.scaled_dot_product_attention(split(q), split(k), split(v), is_causal=causal)
+        return y.transpose(1, 2).flatten(2)
 
 
 def _devices() -> list[str]:

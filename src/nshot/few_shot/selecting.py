@@ -22,7 +22,8 @@ def select(
 
     One at a time, the image of the largest  unsureness * distance: one minus the gap between its two best
     labels' shares of the softmax, times its distance to the nearest image that is chosen or labelled
-    already (greedy k-centre, weighted).
+    already (greedy k-centre, weighted). The softmax is taken of a sigmoid model's logits too: the question is
+    which of the labels an image has; its own scores, all near 0, say how likely each is by itself.
 
     Args:
         vectors: float[n, d], images without labels.

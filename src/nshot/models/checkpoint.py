@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nshot.errors import CheckpointNotFound, CorruptCheckpoint, UnsupportedArchitecture
-from nshot.models.clip import ClipConfig
+from nshot.models.clip import Clip
 from nshot.models.digests import file_digest
+from nshot.models.family import Family, Get, ModelConfig, TokenizerFiles
+from nshot.models.files import read_json
 from nshot.models.weights import Tensors
-from nshot.types import Floats
+
+if TYPE_CHECKING:
+    from nshot.models.tokenizer import Tokenizer
 
 Mean: TypeAlias = tuple[float, float, float]
 
@@ -25,40 +28,40 @@ DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 BUILT_IN = {"sketchbook": Path(__file__).parents[1] / "sketchbook" / "checkpoint"}
 """Models that come with nshot."""
 
+FAMILIES: tuple[Family, ...] = (Clip(),)
+"""The kinds of models that nshot knows; the first one that claims a checkpoint reads it."""
+
 # what transformers' CLIPImageProcessor assumes where a preprocessor_config.json is silent
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class TokenizerFiles(TypedDict):
-    """What a tokenizer is made from: tokenizer.json, else vocab.json and merges.txt."""
-
-    tokenizer_json: Path | None
-    vocab: Path | None
-    merges: Path | None
-
-
 @dataclass(frozen=True)
 class Checkpoint:
-    """A CLIPModel checkpoint on this machine; made by ``find``.
+    """A checkpoint on this machine; made by ``find``.
 
     Attributes:
         name: as the user gave it: a Hub id or a folder.
-        folder: where config.json is.
+        settings: config.json, or what stands for it.
         revision: the commit, for a model of the Hub.
-        config: sizes of the model.
-        preprocessor: the image processor's settings, in the form of 2021 or of now.
+        config: what its family read: the towers, and what surrounds them.
+        preprocessor: the image processor's settings, in transformers' form of 2021 or of now.
         weights: the files that hold the tensors, as many as there are shards.
-        tokenizer: the tokenizer's files.
+        vocabulary: the tokenizer's files.
     """
 
     name: str
-    folder: Path
+    settings: Path
     revision: str | None
-    config: ClipConfig
-    preprocessor: dict[str, Any]
+    config: ModelConfig
+    preprocessor: Mapping[str, Any]
     weights: tuple[Path, ...]
-    tokenizer: TokenizerFiles
+    vocabulary: TokenizerFiles
+
+    @property
+    def folder(self) -> Path:
+        """Where the settings are."""
+        return self.settings.parent
 
     @property
     def image_mean(self) -> Mean:
@@ -73,16 +76,21 @@ class Checkpoint:
     @property
     def logit_scale(self) -> float:
         """The factor of cosines before the softmax: exp of the stored value; about 100 for OpenAI's."""
-        return math.exp(float(self.tensors()["logit_scale"]))
+        return math.exp(self.tensors()["logit_scale"].item())
+
+    @property
+    def logit_bias(self) -> float:
+        """What is added to the scaled cosines: 0 for CLIP, about -10 for SigLIP."""
+        return self.tensors()["logit_bias"].item() if self.config.has_bias else 0.0
 
     @cached_property
     def digest(self) -> str:
         """Hexadecimal sha256 of config.json and the weight files; a file that stays is read only once."""
-        parts = [file_digest(path) for path in (self.folder / "config.json", *self.weights)]
+        parts = [file_digest(path) for path in (self.settings, *self.weights)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def tensors(self) -> Mapping[str, Floats]:
-        """Every tensor of the model, float32 and read-only, mapped from the files and not copied.
+    def tensors(self) -> Tensors:
+        """Every tensor of the model by nshot's name, float32 and read-only, mapped from the files.
 
         Raises:
             CorruptCheckpoint: one is missing or of another shape than config.json says, or a file is damaged.
@@ -92,11 +100,19 @@ class Checkpoint:
 
     @cached_property
     def _tensors(self) -> Tensors:
-        return Tensors(self.weights, self.config.shapes())
+        return self.open_tensors()
 
-    def tokenizer_files(self) -> TokenizerFiles:
-        """For ``Tokenizer.from_files(**checkpoint.tokenizer_files(), context=...)``."""
-        return self.tokenizer
+    def open_tensors(self) -> Tensors:
+        """The same through a mapping of the files of its own, whose pages leave memory with it."""
+        return Tensors(self.weights, self.config.tensors())
+
+    def tokenizer(self) -> Tokenizer:
+        """Texts -> tokens, as the model was trained.
+
+        Raises:
+            CorruptCheckpoint: a file is damaged.
+        """
+        return self.config.family.tokenizer(self.vocabulary, self.config)
 
     def _normalisation(self, key: str, default: Mean, none: Mean) -> Mean:
         if self.preprocessor.get("do_normalize") is False:
@@ -130,7 +146,7 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
     if folder.is_dir():
         if revision is not None:
             raise CheckpointNotFound(f"{name} is a folder, and has no revisions: leave out {revision!r}.")
-        return _checkpoint(name, None, _files(name, lambda file: _existing(folder / file)))
+        return _checkpoint(name, None, lambda file: _existing(folder / file))
     if folder.is_file():
         raise CheckpointNotFound(f"{name} is a file: give the folder that holds it and its config.json.")
     from nshot.models import hub
@@ -143,98 +159,76 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
         )
     repository = hub.Repository(name, revision or "main", progress)
     try:
-        files = _files(name, repository.cached)
+        return _checkpoint(name, repository.name, repository.cached)
     except CheckpointNotFound:
-        files = _files(name, repository.download)
-    return _checkpoint(name, files.config.parent.name, files)
+        return _checkpoint(name, repository.name, repository.download)
 
 
-class _Files(NamedTuple):
-    config: Path
-    preprocessor: Path
-    tokenizer: TokenizerFiles
-    weights: tuple[Path, ...]
-
-
-def _files(name: str, get: Callable[[str], Path | None]) -> _Files:
-    """Choose a checkpoint's files by asking ``get`` for each; it answers None for one that is not there."""
+def _checkpoint(name: str, repository: str | None, get: Get) -> Checkpoint:
+    """Choose a checkpoint's files by asking ``get`` for each."""
 
     def missing(what: str) -> CheckpointNotFound:
         return CheckpointNotFound(
             f"{name} has no {what}. nshot reads checkpoints in the layout of transformers."
         )
 
-    config = get("config.json")
-    if config is None:
+    settings = get("config.json")
+    if settings is None:
         raise missing("config.json")
-    ClipConfig.from_dict(
-        _json(config), where=str(config)
-    )  # another architecture: said before its weights come
-    # as transformers does: of the two, the newer form counts
-    preprocessor = get("processor_config.json")
-    if preprocessor is None or not isinstance(_json(preprocessor).get("image_processor"), dict):
-        preprocessor = get("preprocessor_config.json")
+    family, table = _family(settings)
+    config = family.read(table, str(settings))  # another architecture: said before its weights come
+    preprocessor = family.preprocessor(get, config)
     if preprocessor is None:
         raise missing("preprocessor_config.json")
-    if tokenizer_json := get("tokenizer.json"):
-        tokenizer = TokenizerFiles(tokenizer_json=tokenizer_json, vocab=None, merges=None)
-    else:
-        tokenizer = TokenizerFiles(tokenizer_json=None, vocab=get("vocab.json"), merges=get("merges.txt"))
-        if not (tokenizer["vocab"] and tokenizer["merges"]):
-            raise missing("tokenizer.json, nor vocab.json and merges.txt")
-    get("tokenizer_config.json")  # for the tokenizer, which looks beside its own file
-    for single in ("model.safetensors", "pytorch_model.bin"):
+    factor = preprocessor.get("rescale_factor", 1 / 255)
+    if preprocessor.get("do_rescale") is False or not math.isclose(factor, 1 / 255):
+        raise UnsupportedArchitecture(
+            f"the image processor of {name} wants pixel values other than 0 to 255 scaled to 0 to 1."
+        )
+    vocabulary = family.vocabulary(get)
+    if vocabulary is None:
+        raise missing("tokenizer.json, nor vocab.json and merges.txt")
+    weights = _weights(family.weights, get, missing)
+    revision = settings.parent.name if repository else None
+    return Checkpoint(name, settings, revision, config, preprocessor, weights, vocabulary)
+
+
+def _family(settings: Path) -> tuple[Family, dict[str, Any]]:
+    table = read_json(settings)
+    for family in FAMILIES:
+        if family.claims(table):
+            return family, table
+    named = ", ".join(map(str, table.get("architectures") or [])) or table.get("model_type")
+    raise UnsupportedArchitecture(
+        f"{settings}: this is {named or 'a model without a name'}, which nshot does not know. It reads "
+        "CLIPModel checkpoints, both towers, in the layout of transformers: OpenAI's CLIP ViT-B/32, B/16, "
+        "L/14, L/14@336, LAION's, and their kin."
+    )
+
+
+def _weights(
+    names: tuple[str, ...], get: Get, missing: Callable[[str], CheckpointNotFound]
+) -> tuple[Path, ...]:
+    for single in names:
         if path := get(single):
-            return _Files(config, preprocessor, tokenizer, (path,))
+            return (path,)
         if index := get(f"{single}.index.json"):
             shards = [(shard, get(shard)) for shard in _shards(index)]
             absent = [shard for shard, path in shards if path is None]
             if absent:
                 raise missing(", ".join(absent))
-            return _Files(config, preprocessor, tokenizer, tuple(path for _, path in shards if path))
-    raise missing("model.safetensors, nor pytorch_model.bin")
-
-
-def _checkpoint(name: str, revision: str | None, files: _Files) -> Checkpoint:
-    settings = _json(files.preprocessor)
-    preprocessor = (
-        settings.get("image_processor") if files.preprocessor.name == "processor_config.json" else settings
-    )
-    assert isinstance(preprocessor, dict)  # so chosen by _files
-    factor = preprocessor.get("rescale_factor", 1 / 255)
-    if preprocessor.get("do_rescale") is False or not math.isclose(factor, 1 / 255):
-        raise UnsupportedArchitecture(
-            f"{files.preprocessor}: pixel values other than 0 to 255 scaled to 0 to 1."
-        )
-    return Checkpoint(
-        name=name,
-        folder=files.config.parent,
-        revision=revision,
-        config=ClipConfig.from_dict(_json(files.config), where=str(files.config)),
-        preprocessor=preprocessor,
-        weights=files.weights,
-        tokenizer=files.tokenizer,
-    )
+            return tuple(path for _, path in shards if path)
+    raise missing(", nor ".join(names))
 
 
 def _shards(index: Path) -> list[str]:
     """The files that an index names; each must stand beside it."""
-    table = _json(index).get("weight_map")
+    table = read_json(index).get("weight_map")
     shards = sorted(set(map(str, table.values()))) if isinstance(table, dict) else []
     suffix = Path(index.name.removesuffix(".index.json")).suffix
     if not shards or any("/" in shard or "\\" in shard or Path(shard).suffix != suffix for shard in shards):
         raise CorruptCheckpoint(f"{index} does not list weight files beside it. Fetch it again.")
     return shards
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CorruptCheckpoint(f"{path} is not JSON: {error}. Fetch it again.") from error
-    if not isinstance(content, dict):
-        raise CorruptCheckpoint(f"{path} should be a table of settings.")
-    return content
 
 
 def _existing(path: Path) -> Path | None:

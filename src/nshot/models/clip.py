@@ -1,14 +1,16 @@
-"""config.json of a CLIPModel -> sizes, and the tensors that they ask for."""
+"""CLIP in the layout of transformers: OpenAI's models, LAION's, and their kin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 from nshot.errors import CorruptCheckpoint, UnsupportedArchitecture
-
-Activation: TypeAlias = Literal["quick_gelu", "gelu"]
+from nshot.models.family import Get, ModelConfig, TokenizerFiles
+from nshot.models.files import image_processor, vocabulary
+from nshot.models.ops import Gelu
+from nshot.models.tokenizer import Tokenizer
+from nshot.models.transformer import TextTransformer, VisionTransformer, check_sizes
 
 # what transformers assumes where a config is silent; old configs hold little more than what differs
 _TEXT = {
@@ -35,86 +37,39 @@ _VISION = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TowerConfig:
-    """One transformer."""
+class Clip:
+    """CLIPModel in the layout of transformers."""
 
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    activation: Activation
-    layer_norm_eps: float
+    name = "CLIP"
+    weights: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
 
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        """Whether this is the config.json of a CLIPModel, of 2021 or of now."""
+        architectures = config.get("architectures") or []
+        kind = config.get("model_type")
+        return (kind == "clip" and not architectures) or (
+            kind in ("clip", None) and "CLIPModel" in architectures
+        )
 
-@dataclass(frozen=True, slots=True)
-class TextConfig(TowerConfig):
-    """The text tower.
-
-    Attributes:
-        context: tokens in a text, the two specials included.
-        vocab_size: number of token ids.
-        eos_token_id: the text's vector is taken at the first of these; 2, the convention of 2021, means
-            at the largest id instead.
-    """
-
-    context: int
-    vocab_size: int
-    eos_token_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class VisionConfig(TowerConfig):
-    """The image tower.
-
-    Attributes:
-        image_size: side of the image, in pixels.
-        patch_size: side of a patch, in pixels.
-    """
-
-    image_size: int
-    patch_size: int
-
-    @property
-    def positions(self) -> int:
-        """Patches in an image, and one for the class embedding."""
-        return (self.image_size // self.patch_size) ** 2 + 1
-
-
-@dataclass(frozen=True, slots=True)
-class ClipConfig:
-    """A CLIPModel's sizes; ``projection_dim`` is the length of its vectors."""
-
-    text: TextConfig
-    vision: VisionConfig
-    projection_dim: int
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any], *, where: str) -> ClipConfig:
-        """Read a config.json, of 2021 or of now; ``where`` names it in messages.
-
-        Raises:
-            UnsupportedArchitecture: another kind of model, or a CLIP with parts that nshot does not know.
-            CorruptCheckpoint: sizes that are not there or do not fit.
-        """
-        _refuse_others(config, where)
+    def read(self, config: Mapping[str, Any], where: str) -> ModelConfig:
+        """See ``Family``."""
         try:
             text = _section(config, "text_config", _TEXT)
             vision = _section(config, "vision_config", _VISION)
             end = text["eos_token_id"]
-            result = cls(
-                text=TextConfig(
-                    **_tower(text, where),
-                    context=int(text["max_position_embeddings"]),
-                    vocab_size=int(text["vocab_size"]),
-                    eos_token_id=int(end[0] if isinstance(end, list) else end),
-                ),
-                vision=VisionConfig(
-                    **_tower(vision, where),
-                    image_size=_side(vision["image_size"], where),
-                    patch_size=_side(vision["patch_size"], where),
-                ),
-                projection_dim=int(config.get("projection_dim") or 512),
+            dimension = int(config.get("projection_dim") or 512)
+            texts = TextTransformer(
+                **_tower(text, where),
+                dimension=dimension,
+                context=int(text["max_position_embeddings"]),
+                vocab_size=int(text["vocab_size"]),
+                eos_token_id=int(end[0] if isinstance(end, list) else end),
+            )
+            images = VisionTransformer(
+                **_tower(vision, where),
+                dimension=dimension,
+                image_size=_side(vision["image_size"], where),
+                patch_size=_side(vision["patch_size"], where),
             )
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise CorruptCheckpoint(f"{where} is not the config of a CLIP model: {error}.") from error
@@ -122,66 +77,20 @@ class ClipConfig:
             raise UnsupportedArchitecture(
                 f"{where}: images of {vision['num_channels']} channels; nshot reads RGB."
             )
-        sizes = [result.projection_dim, result.text.context, result.text.vocab_size, result.vision.patch_size]
-        for tower in (result.text, result.vision):
-            sizes += [tower.hidden_size, tower.intermediate_size, tower.layers, tower.heads]
-        if min(sizes) < 1 or result.vision.image_size < result.vision.patch_size:
-            raise CorruptCheckpoint(f"{where} holds a size that cannot be.")
-        for tower in (result.text, result.vision):
-            if tower.hidden_size % tower.heads:
-                raise CorruptCheckpoint(
-                    f"{where}: {tower.heads} heads cannot share {tower.hidden_size} values."
-                )
-        return result
+        check_sizes(images, texts, where)
+        return ModelConfig(family=self, vision=images, text=texts, dimension=dimension)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of such a model, by the name it has in a checkpoint, and its shape."""
-        text, vision, patch = self.text, self.vision, self.vision.patch_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "logit_scale": (),
-            "text_projection.weight": (self.projection_dim, text.hidden_size),
-            "visual_projection.weight": (self.projection_dim, vision.hidden_size),
-            "text_model.embeddings.token_embedding.weight": (text.vocab_size, text.hidden_size),
-            "text_model.embeddings.position_embedding.weight": (text.context, text.hidden_size),
-            "vision_model.embeddings.class_embedding": (vision.hidden_size,),
-            "vision_model.embeddings.patch_embedding.weight": (vision.hidden_size, 3, patch, patch),
-            "vision_model.embeddings.position_embedding.weight": (vision.positions, vision.hidden_size),
-        }
-        norms = {"text_model.final_layer_norm": text.hidden_size}
-        norms |= {"vision_model.pre_layrnorm": vision.hidden_size}  # spelt so in every checkpoint
-        norms |= {"vision_model.post_layernorm": vision.hidden_size}
-        towers: tuple[tuple[str, TowerConfig], ...] = (("text_model", text), ("vision_model", vision))
-        for name, tower in towers:
-            for layer in range(tower.layers):
-                prefix, size, wide = (
-                    f"{name}.encoder.layers.{layer}",
-                    tower.hidden_size,
-                    tower.intermediate_size,
-                )
-                norms |= {f"{prefix}.layer_norm1": size, f"{prefix}.layer_norm2": size}
-                linears = {
-                    f"self_attn.{part}": (size, size) for part in ("q_proj", "k_proj", "v_proj", "out_proj")
-                }
-                linears |= {"mlp.fc1": (wide, size), "mlp.fc2": (size, wide)}
-                for part, shape in linears.items():
-                    shapes |= {f"{prefix}.{part}.weight": shape, f"{prefix}.{part}.bias": shape[:1]}
-        for norm, size in norms.items():
-            shapes |= {f"{norm}.weight": (size,), f"{norm}.bias": (size,)}
-        return shapes
+    def preprocessor(self, get: Get, config: ModelConfig) -> Mapping[str, Any] | None:
+        """See ``Family``."""
+        return image_processor(get)
 
+    def vocabulary(self, get: Get) -> TokenizerFiles | None:
+        """See ``Family``."""
+        return vocabulary(get)
 
-def _refuse_others(config: Mapping[str, Any], where: str) -> None:
-    architectures = config.get("architectures") or []
-    kind = config.get("model_type")
-    if kind == "clip" and (not architectures or "CLIPModel" in architectures):
-        return
-    if kind is None and "CLIPModel" in architectures:
-        return
-    name = ", ".join(map(str, architectures)) or kind or "a model without a name"
-    raise UnsupportedArchitecture(
-        f"{where}: this is {name}, which nshot does not know. It reads CLIPModel checkpoints, both towers, "
-        "in the layout of transformers: OpenAI's CLIP ViT-B/32, B/16, L/14, L/14@336, LAION's, and their kin."
-    )
+    def tokenizer(self, files: TokenizerFiles, config: ModelConfig) -> Tokenizer:
+        """See ``Family``."""
+        return Tokenizer.from_files(**files, context=config.text.context)
 
 
 def _section(config: Mapping[str, Any], name: str, defaults: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +111,7 @@ def _tower(section: Mapping[str, Any], where: str) -> dict[str, Any]:
         "intermediate_size": int(section["intermediate_size"]),
         "layers": int(section["num_hidden_layers"]),
         "heads": int(section["num_attention_heads"]),
-        "activation": cast(Activation, activation),
+        "activation": cast(Gelu, activation),
         "layer_norm_eps": float(section["layer_norm_eps"]),
     }
 

@@ -13,42 +13,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.errors import CorruptCheckpoint
+from nshot.models.family import Place
 from nshot.types import Floats
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 # numpy has no bfloat16: its bits are read as uint16, a type that no checkpoint's weights have
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
 
 
 class Tensors(Mapping[str, Floats]):
-    """The tensors named in ``shapes``, each float32 and read-only.
+    """The tensors that a model needs, by nshot's names, each float32 and read-only.
 
-    One stored as float32 is a view into the mapped file and takes no memory of its own; one stored as
-    float16 or bfloat16 is widened each time it is asked for. What else the files hold, such as the
-    ``position_ids`` of old checkpoints, is left out.
+    One stored as float32 is a view into the mapped file and takes no memory of its own, and so is a part of
+    one; one stored as float16 or bfloat16 is widened, and one stored the other way round is turned, each time
+    that it is asked for. What else the files hold, such as old ones' ``position_ids``, is left out.
 
     Raises:
         CorruptCheckpoint: a tensor is missing or has another shape, or a file is damaged.
         UnsafeCheckpoint: a pickle wants more than tensors.
     """
 
-    def __init__(self, paths: Sequence[Path], shapes: Shapes) -> None:
+    def __init__(self, paths: Sequence[Path], places: Mapping[str, Place]) -> None:
         stored: dict[str, NDArray[Any]] = {}
         for path in paths:
             stored |= read_weights(path)
         prefix = _prefix(stored)
         self._stored: dict[str, NDArray[Any]] = {}
         names = ", ".join(str(path) for path in paths)
-        for name, shape in shapes.items():
-            value = stored.get(prefix + name)
+        for name, place in places.items():
+            value = stored.get(prefix + place.name)
             if value is None:
-                raise CorruptCheckpoint(f"{names}: the tensor {name} is missing.")
-            if value.shape != shape:
+                raise CorruptCheckpoint(f"{names}: the tensor {place.name} is missing.")
+            part = value[slice(*place.rows)] if place.rows else value
+            if place.transpose:
+                part = part.T
+            if _long(part.shape) == _long(place.shape):  # one number may be stored as a list of one
+                part = part.reshape(place.shape)
+            if part.shape != place.shape:
                 raise CorruptCheckpoint(
-                    f"{names}: the tensor {name} has the shape {value.shape}, and by config.json {shape}."
+                    f"{names}: the tensor {place.name} has the shape {value.shape}, "
+                    f"and by config.json {place.shape}."
                 )
-            self._stored[name] = value
+            self._stored[name] = part
 
     def __getitem__(self, name: str) -> Floats:
         return _widened(self._stored[name])
@@ -58,6 +63,10 @@ class Tensors(Mapping[str, Floats]):
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    def rows(self, name: str, rows: NDArray[np.int64]) -> Floats:
+        """Rows of a table, of which nothing else is read: int64[...] -> float32[..., width]."""
+        return _widened(self._stored[name][rows])
 
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:
@@ -109,14 +118,18 @@ def _prefix(names: Mapping[str, Any]) -> str:
     return scale.removesuffix("logit_scale")
 
 
+def _long(shape: Sequence[int]) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
 def _widened(values: NDArray[Any]) -> Floats:
+    if values.ndim:
+        values = np.ascontiguousarray(values)
     if values.dtype == np.uint16:
         bits = values.astype(np.uint32)
         bits <<= np.uint32(16)  # in place, which also keeps a scalar an array
         widened = bits.view(np.float32)
-    elif values.dtype == np.float32:
-        return values
     else:
-        widened = values.astype(np.float32)
+        widened = values.astype(np.float32, copy=False)
     widened.flags.writeable = False
     return widened

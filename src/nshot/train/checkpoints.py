@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nshot.errors import OutputError, RequestError
+from nshot.errors import OutputError, RequestError, UnsupportedArchitecture
 from nshot.models.checkpoint import find
 from nshot.train import vocabulary
 from nshot.train.initial import initialise
@@ -116,15 +116,19 @@ def of(name: str | Path) -> Start:
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
     checkpoint = find(name)
+    if checkpoint.config.family.name != "CLIP":
+        raise UnsupportedArchitecture(
+            f"{name} is a {checkpoint.config.family.name} model: training starts from CLIPModel checkpoints."
+        )
     model = CLIPModel(CLIPConfig.from_pretrained(checkpoint.folder))
     weights = {key: torch.tensor(value) for key, value in checkpoint.tensors().items()}
     model.load_state_dict(weights)
-    given = [path for path in checkpoint.tokenizer_files().values() if isinstance(path, Path)]
+    given = [path for path in checkpoint.vocabulary.values() if isinstance(path, Path)]
     beside = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     given += [path for each in beside if (path := checkpoint.folder / each).exists()]
     files = {path.name: path.read_bytes() for path in given}
     files["preprocessor_config.json"] = _json(
-        {"image_processor_type": "CLIPImageProcessor"} | checkpoint.preprocessor
+        {"image_processor_type": "CLIPImageProcessor", **checkpoint.preprocessor}
     )
     tokenizer = CLIPTokenizer.from_pretrained(checkpoint.folder).backend_tokenizer
     return Start(model, tokenizer, dict(checkpoint.preprocessor), files)

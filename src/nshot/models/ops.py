@@ -1,0 +1,63 @@
+"""The few operations that a tower is made of: a tower is written once in these, and each runtime brings them.
+
+n is the number of rows, of images or of texts, and t that of tokens in a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, TypeAlias
+
+from nshot.types import Floats
+
+Node: TypeAlias = Any
+"""A value inside of a graph: an OpenVINO node, or a torch tensor."""
+
+Gelu: TypeAlias = Literal["gelu", "quick_gelu", "gelu_tanh"]
+"""x * Phi(x), exactly; x * sigmoid(1.702 x), OpenAI's; and its approximation by tanh, SigLIP's."""
+
+
+class Ops(Protocol):
+    """What a runtime computes. No operation lets one row see another one."""
+
+    prunes: bool
+    """Whether the last layer should be spared what does not reach the vector. On torch it is not: its matrix
+    products give other last bits for fewer rows."""
+
+    def weight(self, values: Floats) -> Node:
+        """A constant."""
+
+    def add(self, x: Node, y: Node) -> Node:
+        """Sum, broadcast as numpy does."""
+
+    def convolution(self, x: Node, weight: Node, stride: int) -> Node:
+        """n,c,h,w with weights o,c,k,k -> n,o,h/stride,w/stride, without padding."""
+
+    def tokens(self, x: Node) -> Node:
+        """n,c,h,w -> n,h*w,c."""
+
+    def prepend(self, row: Node, x: Node) -> Node:
+        """The constant c before the tokens of each row: n,t,c -> n,1+t,c."""
+
+    def prefix(self, table: Node, x: Node) -> Node:
+        """The first t rows of a table, t being the number of tokens in x."""
+
+    def first(self, x: Node) -> Node:
+        """n,t,c -> n,1,c."""
+
+    def pick(self, x: Node, position: int) -> Node:
+        """n,t,c -> n,c: of each row the same token, counted from the end if negative."""
+
+    def at(self, x: Node, positions: Node) -> Node:
+        """n,t,c and int64[n] -> n,c: of each row one token."""
+
+    def linear(self, x: Node, weight: Node, bias: Node | None = None) -> Node:
+        """Matrix product and sum over the last axis: x W^T + b."""
+
+    def norm(self, x: Node, weight: Node, bias: Node, epsilon: float) -> Node:
+        """Layer norm over the last axis."""
+
+    def gelu(self, x: Node, kind: Gelu) -> Node:
+        """The activation."""
+
+    def attention(self, q: Node, k: Node, v: Node, heads: int, *, causal: bool = False) -> Node:
+        """softmax(q k^T / sqrt(c / heads)) v in each head: n,s,c and n,t,c and n,t,c -> n,s,c."""
