@@ -12,8 +12,9 @@ import pytest
 from hub_server import Hub, hub_server
 from PIL import Image
 
-from nshot.datasets.labelled import Columns, Example, open_labelled
-from nshot.errors import HubUnavailable, SourceError
+from nshot.datasets.labelled import Columns, open_labelled
+from nshot.errors import HubUnavailable, LabelError, SourceError
+from nshot.images.sources import Source
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -80,39 +81,44 @@ def test_a_text_table_has_images_labels_and_domains_in_columns(tmp_path: Path, s
     rows = [["path", "species", "from"], ["a.png", "fox", "zoo"], [], ["b.png", "owl", ""]]
     table.write_text("\n".join(separator.join(row) for row in rows))
     data = open_labelled(table, columns=Columns(label="species", domain="from"))
-    assert data.classes is None
+    assert data.classes == ("fox", "owl")
     assert [(e.labels, e.domain) for e in data] == [(("fox",), "zoo"), (("owl",), None)]
-    assert next(iter(data)).source.read() == image("red")
+    assert next(iter(data)).read() == image("red")
 
 
 def test_a_text_with_a_separator_holds_several_labels(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
     (tmp_path / "t.csv").write_text("path,label\na.png,cat|dog\nb.png,\n")
     data = open_labelled(tmp_path / "t.csv", columns=Columns(separator="|"))
     assert data.multi
     assert labels(data) == [("cat", "dog"), ()]
 
 
-def test_a_row_without_a_label_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("path,label\na.png,cat\nb.png,\n")
-    with pytest.raises(SourceError, match="row 1: no label"):
-        list(open_labelled(tmp_path / "t.csv"))
+def test_a_row_without_a_label_is_left_out_and_counted(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("path,label\na.png,cat\nb.png,\nc.png,nan\n")
+    data = open_labelled(tmp_path / "t.csv")
+    assert labels(data) == [("cat",)]
+    assert data.remarks.counts() == ["2 images have no label and are left out (1 empty, 1 'nan')"]
 
 
 def test_numbers_need_names(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("path,label\na.png,1\nb.png,0\n")
-    with pytest.raises(SourceError, match="numbers"):
-        list(open_labelled(tmp_path / "t.csv"))
+    put(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("path,label\na.png,1\nb.png,0.0\n")
+    with pytest.raises(LabelError, match="numbers"):
+        open_labelled(tmp_path / "t.csv")
     assert labels(open_labelled(tmp_path / "t.csv", columns=Columns(names=["cat", "dog"]))) == [
         ("dog",),
         ("cat",),
     ]
-    with pytest.raises(SourceError, match="label 1, but there are 1"):
-        list(open_labelled(tmp_path / "t.csv", columns=Columns(names=["cat"])))
+    numbered = Columns(names=["cat", "dog"], numbers={1: "cat", 2: "dog"})
+    with pytest.raises(SourceError, match=r"label 0\.0, but there are 2 names, for 1 to 2"):
+        open_labelled(tmp_path / "t.csv", columns=numbered)
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("path,what\na.png,cat\n")
-    with pytest.raises(SourceError, match=r"path, what.*--label-column"):
+    (tmp_path / "t.csv").write_text("path,what,when\na.png,cat,now\n")
+    with pytest.raises(SourceError, match=r"path, what, when.*--label-column"):
         open_labelled(tmp_path / "t.csv")
     with pytest.raises(SourceError, match="no column 'kind'"):
         open_labelled(tmp_path / "t.csv", columns=Columns(label="kind"))
@@ -168,7 +174,7 @@ def converted(hub: Hub, tmp_path: Path) -> None:
     hub.models["datasets/owner/tiny"] = {"main": main, "refs/convert/parquet": copy}
 
 
-def of_hub(**options: Any) -> list[Example]:
+def of_hub(**options: Any) -> list[Source]:
     return list(open_labelled("hf://owner/tiny", **options))
 
 

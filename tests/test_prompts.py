@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nshot.errors import LabelError, TemplateError
-from nshot.labels.prompts import lint, read_labels, read_templates, split_labels, spoken, write_prompts
+from nshot.labels.files import read_labels
+from nshot.labels.prompts import lint, read_templates, split_labels, spoken, write_prompts
 
 
 def prompts(labels: object, *templates: str) -> dict[str, tuple[str, ...]]:
@@ -104,7 +105,15 @@ def test_a_labels_file_is_lines_or_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"cat": 3}', '{"cat": ["a"', "[1, 2]", "", " \n", '{"cat": ["a"], "cat": ["b"]}', '{"cat": {"x": 1}}'],
+    [
+        '{"cat": 3, "dog": 3}',
+        '{"cat": ["a"',
+        "[1, 2]",
+        "",
+        " \n",
+        '{"cat": ["a"], "cat": ["b"]}',
+        '{"cat": {"x": 1}}',
+    ],
 )
 def test_a_labels_file_of_another_form_is_refused_by_name(tmp_path: Path, text: str) -> None:
     file = tmp_path / "labels.json"
@@ -116,8 +125,8 @@ def test_a_labels_file_of_another_form_is_refused_by_name(tmp_path: Path, text: 
 def test_a_missing_or_binary_labels_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"nothing\.txt"):
         read_labels(tmp_path / "nothing.txt")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(LabelError, match="UTF-8"):
+    (tmp_path / "binary").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    with pytest.raises(LabelError, match="not a text file"):
         read_labels(tmp_path / "binary")
 
 

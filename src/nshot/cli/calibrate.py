@@ -210,7 +210,9 @@ def _zero_shot(
     from nshot.classifier.zero_shot import zero_shot
     from nshot.labels.prompts import DEFAULT_TEMPLATE
 
-    labels = names or labelled.classes or sorted({label for example in labelled for label in example.labels})
+    labels = (
+        names or labelled.classes or sorted({label for example in labelled for label in example.labels or ()})
+    )
     return zero_shot(embedder, labels, label_options.read_templates() or (DEFAULT_TEMPLATE,))  # type: ignore[arg-type]
 
 
@@ -229,7 +231,7 @@ def _collect(
 
     def listed() -> Iterator[Source]:
         for example in labelled:
-            expected.append(example.labels)
+            expected.append(example.labels or ())
             yield example.source
 
     for number, answer in enumerate(progress(embedder.embed_images(listed()), shown=not quiet)):

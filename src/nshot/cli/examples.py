@@ -14,8 +14,9 @@ from nshot.types import Failure, Floats
 
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
-    from nshot.datasets.labelled import Example, LabelledSet
+    from nshot.datasets.labelled import LabelledSet
     from nshot.embedder import Embedder
+    from nshot.images.sources import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Examples:
     positions: list[int]
     failures: tuple[Failure, ...]
 
-    def at(self, rows: Iterable[int]) -> Iterator[Example]:
+    def at(self, rows: Iterable[int]) -> Iterator[Source]:
         """The images of these rows of ``vectors``, in the order of the set, which is that of the rows."""
         wanted = {self.positions[row] for row in rows}
         return (example for position, example in enumerate(self.labelled) if position in wanted)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nshot.errors import NshotError, RequestError
-from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_labels, read_templates, split_labels
+from nshot.labels.files import read_labels
+from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_templates, split_labels
 from nshot.types import Failure
 
 if TYPE_CHECKING:

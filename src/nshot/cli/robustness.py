@@ -287,16 +287,16 @@ def _conditions(
         found = [
             e
             for e in open_labelled(other, columns=Columns(options.image_column, options.label_column))
-            if len(e.labels) == 1
+            if len(e.labels or ()) == 1
         ]
-        names = match(labels, sorted({e.labels[0] for e in found}))
-        kept = [e for e in found if e.labels[0] in names]
+        names = match(labels, sorted({(e.labels or ("",))[0] for e in found}))
+        kept = [e for e in found if (e.labels or ("",))[0] in names]
         if not kept:
             raise RequestError(f"{other} holds none of the labels, such as {labels[0]!r}")
         if len(kept) < len(found) and not quiet:
             say(f"{other}: {len(found) - len(kept)} images of other labels left out")
         answered = columns.answers(
-            [e.source for e in kept], [labels[names[e.labels[0]]] for e in kept], quiet
+            [e.source for e in kept], [labels[names[(e.labels or ("",))[0]]] for e in kept], quiet
         )
         failures += answered.failures
         conditions.append(condition(names_of[other], "domain", labels, base, answered.answers))

@@ -49,7 +49,7 @@ class Shards(Sequence[str]):
         files, commit = _files(name, revision)
         found: dict[tuple[str, str], list[str]] = {}
         for file in sorted(file for file in files if file.endswith(".parquet")):
-            if place := _place(file):
+            if place := placed(file):
                 found.setdefault(place, []).append(file)
         if not found:
             raise SourceError(_without_parquet(name, revision, files))
@@ -105,7 +105,7 @@ def _files(name: str, revision: str) -> tuple[list[str], str]:
         return [path.relative_to(root).as_posix() for path in root.rglob("*.parquet")], root.name
 
 
-def _place(file: str) -> tuple[str, str] | None:
+def placed(file: str) -> tuple[str, str] | None:
     """(config, split) by the layouts that the Hub's own tools write; None of neither."""
     *folders, last = PurePosixPath(file).with_suffix("").parts
     stem = re.sub(r"(-\d+-of-\d+|[-_.]?\d+)$", "", last)

@@ -84,7 +84,7 @@ def collect(data: LabelledSet, embed: Callable[[Iterable[Source]], Iterable[Embe
 
     def listed() -> Iterator[Source]:
         for example in data:
-            waiting.append((example.labels, example.domain))
+            waiting.append((example.labels or (), example.domain))
             yield example.source
 
     met: dict[str, None] = dict.fromkeys(data.classes or ())

@@ -12,12 +12,16 @@ import os
 from collections.abc import Iterator
 from typing import TypeAlias
 
+from nshot.images.kinds import Skipped, left_behind
+
 # A file's name; or a folder's, and why it could not be listed.
 Entry: TypeAlias = tuple[str, OSError | None]
 
 
-def walk(top: str, pattern: list[str] | None = None) -> Iterator[Entry]:
+def walk(top: str, pattern: list[str] | None = None, skipped: Skipped | None = None) -> Iterator[Entry]:
     """Everything below a folder that is neither hidden nor a folder, by name, level by level as asked for.
+
+    Folders that an operating system leaves, such as __MACOSX, are passed over like hidden ones.
 
     Links to folders are followed, but each folder is listed once, so that loops end. A level's own names are
     sorted, hence held; no other memory grows with the number of files.
@@ -25,6 +29,7 @@ def walk(top: str, pattern: list[str] | None = None) -> Iterator[Entry]:
     Args:
         top: the folder; "" for the current one.
         pattern: a glob pattern's parts, from a ** on; only what matches them is yielded.
+        skipped: where the folders that are passed over are counted.
     """
     seen: set[tuple[int, int]] = set()
     levels = [iter([""])]
@@ -41,12 +46,12 @@ def walk(top: str, pattern: list[str] | None = None) -> Iterator[Entry]:
                 info = os.stat(folder or ".")
                 if (info.st_dev, info.st_ino) not in seen:
                     seen.add((info.st_dev, info.st_ino))
-                    levels.append(iter(_names(folder or ".", below)))
+                    levels.append(iter(_names(folder or ".", below, skipped)))
             except OSError as error:
                 yield folder, error
 
 
-def matching(pattern: str) -> Iterator[Entry]:
+def matching(pattern: str, skipped: Skipped | None = None) -> Iterator[Entry]:
     """What a glob pattern matches, by name.
 
     As in a shell, a match that is a folder stands for all it holds; but what ** leads to are files alone.
@@ -55,14 +60,16 @@ def matching(pattern: str) -> Iterator[Entry]:
     if "**" not in parts:
         found = sorted(glob.glob(pattern))
         return itertools.chain.from_iterable(
-            walk(name) if os.path.isdir(name) else [(name, None)] for name in found
+            walk(name, None, skipped) if os.path.isdir(name) else [(name, None)] for name in found
         )
     # glob's own ** follows every link to a folder, around loops as well; walk() does not.
     place = parts.index("**")
     head = "/".join(parts[:place]) or ("/" if pattern.startswith("/") else "")
     tail = [part for part, _ in itertools.groupby(parts[place:])]
     tops = sorted(glob.glob(head)) if glob.has_magic(head) else [head]
-    return itertools.chain.from_iterable(walk(top, tail) for top in tops if os.path.isdir(top or "."))
+    return itertools.chain.from_iterable(
+        walk(top, tail, skipped) for top in tops if os.path.isdir(top or ".")
+    )
 
 
 def is_pattern(name: str) -> bool:
@@ -70,14 +77,30 @@ def is_pattern(name: str) -> bool:
     return glob.has_magic(name) and not os.path.lexists(name)
 
 
-def _names(folder: str, below: str) -> list[str]:
+def subfolders(folder: str) -> list[str]:
+    """The names of the folders in a folder that may hold somebody's images, sorted.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    with os.scandir(folder or ".") as entries:
+        return sorted(entry.name for entry in entries if _is_folder(entry) and not left_behind(entry.name))
+
+
+def _names(folder: str, below: str, skipped: Skipped | None) -> list[str]:
     """A folder's entries that are not hidden, by name, under `below`; folders end in a slash."""
+    names = []
     with os.scandir(folder) as entries:
-        return sorted(
-            f"{below}{entry.name}/" if _is_folder(entry) else below + entry.name
-            for entry in entries
-            if not entry.name.startswith(".")
-        )
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not _is_folder(entry):
+                names.append(below + entry.name)
+            elif not left_behind(entry.name):
+                names.append(f"{below}{entry.name}/")
+            elif skipped is not None:
+                skipped.kinds[entry.name] += 1
+    return sorted(names)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

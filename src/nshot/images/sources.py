@@ -3,30 +3,38 @@
     file   folder   'glob/**'   -   archive.zip   archive.tar.gz   table.csv   table.parquet   https://...
 
 Folders, lists, archives and tables are walked while they are asked for, so a million images take no more
-memory than ten. Whatever a listing comes upon gets one Source: what cannot be read fails in its read(), and
-nothing is left out silently but hidden files.
+memory than ten. Whatever is named one by one, and whatever claims to be an image, gets one Source: what
+cannot be read fails in its read(). What plainly is no image in a folder or an archive (a sidecar, a video,
+Thumbs.db) is skipped and counted in ``remarks``; only hidden files are left out without a word.
 """
 
 # Names stay as they were typed, odd bytes and leading dots included: pathlib would rewrite them.
-# ruff: noqa: PTH116, PTH118, PTH120
+# ruff: noqa: PTH116, PTH120
 
 from __future__ import annotations
 
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage
+from nshot.errors import ImageError, ImageTooLarge, SourceError, UndecodableImage, UnreadableImage
 from nshot.images import folders
+from nshot.images.kinds import is_image_name, is_plain_text, is_text, no_image
+from nshot.images.remarks import Remarks
 from nshot.types import DEFAULT_LIMITS, Limits
+
+if TYPE_CHECKING:
+    from nshot.images.resolve import Resolver
+    from nshot.images.tables import Row, Table
 
 _BLOCK = 2**16
 _LONGEST_NAME = 2**20  # a list whose first name is longer is no list
+_TRIED = 2000  # of a table's rows, before it is said that none of its images can be found
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,11 @@ class Source:
         """
         return self._read()
 
+    @property
+    def source(self) -> Source:
+        """Itself: what an example of a labelled set was called while it was something else."""
+        return self
+
     @classmethod
     def of(cls, image: Any, *, name: str = "image") -> Source:
         """An image in memory: encoded bytes, a PIL image, or an array uint8[h,w], [h,w,3] or [h,w,4]."""
@@ -82,6 +95,9 @@ def expand(
     limits: Limits = DEFAULT_LIMITS,
     stdin: BinaryIO | None = None,
     image_column: str | None = None,
+    image_root: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    remarks: Remarks | None = None,
     allow_private: bool = False,
 ) -> Iterator[Source]:
     """List the images that the specs name, in their order; a folder's in the order of their names.
@@ -89,19 +105,54 @@ def expand(
     Every spec is checked before this returns; the images are listed and read later.
 
     Args:
-        specs: files, folders, glob patterns (with ** too), "-", .zip and .tar archives, .csv, .tsv and
-            .parquet tables, http and https URLs.
+        specs: files, folders, glob patterns (with ** too), "-", .zip and .tar archives, tables (.csv, .tsv,
+            .jsonl, .json, .parquet), http and https URLs.
         limits: the limits on one image.
         stdin: where "-" reads names or URLs, separated by NUL or by newlines, whichever there is.
         image_column: the column of tables that holds the images; None looks for a well-known name.
+        image_root: the folder that the names in tables are relative to; None: the table's own.
+        strict: list what plainly is no image as well, as failures, where it would be skipped.
+        remarks: where it is noted what was skipped, and how tables were read.
         allow_private: let URLs point into private networks.
 
     Raises:
         SourceError: a spec that names nothing, or that cannot be listed.
         MissingExtra: a .parquet file, and pyarrow is not installed.
     """
-    listing = _Listing(limits.max_bytes, stdin, image_column, allow_private)
+    listing = _Listing(
+        limits.max_bytes, stdin, image_column, image_root, strict, remarks or Remarks(), allow_private
+    )
     return itertools.chain.from_iterable([listing.spec(os.fspath(spec)) for spec in specs])
+
+
+def table_sources(
+    table: Table,
+    columns: Sequence[str] = (),
+    *,
+    image_column: str | None = None,
+    image_root: str | os.PathLike[str] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    remarks: Remarks | None = None,
+    allow_private: bool = False,
+) -> Iterator[tuple[Source, Row]]:
+    """Each row's image and its cells of other columns, in one reading.
+
+    Args:
+        table: an opened table.
+        columns: what is wanted beside the image.
+        image_column: as for ``expand``.
+        image_root: as for ``expand``.
+        limits: the limits on one image.
+        remarks: where it is noted how the table was read.
+        allow_private: let URLs point into private networks.
+
+    Raises:
+        SourceError: no such column, or not one of its images can be found; later, a table that is damaged.
+    """
+    listing = _Listing(
+        limits.max_bytes, None, image_column, image_root, False, remarks or Remarks(), allow_private
+    )
+    return listing.rows(table, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +160,9 @@ class _Listing:
     max_bytes: int
     stdin: BinaryIO | None
     image_column: str | None
+    image_root: str | os.PathLike[str] | None
+    strict: bool
+    remarks: Remarks
     allow_private: bool
 
     def spec(self, spec: str) -> Iterator[Source]:
@@ -124,12 +178,14 @@ class _Listing:
         except (OSError, ValueError) as error:
             if folders.is_pattern(spec):
                 nothing = f"{spec}: no such file, and nothing matches it as a pattern"
-                return self._found(folders.matching(spec), nothing)
+                found = folders.matching(spec, self.remarks.skipped)
+                named = bool(Path(spec).suffix.strip(".*"))  # it names its files by their ending
+                return self._found(found, nothing, all_of_it=named)
             raise SourceError(f"{spec}: {_reason(error)}") from error
         if stat.S_ISDIR(mode):
             if not os.access(spec, os.R_OK | os.X_OK):
                 raise SourceError(f"{spec}: permission denied")
-            return self._found(folders.walk(spec), f"{spec} holds no files")
+            return self._found(folders.walk(spec, None, self.remarks.skipped), f"{spec} holds no files")
         if not stat.S_ISREG(mode):
             raise SourceError(f"{spec} is not a regular file or a folder")
         return self._file(spec)
@@ -142,23 +198,38 @@ class _Listing:
             return self._members(spec, archives.zip_members(path, self.max_bytes))
         if lower.endswith(archives.TAR):
             return self._members(spec, archives.tar_members(path, self.max_bytes))
-        if lower.endswith(tables.TEXT):
-            return self._rows(spec, tables.text_rows(path, self.image_column))
-        if lower.endswith(tables.PARQUET):
-            return self._rows(spec, tables.parquet_rows(path, self.image_column))
+        if lower.endswith(tables.ENDINGS):
+            return self._table(tables.open_table(path))
         return iter([self._entry(spec)])
 
-    def _found(self, entries: Iterator[folders.Entry], otherwise: str) -> Iterator[Source]:
-        """The files of a folder or a pattern; the first is looked for now, to say if there is none."""
-        first = next(entries, None)
+    def _found(
+        self, entries: Iterator[folders.Entry], otherwise: str, *, all_of_it: bool = False
+    ) -> Iterator[Source]:
+        """The images of a folder or a pattern; the first is looked for now, to say if there is none."""
+        files = entries if all_of_it else self._images(entries)
+        first = next(files, None)
         if first is None:
-            raise SourceError(otherwise)
+            skipped = self.remarks.skipped
+            raise SourceError(f"{otherwise.replace('files', 'images')}: {skipped}" if skipped else otherwise)
         return (
             self._entry(name)
             if error is None
             else Source.failed(name, UnreadableImage(f"the folder cannot be listed: {_reason(error)}"))
-            for name, error in itertools.chain([first], entries)
+            if isinstance(error, OSError)
+            else Source.failed(name, UndecodableImage(f"no image, by its name ({error})"))
+            for name, error in itertools.chain([first], files)
         )
+
+    def _images(self, entries: Iterator[folders.Entry]) -> Iterator[tuple[str, OSError | str | None]]:
+        """The entries without what plainly is no image, which is counted; or, strictly, with what it is."""
+        for name, error in entries:
+            kind = None if error is not None else _kind(name)
+            if kind is None:
+                yield name, error
+            elif self.strict:
+                yield name, kind
+            else:
+                self.remarks.skipped.kinds[kind] += 1
 
     def _entry(self, name: str) -> Source:
         """One file or URL of a list, whether it is there or not."""
@@ -176,26 +247,125 @@ class _Listing:
 
     def _members(self, archive: str, members: Iterator[tuple[str, Callable[[], bytes]]]) -> Iterator[Source]:
         for name, read in members:
-            yield Source(f"{archive}/{name}" if name else archive, None, read)
+            full = f"{archive}/{name}" if name else archive
+            kind = _kind_of_member(name, read) if name else None
+            if kind is None:
+                yield Source(full, None, read)
+            elif self.strict:
+                yield Source.failed(full, UndecodableImage(f"no image, by its name ({kind})"))
+            else:
+                self.remarks.skipped.kinds[kind] += 1
 
-    def _rows(self, table: str, rows: Iterator[tuple[int, str | bytes | None]]) -> Iterator[Source]:
-        folder = os.path.dirname(table)
+    def _table(self, table: Table) -> Iterator[Source]:
+        rows = self.rows(table)
+        return (source for source, _ in self._to_the_end(table, rows))
+
+    def _to_the_end(self, table: Table, rows: Iterator[tuple[Source, Row]]) -> Iterator[tuple[Source, Row]]:
         try:
-            for number, value in rows:
-                name = f"{table}[{number}]"
-                if isinstance(value, bytes):
-                    yield self._held(name, value)
-                elif value:
-                    yield self._entry(value if _is_url(value) else os.path.join(folder, value))
-                else:
-                    yield Source.failed(name, UnreadableImage("the row names no image"))
+            yield from rows
         except SourceError as error:  # damaged further on; the rows before have been listed
-            yield Source.failed(table, UnreadableImage(str(error)))
+            yield Source.failed(str(table.path), UnreadableImage(str(error))), ()
+
+    def rows(self, table: Table, columns: Sequence[str] = ()) -> Iterator[tuple[Source, Row]]:
+        """Images and cells; that one image at least can be found is checked now."""
+        from nshot.images import tables
+        from nshot.images.resolve import Resolver
+
+        image = table.image_column(self.image_column)
+        resolver = Resolver(os.path.dirname(table.path), self.image_root, table.encoding)
+        self._check(table, image, resolver)
+        return self._rows(table, image, columns, resolver, tables.cell_image)
+
+    def _rows(
+        self,
+        table: Table,
+        image: str,
+        columns: Sequence[str],
+        resolver: Resolver,
+        read: Callable[[Any], str | bytes | None],
+    ) -> Iterator[tuple[Source, Row]]:
+        for number, (cell, *cells) in enumerate(table.rows(image, *columns)):
+            yield self._row(f"{table.path}[{number}]", read(cell), resolver), tuple(cells)
+            if number == 0:
+                self._remember(table, resolver)
+        self._remember(table, resolver)
+
+    def _remember(self, table: Table, resolver: Resolver) -> None:
+        for note in table.notes:
+            self.remarks.note(note)
+        if resolver.notes:
+            self.remarks.note(f"the names of images in {table.path}: {'; '.join(resolver.notes)}")
+
+    def _row(self, name: str, value: str | bytes | None, resolver: Resolver) -> Source:
+        if isinstance(value, bytes):
+            return self._held(name, value)
+        if not value or not value.strip():
+            return Source.failed(name, UnreadableImage("the row names no image"))
+        if _is_url(value):
+            return self._entry(value)
+        try:
+            return self._entry(resolver.find(value) or resolver.written(value))
+        except LookupError as error:
+            return Source.failed(resolver.written(value), UnreadableImage(str(error)))
+
+    def _check(self, table: Table, image: str, resolver: Resolver) -> None:
+        """Say at once that no image of a table can be found, and why that may be."""
+        from nshot.images import tables
+
+        first = doubt = None
+        for cell, *_ in itertools.islice(table.rows(image), _TRIED):
+            value = tables.cell_image(cell)
+            if isinstance(value, bytes) or (value and _is_url(value)):
+                return
+            if not value or not value.strip():
+                continue
+            first = first or value
+            try:
+                if resolver.find(value) is not None:
+                    return
+            except LookupError as error:
+                doubt = doubt or str(error)
+        if first is None:
+            raise SourceError(f"{table.path}: column {image!r} names no image in any row")
+        raise SourceError(
+            f"{table.path}: none of the images in column {image!r} can be found. The first is {first!r}, "
+            "looked "
+            f"for at {resolver.written(first.strip())}: {doubt or _cause(table, image, first)}"
+        )
 
     def _held(self, name: str, data: bytes) -> Source:
         if len(data) > self.max_bytes:
             return Source.failed(name, ImageTooLarge(f"more than the limit of {self.max_bytes:,} bytes"))
         return Source.of(data, name=name)
+
+
+def _kind(name: str) -> str | None:
+    """What a file in a folder is, if it plainly is no image."""
+    return no_image(name) or ("text" if is_text(name) else None)
+
+
+def _kind_of_member(name: str, read: Callable[[], bytes]) -> str | None:
+    if (kind := no_image(name)) is not None or is_image_name(name):
+        return kind
+    try:
+        return "text" if is_plain_text(read()) else None
+    except ImageError:
+        return None  # it fails in its place
+
+
+def _cause(table: Table, image: str, first: str) -> str:
+    """The likeliest reason why a table's images are not there, and what helps."""
+    others = []
+    row = next(table.rows(*table.columns), ())
+    for name, cell in zip(table.columns, row, strict=True):
+        if name != image and isinstance(cell, str) and (is_image_name(cell) or _is_url(cell)):
+            others.append(name)
+    if others and not is_image_name(first):
+        return f"column {others[0]!r} looks like names of images, so try --image-column {others[0]!r}"
+    if not is_image_name(first) and " " in first.strip():
+        return "that is no name of a file: name the column of images with --image-column"
+    ending = "" if is_image_name(first) else ", with their endings if there are several of one name,"
+    return f"say which folder the names{ending} are relative to with --image-root FOLDER"
 
 
 def _read_file(name: str, max_bytes: int) -> bytes:

@@ -1,126 +1,280 @@
-"""The rows of .csv, .tsv and .parquet tables, as (row number, the image's path, URL or bytes)."""
+"""One reader of tables: .csv, .tsv, .jsonl, .json, .xml and .parquet give rows of the columns asked for.
+
+Whoever wants an image and its label, its caption or its domain asks for them in one go, so that what belongs
+to an image travels with it. How a table was understood is noted beside it.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
+import difflib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from nshot.errors import SourceError
 from nshot.extras import pyarrow
+from nshot.images.delimited import open_delimited, plain
 
 TEXT = (".csv", ".tsv")
+JSON = (".jsonl", ".ndjson", ".json")
+XML = (".xml",)
 PARQUET = (".parquet",)
+ENDINGS = (*TEXT, *JSON, *XML, *PARQUET)
+"""What is read as a table by its name."""
 
-# Where people and data sets put their images, the likeliest first.
-_COLUMNS = (
+IMAGE_COLUMNS = (
     *("image", "img", "picture", "photo", "image_path", "img_path", "path", "file", "filename", "file_name"),
-    *("filepath", "file_path", "image_file", "image_url", "url", "source"),
+    *("filepath", "file_path", "image_file", "image_filename", "image_name", "img_name", "image_url", "url"),
+    *(
+        "source",
+        "uri",
+        "images",
+        "image_id",
+        "imageid",
+        "img_id",
+        "photo_id",
+        "picture_id",
+        "key",
+        "fname",
+        "id",
+    ),
 )
-_ROWS = 16  # of a Parquet file in memory at a time; a row may hold megabytes
+"""Where people and data sets put their images, the likeliest first."""
 
-Row: TypeAlias = tuple[int, str | bytes | None]
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "category", "target", "species", "tags", "fine_label", "class_name"),
+    *("label_name", "category_name", "classname", "classes", "categories", "choice", "choices", "annotation"),
+    *("truth", "ground_truth", "label_id", "class_id", "category_id", "tag"),
+)
+"""Where they put the labels."""
+
+_KNOWN = frozenset(
+    (*IMAGE_COLUMNS, *LABEL_COLUMNS, "caption", "text", "title", "sentence", "description", "name")
+)
+_IMAGES_ROWS, _ROWS = 16, 4096  # of a Parquet file in memory at a time; a row of images may hold megabytes
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+
+Row: TypeAlias = tuple[Any, ...]
 
 
-def text_rows(path: Path, column: str | None = None) -> Iterator[Row]:
-    """The rows of a .csv or .tsv file with a header; a semicolon separates where the header has no comma.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table whose form is known; its rows are read when they are asked for.
+
+    Attributes:
+        path: the file.
+        columns: the names of its columns.
+        notes: what a person should know about how it was read; more may come while rows are read.
+        headless: whether it has no header, so that its columns are numbers.
+        names: of a column that holds numbers, the names that the file itself gives them.
+        lists: columns that hold lists.
+        form: what wrote it, where that is known ("COCO", "Label Studio" ...).
+        encoding: of its text.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    notes: list[str]
+    _read: Callable[[Sequence[str]], Iterator[Row]]
+    headless: bool = False
+    names: dict[str, list[str]] = field(default_factory=dict)
+    lists: frozenset[str] = frozenset()
+    form: str | None = None
+    encoding: str = "utf-8"
+    _unfit: Callable[[str], str | None] = lambda _: None
+
+    def rows(self, *columns: str) -> Iterator[Row]:
+        """The cells of these columns, row after row: str or None in text tables, whatever there is in others.
+
+        Raises:
+            SourceError: where the table turns out to be damaged.
+        """
+        return self._read(columns)
+
+    def column(self, wanted: str | None, known: Sequence[str], otherwise: str) -> str:
+        """The column that is asked for, or the first of the well-known ones, however they are written.
+
+        Raises:
+            SourceError: there is no such column; ``otherwise`` ends the message where none was asked for.
+        """
+        there = ", ".join(filter(None, self.columns)) or "none"
+        if wanted is not None:
+            alike = [name for name in self.columns if name == wanted]
+            alike = alike or [name for name in self.columns if plain(name) == plain(wanted)]
+            if len(alike) == 1:
+                return alike[0]
+            if alike:
+                raise SourceError(f"{self.path} has {len(alike)} columns called {wanted!r}: rename one")
+            near = difflib.get_close_matches(wanted, self.columns, 1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            raise SourceError(f"{self.path} has no column {wanted!r}{meant}; its columns are: {there}")
+        found = self.known(known)
+        if not found:
+            raise SourceError(f"{self.path}: none of its columns is known to hold {otherwise.format(there)}")
+        if self.columns.count(found[0]) > 1:
+            raise SourceError(f"{self.path} has several columns called {found[0]!r}: rename one")
+        return found[0]
+
+    def known(self, known: Sequence[str]) -> list[str]:
+        """The columns that have well-known names, the likeliest first."""
+        there = {plain(name): name for name in reversed(self.columns)}
+        return [there[name] for name in known if name in there]
+
+    def image_column(self, wanted: str | None = None) -> str:
+        """The column that holds the images.
+
+        Raises:
+            SourceError: no such column, none that is known, or one that cannot hold images.
+        """
+        obvious = len(self.columns) == 1 or (len(self.columns) == 2 and self.known(LABEL_COLUMNS))
+        if wanted is None and not self.known(IMAGE_COLUMNS) and (self.headless or obvious):
+            wanted = self._first(_looks_like_image)
+        chosen = self.column(
+            wanted, IMAGE_COLUMNS, "images ({}); name one with --image-column, or call it 'image'"
+        )
+        if kind := self._unfit(chosen):
+            raise SourceError(f"{self.path}: column {chosen!r} is {kind}, not paths or bytes")
+        return chosen
+
+    def _first(self, fits: Callable[[Any], bool]) -> str | None:
+        row = next(self.rows(*self.columns), ())
+        return next((name for name, cell in zip(self.columns, row, strict=True) if fits(cell)), None)
+
+
+def is_table(name: str) -> bool:
+    """Whether a file is read as a table, by its name."""
+    return name.lower().endswith(ENDINGS)
+
+
+def open_table(path: Path, *, blanks: bool = False) -> Table:
+    """A table, its form found out; a text file of another ending is read like a .csv.
+
+    Args:
+        path: the file.
+        blanks: whether blanks may separate the cells of a text.
 
     Raises:
-        SourceError: at once, where the file cannot be read or has no column of images; later, where a row
-            cannot be parsed.
+        SourceError: it cannot be read, or is no table.
+        MissingExtra: Parquet without pyarrow.
     """
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            header = file.readline(2**20)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error
-    separator = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
-    try:
-        names = next(csv.reader([header], delimiter=separator), [])
-    except csv.Error as error:
-        raise SourceError(f"{path}: {error}") from error
-    return _text_rows(path, separator, names.index(_choose(path, names, column)))
+    suffix = path.suffix.lower()
+    if suffix in _SPREADSHEETS:
+        raise SourceError(f"{path} is a spreadsheet: save it as CSV (UTF-8) and give that file")
+    if suffix in PARQUET:
+        return _parquet(path)
+    if suffix in (*JSON, *XML):
+        return _records(path)
+    text = open_delimited(path, _KNOWN, blanks=blanks)
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        places = [text.columns.index(column) for column in columns]
+        return (tuple(cells[place] for place in places) for cells in text.rows())
+
+    return Table(path, tuple(text.columns), text.notes, read, headless=text.headless, encoding=text.encoding)
 
 
-def _text_rows(path: Path, separator: str, place: int) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
-        next(rows, None)
-        try:
-            for number, row in enumerate(row for row in rows if row):
-                yield number, row[place] if place < len(row) else None
-        except csv.Error as error:
-            raise SourceError(f"{path}, line {rows.line_num}: {error}") from error
+def cell_image(cell: Any) -> str | bytes | None:
+    """What a cell says of its image: a path or a URL, its bytes, or nothing; or the Hub's pair of both."""
+    if isinstance(cell, dict):
+        data = cell.get("bytes")
+        cell = data if data is not None else cell.get("path") or cell.get("url")
+    if isinstance(cell, list) and len(cell) == 1:
+        return cell_image(cell[0])
+    if cell is None or isinstance(cell, (str, bytes)):
+        return cell
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
 
 
-def parquet_rows(path: Path, column: str | None = None) -> Iterator[Row]:
-    """The rows of a .parquet file: a column of paths or URLs, of bytes, or the Hub's {bytes, path}.
+def _records(path: Path) -> Table:
+    """A table out of JSON, lines of JSON or XML."""
+    from nshot.images import records
 
-    Raises:
-        MissingExtra: pyarrow is not installed.
-        SourceError: at once, where the file cannot be read or has no column of images; later, where it
-            turns out to be damaged.
-    """
+    found = records.read(path)
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        return (tuple(row.get(column) for column in columns) for row in found.rows)
+
+    return Table(
+        path,
+        tuple(found.columns),
+        found.notes,
+        read,
+        lists=frozenset(found.lists),
+        form=found.form,
+    )
+
+
+def _parquet(path: Path) -> Table:
     pa = pyarrow()
     try:
-        # Buffered: a column of images is otherwise read in whole row groups, which may be gigabytes.
-        file = pa.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
-        schema = file.schema_arrow
+        schema = pa.parquet.read_schema(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{path} is not a Parquet file that can be read: {error}") from error
+    kinds = {name: schema.field(place).type for place, name in enumerate(schema.names)}
+
+    def pictures(column: str) -> str | None:
+        return None if _holds_images(pa.types, kinds[column]) else str(kinds[column])
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        heavy = any(_holds_bytes(pa.types, kinds[column]) for column in columns)
+        return _parquet_rows(pa, path, columns, _IMAGES_ROWS if heavy else _ROWS)
+
+    lists = {name for name, kind in kinds.items() if pa.types.is_list(kind) or pa.types.is_large_list(kind)}
+    names = _feature_names(schema.metadata or {})
+    return Table(path, tuple(schema.names), [], read, names=names, lists=frozenset(lists), _unfit=pictures)
+
+
+def _parquet_rows(pa: Any, path: Path, columns: Sequence[str], size: int) -> Iterator[Row]:
+    wanted, number = list(dict.fromkeys(columns)), 0
     try:
-        chosen = _choose(path, schema.names, column)
-        kind = schema.field(chosen).type
-        if not _holds_images(pa.types, kind):
-            raise SourceError(f"{path}: column {chosen!r} is {kind}, not paths or bytes")
-    except SourceError:
-        file.close()
-        raise
-    return _parquet_rows(file, path, chosen, pa.ArrowException)
-
-
-def _parquet_rows(file: Any, path: Path, column: str, damage: type[Exception]) -> Iterator[Row]:
-    number = 0
-    with file:
-        try:
-            for batch in file.iter_batches(batch_size=_ROWS, columns=[column], use_threads=False):
-                for cell in batch.column(0):
-                    value = cell.as_py()
-                    if isinstance(value, dict):
-                        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
-                    yield number, value
+        # Buffered: a column of images is otherwise read in whole row groups, which may be gigabytes.
+        with pa.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=size, columns=wanted, use_threads=False):
+                held = [batch.column(column) for column in columns]
+                for row in range(batch.num_rows):
+                    yield tuple(column[row].as_py() for column in held)
                     number += 1
-        except (OSError, ValueError, damage) as error:
-            raise SourceError(f"{path} is damaged after row {number}: {error}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise SourceError(f"{path} is damaged after row {number}: {error}") from error
+
+
+def _feature_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """The names of the numbers in each column, which the Hub's data sets keep in the file."""
+    found = {}
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        for column, feature in features.items():
+            inner = feature[0] if isinstance(feature, list) else feature.get("feature") or feature
+            if isinstance(inner, dict) and isinstance(names := inner.get("names"), list):
+                found[column] = [str(name) for name in names]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return found
+    return found
 
 
 def _holds_images(types: Any, kind: Any) -> bool:
     if types.is_dictionary(kind):
         kind = kind.value_type
     if types.is_struct(kind):
-        return any(field.name in ("bytes", "path") for field in kind)
-    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return bool(text or types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+        return any(field.name in ("bytes", "path", "url") for field in kind)
+    return bool(_is_text(types, kind) or _holds_bytes(types, kind))
 
 
-def choose(path: Path, names: Sequence[str], column: str | None, known: Sequence[str], otherwise: str) -> str:
-    """The column that is asked for, or the first of the well-known ones, however they are written.
-
-    Raises:
-        SourceError: there is no such column; ``otherwise`` ends the message where none was asked for.
-    """
-    there = ", ".join(names) or "none"
-    if column is not None:
-        if column in names:
-            return column
-        raise SourceError(f"{path} has no column {column!r}; its columns are: {there}")
-    plain = {name.strip().lower(): name for name in reversed(names)}
-    for each in known:
-        if each in plain:
-            return plain[each]
-    raise SourceError(f"{path}: none of its columns is known to hold {otherwise.format(there)}")
+def _holds_bytes(types: Any, kind: Any) -> bool:
+    if types.is_struct(kind):
+        return any(_holds_bytes(types, field.type) for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
-def _choose(path: Path, names: Sequence[str], column: str | None) -> str:
-    return choose(path, names, column, _COLUMNS, "images ({}); name one, or call it 'image'")
+def _is_text(types: Any, kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _looks_like_image(cell: Any) -> bool:
+    from nshot.images.kinds import is_image_name
+
+    return isinstance(cell, str) and (is_image_name(cell) or cell.lower().startswith(("http://", "https://")))

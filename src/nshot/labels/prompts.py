@@ -25,6 +25,13 @@ _WHOLE_PROMPT = re.compile(
     r"^(an?|the)\s|\.$|\b(photo|photograph|picture|image|drawing|painting|sketch|rendering|close-up) of\b",
     re.IGNORECASE,
 )
+_PROMPT = re.compile(
+    r"\b(photo|photograph|picture|image|drawing|painting|sketch|rendering|close-up) of\b"
+    r"|^(an?|the)(\s+\S+){4,}|\s.*\s.*\.$",
+    re.IGNORECASE,
+)
+_ARTICLE = re.compile(r"^(an?|the)\s+(?=\S)")
+_ARTICLE_BEFORE = re.compile(r"\b(an?|the)\s+$", re.IGNORECASE)
 _SNAKE = re.compile(r"[_\s]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
@@ -47,38 +54,6 @@ def split_labels(text: str) -> list[str]:
     if not labels or not all(labels):
         raise LabelError(f"an empty label in {text!r}: write the labels with one comma between two")
     return labels
-
-
-def read_labels(path: str | Path) -> Labels:
-    """Labels from a file: a label a line, or JSON.
-
-    JSON is a list of labels, or an object ``{label: [phrases]}``. A phrase is a synonym, written into the
-    templates, or a whole prompt (one that starts with an article, ends with a full stop or says "photo of"),
-    taken as it is. Phrases replace the label's own name: list it too if it is to be used.
-
-    Raises:
-        LabelError: a file that cannot be read, or is of neither form.
-    """
-    path = Path(path)
-    text = _read(path, LabelError)
-    if not text.lstrip().startswith(("{", "[")):
-        labels = [line.strip() for line in text.splitlines() if line.strip()]
-        if not labels:
-            raise LabelError(f"{path} holds no label: write one a line")
-        return labels
-    try:
-        content = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(path, pairs))
-    except json.JSONDecodeError as error:
-        raise LabelError(f"{path} starts like JSON but is not: {error}") from error
-    if isinstance(content, list) and all(isinstance(label, str) for label in content):
-        return content
-    if isinstance(content, dict):
-        phrases = {label: [given] if isinstance(given, str) else given for label, given in content.items()}
-        if all(isinstance(g, list) and all(isinstance(p, str) for p in g) for g in phrases.values()):
-            return phrases
-    raise LabelError(
-        f'{path}: JSON labels are ["label", ...] or {{"label": ["synonym or whole prompt", ...]}}'
-    )
 
 
 def read_templates(path: str | Path) -> list[str]:
@@ -136,7 +111,8 @@ def write_prompts(labels: Labels, templates: Sequence[str] = (DEFAULT_TEMPLATE,)
         if phrases:
             prompts = [prompt for phrase in phrases for prompt in _prompts(phrase, templates)]
         else:
-            prompts = [_fill(template, spoken(label)) for template in templates]
+            written_as = spoken(label)
+            prompts = [written_as] if is_whole_prompt(label) else [_fill(t, written_as) for t in templates]
         same = written.setdefault(frozenset(prompt.casefold() for prompt in prompts), label)
         if label in prompted or same != label:
             known = (
@@ -145,6 +121,11 @@ def write_prompts(labels: Labels, templates: Sequence[str] = (DEFAULT_TEMPLATE,)
             raise LabelError(f"{known}: of equal labels only one can ever win, so remove or reword one")
         prompted[label] = PromptedLabel(label, tuple(dict.fromkeys(prompts)))
     return list(prompted.values())
+
+
+def is_whole_prompt(label: str) -> bool:
+    """Whether a label is a prompt already ("a photo of a cat"), which no template may be put around."""
+    return _PROMPT.search(label.strip()) is not None
 
 
 def lint(labels: Labels) -> list[str]:
@@ -170,7 +151,10 @@ def _prompts(phrase: str, templates: Sequence[str]) -> Iterable[str]:
 
 def _fill(template: str, phrase: str) -> str:
     # str.format would read a brace in a label as a field
-    return phrase.join(re.split(r"\{\}|\{label\}", template))
+    parts = re.split(r"\{\}|\{label\}", template)
+    if _ARTICLE.match(phrase):  # "a photo of a an owl" is no English
+        parts = [_ARTICLE_BEFORE.sub("", part) for part in parts[:-1]] + parts[-1:]
+    return phrase.join(parts)
 
 
 def _is_camel(words: str) -> bool:
@@ -181,15 +165,6 @@ def _some(items: Iterable[str], shown: int = 5) -> str:
     items = list(items)
     rest = f" and {len(items) - shown} more" if len(items) > shown else ""
     return ", ".join(items[:shown]) + rest
-
-
-def _without_repeats(path: Path, pairs: list[tuple[str, object]]) -> dict[str, object]:
-    content = dict(pairs)
-    if len(content) < len(pairs):  # JSON itself would keep the last of two without a word
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise LabelError(f"{path}: {twice!r} is given twice: of equal labels only one can ever win")
-    return content
 
 
 def _read(path: Path, error_type: type[LabelError] | type[TemplateError]) -> str:

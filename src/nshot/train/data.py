@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from nshot.errors import ImageError, SourceError
 from nshot.images.decode import decode
-from nshot.images.sources import Source, expand
+from nshot.images.sources import Source, expand, table_sources
+from nshot.images.tables import open_table
 from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
 from nshot.sketchbook import Scene, caption, sample
 from nshot.sketchbook.captions import with_article
@@ -146,7 +147,7 @@ def listed(
     """The images that a table or a folder of classes holds, with their captions.
 
     Args:
-        path: a .csv, .tsv or .parquet table of images and captions, or a folder of classes' folders.
+        path: a .csv, .tsv, .jsonl or .parquet table of images and captions, or a folder of classes' folders.
         templates: what a class's captions are written into.
         image_column: the table's column of images; None looks for a well-known name.
         caption_column: the table's column of captions; None looks for a well-known name.
@@ -159,8 +160,11 @@ def listed(
         return _classes(path, templates)
     if not path.is_file():
         raise SourceError(f"{path} is not there: give a table of images and captions, or a folder of classes")
-    texts = _captions(path, caption_column)
-    return zip(expand([path], image_column=image_column), texts, strict=True)
+    table = open_table(path)
+    otherwise = "captions ({}); name one with --caption-column, or call it 'caption'"
+    column = table.column(caption_column, _CAPTION_COLUMNS, otherwise)
+    rows = table_sources(table, [column], image_column=image_column)
+    return ((source, _texts(cell)) for source, (cell,) in rows)
 
 
 def prepared(
@@ -230,16 +234,6 @@ def _classes(folder: Path, templates: Sequence[str]) -> Iterator[tuple[Source, S
             yield source, label.prompts
 
 
-def _captions(path: Path, column: str | None) -> Iterator[list[str]]:
-    from nshot.images import tables
-
-    rows = tables.parquet_rows if path.suffix.lower() in tables.PARQUET else tables.text_rows
-    for name in (column,) if column else _CAPTION_COLUMNS:
-        try:
-            found = rows(path, name)
-        except SourceError:
-            if name == (column or _CAPTION_COLUMNS[-1]):
-                raise
-            continue
-        return ([text if isinstance(text, str) else ""] for _, text in found)
-    raise AssertionError("the last name raises")
+def _texts(cell: Any) -> list[str]:
+    """A caption, or several."""
+    return [text if isinstance(text, str) else "" for text in (cell if isinstance(cell, list) else [cell])]

@@ -1,0 +1,104 @@
+"""Webdataset shards: tars in which files of one name belong together (7.jpg, 7.cls), read in a stream.
+
+A sample is complete when the next name begins; only one is held at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from nshot.errors import SourceError, UnreadableImage
+from nshot.images.archives import Read, tar_members
+from nshot.images.kinds import is_image_name
+from nshot.images.sources import Source
+
+_LABELS = ("cls", "cls.txt", "label", "label.txt", "labels.txt", "json", "txt")  # the surest first
+_KEYS = ("label", "labels", "class", "cls", "category", "class_name", "class_id", "target")
+_LOOKED_AT = 60  # members by which a tar is known for what it is
+
+
+def is_webdataset(path: Path, max_bytes: int) -> bool:
+    """Whether a tar holds images with a file of the same name that says what they are."""
+    images: set[str] = set()
+    others: set[str] = set()
+    for number, (name, _) in enumerate(tar_members(path, max_bytes)):
+        if number >= _LOOKED_AT:
+            break
+        key, ending = _cut(name)
+        (images if is_image_name(f".{ending}") else others).add(key)
+        if ending in _LABELS[:5] and key in images:
+            return True
+    return bool(images) and len(images & others) > len(images) / 2
+
+
+def samples(paths: Sequence[Path], max_bytes: int) -> Iterator[tuple[Source, Any]]:
+    """Each image with what is said of it, shard after shard.
+
+    Raises:
+        SourceError: a shard that cannot be opened.
+    """
+    for path in paths:
+        key, held, image = "", dict[str, Read](), None
+        for name, read in tar_members(path, max_bytes):
+            if not name:  # the damage that ends a tar
+                yield Source(str(path), None, read), None
+                continue
+            own, ending = _cut(name)
+            if own != key:
+                if image is not None:
+                    yield image, _said(held)
+                key, held, image = own, {}, None
+            if is_image_name(f".{ending}"):
+                if image is not None:
+                    yield image, _said(held)
+                image = Source(f"{path}/{name}", None, read)
+            elif ending in _LABELS:
+                held[ending] = read
+        if image is not None:
+            yield image, _said(held)
+
+
+def class_names(folder: Path) -> list[str] | None:
+    """The names of the numbers in .cls files, where a list of them lies beside the shards."""
+    for at in (folder, folder.parent):
+        for name in ("classnames.txt", "classes.txt", "labels.txt"):
+            path = at / name
+            if path.is_file():
+                try:
+                    lines = path.read_text(encoding="utf-8-sig").splitlines()
+                except (OSError, UnicodeDecodeError) as error:
+                    raise SourceError(f"{path} cannot be read: {error}") from error
+                return [line.strip() for line in lines if line.strip()]
+    return None
+
+
+def _said(held: dict[str, Read]) -> Any:
+    """What the files beside an image say that it is; None where they say nothing."""
+    for ending in _LABELS:
+        if ending not in held:
+            continue
+        try:
+            text = held[ending]().decode("utf-8").strip()
+        except (UnreadableImage, UnicodeDecodeError):
+            continue
+        if ending != "json":
+            return text
+        try:
+            content = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            content = next((content[key] for key in _KEYS if key in content), None)
+        if content is not None:
+            return content
+    return None
+
+
+def _cut(name: str) -> tuple[str, str]:
+    """(key, ending): the base name is cut at its first dot."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, ending = base.partition(".")
+    return folder + slash + stem, ending.lower()

@@ -1,0 +1,308 @@
+"""Text tables: .csv, .tsv and their kin, in whatever encoding, with whatever separator, one record per row.
+
+Spreadsheets write the encoding and the separator of the country they are in, programs leave out the header,
+and a single quotation mark too many would swallow every row below it: what was found is noted, and each row
+stays a record.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nshot.errors import SourceError
+from nshot.images.kinds import is_image_name
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_BLOCK = 2**20
+_LONGEST = 2**24  # characters of a line
+_SAMPLE = 30  # lines that a separator is judged by
+_MOST_LINES = 1000  # of one cell in quotation marks
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8"),
+    (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
+    (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"),
+    (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
+    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
+)
+
+
+@dataclass(slots=True)
+class Delimited:
+    """A text table whose form is known.
+
+    Attributes:
+        path: the file.
+        columns: their names; "1", "2", ... where the file has no header.
+        headless: whether the file has no header.
+        encoding: Python's name of it.
+        separator: between two cells; " " is any run of blanks.
+        notes: what a person should know about how it was read; grows while rows are read.
+    """
+
+    path: Path
+    columns: list[str]
+    headless: bool
+    encoding: str
+    separator: str
+    notes: list[str] = field(default_factory=list)
+    _first: int = 1  # line of the first row of cells
+
+    def rows(self) -> Iterator[list[str | None]]:
+        """Each row's cells, as many as there are columns; None for a cell that is missing."""
+        width, long = len(self.columns), 0
+        for number, cells in self._records():
+            if len(cells) > width and any(cell.strip() for cell in cells[width:]):
+                long += 1
+                if long == 1:
+                    self._note(
+                        f"{self.path}, line {number} has {len(cells)} cells where the header has {width}: "
+                        "its "
+                        "cells cannot be told apart, so only the first is used; put quotation marks around "
+                        f"a cell that holds {_SEPARATORS.get(self.separator, 'blanks')}"
+                    )
+                yield [cells[0], *[None] * (width - 1)]
+            else:
+                yield [*cells[:width], *[None] * (width - len(cells))]
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        with _opened(self.path, self.encoding) as file:
+            records = _records(file, self.separator, len(self.columns), self._note, self.path)
+            for number, cells in records:
+                if number >= self._first and any(cells):
+                    yield number, cells
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def open_delimited(path: Path, known: frozenset[str], *, blanks: bool = False) -> Delimited:
+    """Find out how a text table is written.
+
+    Args:
+        path: the file.
+        known: names that a header may hold, plain (lower case); a first row that holds none of them, but the
+            name of an image, is no header.
+        blanks: whether blanks may separate the cells.
+
+    Raises:
+        SourceError: it cannot be read, or holds nothing.
+    """
+    try:
+        encoding, notes = encoding_of(path)
+        lines = _sample(path, encoding)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise SourceError(f"{path} cannot be read: {reason}") from error
+    first, separator = 1, None
+    while lines and (not lines[0].strip() or lines[0].startswith("#")):
+        if lines[0].startswith("#") and "," in lines[0] and plain(lines[0].split(",")[0]) in known:
+            lines[0] = lines[0].lstrip("# ")
+            break
+        lines.pop(0)
+        first += 1
+    if lines and (told := re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE)):
+        separator = told[1]
+        lines.pop(0)
+        first += 1
+    if not lines:
+        raise SourceError(f"{path} is empty: a table has a line of column names and a line per image")
+    if separator is None:
+        separator = _separator(lines, path.suffix.lower(), blanks=blanks)
+    found: list[str] = []
+    rows = [cells for _, cells in _records(lines, separator, None, found.append, path) if any(cells)]
+    header = [cell.strip() for cell in rows[0]]
+    headless = not any(plain(cell) in known for cell in header) and any(map(_names_image, rows[0]))
+    if headless:
+        header = [str(number) for number in range(1, len(header) + 1)]
+        notes.append(f"{path} has no header: its columns are called {', '.join(header)}")
+    else:
+        first += 1
+        body = rows[1:]
+        if body and all(len(cells) == len(header) + 1 for cells in body) and all(c[-1].strip() for c in body):
+            header = ["", *header]
+            notes.append(f"{path} has a row's number in front of each row, and no name for it in the header")
+    if separator != {".tsv": "\t"}.get(path.suffix.lower(), ",") and len(header) > 1:
+        notes.append(f"{path} is read with {_SEPARATORS.get(separator, f'{separator!r}')} between its cells")
+    return Delimited(path, header, headless, encoding, separator, notes, first)
+
+
+def encoding_of(path: Path) -> tuple[str, list[str]]:
+    """The encoding of a text file, and what a person should know about it.
+
+    By its byte order mark; else UTF-8, where it is; else UTF-16, where every second byte of its beginning is
+    zero; else the code page of Windows in western Europe, which is said.
+    """
+    with path.open("rb") as file:
+        start = file.read(_BLOCK)
+        for mark, encoding, told in _BOMS:
+            if start.startswith(mark):
+                return encoding, [f"{path} is read as {told}"] if told != "UTF-8" else []
+        zeros = (start[1::2].count(0), start[0::2].count(0))
+        for encoding, these, others in (("utf-16-le", *zeros), ("utf-16-be", *zeros[::-1])):
+            if these > len(start) / 5 and not others:
+                return encoding, [f"{path} is read as UTF-16"]
+        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        odd = letters = 0
+        while start:
+            if not start.isascii():
+                text = decoder.decode(start)
+                odd += sum("\udc80" <= letter <= "\udcff" for letter in text)
+                letters += sum(letter > "\x7f" for letter in text)
+            start = file.read(_BLOCK)
+    if not odd:
+        return "utf-8", []
+    if letters > 2 * odd:
+        return "utf-8", [f"{path} is read as UTF-8, although {odd} bytes of it are not"]
+    return "cp1252", [
+        f"{path} is not UTF-8: it is read as Windows-1252 (western Europe); if its names look wrong, save "
+        "it as "
+        "UTF-8"
+    ]
+
+
+def read_text(path: Path) -> tuple[str, list[str]]:
+    """A whole text file, decoded, and what a person should know about its encoding.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    encoding, notes = encoding_of(path)
+    with _opened(path, encoding) as file:
+        return file.read(), notes
+
+
+def _opened(path: Path, encoding: str) -> io.TextIOWrapper:
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    return path.open(encoding=encoding, errors=errors, newline=None)
+
+
+def _sample(path: Path, encoding: str) -> list[str]:
+    with _opened(path, encoding) as file:
+        lines: list[str] = []
+        while len(lines) < _SAMPLE and (line := file.readline(_LONGEST)):
+            lines.append(line)
+    return lines
+
+
+def _separator(lines: list[str], suffix: str, *, blanks: bool) -> str:
+    """What cuts most lines into the same number of cells, more than one; the usual one where several do."""
+    usual = "\t" if suffix == ".tsv" else ","
+    best, most = usual, 0.0
+    for separator in sorted(_SEPARATORS, key=lambda each: each != usual):
+        counts = [
+            len(cells) for _, cells in _records(lines, separator, None, lambda _: None, Path()) if any(cells)
+        ]
+        width = counts[0] if counts else 1
+        if width > 1:
+            agree = sum(count == width for count in counts) / len(counts)
+            if agree > most + 0.01:
+                best, most = separator, agree
+    if blanks and most < 0.9 and all(len(line.split()) == 2 for line in lines if line.strip()):
+        return " "
+    return best
+
+
+def _records(
+    lines: io.TextIOWrapper | list[str],
+    separator: str,
+    width: int | None,
+    note: Callable[[str], object],
+    path: Path,
+) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of each record; a quotation mark that is opened and never closed costs its line alone."""
+    waiting: deque[str] = deque()
+    source = iter(lines) if isinstance(lines, list) else iter(lambda: lines.readline(_LONGEST), "")
+    number = 0
+
+    def following() -> str | None:
+        return waiting.popleft() if waiting else next(source, None)
+
+    while (line := following()) is not None:
+        number += 1
+        if len(line) >= _LONGEST:
+            raise SourceError(f"{path}, line {number} is longer than {_LONGEST:,} characters: no table")
+        bare = line.rstrip("\n")
+        if separator == " ":
+            yield number, bare.split()
+            continue
+        if '"' not in bare:
+            yield number, bare.split(separator) if bare.strip() else []
+            continue
+        cells = _parsed([line], separator)
+        if cells is not None:
+            yield number, cells
+            continue
+        more: list[str] = []
+        if _is_open(line, separator):
+            while cells is None and len(more) < _MOST_LINES and (further := following()) is not None:
+                more.append(further)
+                if '"' in further:
+                    cells = _parsed([line, *more], separator)
+            if cells is not None and _are_rows(bare, more, separator, width or len(cells)):
+                cells = None
+        if cells is not None:
+            yield number, cells
+            number += len(more)
+            continue
+        waiting.extendleft(reversed(more))
+        if more or _is_open(line, separator):
+            note(
+                f"{path}, line {number}: a quotation mark is opened and never closed; the line is read alone"
+            )
+            yield number, [cell.strip().strip('"') if '"' in cell else cell for cell in bare.split(separator)]
+        else:
+            yield number, next(csv.reader([line], delimiter=separator), [])
+
+
+def _parsed(lines: list[str], separator: str) -> list[str] | None:
+    """The one record that the lines are, strictly; None where they are not."""
+    for blanks in (False, True):  # a blank before the quotation mark is common, and no part of the cell
+        try:
+            rows = list(csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=blanks))
+        except csv.Error:
+            return None
+        if len(rows) != 1:
+            return None
+        if blanks or not any(cell.lstrip().startswith('"') and cell[:1].isspace() for cell in rows[0]):
+            return rows[0]
+    return None
+
+
+def _is_open(line: str, separator: str) -> bool:
+    """Whether a cell of the line opens a quotation mark that the line does not close."""
+    try:
+        list(csv.reader([line], delimiter=separator, strict=True))
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    return False
+
+
+def _are_rows(line: str, more: list[str], separator: str, width: int) -> bool:
+    """Whether the lines that a quotation mark would swallow look like rows of their own."""
+    ending = Path(line.split(separator)[0].strip('" ')).suffix
+
+    def is_row(text: str) -> bool:
+        cells = text.rstrip("\n").split(separator)
+        head = cells[0].strip('" ')
+        alike = Path(head).suffix == ending if ending else " " not in head
+        return len(cells) == max(width, 2) and bool(head) and alike
+
+    return width > 1 and all(map(is_row, more))
+
+
+def _names_image(cell: str) -> bool:
+    return is_image_name(cell) or cell.strip().lower().startswith(("http://", "https://", "s3://", "file://"))
+
+
+def plain(name: str) -> str:
+    """A column's name as it is compared: in lower case, without blanks around it, `_` between words."""
+    return re.sub(r"[\s_-]+", "_", name.strip().strip('"').lower())

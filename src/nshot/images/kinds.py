@@ -1,0 +1,199 @@
+"""By a file's name: is it an image, or what an operating system, a camera or another program left behind?
+
+Nothing is opened to find out, but files whose name says nothing: those that hold plain text are no images.
+"""
+
+# Names stay as they were typed, odd bytes included: pathlib would rewrite them.
+# ruff: noqa: PTH119, PTH122, PTH123
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+IMAGES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jpe", ".jfif", ".jp2", ".ppm"),
+    *(".pgm", ".tga", ".avif", ".heic", ".heif", ".jxl"),
+)
+"""Endings of image files, the likeliest first: what a table's name without its ending is completed with."""
+
+_CLAIMS = frozenset(IMAGES) | frozenset(
+    [
+        ".j2k",
+        ".jpx",
+        ".pbm",
+        ".pnm",
+        ".pfm",
+        ".pcx",
+        ".ico",
+        ".icns",
+        ".cur",
+        ".dds",
+        ".psd",
+        ".psb",
+        ".svg",
+        ".eps",
+        ".xbm",
+        ".xpm",
+        ".sgi",
+        ".rgb",
+        ".im",
+        ".hif",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".orf",
+        ".rw2",
+        ".raf",
+        ".srw",
+        ".pef",
+        ".raw",
+        ".dcm",
+        ".exr",
+        ".hdr",
+        ".apng",
+        ".qoi",
+        ".fits",
+        ".dib",
+        ".emf",
+        ".wmf",
+        ".blp",
+        ".ftex",
+        ".gbr",
+        ".mpo",
+        ".msp",
+        ".pcd",
+        ".pixar",
+        ".ras",
+        ".wal",
+    ]
+)
+
+_GROUPS = {
+    "video": ".mp4 .mov .avi .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp .mts .m2ts .ogv .vob .insv .lrv",
+    "audio": ".mp3 .wav .flac .m4a .aac .ogg .opus .wma .aiff .mid",
+    "archives": ".zip .tar .gz .tgz .bz2 .tbz .tbz2 .xz .txz .7z .rar .zst .iso .dmg .jar",
+    "documents": ".doc .docx .xls .xlsx .xlsm .ods .odt .odp .ppt .pptx .rtf .pages .numbers .key .pdf .epub",
+}
+_OTHERS = (
+    ".xmp .thm .aae .json .jsonl .ndjson .txt .csv .tsv .xml .yaml .yml .md .rst .html .htm .css .js .ini "
+    ".log "
+    ".toml .cfg .conf .py .pyc .ipynb .r .m .mat .sh .bat .ps1 .c .h .cpp .java .url .lnk .webloc .desktop "
+    ".tex "
+    ".parquet .arrow .feather .npy .npz .pkl .pickle .pt .pth .ckpt .safetensors .onnx .h5 .hdf5 .tfrecord "
+    ".sqlite .db .db-wal .db-shm .mdb .bak .tmp .part .crdownload .download .lock .exe .dll .msi .apk .app "
+    ".pp3 .dop .on1 .cos .lrcat .lrprev .picasa .ctg .idx .srt .vtt .gpx .kml .kmz .nmea .eml .msg .ics .vcf "
+    ".cls .nshot .sha256 .md5 .sfv .torrent .woff .ttf .otf"
+)
+_KIND = {ending: ending for ending in _OTHERS.split()} | {
+    ending: group for group, endings in _GROUPS.items() for ending in endings.split()
+}
+_LEFTOVERS = {
+    name.lower(): name
+    for name in (
+        *(
+            "Thumbs.db",
+            "ehthumbs.db",
+            "desktop.ini",
+            "autorun.inf",
+            "Icon\r",
+            "Picasa.ini",
+            "ZbThumbnail.info",
+        ),
+        *("pspbrwse.jbf", "folder.htt"),
+    )
+}
+_FOLDERS = frozenset(
+    [
+        "__macosx",
+        "@eadir",
+        "$recycle.bin",
+        "recycler",
+        "lost+found",
+        "__pycache__",
+        ".trash",
+        "#recycle",
+        "@__thumb",
+        "node_modules",
+    ]
+) | {"system volume information", "icloud drive"}
+_PEEK = 4096
+
+
+def left_behind(folder: str) -> bool:
+    """Whether a folder of this name was left by an operating system or a device, and is nobody's images."""
+    return folder.startswith(".") or folder.lower() in _FOLDERS
+
+
+def no_image(name: str) -> str | None:
+    """What a file plainly is, where it is no image, as a kind to count; None: an image, or not known.
+
+    Args:
+        name: a file's name, with or without its folder.
+    """
+    base = os.path.basename(name)
+    lower = base.lower()
+    if lower in _LEFTOVERS:
+        return _LEFTOVERS[lower].strip()
+    if base.startswith("._"):
+        return "._ files"
+    return _KIND.get(os.path.splitext(lower)[1])
+
+
+def is_text(path: str) -> bool:
+    """Whether a file whose name says nothing holds plain text; its beginning is read."""
+    if is_image_name(path):
+        return False
+    try:
+        if not os.path.isfile(path):  # noqa: PTH113
+            return False
+        with open(path, "rb") as file:
+            return is_plain_text(file.read(_PEEK))
+    except (OSError, ValueError):
+        return False
+
+
+def is_plain_text(data: bytes) -> bool:
+    """Whether bytes begin like plain text, and not like a format of images that is written in text."""
+    start = data[:_PEEK]
+    if not start or any(byte < 9 or 13 < byte < 27 for byte in start):
+        return False
+    try:
+        start[: max(len(start) - 3, 1)].decode("utf-8")  # the beginning may end inside of a letter
+    except UnicodeDecodeError:
+        return False
+    return not start.lstrip().startswith((b"<svg", b"<?xml", b"P1", b"P2", b"P3", b"version https://git-lfs"))
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name ends as the names of images do."""
+    return os.path.splitext(name.strip().lower())[1] in _CLAIMS
+
+
+@dataclass(slots=True)
+class Skipped:
+    """What a listing passed over since it is no image, counted by kind.
+
+    Attributes:
+        kinds: how many of each kind.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return self.kinds.total()
+
+    def __str__(self) -> str:
+        """Such as "skipped 31: 12 .xmp, 9 video, 8 .json, 2 Thumbs.db"; empty where nothing was."""
+        if not self.kinds:
+            return ""
+        named = ", ".join(f"{count:,} {kind}" for kind, count in _ordered(self.kinds.items()))
+        return f"skipped {len(self):,}: {named}"
+
+
+def _ordered(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    return sorted(counts, key=lambda pair: (-pair[1], pair[0]))

@@ -1,0 +1,292 @@
+"""One check of a set of labels, before any image: is it what the person meant to ask?
+
+A wrong set of labels gets answers like any other. What can hardly be meant is refused, what may be meant is
+noted. A label for which phrases are given is asked by those, so its own name may be a code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from nshot.errors import LabelError
+from nshot.images.kinds import is_image_name
+from nshot.labels.parts import part_of
+from nshot.labels.prompts import Labels, is_whole_prompt, spoken
+
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?(e[-+]?\d+)?%?", re.IGNORECASE)
+_TRUTH = frozenset(("true", "false", "yes", "no", "y", "n", "t", "f", "0", "1", "positive", "negative"))
+_SYNSET = re.compile(r"n\d{8}")
+_CODE = re.compile(
+    r"(?:class|label|cls|category|id|idx|index|group|cluster|type|fold|batch|c|l|k|y|lbl|target)?"
+    r"[\s_.#-]*\d+|/m/\w+|Q\d{2,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}",
+    re.IGNORECASE,
+)
+_LISTS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xlsx", ".parquet", ".names", ".pbtxt")
+_NO_CLASS = frozenset(
+    [
+        "unknown",
+        "other",
+        "others",
+        "unlabeled",
+        "unlabelled",
+        "unsorted",
+        "todo",
+        "tbd",
+        "misc",
+        "none",
+        "nothing",
+        "undefined",
+        "n/a",
+        "null",
+        "nan",
+        "?",
+        "-",
+    ]
+)
+_PUNCTUATION = re.compile(r"^[\"'`\[{<]|^[-*•] |[\[{,;]$|[:=]$|^\d+\s*[,;:\t]\s*[^\d\s]|^</?\w")
+_SEPARATORS = re.compile(r"[,;|\t，、；/]")
+
+
+def check(
+    labels: Labels,
+    *,
+    source: str = "",
+    typed: bool = False,
+    alone: bool = False,
+    multilingual: bool = False,
+) -> list[str]:
+    """Refuse labels that can hardly be meant, and say what is worth knowing about the others.
+
+    Args:
+        labels: names, or ``{label: phrases}``.
+        source: where they come from, as a person would write it: a file, a folder, ``--labels``.
+        typed: they were typed by hand, so that numbers are meant.
+        alone: one label is a sound question, since there is a background or another rule beside it.
+        multilingual: the model has learnt other languages than English.
+
+    Returns:
+        Sentences for the person, none where all is well.
+
+    Raises:
+        LabelError: the labels are the parts of a data set, numbers, codes, a file's name, or hold what
+            belongs to the file that they were written in; the message says how to write them.
+    """
+    names = list(labels)
+    plain = [name for name in names if not (isinstance(labels, Mapping) and labels.get(name))]
+    where = f"{source}: " if source else ""
+    for refuse in (_file_names, _punctuated, _parts, _truths, _codes):
+        if reason := refuse(plain, names, typed):
+            raise LabelError(where + reason)
+    notes = []
+    if len(names) == 1:
+        notes += _lone(names[0], where, alone=alone, typed=typed)
+    for remark in (_numbers, _not_words, _no_class, _whole_prompts):
+        if note := remark(plain):
+            notes.append(note)
+    if not multilingual and (note := _other_language(plain)):
+        notes.append(note)
+    return notes
+
+
+def _file_names(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
+    for name in plain:
+        if typed and (name.lower().endswith(_LISTS) or ("." in name and _is_file(name))):
+            return (
+                f"the label {name!r} looks like the name of a file: give a file of labels with --labels-file"
+            )
+    images = [name for name in plain if is_image_name(name)]
+    if len(images) > len(names) / 2:
+        return (
+            f"the labels look like names of images ({_some(images)}): name the column of labels "
+            "(--label-column)"
+        )
+    return None
+
+
+def _punctuated(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
+    odd = [name for name in plain if _PUNCTUATION.search(name.strip()) or _control(name)]
+    if not odd:
+        return None
+    how = (
+        'write them with commas alone, such as "cat, dog"'
+        if typed
+        else "write one label per line and nothing else"
+    )
+    return (
+        f"the label {odd[0]!r} holds what does not belong to its name (punctuation of a list or a file): "
+        f"{how}"
+    )
+
+
+def _parts(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
+    if len(plain) < len(names) or not all(map(part_of, names)):
+        return None
+    if len(names) > 1 or (not typed and names[0].lower() != "train"):
+        return (
+            f"the labels {_some(names)} are the parts of a data set, not what images show: name one of the "
+            "parts"
+        )
+    return None
+
+
+def _truths(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
+    if len(plain) < len(names) or not names or not all(name.strip().lower() in _TRUTH for name in names):
+        return None
+    if all(_NUMBER.fullmatch(name.strip()) for name in names):
+        return None
+    return (
+        f"the labels {_some(names)} are answers to a question that the model does not see: say in words "
+        "what the "
+        f'images show, with a labels file such as {{"{names[0]}": ["a star"], "{names[-1]}": ["something '
+        f'else"]}}'
+    )
+
+
+def _codes(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
+    synsets = [name for name in plain if _SYNSET.fullmatch(name.strip())]
+    if len(synsets) > len(plain) / 2:
+        return (
+            f"the labels are WordNet ids ({_some(synsets)}), which no model knows as words: give a labels "
+            f'file in JSON that says what they are, such as {{"{synsets[0]}": ["tench"]}}'
+        )
+    codes = [name for name in plain if _CODE.fullmatch(name.strip()) or _NUMBER.fullmatch(name.strip())]
+    if typed or not codes or len(codes) <= len(plain) / 2:
+        return None
+    if all(_NUMBER.fullmatch(name.strip()) for name in codes):
+        return (
+            f"the labels are numbers ({_some(codes)}); name them with --labels-file, a label per line, the "
+            "first "
+            'one for 0, or JSON such as {"0": ["a star"]}'
+        )
+    return (
+        f"the labels are codes ({_some(codes)}), no words: say what they mean with --labels-file, in JSON "
+        "such as "
+        f'{{"{codes[0]}": ["a star"]}}'
+    )
+
+
+def _lone(name: str, where: str, *, alone: bool, typed: bool) -> list[str]:
+    if (cut := _SEPARATORS.search(name)) and cut[0] != "/":
+        raise LabelError(
+            f"{where}the labels are one single label, {name!r}: "
+            + ('put commas between labels, such as "cat, dog"' if typed else "write one label per line")
+        )
+    if alone:
+        return []
+    return [
+        f"with the one label {name!r} there is nothing to choose, so its score of 1 says nothing: give "
+        "more labels, "
+        "or add --reject background to ask whether an image shows it at all"
+    ]
+
+
+def _numbers(plain: Sequence[str]) -> str | None:
+    numbers = [name for name in plain if _NUMBER.fullmatch(name.strip()) or _CODE.fullmatch(name.strip())]
+    if not numbers:
+        return None
+    return (
+        "labels that are numbers or codes are put to the model as they are written: "
+        f"{_some(map(repr, numbers))}"
+    )
+
+
+def _not_words(plain: Sequence[str]) -> str | None:
+    """Abbreviations: consonants alone."""
+    odd = [
+        name
+        for name in plain
+        if re.fullmatch(r"[b-df-hj-np-tv-xz]{2,5}", name.strip(), re.IGNORECASE)
+        and name.strip().lower() not in ("tv", "pc", "cd", "dvd", "bbq", "mp3", "jpg", "png", "bmw")
+    ]
+    return (
+        f"labels that look like abbreviations are better written out: {_some(map(repr, odd))}"
+        if odd
+        else None
+    )
+
+
+def _no_class(plain: Sequence[str]) -> str | None:
+    odd = [name for name in plain if name.strip().lower() in _NO_CLASS]
+    if not odd or len(plain) < 2:
+        return None
+    return (
+        f"{_some(map(repr, odd))} says nothing that the model could see: --reject background finds such "
+        "images"
+    )
+
+
+def _whole_prompts(plain: Sequence[str]) -> str | None:
+    whole = [name for name in plain if is_whole_prompt(name)]
+    return f"taken as whole prompts, without a template: {_some(map(repr, whole))}" if whole else None
+
+
+def _other_language(plain: Sequence[str]) -> str | None:
+    foreign = [name for name in plain if _is_foreign(spoken(name))]
+    if not foreign or len(foreign) < len(plain) / 4:
+        return None
+    return (
+        f"labels that do not look English ({_some(map(repr, foreign))}): most models have learnt English "
+        "alone, so "
+        "write labels in English or take a multilingual model"
+    )
+
+
+def _is_foreign(text: str) -> bool:
+    """Another script than Latin, or letters with accents in a text that English does not borrow."""
+    letters = [letter for letter in text if letter.isalpha()]
+    if any("LATIN" not in unicodedata.name(letter, "LATIN") for letter in letters):
+        return True
+    borrowed = (
+        "café",
+        "crème",
+        "brûlée",
+        "jalapeño",
+        "piñata",
+        "purée",
+        "pâté",
+        "soufflé",
+        "entrée",
+        "crêpe",
+    )
+    accented = any(letter > "\x7f" for letter in letters)
+    words = set(text.lower().split())
+    articles = (
+        "der",
+        "die",
+        "das",
+        "ein",
+        "eine",
+        "le",
+        "les",
+        "un",
+        "une",
+        "el",
+        "los",
+        "las",
+        "il",
+        "uma",
+        "het",
+    )
+    return (accented and not any(word in text.lower() for word in borrowed)) or bool(
+        len(words) > 1 and text.lower().split()[0] in articles
+    )
+
+
+def _control(name: str) -> bool:
+    return any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name)
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(os.path.expanduser(name)).is_file()  # noqa: PTH111
+    except (OSError, ValueError):
+        return False
+
+
+def _some(items: Iterable[str], shown: int = 4) -> str:
+    held = list(items)
+    return ", ".join(held[:shown]) + (f" and {len(held) - shown} more" if len(held) > shown else "")
