@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nshot.classifier import file as classifier_file
+from nshot.classifier.classifier import Classifier
 from nshot.cli import run
 from nshot.decision import Decision
 
@@ -48,10 +48,10 @@ def test_a_calibrated_classifier_applies_its_decision_in_classify(
     assert "taken as none of these: bus" in told.err
     figures = json.loads(report.read_text())
     assert (figures["images"], figures["none_images"]) == (45, 15)
-    saved = classifier_file.load(out)
-    assert saved.classifier.decision is not None
-    assert saved.classifier.decision.rejection is not None
-    assert saved.classifier.decision.rejection.rule == "background"
+    saved = Classifier.open(out)
+    assert saved.decision is not None
+    assert saved.decision.rejection is not None
+    assert saved.decision.rejection.rule == "background"
 
     assert run(["classify", str(by_class), "--classifier", str(out), "--format", "jsonl"]) == 0
     answers = records(capsys.readouterr().out)
@@ -74,9 +74,9 @@ def test_calibrating_a_saved_classifier_writes_it_back(
     out = tmp_path / "c.nshot"
     asked = ["calibrate", str(by_class), "-q", "--reject", "cosine", "--wrong", "0.3"]
     assert run([*asked, "--model", str(tiny), "-o", str(out)]) == 0
-    assert classifier_file.load(out).classifier.labels == ("bus", "car", "cat", "dog")
+    assert Classifier.open(out).labels == ("bus", "car", "cat", "dog")
     assert run([*asked, "--classifier", str(out), "--surest", "0.5"]) == 0
-    decision = classifier_file.load(out).classifier.decision
+    decision = Classifier.open(out).decision
     assert isinstance(decision, Decision)
     assert decision.surest is not None
 

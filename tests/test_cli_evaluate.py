@@ -11,7 +11,6 @@ from checkpoints import tiny_checkpoint
 from PIL import Image
 
 import nshot
-from nshot.classifier import file as classifier_file
 from nshot.cli import run
 from nshot.decision import Calibration, Decision, Rejection
 
@@ -154,7 +153,7 @@ def saved(tiny: Path, tmp_path: Path) -> Path:
     classifier = nshot.zero_shot(clip, ["cat", "dog", "red_bird"])
     decision = Decision(calibration=Calibration(temperature=50.0), rejection=Rejection("margin", 0.0))
     path = tmp_path / "animals.nshot"
-    classifier_file.save(path, classifier.with_decision(decision), model=str(tiny))
+    classifier.with_decision(decision).with_provenance(model=str(tiny)).save(path)
     return path
 
 

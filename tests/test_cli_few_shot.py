@@ -10,7 +10,7 @@ import pytest
 from checkpoints import tiny_checkpoint
 from PIL import Image
 
-from nshot.classifier import file as classifier_file
+from nshot.classifier.classifier import Classifier
 from nshot.cli import run
 
 LABELS = ["red", "green", "blue"]
@@ -42,9 +42,9 @@ def test_a_fitted_classifier_answers_in_classify_and_says_how_it_was_chosen(
     told = capsys.readouterr().out
     assert "24 images of 3 labels, 8 to 8 each" in told
     assert "chosen: " in told
-    saved = classifier_file.load(out)
+    saved = Classifier.open(out)
     assert saved.model == str(tiny)
-    assert saved.recipe["examples"] == {"blue": 8, "green": 8, "red": 8}
+    assert saved.made["examples"] == {"blue": 8, "green": 8, "red": 8}
     new = paint(tmp_path / "new", 4, seed=9)
     assert run(["classify", str(new), "--classifier", str(out), "--format", "jsonl", "-q"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -58,9 +58,9 @@ def test_labels_without_images_and_images_without_a_prompt_both_count(
     asked = ["fit", str(by_class), "--labels", "red, green, violet", "--model", str(tiny), "-o", str(out)]
     assert run(asked) == 0
     assert "without a prompt: blue" in capsys.readouterr().err
-    saved = classifier_file.load(out)
-    assert saved.classifier.labels == ("red", "green", "violet", "blue")
-    assert saved.recipe["examples"]["violet"] == 0
+    saved = Classifier.open(out)
+    assert saved.labels == ("red", "green", "violet", "blue")
+    assert saved.made["examples"]["violet"] == 0
 
 
 def test_a_classifier_of_another_model_is_refused_by_name(

@@ -55,8 +55,8 @@ def test_a_folder_of_classes_takes_its_labels_from_the_folders(tmp_path: Path) -
     assert data.classes == ("cat", "dog", "nothing yet")
     assert labels(data) == [("cat",), ("dog",)]
     assert labels(data) == [("cat",), ("dog",)]  # listed afresh
-    assert [e.source.name for e in data][1] == str(tmp_path / "dog" / "1.png")
-    assert next(iter(data)).source.read() == image("red")
+    assert [e.name for e in data][1] == str(tmp_path / "dog" / "1.png")
+    assert next(iter(data)).read() == image("red")
 
 
 def test_folders_of_domains_hold_folders_of_classes(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_parquet_brings_its_images_and_the_names_of_its_labels(tmp_path: Path) -
     data = open_labelled(tmp_path / "t.parquet")
     assert data.classes == ("cat", "dog")
     assert labels(data) == [("dog",), ("cat",)]
-    assert [example.source.read() for example in data] == [image("red"), image("blue")]
+    assert [source.read() for source in data] == [image("red"), image("blue")]
 
 
 def test_lists_in_parquet_are_several_labels(tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ def test_the_hubs_parquet_is_read_shard_after_shard(hub: Hub, tmp_path: Path) ->
     examples = list(data)
     assert hub.downloaded == {"320px/validation/0000.parquet", "320px/validation/0001.parquet"}
     assert labels(examples) == [("dog",), ("cat",), ("dog",)]
-    assert [e.source.name for e in examples] == [f"hf://owner/tiny[{row}]" for row in range(3)]
-    assert examples[2].source.read() == image("green")
+    assert [e.name for e in examples] == [f"hf://owner/tiny[{row}]" for row in range(3)]
+    assert examples[2].read() == image("green")
 
 
 def test_a_choice_that_must_be_made_names_what_there_is(hub: Hub, tmp_path: Path) -> None:

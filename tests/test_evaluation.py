@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +14,18 @@ from PIL import Image
 
 from nshot.classifier.classifier import Classifier
 from nshot.datasets.labelled import Columns, LabelledSet, open_labelled
-from nshot.errors import LabelError, SourceError
+from nshot.embeddings import Embeddings
+from nshot.errors import LabelError, RequestError
 from nshot.evaluation import files as evaluation_files
 from nshot.evaluation import page as evaluation_page
 from nshot.evaluation.evaluation import (
     BARE,
     CANDIDATES,
     Evaluation,
-    Images,
-    collect,
     compare,
     evaluate,
     prompt_ways,
 )
-from nshot.images.sources import Source
 from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.types import Activation, Embedded, Failure, Floats, Limits
 from nshot.unit import normalize
@@ -41,18 +40,16 @@ def some_images(
     *,
     multi: bool = False,
     domains: Sequence[str | None] | None = None,
-) -> Images:
+) -> Embeddings:
     n = len(labels)
-    return Images(
-        sources=tuple(f"{i}.jpg" for i in range(n)),
-        vectors=normalize(vectors),
-        labels=tuple(map(tuple, labels)),
-        domains=tuple(domains or [None] * n),
-        positions=np.arange(n),
+    images = Embeddings.of(
+        vectors,
+        [tuple(own) for own in labels],
+        sources=[f"{i}.jpg" for i in range(n)],
+        domains=domains,
         classes=LABELS,
-        multi=multi,
-        failures=(),
     )
+    return replace(images, multi=multi)
 
 
 CLASSIFIER = Classifier(LABELS, np.eye(3), scale=10.0)
@@ -66,7 +63,7 @@ def small(**options: object) -> Evaluation:
         [CAT, DOG, OWL, CAT],
         domains=["photo", "photo", "sketch", "sketch"],
     )
-    return evaluate(images, CLASSIFIER, **options)  # type: ignore[arg-type]
+    return evaluate(CLASSIFIER, images, **options)  # type: ignore[arg-type]
 
 
 def test_the_figures_of_four_images_are_those_of_ones_own_sum() -> None:
@@ -91,18 +88,18 @@ def test_chance_and_the_majority_class_are_what_a_fool_would_get() -> None:
 
 def test_a_label_that_the_classifier_does_not_have_is_named_with_its_image() -> None:
     with pytest.raises(LabelError, match=r"0\.jpg is labelled 'fox'"):
-        evaluate(some_images([["fox"]], [CAT]), CLASSIFIER)
+        evaluate(CLASSIFIER, some_images([["fox"]], [CAT]))
 
 
 def test_labels_without_images_are_distractors() -> None:
-    e = evaluate(some_images([["cat"], ["cat"]], [CAT, OWL]), CLASSIFIER)
+    e = evaluate(CLASSIFIER, some_images([["cat"], ["cat"]], [CAT, OWL]))
     assert e.figures["top_1"] == 0.5
     assert e.figures["mean_per_class_recall"] == 0.5
 
 
 def test_of_several_labels_any_is_right_and_average_precision_ranks_images() -> None:
     images = some_images([["cat", "dog"], ["owl"], [], ["dog"]], [CAT, OWL, OWL, DOG], multi=True)
-    e = evaluate(images, CLASSIFIER)
+    e = evaluate(CLASSIFIER, images)
     assert e.figures["top_1"] == 1.0  # the unlabelled image is not asked
     assert e.average_precisions is not None
     np.testing.assert_allclose(e.average_precisions[:2], [1.0, (1 + 2 / 4) / 2], atol=0.3)
@@ -120,7 +117,7 @@ def test_a_template_is_chosen_on_images_that_do_not_report_it() -> None:
         labels = [[LABELS[k]] for k in rng.integers(3, size=60)]
         images = some_images(labels, rng.normal(size=(60, 8)).tolist())
         prompts = {f"way {i}": Classifier(LABELS, rng.normal(size=(3, 8)), scale=1.0) for i in range(50)}
-        e = evaluate(images, prompts["way 0"], prompts)
+        e = evaluate(prompts["way 0"], images, prompts)
         assert e.chosen is not None
         best.append(max(rival.value for rival in e.rivals))
         expected.append(e.chosen.value)
@@ -148,10 +145,7 @@ def test_the_same_seed_gives_the_same_report() -> None:
 def test_models_are_compared_on_the_images_that_both_answered() -> None:
     one = small()
     fewer = some_images([["cat"], ["owl"]], [CAT, CAT])
-    other = evaluate(
-        Images(**{name: getattr(fewer, name) for name in fewer.__slots__} | {"positions": np.array([0, 2])}),
-        CLASSIFIER,
-    )
+    other = evaluate(CLASSIFIER, replace(fewer, positions=np.array([0, 2])))
     first, second = compare(["one", "other"], [one, other])
     assert (first.value, second.value) == (1.0, 0.5)
     assert second.gain == -0.5
@@ -160,6 +154,7 @@ def test_models_are_compared_on_the_images_that_both_answered() -> None:
 class Words:
     """A stand-in model that remembers what it was asked."""
 
+    name = "stand-in"
     space = "words"
     logit_scale = 100.0
     logit_bias = 0.0
@@ -202,30 +197,35 @@ def labelled(tmp_path: Path) -> LabelledSet:
     return open_labelled(tmp_path / "data")
 
 
-def embed(sources: Iterable[Source]) -> Iterator[Embedded | Failure]:
-    for source in sources:
-        if "broken" in source.name:
-            yield Failure(source.name, "UndecodableImage", "broken <b>")
-        else:
-            vector = {"0": CAT, "1": DOG, "2": DOG, "3": OWL}[Path(source.name).stem]
-            yield Embedded(source.name, normalize([vector])[0])
+def collect(labelled: LabelledSet) -> Embeddings:
+    """Embedded by a stand-in model, as a model would."""
+
+    def embed() -> Iterator[Embedded | Failure]:
+        for source in labelled:
+            if "broken" in source.name:
+                yield Failure(source.name, "UndecodableImage", "broken <b>", source.labels)
+            else:
+                vector = {"0": CAT, "1": DOG, "2": DOG, "3": OWL}[Path(source.name).stem]
+                yield Embedded(source.name, normalize([vector])[0], source.labels, source.domain)
+
+    return Embeddings.collect(embed(), dimension=3, classes=labelled.classes, multi=labelled.multi)
 
 
 def test_an_image_that_fails_is_counted_apart(labelled: LabelledSet) -> None:
-    images = collect(labelled, embed)
+    images = collect(labelled)
     assert len(images) == 4
-    assert [Path(failure.source).name for failure in images.failures] == ["broken.png"]
+    assert [Path(failure.source).name for failure in images.failures.values()] == ["broken.png"]
     assert images.classes == LABELS
     assert images.labels == (("cat",), ("cat",), ("dog",), ("owl",))
 
 
-def test_a_set_of_which_nothing_can_be_read_is_an_error(labelled: LabelledSet) -> None:
-    with pytest.raises(SourceError, match=r"no image .* could be read; the first: .*: gone"):
-        collect(labelled, lambda sources: [Failure(s.name, "UnreadableImage", "gone") for s in sources])
+def test_images_without_labels_cannot_be_evaluated_and_are_told_why() -> None:
+    with pytest.raises(RequestError, match="needs labelled images"):
+        evaluate(CLASSIFIER, Embeddings.of([CAT]))
 
 
 def test_every_image_is_a_row_and_every_number_is_json(labelled: LabelledSet, tmp_path: Path) -> None:
-    e = evaluate(collect(labelled, embed), CLASSIFIER)
+    e = evaluate(CLASSIFIER, collect(labelled))
     evaluation_files.write_json(tmp_path / "report.json", evaluation_files.to_dict(e))
     content = json.loads(
         (tmp_path / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name)
@@ -251,7 +251,7 @@ def test_every_image_is_a_row_and_every_number_is_json(labelled: LabelledSet, tm
 
 def test_parquet_holds_the_same_rows_as_csv(labelled: LabelledSet, tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
-    e = evaluate(collect(labelled, embed), CLASSIFIER)
+    e = evaluate(CLASSIFIER, collect(labelled))
     evaluation_files.write_predictions(tmp_path / "p.parquet", e)
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names == list(evaluation_files.COLUMNS)
@@ -261,7 +261,7 @@ def test_parquet_holds_the_same_rows_as_csv(labelled: LabelledSet, tmp_path: Pat
 def test_the_page_shows_the_mistaken_images_and_escapes_what_came_from_outside(
     labelled: LabelledSet,
 ) -> None:
-    e = evaluate(collect(labelled, embed), CLASSIFIER, {"<i>way</i>": CLASSIFIER})
+    e = evaluate(CLASSIFIER, collect(labelled), {"<i>way</i>": CLASSIFIER})
     thumbs = evaluation_page.thumbnails(labelled, e, Limits())
     assert set(thumbs) == {0, 1, 2, 3}
     html = evaluation_page.write(e, {"data": "<u>data</u>", "seed": 0}, thumbs=thumbs)
@@ -273,7 +273,7 @@ def test_the_page_shows_the_mistaken_images_and_escapes_what_came_from_outside(
 
 
 def test_an_image_that_is_gone_leaves_its_card(labelled: LabelledSet) -> None:
-    e = evaluate(collect(labelled, embed), CLASSIFIER)
+    e = evaluate(CLASSIFIER, collect(labelled))
     Path(e.images.sources[1]).unlink()
     Path(e.images.sources[2]).write_bytes(b"no image any more")
     assert 2 not in evaluation_page.thumbnails(labelled, e, Limits())
@@ -283,7 +283,7 @@ def test_images_out_of_a_table_find_their_way_to_the_page(tmp_path: Path) -> Non
     Image.new("RGB", (40, 30), "red").save(tmp_path / "0.png")
     (tmp_path / "t.csv").write_text("path,kind\n0.png,cat\n0.png,owl\n")
     data = open_labelled(tmp_path / "t.csv", columns=Columns(label="kind"))
-    e = evaluate(collect(data, embed), Classifier(("cat", "owl"), [[1, 0, 0], [0, 0, 1]], scale=10.0))
+    e = evaluate(Classifier(("cat", "owl"), [[1, 0, 0], [0, 0, 1]], scale=10.0), collect(data))
     assert set(evaluation_page.thumbnails(data, e, Limits())) == {0, 1}
 
 
@@ -297,6 +297,6 @@ def test_recorded_cifar_vectors_score_exactly_what_the_plain_product_does() -> N
     plain = (cifar["image_embeds"].astype(np.float64) @ matrix.T).argmax(axis=1) == cifar["labels"]
     labels = [[names[k]] for k in cifar["labels"]]
     images = some_images(labels, cifar["image_embeds"])
-    e = evaluate(images, Classifier(names, matrix, scale=100.0))
+    e = evaluate(Classifier(names, matrix, scale=100.0), images)
     assert e.figures["top_1"] == plain.mean()
     np.testing.assert_array_equal(e.right, plain)

@@ -13,13 +13,18 @@ def test_the_public_names_are_these_and_each_is_there() -> None:
         "Decision",
         "Embedded",
         "Embedder",
+        "Embeddings",
         "Failure",
         "LabelScore",
         "Limits",
+        "Model",
         "NshotError",
         "Prediction",
+        "Predictions",
         "Source",
         "load",
+        "open",
+        "open_labelled",
         "zero_shot",
     ]
     for name in nshot.__all__:

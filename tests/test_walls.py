@@ -28,6 +28,7 @@ LAYERS = [
     {"datasets"},
     {"output"},
     {"evaluation"},
+    {"model"},
     {"train"},
     {"server", "distributed"},
     {"cli"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def main() -> None:
 def _page(
     exhibits: list[sketchbook.Exhibit],
     files: list[Path],
-    answers: list[nshot.Prediction | nshot.Failure],
+    answers: Sequence[nshot.Prediction | nshot.Failure],
     right: int,
     labels: int,
     seconds: float,

@@ -3,8 +3,7 @@
     import nshot
 
     clip = nshot.load("openai/clip-vit-base-patch32")
-    classifier = nshot.zero_shot(clip, ["cat", "dog"], templates=["a photo of a {}"])
-    for prediction in classifier.predict(clip.embed_images(["a.jpg", "b.jpg"])):
+    for prediction in clip.classify("photos/", ["cat", "dog"]):
         print(prediction.source, prediction.label, prediction.score)
 
 ``import nshot`` loads no runtime: each public name is imported when it is first used.
@@ -22,31 +21,41 @@ _HOMES = {
     "Decision": "decision",
     "Embedded": "types",
     "Embedder": "embedder",
+    "Embeddings": "embeddings",
     "Failure": "types",
     "LabelScore": "types",
     "Limits": "types",
+    "Model": "model",
     "NshotError": "errors",
     "Prediction": "types",
+    "Predictions": "classifier.predictions",
     "Source": "images.sources",
-    "load": "embedder",
+    "load": "model",
+    "open": "model",
+    "open_labelled": "datasets.labelled",
     "zero_shot": "classifier.zero_shot",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = ["__version__", *sorted(_HOMES)]  # pinned in tests/test_public_names.py
 
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier as Classifier
+    from nshot.classifier.predictions import Predictions as Predictions
     from nshot.classifier.zero_shot import zero_shot as zero_shot
+    from nshot.datasets.labelled import open_labelled as open_labelled
     from nshot.decision import Decision as Decision
     from nshot.embedder import Embedder as Embedder
-    from nshot.embedder import load as load
+    from nshot.embeddings import Embeddings as Embeddings
     from nshot.errors import NshotError as NshotError
-    from nshot.images.decode import Limits as Limits
     from nshot.images.sources import Source as Source
+    from nshot.model import Model as Model
+    from nshot.model import load as load
+    from nshot.model import open as open
     from nshot.types import Decided as Decided
     from nshot.types import Embedded as Embedded
     from nshot.types import Failure as Failure
     from nshot.types import LabelScore as LabelScore
+    from nshot.types import Limits as Limits
     from nshot.types import Prediction as Prediction
 
 

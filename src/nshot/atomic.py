@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nshot.errors import OutputError
@@ -49,3 +50,44 @@ def replace(temporary: Path, path: Path) -> None:
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A draft beside a file, which takes its place when the block ends well, and else is gone.
+
+    The file keeps its permissions; a new one gets those that any new file would get.
+
+    Raises:
+        OutputError: it cannot be written there; what went wrong is named.
+    """
+    real = check_output(path)
+    with writing(path):
+        handle, name = tempfile.mkstemp(prefix=f".{real.name}.", suffix=".part", dir=real.parent)
+        os.close(handle)
+        draft = Path(name)
+        try:
+            draft.chmod(real.stat().st_mode if real.exists() else 0o666 & ~_umask())
+            yield draft
+            replace(draft, real)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                draft.unlink()
+            raise
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file as a whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+
+
+def _umask() -> int:
+    """The mask for new files: there is no way to ask but to set it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from nshot import encoders
 from nshot.embeddings import Embeddings, is_vector_file, read_vectors
-from nshot.encoders import Device, Encoder, Precision
+from nshot.encoders import Encoder
 from nshot.errors import RequestError, SourceError
 from nshot.images.decode import Limits
 from nshot.images.in_memory import each, is_array, is_one_image
-from nshot.images.preprocess import Decode, Fit, Preprocessor
+from nshot.images.preprocess import Preprocessor
 from nshot.images.sources import Source, expand
-from nshot.models.checkpoint import DEFAULT_MODEL, Checkpoint, find
+from nshot.models.checkpoint import Checkpoint
 from nshot.models.tokenizer import Tokenizer
 from nshot.pipeline import Pipeline
 from nshot.store.memory import Memory
-from nshot.store.store import Store, default_path
+from nshot.store.store import Store
 from nshot.types import Activation, Embedded, Failure, Floats, Recipe
 
 if TYPE_CHECKING:
@@ -34,55 +32,6 @@ ImageLike: TypeAlias = (
 
 _LISTED = (Source, Embedded, Failure)  # what needs no more listing
 _TEXTS = 32  # texts encoded at once
-
-
-def load(
-    model: str | Path = DEFAULT_MODEL,
-    *,
-    revision: str | None = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    decode: Decode = "exact",
-    fit: Fit = "crop",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    store: bool | str | Path = False,
-    limits: Limits | None = None,
-    allow_private: bool = False,
-    progress: bool = False,
-) -> Embedder:
-    """Load a CLIP checkpoint from the Hugging Face Hub or a folder.
-
-    Args:
-        model: a Hub id, or a folder in the Hub's layout.
-        revision: branch, tag or commit on the Hub.
-        device: ``auto`` takes a GPU where the torch extra and one are there, else OpenVINO on the CPU.
-        precision: ``auto`` is bf16 where the processor has it, else f32.
-        decode: ``exact`` gives the pixels of the checkpoint's own processor, bit for bit; ``fast`` decodes
-            large JPEGs at a reduced size (vectors at cosine 0.999 or better).
-        fit: how an image becomes square: centre ``crop`` (CLIP's own), ``pad`` or ``squash``.
-        batch_size: images encoded at once; the runtime's preference by default.
-        workers: decoding threads; one a core by default.
-        store: keep vectors on disk and use them again: True for the usual place, or a file.
-        limits: what a single image may take; see ``nshot.images.decode.Limits``.
-        allow_private: let URLs point into private networks.
-        progress: show downloads on stderr.
-
-    Raises:
-        CheckpointError: the model is not to be had, damaged, or of an unknown architecture.
-        DeviceError, MissingExtra: the device or the precision asked for is not there.
-    """
-    checkpoint = find(model, revision, progress=progress)
-    return Embedder(
-        checkpoint,
-        encoders.load(checkpoint, device=device, precision=precision),
-        Preprocessor.from_config(checkpoint.preprocessor, decode=decode, fit=fit),
-        batch_size=batch_size,
-        workers=workers,
-        store=None if store is False else Store(default_path() if store is True else Path(store)),
-        limits=limits or Limits(),
-        allow_private=allow_private,
-    )
 
 
 class Embedder:
@@ -101,7 +50,6 @@ class Embedder:
         workers: int | None = None,
         store: Store | None = None,
         limits: Limits = Limits(),  # noqa: B008  (frozen)
-        allow_private: bool = False,
     ) -> None:
         for name, value in (("batch_size", batch_size), ("workers", workers)):
             if value is not None and value < 1:
@@ -113,7 +61,6 @@ class Embedder:
         self.batch_size = batch_size or encoder.batch
         self.workers = workers or os.cpu_count() or 1
         self.limits = limits
-        self.allow_private = allow_private
         self.recipe = Recipe(encoder.fingerprint, preprocessor.fingerprint, checkpoint.digest)
         self._tokenizer: Tokenizer | None = None
 
@@ -267,7 +214,6 @@ class Embedder:
                         limits=self.limits,
                         stdin=stdin,
                         image_column=image_column,
-                        allow_private=self.allow_private,
                     )
                 )
         return chain.from_iterable(parts)

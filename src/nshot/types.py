@@ -22,16 +22,18 @@ Answer: TypeAlias = Literal["label", "set", "none", "unsure"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large one image may be: what is larger becomes a failure before it takes memory.
+    """What one image may take, and where from: what is larger becomes a failure before it takes memory.
 
     Attributes:
         max_bytes: bytes of the encoded image (a file, an archive's member, a download).
         max_pixels: width times height, read from the header before anything is decoded. An image takes four
             bytes a pixel while it is decoded. Pillow itself refuses more than 178,956,970.
+        allow_private: let URLs point into private networks.
     """
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 2**27
+    allow_private: bool = False
 
 
 DEFAULT_LIMITS = Limits()
@@ -138,27 +140,25 @@ class Prediction:
         predictions: the best labels, best first.
         margin: the best label's cosine minus the second best's; None where there is only one label.
         notes: what decoding did that a person should know, one short sentence each; mostly none.
+        label: the best label; None only where a decision (see ``Decided``) answers with no single label.
+        score: the best label's score, in [0, 1]: its share of the softmax over the given labels, or its own
+            sigmoid. Not a calibrated probability.
+        cosine: the best label's cosine, in [-1, 1], which does not depend on the other labels.
     """
 
     source: str
     predictions: tuple[LabelScore, ...]
     margin: float | None
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    label: str | None = field(init=False)
+    score: float = field(init=False)
+    cosine: float = field(init=False)
 
-    @property
-    def label(self) -> str | None:
-        """The best label; None only where a decision (see ``Decided``) answers with no single label."""
-        return self.predictions[0].label
-
-    @property
-    def score(self) -> float:
-        """The best label's share of the softmax over the given labels: not a calibrated probability."""
-        return self.predictions[0].score
-
-    @property
-    def cosine(self) -> float:
-        """The best label's cosine, which does not depend on the other labels."""
-        return self.predictions[0].cosine
+    def __post_init__(self) -> None:
+        label, score, cosine = self.predictions[0]
+        object.__setattr__(self, "label", label)
+        object.__setattr__(self, "score", score)
+        object.__setattr__(self, "cosine", cosine)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as the JSONL sink writes it."""
@@ -188,10 +188,9 @@ class Decided(Prediction):
     labels: tuple[str, ...]
     calibrated: bool
 
-    @property
-    def label(self) -> str | None:
-        """The one label that is answered, if it is one."""
-        return self.labels[0] if len(self.labels) == 1 else None
+    def __post_init__(self) -> None:
+        Prediction.__post_init__(self)  # a class with slots has no super() before Python 3.14
+        object.__setattr__(self, "label", self.labels[0] if len(self.labels) == 1 else None)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as the JSONL sink writes it; ``score`` is called ``probability`` once it is one."""

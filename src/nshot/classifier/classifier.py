@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nshot.decision.calibration import activate
+from nshot.classifier import file
+from nshot.classifier.predictions import Predictions
 from nshot.decision.compared import Compared, cosines
 from nshot.decision.decision import Decision
+from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, RequestError
-from nshot.types import Activation, Decided, Embedded, Failure, Floats, LabelScore, Prediction
+from nshot.types import (
+    Activation,
+    Decided,
+    Embedded,
+    Failure,
+    Floats,
+    LabelScore,
+    Prediction,
+    Recipe,
+)
 from nshot.unit import normalize
 
 _CHUNK = 512  # vectors scored at once: bounds the memory of a run with many labels
+_SHOWN = 4  # labels in a classifier's repr
 _PATIENCE = 0.2  # seconds that a stream's answers may wait for company
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Classifier:
     """Labels, their matrix, and how a cosine becomes a score.
 
@@ -42,6 +56,10 @@ class Classifier:
         activation: softmax over the labels (CLIP), or each label by itself (SigLIP).
         space: digest of the weights of the model that the matrix belongs to; None if unknown.
         decision: when not to believe an answer; answers are ``Decided`` then.
+        model: the name of that model, as a person would give it to ``nshot.load``; None if unknown.
+        made: how the classifier was made, as JSON holds it.
+        examples: sha256 of the images that it was fitted on; empty for zero-shot.
+        report: what fitting or calibrating found on the way (``Fitted``, ``CalibrationReport``); not saved.
 
     Raises:
         LabelError: no label, or one given twice.
@@ -55,6 +73,10 @@ class Classifier:
     activation: Activation
     space: str | None
     decision: Decision | None
+    model: str | None
+    made: Mapping[str, Any]
+    examples: frozenset[bytes]
+    report: Any
 
     def __init__(
         self,
@@ -65,6 +87,10 @@ class Classifier:
         activation: Activation = "softmax",
         space: str | None = None,
         decision: Decision | None = None,
+        *,
+        model: str | None = None,
+        made: Mapping[str, Any] | None = None,
+        examples: Iterable[bytes] = (),
     ) -> None:
         labels = tuple(labels)
         if not labels:
@@ -84,14 +110,109 @@ class Classifier:
             ("activation", activation),
             ("space", space),
             ("decision", decision),
+            ("model", model),
+            ("made", dict(made or {})),
+            ("examples", frozenset(examples)),
+            ("report", None),
         ):
             object.__setattr__(self, name, value)
 
     def with_decision(self, decision: Decision | None) -> Classifier:
         """The same classifier, whose answers this decision (or none) is applied to."""
+        return self._with(decision=decision)
+
+    def with_provenance(
+        self,
+        *,
+        model: str | None = None,
+        made: Mapping[str, Any] | None = None,
+        examples: Iterable[bytes] = (),
+        report: object = None,
+    ) -> Classifier:
+        """The same classifier with what is known of how it was made; what is not given stays."""
+        return self._with(
+            model=model or self.model,
+            made={**self.made, **(made or {})},
+            examples=self.examples | frozenset(examples),
+            report=report or self.report,
+        )
+
+    def _with(self, **changes: Any) -> Classifier:
         other = copy.copy(self)
-        object.__setattr__(other, "decision", decision)
+        for name, value in changes.items():
+            object.__setattr__(other, name, value)
         return other
+
+    def reordered(self, labels: Sequence[str]) -> Classifier:
+        """The same classifier with its labels in another order.
+
+        Raises:
+            LabelError: these are not its labels.
+        """
+        if sorted(labels) != sorted(self.labels):
+            raise LabelError(f"these are not the labels of the classifier: {', '.join(map(repr, labels))}")
+        rows = [self.labels.index(label) for label in labels]
+        return self._with(
+            labels=tuple(labels), matrix=self.matrix[rows], scale=self.scale[rows], bias=self.bias[rows]
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the classifier into one file (by convention .nshot), as a whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written there.
+        """
+        told = {
+            "labels": list(self.labels),
+            "activation": self.activation,
+            "space": self.space,
+            "model": self.model,
+            "decision": None if self.decision is None else self.decision.to_dict(),
+            "made": dict(self.made),
+            "examples": sorted(digest.hex() for digest in self.examples),
+        }
+        file.write(path, {name: getattr(self, name) for name in file.ARRAYS}, told)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Classifier:
+        """Read a classifier that ``save`` wrote; nothing in the file is run.
+
+        Raises:
+            RequestError: there is no such file, or it is not a classifier of nshot's.
+        """
+        arrays, told = file.read(path)
+        try:
+            return cls(
+                told["labels"],
+                **arrays,
+                activation=told["activation"],
+                space=told["space"] if "space" in told else told["fingerprint"],
+                decision=None if told["decision"] is None else Decision.from_dict(told["decision"]),
+                model=told["model"],
+                made=told["made"] if "made" in told else told["recipe"],
+                examples=map(bytes.fromhex, told.get("examples", ())),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise file.damaged(path, error) from error
+
+    def check_space(self, recipe: Recipe | None, model: str | None, *, name: str = "this classifier") -> None:
+        """Refuse vectors of another model; where one side does not say where it is from, nothing is refused.
+
+        Args:
+            recipe: that of the vectors; None if unknown.
+            model: the name of the model that made them.
+            name: what to call this classifier in the error, its file for one.
+
+        Raises:
+            RequestError: the weights differ; both models are named.
+        """
+        if self.space is None or recipe is None or self.space == recipe.space:
+            return
+        mine = self.model or "another model"
+        raise RequestError(
+            f"{name} belongs to {mine} (weights {self.space[:12]}), and the vectors are of "
+            f"{model or 'another model'} (weights {recipe.space[:12]}): use --model {mine}, or fit again"
+        )
 
     @property
     def dimension(self) -> int:
@@ -108,7 +229,7 @@ class Classifier:
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             raise RequestError(
                 f"this classifier reads vectors [n, {self.dimension}], not {list(vectors.shape)}: "
-                "were they made by another model?"
+                "they were made by another model, or are no vectors"
             )
         return cosines(vectors, self.matrix)
 
@@ -125,35 +246,43 @@ class Classifier:
         return self.cosines(vectors) * self.scale + self.bias
 
     def scores(self, vectors: ArrayLike) -> NDArray[np.float64]:
-        """[n, d] -> float64[n, labels], each in [0, 1]; rows sum to 1 under softmax. Never calibrated."""
-        return activate(self.logits(vectors), self.activation)
+        """[n, d] -> float64[n, labels], each in [0, 1]; under softmax rows sum to 1.
+
+        They are the scores that ``predict`` tells: probabilities once the classifier is calibrated.
+        """
+        return (self.decision or Decision()).scores(self.logits(vectors), self.activation)
 
     def predict(
-        self, vectors: ArrayLike | Iterable[Embedded | Failure], *, top_k: int = 5
-    ) -> list[Prediction | Failure]:
-        """The best labels of each vector, best first; equal logits keep the labels' order.
+        self, images: Embeddings | ArrayLike | Iterable[Embedded | Failure], *, top_k: int = 5
+    ) -> Predictions:
+        """The best labels of each image, best first; equal logits keep the labels' order.
 
         Args:
-            vectors: [n, d] or [d], normalised here; or what ``Embedder.embed_images`` yields, whose
-                failures are passed on in their places.
+            images: embeddings (``clip.embed(...)``, ``nshot.open("vectors.npz")``), what
+                ``Embedder.embed_images`` yields, or a bare array [n, d] or [d], of which nothing tells
+                whether the same model made it. Failures are passed on in their places.
             top_k: how many labels to tell of each, at most; at least 1.
 
         Raises:
-            RequestError: vectors that do not fit this classifier, or ``top_k`` under 1.
+            RequestError: not embeddings; or of another model, where they say so; or ``top_k`` under 1.
         """
-        if isinstance(vectors, Iterator) or (
-            isinstance(vectors, (list, tuple)) and vectors and isinstance(vectors[0], (Embedded, Failure))
+        if isinstance(images, Embeddings):
+            self.check_space(images.recipe, images.model)
+            return Predictions(self.stream(images.records(), top_k=top_k))
+        if isinstance(images, (str, bytes, os.PathLike)):
+            raise _not_embedded(images)
+        if isinstance(images, Iterator) or (
+            isinstance(images, (list, tuple)) and images and isinstance(images[0], (Embedded, Failure))
         ):
-            return list(self.stream(vectors, top_k=top_k))
-        rows = np.asarray(vectors)
+            return Predictions(self.stream(images, top_k=top_k))
+        rows = np.asarray(images)
+        if rows.dtype.kind in "OUS":
+            raise _not_embedded(rows.ravel()[0] if rows.size else images)
         if rows.size == 0:
-            return []
-        rows = np.atleast_2d(rows)
-        answers: list[Prediction | Failure] = []
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]
-            answers += self._answers([f"[{start + i}]" for i in range(len(chunk))], chunk, top_k)
-        return answers
+            return Predictions(())
+        return Predictions(
+            self.stream((Embedded(f"[{i}]", row) for i, row in enumerate(np.atleast_2d(rows))), top_k=top_k)
+        )
 
     def stream(
         self, embedded: Iterable[Embedded | Failure], *, top_k: int = 5
@@ -174,42 +303,58 @@ class Classifier:
         images = [item for item in items if isinstance(item, Embedded)]
         if images:
             vectors = np.stack([image.vector for image in images])
-            answers = iter(self._answers([image.source for image in images], vectors, top_k))
+            answers = iter(self._answers(images, vectors, top_k))
         for item in items:
             yield next(answers) if isinstance(item, Embedded) else item
 
-    def _answers(self, sources: Sequence[str], vectors: NDArray[Any], top_k: int) -> list[Prediction]:
+    def _answers(self, images: Sequence[Embedded], vectors: NDArray[Any], top_k: int) -> list[Prediction]:
         if top_k < 1:
             raise RequestError(f"top_k must be at least 1, not {top_k}")
-        images = self.compare(vectors)
-        logits = images.logits
+        compared = self.compare(vectors)
+        logits = compared.logits
         told = min(top_k, len(self.labels))
         best = _best(logits, max(told, min(2, len(self.labels))))
         decision = self.decision
         scores = (decision or Decision()).scores(logits, self.activation)
         scores_of_best = np.take_along_axis(scores, best, axis=1).tolist()
-        cosines_of_best = np.take_along_axis(images.cosines, best, axis=1).tolist()
+        cosines_of_best = np.take_along_axis(compared.cosines, best, axis=1).tolist()
         labels = self.labels
+        verdicts = None if decision is None else decision.verdicts(compared, scores)
         answers = []
-        for source, order, score, cosine in zip(
-            sources, best.tolist(), scores_of_best, cosines_of_best, strict=True
+        for row, (image, order, score, cosine) in enumerate(
+            zip(images, best.tolist(), scores_of_best, cosines_of_best, strict=True)
         ):
             ranked = tuple(LabelScore(labels[k], score[i], cosine[i]) for i, k in enumerate(order[:told]))
-            answers.append(Prediction(source, ranked, cosine[0] - cosine[1] if len(order) > 1 else None))
-        if decision is None:
-            return answers
-        verdicts = decision.verdicts(images, scores)
-        return [
-            Decided(
-                answer.source,
-                answer.predictions,
-                answer.margin,
-                verdict.answer,
-                tuple(labels[k] for k in verdict.labels),
-                decision.calibrated,
+            margin = cosine[0] - cosine[1] if len(order) > 1 else None
+            if verdicts is None or decision is None:
+                answers.append(Prediction(image.source, ranked, margin, notes=image.notes))
+                continue
+            answer, own = verdicts[row]
+            answers.append(
+                Decided(
+                    image.source,
+                    ranked,
+                    margin,
+                    answer,
+                    tuple(labels[k] for k in own),
+                    decision.calibrated,
+                    notes=image.notes,
+                )
             )
-            for answer, verdict in zip(answers, verdicts, strict=True)
-        ]
+        return answers
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.labels[:_SHOWN]) + (", ..." if len(self.labels) > _SHOWN else "")
+        of = f", {self.model}" if self.model else ""
+        decision = "" if self.decision is None else ", with a decision"
+        return f"<Classifier: {len(self.labels)} labels ({shown}) x {self.dimension}{of}{decision}>"
+
+
+def _not_embedded(given: Any) -> RequestError:
+    return RequestError(
+        f"predict takes embeddings, not names such as {str(given)!r}: "
+        "classifier.predict(clip.embed(names)), or clip.classify(names, labels)"
+    )
 
 
 def _per_label(name: str, value: float | ArrayLike, labels: int) -> Floats:

@@ -20,6 +20,10 @@ class TextEmbedder(Protocol):
     """What zero-shot needs of a model; ``nshot.Embedder`` is one."""
 
     @property
+    def name(self) -> str:
+        """The model as it was asked for."""
+
+    @property
     def space(self) -> str:
         """What the vectors belong to."""
 
@@ -71,6 +75,8 @@ def zero_shot(
         bias=embedder.logit_bias,
         activation=embedder.activation,
         space=embedder.space,
+        model=embedder.name,
+        made={"templates": list(templates)},
     )
 
 

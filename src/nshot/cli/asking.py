@@ -12,7 +12,7 @@ from nshot.errors import RequestError
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
     from nshot.decision import Rejection
-    from nshot.embedder import Embedder
+    from nshot.model import Model
 
 
 def ask(
@@ -23,7 +23,7 @@ def ask(
     *,
     quiet: bool,
     verbose: bool,
-) -> tuple[Embedder, Classifier]:
+) -> tuple[Model, Classifier]:
     """The model, and the classifier with its decision: a saved one, or zero-shot over the labels.
 
     What a person should know about the labels is said on stderr.
@@ -40,24 +40,24 @@ def ask(
     return embedder, decided(classifier, decision_options, label_options, embedder)
 
 
-def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[Embedder, Classifier]:
+def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[Model, Classifier]:
     """A saved classifier and its model, unless --model names another, which must be of the same weights.
 
     Raises:
         RequestError: no classifier there, or one of another model.
     """
-    from nshot.classifier import file as classifier_file
+    from nshot.classifier.classifier import Classifier
 
-    saved = classifier_file.load(path)
+    classifier = Classifier.open(path)
     if model_options.model is None:
-        model_options = replace(model_options, model=saved.model)
-    embedder = model_options.load(quiet=quiet)
-    saved.check_model(embedder.space, embedder.name, name=str(path))
-    return embedder, saved.classifier
+        model_options = replace(model_options, model=classifier.model)
+    model = model_options.load(quiet=quiet)
+    classifier.check_space(model.recipe, model.name, name=str(path))
+    return model, classifier
 
 
 def decided(
-    classifier: Classifier, options: DecisionOptions, label_options: LabelOptions, embedder: Embedder
+    classifier: Classifier, options: DecisionOptions, label_options: LabelOptions, embedder: Model
 ) -> Classifier:
     """The classifier with the decision that was asked for on top of its own; without either, as it is.
 
@@ -83,7 +83,7 @@ def decided(
     return classifier.with_decision(decision)
 
 
-def background_rows(options: DecisionOptions, label_options: LabelOptions, embedder: Embedder) -> Classifier:
+def background_rows(options: DecisionOptions, label_options: LabelOptions, embedder: Model) -> Classifier:
     """The background labels as a classifier's rows, written into the same templates as the labels."""
     from nshot.classifier.zero_shot import zero_shot
     from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -93,7 +93,7 @@ def background_rows(options: DecisionOptions, label_options: LabelOptions, embed
 
 def _zero_shot(
     label_options: LabelOptions, model_options: ModelOptions, *, quiet: bool, verbose: bool
-) -> tuple[Embedder, Classifier]:
+) -> tuple[Model, Classifier]:
     from nshot.classifier.zero_shot import near_synonyms, zero_shot
     from nshot.labels.prompts import lint, write_prompts
 
@@ -114,7 +114,7 @@ def _zero_shot(
 
 
 def _rejection(
-    classifier: Classifier, options: DecisionOptions, label_options: LabelOptions, embedder: Embedder
+    classifier: Classifier, options: DecisionOptions, label_options: LabelOptions, embedder: Model
 ) -> Rejection:
     from nshot.decision import Rejection, default_rejection
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from nshot.atomic import write_bytes
+from nshot.cli.data import DataOptions, data_options, embed, given_labels, tell_failures, told_seen
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -17,23 +17,17 @@ from nshot.cli.options import (
     classifier_option,
     label_options,
     model_options,
-    progress,
     say,
     talk_options,
 )
 from nshot.errors import RequestError
-from nshot.types import Failure, Floats
 
 if TYPE_CHECKING:
-    from nshot.classifier.classifier import Classifier
-    from nshot.datasets.labelled import LabelledSet
     from nshot.decision import CalibrationReport
-    from nshot.embedder import Embedder
-    from nshot.images.sources import Source
 
 
 @click.command("calibrate", short_help="Learn from labelled images when not to believe an answer.")
-@click.argument("data", metavar="DATA")
+@data_options
 @classifier_option
 @label_options
 @click.option(
@@ -82,10 +76,6 @@ if TYPE_CHECKING:
 @click.option(
     "--background-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one a line."
 )
-@click.option("--image-column", metavar="NAME", help="The column of a table that holds the images.")
-@click.option("--label-column", metavar="NAME", help="The column that holds the labels.")
-@click.option("--config", metavar="NAME", help="Configuration of a data set on the Hub.")
-@click.option("--split", metavar="NAME", help="Split of a data set on the Hub.")
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Every figure."
 )
@@ -93,7 +83,7 @@ if TYPE_CHECKING:
 @model_options
 @talk_options
 def command(
-    data: str,
+    data_options: DataOptions,
     classifier_file: Path | None,
     label_options: LabelOptions,
     output: Path | None,
@@ -105,10 +95,6 @@ def command(
     never_empty: bool,
     background: str | None,
     background_file: Path | None,
-    image_column: str | None,
-    label_column: str | None,
-    config: str | None,
-    split: str | None,
     report: Path | None,
     seed: int,
     model_options: ModelOptions,
@@ -130,51 +116,45 @@ def command(
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output
+    from nshot.classifier.calibrating import calibrate, seen_before, split
+    from nshot.classifier.zero_shot import zero_shot
     from nshot.cli.asking import background_rows, from_file
-    from nshot.datasets.labelled import Columns, open_labelled
-    from nshot.decision import fit_decision
+    from nshot.labels.prompts import DEFAULT_TEMPLATE
 
     for path in (output, report):
         if path is not None:
             check_output(path)
-    names = None
-    if label_options.labels is not None or label_options.labels_file is not None:
-        if classifier_file is not None:
-            raise RequestError("give labels or --classifier, not both")
-        names, _ = label_options.read()
-    labelled = open_labelled(
-        data,
-        columns=Columns(image_column, label_column, names=None if names is None else list(names)),
-        config=config,
-        split=split,
-        revision=model_options.revision if data.startswith("hf://") else None,
-        allow_private=model_options.allow_private,
-    )
-    if data.startswith("hf://"):
-        model_options = replace(model_options, revision=None)
+    given = given_labels(label_options)
+    if given is not None and classifier_file is not None:
+        raise RequestError("give labels or --classifier, not both")
+    labelled = data_options.open(model_options, None if given is None else list(given))
+    model_options = data_options.of_model(model_options)
     if classifier_file is not None:
-        embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
+        model, classifier = from_file(classifier_file, model_options, quiet=quiet)
+        images = embed(model, labelled, quiet=quiet)
     else:
-        embedder = model_options.load(quiet=quiet)
-        classifier = _zero_shot(embedder, labelled, names, label_options)
-    images = _collect(embedder, labelled, strangers, classifier, quiet=quiet)
-    if images.foreign:
-        say(f"of other labels, so taken as none of these: {', '.join(sorted(images.foreign))}")
-    if images.several:
-        say(f"{images.several} images with several labels or none were left out")
+        model = model_options.load(quiet=quiet)
+        images = embed(model, labelled, quiet=quiet)
+        templates = label_options.read_templates() or (DEFAULT_TEMPLATE,)
+        classifier = zero_shot(model, given if given is not None else list(images.classes), templates)
+    none = model.embed(model.sources(strangers)) if strangers else None
+    _, _, foreign = split(classifier, images)
+    if foreign:
+        others = sorted({images.labels[row][0] for row in foreign} if images.labels else ())
+        say(f"of other labels, so taken as none of these: {', '.join(others)}")
+    if several := sum(len(own) != 1 for own in images.labels or ()):
+        say(f"{several} images with several labels or none were left out")
+    if learnt := seen_before(classifier, images):
+        say(f"WARNING: {told_seen(learnt, len(images))}: calibrate on images that it has not seen")
 
     rows = None
     if reject == "background" or background or background_file:
         options = DecisionOptions(None, None, None, background, background_file)
-        rows = background_rows(options, label_options, embedder).matrix
-    decision, figures = fit_decision(
-        images.vectors,
-        images.targets,
-        classifier.matrix,
-        scale=classifier.scale,
-        bias=classifier.bias,
-        activation=classifier.activation,
-        none=images.none or None,
+        rows = background_rows(options, label_options, model).matrix
+    calibrated = calibrate(
+        classifier,
+        images,
+        none=none,
         background=rows,
         reject=None if reject == "off" else reject,  # type: ignore[arg-type]
         wrong=wrong,
@@ -183,97 +163,19 @@ def command(
         randomized=not never_empty,
         seed=seed,
     )
+    figures = calibrated.report
     click.echo(_told(figures))
     for note in figures.notes:
         say(note)
     if report is not None:
-        _write_json(report, figures)
-    _save(output or classifier_file, classifier_file, classifier.with_decision(decision), embedder.name)
-    for failure in () if quiet else images.failures:
-        click.echo(f"failed: {failure.source}: {failure.message}", err=True)
-    return 1 if images.failures else 0
-
-
-@dataclass(slots=True)
-class _Images:
-    vectors: list[Floats] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
-    none: list[Floats] = field(default_factory=list)
-    foreign: set[str] = field(default_factory=set)
-    several: int = 0
-    failures: list[Failure] = field(default_factory=list)
-
-
-def _zero_shot(
-    embedder: Embedder, labelled: LabelledSet, names: object, label_options: LabelOptions
-) -> Classifier:
-    from nshot.classifier.zero_shot import zero_shot
-    from nshot.labels.prompts import DEFAULT_TEMPLATE
-
-    labels = (
-        names or labelled.classes or sorted({label for example in labelled for label in example.labels or ()})
-    )
-    return zero_shot(embedder, labels, label_options.read_templates() or (DEFAULT_TEMPLATE,))  # type: ignore[arg-type]
-
-
-def _collect(
-    embedder: Embedder,
-    labelled: LabelledSet,
-    strangers: tuple[str, ...],
-    classifier: Classifier,
-    *,
-    quiet: bool,
-) -> _Images:
-    """Vectors with the places of their labels, and those of images that show none."""
-    place = {label: number for number, label in enumerate(classifier.labels)}
-    found = _Images()
-    expected: list[tuple[str, ...]] = []
-
-    def listed() -> Iterator[Source]:
-        for example in labelled:
-            expected.append(example.labels or ())
-            yield example.source
-
-    for number, answer in enumerate(progress(embedder.embed_images(listed()), shown=not quiet)):
-        labels = expected[number]
-        if isinstance(answer, Failure):
-            found.failures.append(answer)
-        elif len(labels) != 1:
-            found.several += 1
-        elif labels[0] in place:
-            found.vectors.append(answer.vector)
-            found.targets.append(place[labels[0]])
-        else:
-            found.foreign.add(labels[0])
-            found.none.append(answer.vector)
-    for answer in embedder.embed_images(embedder.sources(strangers)) if strangers else ():
-        if isinstance(answer, Failure):
-            found.failures.append(answer)
-        else:
-            found.none.append(answer.vector)
-    if not found.vectors:
-        raise RequestError(
-            f"{labelled.name} holds no image of the classifier's labels, such as {classifier.labels[0]!r}"
-        )
-    return found
-
-
-def _save(path: Path | None, was: Path | None, classifier: Classifier, model: str) -> None:
-    from nshot.classifier import file as classifier_file
-
-    if path is None:
+        write_bytes(report, (json.dumps(figures.to_dict(), indent=2) + "\n").encode())
+    if (path := output or classifier_file) is None:
         say("nothing was saved: name a file with -o")
-        return
-    recipe = {} if was is None else classifier_file.load(was).recipe
-    classifier_file.save(path, classifier, model=model, recipe=recipe)
-    click.echo(f"\n{path}")
-
-
-def _write_json(path: Path, figures: CalibrationReport) -> None:
-    from nshot.atomic import writing
-
-    with writing(path):
-        path.write_text(json.dumps(figures.to_dict(), indent=2) + "\n", encoding="utf-8")
+    else:
+        calibrated.save(path)
+        click.echo(f"\n{path}")
+    failures = [*images.failures.values(), *(none.failures.values() if none is not None else ())]
+    return tell_failures(failures, len(images) + (0 if none is None else len(none)), quiet=quiet)
 
 
 def _told(figures: CalibrationReport) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nshot.cli.examples import ExampleOptions, Examples, example_options, read_examples
+from nshot.cli.data import DataOptions, data_options, tell_failures
 from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
+from nshot.cli.prompted import Prompted, embed_prompted
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("curve", short_help="Measure what more examples would buy.")
-@example_options
+@data_options
 @click.option(
     "--shots",
     default="0,1,2,4,8,16,all",
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 @model_options
 @talk_options
 def command(
-    example_options: ExampleOptions,
+    data_options: DataOptions,
     shots: str,
     draws: int,
     held_out: float,
@@ -88,24 +89,25 @@ def command(
     if output is not None:
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
-    examples = read_examples(example_options, label_options, model_options, quiet=quiet)
+    prompted = embed_prompted(data_options, label_options, model_options, quiet=quiet)
+    examples = prompted.examples
     points = curve(
         examples.vectors,
-        examples.labels,
-        examples.prompts,
+        examples.label,
+        prompted.zero,
         shots=counts,
         draws=draws,
         held_out=held_out,
-        others={} if supervised is None else {f"{supervised}, probe": _features(supervised, examples)},
+        others={} if supervised is None else {f"{supervised}, probe": _features(supervised, prompted)},
         seed=seed,
     )
     click.echo(table(points))
     if output is not None:
-        name, images = example_options.data, len(examples.labels)
+        name, images = data_options.data, len(examples)
         content = {
             "data": name,
-            "model": examples.embedder.name,
-            "recipe": examples.embedder.recipe.digest,
+            "model": prompted.model.name,
+            "recipe": prompted.model.recipe.digest,
             "images": images,
             "draws": draws,
             "held_out": held_out,
@@ -118,7 +120,7 @@ def command(
                 draw(points, f"{Path(name).name}: accuracy by examples"), encoding="utf-8"
             )
         click.echo(f"\n{output / 'curve.svg'}")
-    return examples.tell_failures(quiet=quiet)
+    return tell_failures(list(examples.failures.values()), len(examples), quiet=quiet)
 
 
 def table(points: Sequence[Point]) -> str:
@@ -144,13 +146,14 @@ def _shots(text: str) -> list[Shots]:
         raise RequestError(f"--shots are whole numbers or all, a comma between two, not {text!r}") from error
 
 
-def _features(model: str, examples: Examples) -> Floats:
+def _features(name: str, prompted: Prompted) -> Floats:
     """The supervised model's features of the same images, decoded once more."""
     from nshot.evaluation.supervised import Supervised
     from nshot.images.decode import decode
 
-    network = Supervised(model)
-    rows, limits = range(len(examples.labels)), examples.embedder.limits
+    network = Supervised(name)
+    wanted, limits = set(prompted.examples.positions.tolist()), prompted.model.limits
     if sys.stderr.isatty():
-        click.echo(f"note: {len(rows)} images through {model}", err=True)
-    return network.features(decode(example.source.read(), limits=limits) for example in examples.at(rows))
+        click.echo(f"note: {len(wanted)} images through {name}", err=True)
+    sources = (source for position, source in enumerate(prompted.labelled) if position in wanted)
+    return network.features(decode(source.read(), limits=limits) for source in sources)

@@ -15,6 +15,7 @@ import click
 
 import nshot
 from nshot.atomic import writing
+from nshot.cli.data import DataOptions, data_options, embed, given_labels, tell_failures, told_seen
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -23,13 +24,11 @@ from nshot.cli.options import (
     decision_options,
     label_options,
     model_options,
-    progress,
     say,
     talk_options,
-    tell_failure,
 )
 from nshot.errors import RequestError
-from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, lint
+from nshot.labels.prompts import DEFAULT_TEMPLATE, lint
 
 if TYPE_CHECKING:
     from nshot.datasets.labelled import LabelledSet
@@ -40,21 +39,9 @@ _MODULES = {"pillow": "PIL"}
 
 
 @click.command("evaluate", short_help="Say how good the answers are, on labelled images.")
-@click.argument("data", metavar="DATA")
+@data_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the report goes."
-)
-@click.option("--image-column", metavar="NAME", help="The column of a table that holds the images.")
-@click.option("--label-column", metavar="NAME", help="The column that holds the labels.")
-@click.option("--label-separator", metavar="TEXT", help="What separates several labels in one cell.")
-@click.option("--domain-column", metavar="NAME", help="A column to break the figures down by.")
-@click.option("--domain-folders", is_flag=True, help="The folders are domain/label, not label.")
-@click.option("--config", metavar="NAME", help="Configuration of a data set on the Hub.")
-@click.option("--split", metavar="NAME", help="Split of a data set on the Hub: train, validation, test ...")
-@click.option(
-    "--model-revision",
-    metavar="R",
-    help="Revision of the model, where DATA is on the Hub and --revision is its own.",
 )
 @click.option("--compare", metavar="MODEL,MODEL", help="Models to measure side by side; the first leads.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of resampling and cross-validation.")
@@ -64,16 +51,8 @@ _MODULES = {"pillow": "PIL"}
 @model_options
 @talk_options
 def command(
-    data: str,
+    data_options: DataOptions,
     output: Path | None,
-    image_column: str | None,
-    label_column: str | None,
-    label_separator: str | None,
-    domain_column: str | None,
-    domain_folders: bool,
-    config: str | None,
-    split: str | None,
-    model_revision: str | None,
     compare: str | None,
     seed: int,
     label_options: LabelOptions,
@@ -99,70 +78,52 @@ def command(
 
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
+    from nshot.classifier.calibrating import seen_before
     from nshot.classifier.zero_shot import zero_shot
     from nshot.cli.asking import decided, from_file
-    from nshot.datasets.labelled import Columns, open_labelled
-    from nshot.evaluation.evaluation import collect, evaluate, prompt_ways
     from nshot.evaluation.evaluation import compare as side_by_side
+    from nshot.evaluation.evaluation import evaluate, prompt_ways
 
     folder = _made(output)
-    given: Labels | None = None
-    if label_options.labels is not None or label_options.labels_file is not None:
-        given, _ = label_options.read()
-        for note in () if quiet else lint(given):
-            say(note)
+    given = given_labels(label_options)
+    for note in () if quiet or given is None else lint(given):
+        say(note)
     if classifier_file is not None and (given is not None or compare):
         raise RequestError("--classifier brings its labels and its model: give neither labels nor --compare")
     templates = label_options.read_templates()  # rather now than after a download
-    on_hub = data.startswith("hf://")
-    names = None if given is None else list(given)
-    labelled = open_labelled(
-        data,
-        columns=Columns(image_column, label_column, domain_column, label_separator, names),
-        domain_folders=domain_folders,
-        config=config,
-        split=split,
-        revision=model_options.revision if on_hub else None,
-        allow_private=model_options.allow_private,
-    )
-    if on_hub or model_revision is not None:
-        model_options = replace(model_options, revision=model_revision)
-    evaluations, embedders = [], []
-    for model in _models(model_options.model, compare):
-        options, classifier = replace(model_options, model=model), None
+    labelled = data_options.open(model_options, None if given is None else list(given))
+    model_options = data_options.of_model(model_options)
+    evaluations, models = [], []
+    for name in _models(model_options.model, compare):
+        options, classifier = replace(model_options, model=name), None
         if classifier_file is not None:
-            embedder, classifier = from_file(classifier_file, options, quiet=quiet)
+            model, classifier = from_file(classifier_file, options, quiet=quiet)
         else:
-            embedder = options.load(quiet=quiet)
-        images = collect(
-            labelled,
-            lambda sources, of=embedder: progress(of.embed_images(sources), shown=not quiet),  # type: ignore[misc]
-        )
+            model = options.load(quiet=quiet)
+        images = embed(model, labelled, quiet=quiet)
         labels = given if given is not None else list(classifier.labels if classifier else images.classes)
-        ways = prompt_ways(embedder, labels, templates)
+        ways = prompt_ways(model, labels, templates)
         if classifier is not None and classifier_file is not None:
             ways = {classifier_file.name: classifier} | ways
-        asked = classifier or zero_shot(embedder, labels, templates or (DEFAULT_TEMPLATE,))
-        asked = decided(asked, decision_options, label_options, embedder)
-        evaluations.append(evaluate(images, asked, ways, seed=seed))
-        embedders.append(embedder)
-    rivals = side_by_side([embedder.name for embedder in embedders], evaluations, seed=seed)
+            if learnt := seen_before(classifier, images):
+                say(f"WARNING: {told_seen(learnt, len(images))}: evaluate on images that it has not seen")
+        asked = classifier or zero_shot(model, labels, templates or (DEFAULT_TEMPLATE,))
+        asked = decided(asked, decision_options, label_options, model)
+        evaluations.append(evaluate(asked, images, ways, seed=seed))
+        models.append(model)
+    rivals = side_by_side([model.name for model in models], evaluations, seed=seed)
     leading = evaluations[0]
     for note in [] if quiet or given is not None else lint(leading.classifier.labels):
         say(note)
-    failures = leading.images.failures
-    for failure in () if quiet else failures:
-        tell_failure(failure)
     _tell(leading, rivals)
     if folder is not None:
-        run = _run(data, embedders[0], model_options, templates, seed)
+        run = _run(data_options.data, models[0], model_options, templates, seed)
         run |= {"classifier": str(classifier_file), "templates": None} if classifier_file is not None else {}
-        run |= {"config": config, "split": split} if on_hub else {}
-        _report(folder, labelled, leading, rivals, run, embedders[0])
-    if failures or verbose:
-        n = len(leading.images)
-        click.echo(f"nshot: {n + len(failures)} images, {n} answered, {len(failures)} failed", err=True)
-    return 1 if failures else 0
+        if data_options.on_hub:
+            run |= {"config": data_options.config, "split": data_options.split}
+        _report(folder, labelled, leading, rivals, run, models[0])
+    failures = list(leading.images.failures.values())
+    return tell_failures(failures, len(leading.images), quiet=quiet, verbose=verbose)
 
 
 def _models(model: str | None, compare: str | None) -> list[str | None]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nshot.cli.examples import ExampleOptions, example_options, read_examples
+from nshot.cli.data import DataOptions, data_options, tell_failures
 from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
+from nshot.cli.prompted import embed_prompted
 
 if TYPE_CHECKING:
     from nshot.few_shot import Fitted
@@ -18,7 +19,7 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian", "cache")
 
 
 @click.command("fit", short_help="Make a classifier from a few labelled images.")
-@example_options
+@data_options
 @click.option(
     "-o",
     "--output",
@@ -40,7 +41,7 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian", "cache")
 @model_options
 @talk_options
 def command(
-    example_options: ExampleOptions,
+    data_options: DataOptions,
     output: Path,
     method: Any,
     strength: float | None,
@@ -64,23 +65,16 @@ def command(
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output
-    from nshot.classifier import file as classifier_file
-    from nshot.few_shot import fit
+    from nshot.few_shot.examples import fit
 
     check_output(output)
-    examples = read_examples(example_options, label_options, model_options, quiet=quiet)
-    fitted = fit(
-        examples.vectors, examples.labels, examples.prompts, method=method, strength=strength, seed=seed
-    )
-    classifier_file.save(
-        output,
-        fitted.classifier,
-        model=examples.embedder.name,
-        recipe=fitted.recipe() | {"seed": seed, "vectors": examples.embedder.recipe.digest},
-    )
-    click.echo(_told(fitted, every=verbose))
+    prompted = embed_prompted(data_options, label_options, model_options, quiet=quiet)
+    fitted = fit(prompted.examples, prompted.zero, method=method, strength=strength, seed=seed)
+    fitted.save(output)
+    click.echo(_told(fitted.report, every=verbose))
     click.echo(f"\n{output}")
-    return examples.tell_failures(quiet=quiet)
+    failures = list(prompted.examples.failures.values())
+    return tell_failures(failures, len(prompted.examples), quiet=quiet)
 
 
 def _told(fitted: Fitted, *, every: bool) -> str:

@@ -11,7 +11,6 @@ import click
 from nshot.cli.asking import from_file
 from nshot.cli.options import ModelOptions, model_options, progress, source_arguments, talk_options
 from nshot.errors import RequestError
-from nshot.types import Failure
 
 
 @click.command("next", short_help="Say which images to label next.")
@@ -62,35 +61,19 @@ def command(
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
-    import numpy as np
-
     from nshot.few_shot import select
 
     embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
     images = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
-    embedded, failed = [], 0
-    for item in progress(embedder.embed_images(images), shown=not quiet):
-        if isinstance(item, Failure):
-            failed += 1
-            if not quiet:
-                click.echo(f"failed: {item.source}: {item.message}", err=True)
-        else:
-            embedded.append(item)
-    if not embedded:
+    found = embedder.collect(progress(embedder.embed_images(images), shown=not quiet))
+    for failure in () if quiet else found.failures.values():
+        click.echo(f"failed: {failure.source}: {failure.message}", err=True)
+    if not len(found):
         raise RequestError(f"no image in {' '.join(sources)}")
-    known = [
-        item.vector
-        for item in (embedder.embed_images(embedder.sources(labelled)) if labelled else ())
-        if not isinstance(item, Failure)
-    ]
-    chosen = select(
-        np.stack([item.vector for item in embedded]),
-        classifier,
-        count,
-        labelled=np.stack(known) if known else None,
-    )
+    known = embedder.embed(embedder.sources(labelled)) if labelled else None
+    chosen = select(found.vectors, classifier, count, labelled=None if known is None else known.vectors)
     for row in chosen.tolist():
-        item = embedded[row]
+        item = found[row]
         if format == "paths":
             click.echo(item.source)
             continue
@@ -98,4 +81,4 @@ def command(
         best = int(scores.argmax())
         record = {"source": item.source, "label": classifier.labels[best], "score": float(scores[best])}
         click.echo(json.dumps(record, ensure_ascii=False))
-    return 1 if failed else 0
+    return 1 if found.failures else 0

@@ -18,10 +18,10 @@ import click
 from nshot.errors import NshotError, RequestError
 from nshot.labels.files import read_labels
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_templates, split_labels
-from nshot.types import Failure
+from nshot.types import Failure, Limits
 
 if TYPE_CHECKING:
-    from nshot.embedder import Embedder
+    from nshot.model import Model
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -43,9 +43,14 @@ class ModelOptions:
     no_store: bool
     allow_private: bool
 
-    def load(self, *, quiet: bool = False) -> Embedder:
+    @property
+    def limits(self) -> Limits:
+        """What one image may take, and where from."""
+        return Limits(allow_private=self.allow_private)
+
+    def load(self, *, quiet: bool = False) -> Model:
         """The model, loaded."""
-        from nshot.embedder import load
+        from nshot.model import load
         from nshot.models.checkpoint import DEFAULT_MODEL
 
         if self.store is not None and self.no_store:
@@ -60,7 +65,7 @@ class ModelOptions:
             batch_size=self.batch_size,
             workers=self.workers,
             store=False if self.no_store else self.store or True,
-            allow_private=self.allow_private,
+            limits=self.limits,
             progress=not quiet,
         )
 
@@ -252,12 +257,12 @@ _TALK = (
 
 def model_options(command: Command) -> Command:
     """Add the model's options; the command gets them as ``model_options: ModelOptions``."""
-    return _packed("model_options", ModelOptions, _MODEL)(command)
+    return packed("model_options", ModelOptions, _MODEL)(command)
 
 
 def label_options(command: Command) -> Command:
     """Add the labels' options; the command gets them as ``label_options: LabelOptions``."""
-    return _packed("label_options", LabelOptions, _LABELS)(command)
+    return packed("label_options", LabelOptions, _LABELS)(command)
 
 
 def classifier_option(command: Command) -> Command:
@@ -267,7 +272,7 @@ def classifier_option(command: Command) -> Command:
 
 def decision_options(command: Command) -> Command:
     """Add --coverage, --reject and more; the command gets them as ``decision_options: DecisionOptions``."""
-    return _packed("decision_options", DecisionOptions, _DECISION)(command)
+    return packed("decision_options", DecisionOptions, _DECISION)(command)
 
 
 def talk_options(command: Command) -> Command:
@@ -296,7 +301,8 @@ def say(message: str) -> None:
     click.echo(f"note: {message}", err=True)
 
 
-def _packed(name: str, kind: type[Any], options: Iterable[Command]) -> Callable[[Command], Command]:
+def packed(name: str, kind: type[Any], options: Iterable[Command]) -> Callable[[Command], Command]:
+    """Add options to a command, which gets their values as one dataclass, in an argument of that name."""
     fields = kind.__dataclass_fields__
 
     def decorate(command: Command) -> Command:

@@ -93,7 +93,6 @@ class _Reading:
     image_root: str | os.PathLike[str] | None
     strict: bool
     limits: Limits
-    allow_private: bool
     remarks: Remarks
     cells: Cells
 
@@ -104,7 +103,6 @@ class _Reading:
             limits=self.limits,
             strict=self.strict,
             remarks=self.remarks,
-            allow_private=self.allow_private,
         )
 
     def checked(self, found: Iterable[str], name: str) -> None:
@@ -128,7 +126,6 @@ def open_labelled(
     prefer: Sequence[str] = PREFERRED,
     strict: bool = False,
     limits: Limits = DEFAULT_LIMITS,
-    allow_private: bool = False,
 ) -> LabelledSet:
     """The labelled images that a person names.
 
@@ -145,7 +142,6 @@ def open_labelled(
             "val" and "test", the best first.
         strict: list what plainly is no image in folders too, as failures.
         limits: the limits on one image.
-        allow_private: let URLs in a table point into private networks.
 
     Raises:
         SourceError: nothing there, or no labels to be found.
@@ -155,7 +151,7 @@ def open_labelled(
     """
     name, remarks = os.fspath(spec), Remarks()
     cells = Cells(columns.names, columns.numbers, columns.separator)
-    read = _Reading(columns, split, prefer, image_root, strict, limits, allow_private, remarks, cells)
+    read = _Reading(columns, split, prefer, image_root, strict, limits, remarks, cells)
     if label_pattern is not None:
         return _patterned(name, label_pattern, read)
     if name.startswith(_HUB):
@@ -487,7 +483,6 @@ class _Rows:
             image_root=self.read.image_root,
             limits=self.read.limits,
             remarks=self.read.remarks,
-            allow_private=self.read.allow_private,
         )
         for number, (source, cells) in enumerate(rows):
             held = dict(zip(wanted, cells, strict=True))

@@ -13,7 +13,7 @@ from nshot.decision.calibration import Calibration, fit_calibration
 from nshot.decision.conformal import Conformal, fit_conformal
 from nshot.decision.decision import Decision, Surest, Verdict, fit_surest
 from nshot.decision.fit import CalibrationReport, fit_decision
-from nshot.decision.rejection import RULES, Rejection, default_rejection
+from nshot.decision.rejection import RULES, Rejection, Rule, default_rejection
 
 __all__ = [
     "EVERYDAY",
@@ -23,6 +23,7 @@ __all__ = [
     "Conformal",
     "Decision",
     "Rejection",
+    "Rule",
     "Surest",
     "Verdict",
     "default_rejection",

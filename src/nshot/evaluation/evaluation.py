@@ -1,13 +1,12 @@
 """How good a classifier is on labelled images: vectors and targets in, figures out. No image is encoded.
 
-``collect`` embeds a labelled set once; ``evaluate`` then asks any classifier, and compares it with chance,
-with the majority, and with other ways to write the prompts.
+A labelled set is embedded once; ``evaluate`` then asks any classifier, and compares it with chance, with the
+majority, and with other ways to write the prompts.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +14,14 @@ import numpy as np
 from nshot import metrics
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
-from nshot.datasets.labelled import LabelledSet
 from nshot.decision import Decision
-from nshot.errors import LabelError, SourceError
+from nshot.embeddings import Embeddings
+from nshot.errors import LabelError, RequestError
 from nshot.evaluation import label_errors
 from nshot.evaluation.label_errors import Suspect
-from nshot.images.sources import Source
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.metrics import Bools, Counts, Interval, Reals
-from nshot.types import Embedded, Failure, Floats
+from nshot.types import Floats
 
 BARE = "{}"
 CANDIDATES = (
@@ -40,81 +38,6 @@ CANDIDATES = (
 """Templates that are measured where none are given: the ways in which photographs commonly differ."""
 
 _CHUNK = 4096  # images scored at once
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Images:
-    """Labelled images, embedded.
-
-    Attributes:
-        sources: n names.
-        vectors: float32[n, d], unit norm.
-        labels: each image's own.
-        domains: each image's, None where it has none.
-        positions: int64[n], each image's place in the set, which counts failures too.
-        classes: all labels, declared or met, in their order.
-        multi: whether an image may have any number of labels.
-        failures: images without a vector.
-    """
-
-    sources: tuple[str, ...]
-    vectors: Floats
-    labels: tuple[tuple[str, ...], ...]
-    domains: tuple[str | None, ...]
-    positions: Counts
-    classes: tuple[str, ...]
-    multi: bool
-    failures: tuple[Failure, ...]
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-
-def collect(data: LabelledSet, embed: Callable[[Iterable[Source]], Iterable[Embedded | Failure]]) -> Images:
-    """Embed a labelled set.
-
-    Args:
-        data: the set.
-        embed: sources to vectors, one for one and in order; ``Embedder.embed_images`` is such a function.
-
-    Raises:
-        SourceError: not one image could be embedded.
-    """
-    waiting: deque[tuple[tuple[str, ...], str | None]] = deque()
-
-    def listed() -> Iterator[Source]:
-        for example in data:
-            waiting.append((example.labels or (), example.domain))
-            yield example.source
-
-    met: dict[str, None] = dict.fromkeys(data.classes or ())
-    names, vectors, labels, domains, positions, failures = [], [], [], [], [], []
-    for position, result in enumerate(embed(listed())):
-        own, domain = waiting.popleft()
-        if isinstance(result, Failure):
-            failures.append(result)
-            continue
-        met.update(dict.fromkeys(own))
-        names.append(result.source)
-        vectors.append(result.vector)
-        labels.append(own)
-        domains.append(domain)
-        positions.append(position)
-    if not names:
-        raise SourceError(
-            f"no image of {data.name} could be read"
-            + (f"; the first: {failures[0].source}: {failures[0].message}" if failures else "")
-        )
-    return Images(
-        sources=tuple(names),
-        vectors=np.stack(vectors),
-        labels=tuple(labels),
-        domains=tuple(domains),
-        positions=np.array(positions, np.int64),
-        classes=tuple(met) if data.classes else tuple(sorted(met)),
-        multi=data.multi,
-        failures=tuple(failures),
-    )
 
 
 def prompt_ways(
@@ -192,7 +115,7 @@ class Evaluation:
         suspects: labels in doubt, most doubtful first.
     """
 
-    images: Images
+    images: Embeddings
     classifier: Classifier
     relevant: Bools
     scores: Reals
@@ -210,6 +133,10 @@ class Evaluation:
     chosen: Rival | None
     domains: tuple[Domain, ...]
     suspects: tuple[Suspect, ...]
+
+    def labels_of(self, row: int) -> tuple[str, ...]:
+        """One image's own labels."""
+        return () if self.images.labels is None else self.images.labels[row]
 
     @property
     def right(self) -> Bools:
@@ -235,8 +162,8 @@ class Evaluation:
 
 
 def evaluate(
-    images: Images,
     classifier: Classifier,
+    images: Embeddings,
     prompts: Mapping[str, Classifier] | None = None,
     *,
     reference: str | None = None,
@@ -246,8 +173,8 @@ def evaluate(
     """All figures of a classifier on labelled images.
 
     Args:
-        images: what ``collect`` made.
         classifier: the one that is evaluated; its labels hold all of the images'.
+        images: embeddings with labels, such as ``clip.embed(nshot.open_labelled("photos-by-class/"))``.
         prompts: other classifiers with the same labels, by name: they are measured, and cross-validation says
             what choosing the best of them is worth. The choice never touches the figure that is reported.
         reference: the one of ``prompts`` that gains are counted from; the first if None.
@@ -256,7 +183,9 @@ def evaluate(
 
     Raises:
         LabelError: an image's label that the classifier does not have.
+        RequestError: images without labels, none at all, or of another model.
     """
+    classifier.check_space(images.recipe, images.model)
     relevant = _relevant(images, classifier.labels)
     scores = np.concatenate([_scores(classifier, part) for part in _parts(images.vectors)])
     # Order by logits: scores that are rounded to 1 would tie.
@@ -347,8 +276,10 @@ def compare(names: Sequence[str], evaluations: Sequence[Evaluation], *, seed: in
     return _rivals(names, np.stack(hits, axis=1), 0, seed)
 
 
-def _relevant(images: Images, labels: Sequence[str]) -> Bools:
+def _relevant(images: Embeddings, labels: Sequence[str]) -> Bools:
     column = {label: k for k, label in enumerate(labels)}
+    if images.labels is None or not len(images):
+        raise RequestError("evaluating needs labelled images: embed a labelled set, or use with_labels(...)")
     relevant = np.zeros((len(images), len(labels)), dtype=bool)
     for row, own in enumerate(images.labels):
         for label in own:
@@ -442,7 +373,9 @@ def _cross_validated(hits: Bools, own: Counts, folds: int, seed: int) -> tuple[i
     return int(hits.mean(axis=0).argmax()) if n else 0, expected
 
 
-def _domains(images: Images, place: Counts) -> tuple[Domain, ...]:
+def _domains(images: Embeddings, place: Counts) -> tuple[Domain, ...]:
+    if images.domains is None:
+        return ()
     names = sorted({domain for domain in images.domains if domain is not None})
     rows = []
     for name in names:

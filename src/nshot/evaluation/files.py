@@ -119,7 +119,7 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
             own, said = int(e.own[row]), int(e.answers[row])
             yield (
                 e.images.sources[row],
-                "|".join(e.images.labels[row]),
+                "|".join(e.labels_of(row)),
                 labels[said],
                 bool(e.place[row] == 0) if own >= 0 else None,
                 float(confidence[row]),
@@ -127,9 +127,9 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
                 float(best[i, 0] - best[i, 1]) if best.shape[1] > 1 else None,
                 float(e.scores[row, own]) if own >= 0 else None,
                 int(e.place[row]) + 1 if own >= 0 else None,
-                e.images.domains[row],
+                None if e.images.domains is None else e.images.domains[row],
             )
-    for failure in e.images.failures:
+    for failure in e.images.failures.values():
         yield (failure.source, *[None] * (len(COLUMNS) - 1))
 
 

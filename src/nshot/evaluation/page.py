@@ -8,10 +8,11 @@ from contextlib import suppress
 import numpy as np
 
 from nshot import metrics
-from nshot.datasets.labelled import LabelledSet
 from nshot.errors import ImageError
+from nshot.evaluation.again import again
 from nshot.evaluation.evaluation import BARE, Evaluation, Rival
 from nshot.images.decode import decode
+from nshot.images.sources import Source
 from nshot.pages import charts
 from nshot.pages.engine import Html
 from nshot.pages.report import (
@@ -44,21 +45,12 @@ def shown(evaluation: Evaluation) -> set[int]:
     return {*evaluation.mistakes(MISTAKES), *evaluation.unsure(UNSURE), *suspects}
 
 
-def thumbnails(data: LabelledSet, evaluation: Evaluation, limits: Limits) -> dict[int, str]:
+def thumbnails(data: Iterable[Source], evaluation: Evaluation, limits: Limits) -> dict[int, str]:
     """Row -> a small image as a data URI, for the rows that the page shows; the set is listed once more."""
-    wanted: dict[str, list[int]] = {}
-    for row in shown(evaluation):
-        wanted.setdefault(evaluation.images.sources[row], []).append(row)
     found: dict[int, str] = {}
-    for example in data if wanted else ():
-        rows = wanted.pop(example.source.name, None)
-        if rows is not None:
-            # Gone since it was embedded: its card says so.
-            with suppress(ImageError):
-                image = decode(example.source.read(), limits=limits, draft=2 * _SIDE)
-                found |= dict.fromkeys(rows, thumbnail(image, _SIDE))
-            if not wanted:
-                break
+    for row, source in again(data, evaluation.images, shown(evaluation)):
+        with suppress(ImageError):  # gone since it was embedded: its card says so
+            found[row] = thumbnail(decode(source.read(), limits=limits, draft=2 * _SIDE), _SIDE)
     return found
 
 
@@ -294,7 +286,7 @@ def _card(e: Evaluation, row: int, thumbs: Mapping[int, str], tone: str) -> Card
         lines.append(f"own label: score {e.scores[row, e.own[row]]:.2f}, rank {e.place[row] + 1}")
     return Card(
         thumbs.get(row),
-        " | ".join(e.images.labels[row]),
+        " | ".join(e.labels_of(row)),
         lines if tone == "bad" else [f"score {e.confidence[row]:.2f}"],
         "bad" if tone == "bad" else "good",
         e.images.sources[row],
@@ -384,7 +376,7 @@ def _domains(e: Evaluation) -> Html:
 
 
 def _failures(e: Evaluation) -> Html:
-    failed = e.images.failures
+    failed = list(e.images.failures.values())
     if not failed:
         return Html()
     rows = [(failure.source, failure.type, failure.message) for failure in failed[:1000]]

@@ -98,7 +98,6 @@ def expand(
     image_root: str | os.PathLike[str] | None = None,
     strict: bool = False,
     remarks: Remarks | None = None,
-    allow_private: bool = False,
 ) -> Iterator[Source]:
     """List the images that the specs name, in their order; a folder's in the order of their names.
 
@@ -113,15 +112,12 @@ def expand(
         image_root: the folder that the names in tables are relative to; None: the table's own.
         strict: list what plainly is no image as well, as failures, where it would be skipped.
         remarks: where it is noted what was skipped, and how tables were read.
-        allow_private: let URLs point into private networks.
 
     Raises:
         SourceError: a spec that names nothing, or that cannot be listed.
         MissingExtra: a .parquet file, and pyarrow is not installed.
     """
-    listing = _Listing(
-        limits.max_bytes, stdin, image_column, image_root, strict, remarks or Remarks(), allow_private
-    )
+    listing = _Listing(limits, stdin, image_column, image_root, strict, remarks or Remarks())
     return itertools.chain.from_iterable([listing.spec(os.fspath(spec)) for spec in specs])
 
 
@@ -133,7 +129,6 @@ def table_sources(
     image_root: str | os.PathLike[str] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     remarks: Remarks | None = None,
-    allow_private: bool = False,
 ) -> Iterator[tuple[Source, Row]]:
     """Each row's image and its cells of other columns, in one reading.
 
@@ -144,26 +139,27 @@ def table_sources(
         image_root: as for ``expand``.
         limits: the limits on one image.
         remarks: where it is noted how the table was read.
-        allow_private: let URLs point into private networks.
 
     Raises:
         SourceError: no such column, or not one of its images can be found; later, a table that is damaged.
     """
-    listing = _Listing(
-        limits.max_bytes, None, image_column, image_root, False, remarks or Remarks(), allow_private
-    )
+    listing = _Listing(limits, None, image_column, image_root, False, remarks or Remarks())
     return listing.rows(table, columns)
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    max_bytes: int
+    limits: Limits
     stdin: BinaryIO | None
     image_column: str | None
     image_root: str | os.PathLike[str] | None
     strict: bool
     remarks: Remarks
-    allow_private: bool
+
+    @property
+    def max_bytes(self) -> int:
+        """Of one image."""
+        return self.limits.max_bytes
 
     def spec(self, spec: str) -> Iterator[Source]:
         """One spec as the user typed it: checked now, listed later."""
@@ -238,7 +234,9 @@ class _Listing:
         from nshot.images.fetch import fetch
 
         return Source(
-            name, None, partial(fetch, name, max_bytes=self.max_bytes, allow_private=self.allow_private)
+            name,
+            None,
+            partial(fetch, name, max_bytes=self.max_bytes, allow_private=self.limits.allow_private),
         )
 
     def _list(self, stream: BinaryIO) -> Iterator[Source]:

@@ -1,0 +1,94 @@
+"""Labelled images that a classifier has not learnt from -> the same one, which knows when not to answer."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nshot.classifier.classifier import Classifier
+from nshot.decision import Rule, fit_decision
+from nshot.embeddings import Embeddings
+from nshot.errors import RequestError
+
+
+def calibrate(
+    classifier: Classifier,
+    examples: Embeddings,
+    *,
+    none: Embeddings | None = None,
+    background: ArrayLike | None = None,
+    reject: Rule | None = None,
+    wrong: float = 0.05,
+    coverage: float | None = None,
+    surest: float | None = None,
+    randomized: bool = True,
+    seed: int = 0,
+) -> Classifier:
+    """Learn from labelled images what the scores are worth, and when not to answer.
+
+    Args:
+        classifier: the one that is to be believed or not.
+        examples: embeddings with labels, which the classifier has not learnt from. An image whose one label
+            the classifier does not have counts as an image of none of its labels; one with several labels or
+            none is left out.
+        none: more images that show none of the labels. Without any, each label is left out in turn.
+        background: float[b, d], unit vectors of background labels (``zero_shot(clip, words).matrix``), which
+            the background rule needs.
+        reject: the rule of "none of these"; by default background where there are such vectors, else cosine.
+        wrong: of images that show none of the labels, the share that may be answered all the same.
+        coverage: answer with sets of labels that hold the right one this often.
+        surest: answer only this share of the images.
+        randomized: sets of exact coverage, which may be empty.
+        seed: of the cross-validation and the sets.
+
+    Returns:
+        The classifier with its decision; its ``report`` (``CalibrationReport``) holds every figure.
+
+    Raises:
+        RequestError: no image of the classifier's labels, too few for what is asked, or another model's.
+    """
+    classifier.check_space(examples.recipe, examples.model)
+    rows, targets, strangers = split(classifier, examples)
+    if not len(rows):
+        raise RequestError(f"no image has a label of the classifier's, such as {classifier.labels[0]!r}")
+    others = [examples.vectors[strangers]] + ([] if none is None else [none.vectors])
+    unknown = np.concatenate(others)
+    decision, report = fit_decision(
+        examples.vectors[rows],
+        targets,
+        classifier.matrix,
+        scale=classifier.scale,
+        bias=classifier.bias,
+        activation=classifier.activation,
+        none=unknown if len(unknown) else None,
+        background=background,
+        reject=reject or ("cosine" if background is None else "background"),
+        wrong=wrong,
+        coverage=coverage,
+        surest=surest,
+        randomized=randomized,
+        seed=seed,
+    )
+    return classifier.with_decision(decision).with_provenance(model=examples.model, report=report)
+
+
+def split(classifier: Classifier, examples: Embeddings) -> tuple[list[int], list[int], list[int]]:
+    """Rows of images with one of the classifier's labels, those labels' places, and rows of other labels."""
+    if examples.labels is None:
+        raise RequestError("calibrating needs labelled images: embed a labelled set, or use with_labels(...)")
+    place = {label: number for number, label in enumerate(classifier.labels)}
+    rows, targets, strangers = [], [], []
+    for row, own in enumerate(examples.labels):
+        if len(own) != 1:
+            continue
+        if own[0] in place:
+            rows.append(row)
+            targets.append(place[own[0]])
+        else:
+            strangers.append(row)
+    return rows, targets, strangers
+
+
+def seen_before(classifier: Classifier, images: Embeddings) -> int:
+    """How many of the images the classifier was fitted on, by the digests of their bytes."""
+    return sum(digest in classifier.examples for digest in images.digests or () if digest is not None)

@@ -1,0 +1,143 @@
+"""The answers of one question: a list that shows itself as text, as a table of a notebook, and as columns."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+from nshot.errors import MissingExtra
+from nshot.extras import pyarrow
+from nshot.types import Decided, Failure, Prediction
+
+_SHOWN = 20  # rows in a notebook or a repr
+_SIDE = 64  # pixels of a thumbnail
+
+
+class Predictions(Sequence[Prediction | Failure]):
+    """One answer per image, in order; an image that could not be answered is a ``Failure`` in its place.
+
+    A failure has ``label`` None and ``score`` nan, so a loop over the answers survives it.
+    """
+
+    def __init__(self, answers: Iterable[Prediction | Failure]) -> None:
+        self._answers = list(answers)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The images that could not be answered."""
+        return [answer for answer in self._answers if isinstance(answer, Failure)]
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Columns of equal length: source, label, score, cosine, margin, error; with a decision also answer.
+
+        A failed image has None for all but its source and its error.
+        """
+        answers = self._answers
+        failed = [isinstance(answer, Failure) for answer in answers]
+
+        def column(name: str) -> list[Any]:
+            return [None if bad else getattr(a, name) for a, bad in zip(answers, failed, strict=True)]
+
+        columns: dict[str, list[Any]] = {"source": [answer.source for answer in answers]}
+        columns |= {name: column(name) for name in ("label", "score", "cosine", "margin")}
+        if any(isinstance(answer, Decided) for answer in answers):
+            columns["answer"] = [answer.answer if isinstance(answer, Decided) else None for answer in answers]
+        columns["error"] = [answer.message if isinstance(answer, Failure) else None for answer in answers]
+        return columns
+
+    def to_pandas(self) -> Any:
+        """A DataFrame, one row per image; see ``to_columns``.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtra("to_pandas() needs pandas: pip install pandas") from error
+        return pandas.DataFrame(self.to_columns())
+
+    def to_arrow(self) -> Any:
+        """A pyarrow table, one row per image; see ``to_columns``.
+
+        Raises:
+            MissingExtra: pyarrow is not installed.
+        """
+        return pyarrow().table(self.to_columns())
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction | Failure: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Predictions: ...
+
+    def __getitem__(self, index: int | slice) -> Prediction | Failure | Predictions:
+        found = self._answers[index]
+        return Predictions(found) if isinstance(found, list) else found
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def __iter__(self) -> Iterator[Prediction | Failure]:
+        return iter(self._answers)
+
+    def __eq__(self, other: object) -> bool:
+        return self._answers == (other._answers if isinstance(other, Predictions) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        failed = len(self.failures)
+        head = f"<Predictions: {len(self):,} images" + (f", {failed:,} failed>" if failed else ">")
+        lines = [f"  {answer.source}  {_told(answer)}" for answer in self._answers[:_SHOWN]]
+        if len(self) > _SHOWN:
+            lines.append(f"  ... and {len(self) - _SHOWN:,} more")
+        return "\n".join([head, *lines])
+
+    def _repr_html_(self) -> str:
+        """A table with a thumbnail where the image is a file on this machine, its label and its score."""
+        rows = []
+        for answer in self._answers[:_SHOWN]:
+            label, score = _label(answer), f"{answer.score:.3f}"
+            if isinstance(answer, Failure):
+                label, score = f"failed: {answer.message}", ""
+            cells = (_thumbnail(answer.source), html.escape(answer.source), html.escape(label), score)
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        more = f"<p>... and {len(self) - _SHOWN:,} more</p>" if len(self) > _SHOWN else ""
+        head = "<tr><th></th><th>image</th><th>label</th><th>score</th></tr>"
+        return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>{more}"
+
+
+def _label(answer: Prediction | Failure) -> str:
+    if isinstance(answer, Decided) and answer.label is None:
+        return " or ".join(answer.labels) or {"none": "none of these"}.get(answer.answer, answer.answer)
+    return answer.label or ""
+
+
+def _told(answer: Prediction | Failure) -> str:
+    if isinstance(answer, Failure):
+        return f"failed: {answer.message}"
+    return f"{_label(answer)}  {answer.score:.3f}"
+
+
+def _thumbnail(source: str) -> str:
+    """A small picture of a local file as an HTML element; nothing where it cannot be read."""
+    import base64
+    import io
+    from pathlib import Path
+
+    from nshot.errors import ImageError
+    from nshot.images.decode import decode
+    from nshot.images.sources import Source
+
+    if not Path(source).is_file():
+        return ""
+    try:
+        image = decode(Source.file(source).read(), draft=_SIDE)
+    except ImageError:
+        return ""
+    image.thumbnail((_SIDE, _SIDE))
+    held = io.BytesIO()
+    image.save(held, "JPEG", quality=80)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode("ascii")}" alt="">'

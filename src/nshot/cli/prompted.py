@@ -1,0 +1,58 @@
+"""Labelled images and a zero-shot classifier of their labels: what fit, curve and robustness start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nshot.cli.data import DataOptions, embed, given_labels, with_one_label
+from nshot.cli.options import LabelOptions, ModelOptions, say
+
+if TYPE_CHECKING:
+    from nshot.classifier.classifier import Classifier
+    from nshot.datasets.labelled import LabelledSet
+    from nshot.embeddings import Embeddings
+    from nshot.model import Model
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompted:
+    """Images with one label each, and the prompts of those labels.
+
+    Attributes:
+        model: the model.
+        labelled: the set that the images come from, to be listed again.
+        examples: the images, embedded.
+        zero: a zero-shot classifier of the labels that have a prompt.
+    """
+
+    model: Model
+    labelled: LabelledSet
+    examples: Embeddings
+    zero: Classifier
+
+
+def embed_prompted(
+    data_options: DataOptions, label_options: LabelOptions, model_options: ModelOptions, *, quiet: bool
+) -> Prompted:
+    """Embed DATA, and write its labels into prompts.
+
+    Without --labels every label of the data is its own prompt. With them, those are the labels, whether they
+    have images or not; a label of the data that is not among them has no prompt, and is known by its
+    images.
+    """
+    from nshot.classifier.zero_shot import zero_shot
+    from nshot.labels.prompts import DEFAULT_TEMPLATE, lint
+
+    given = given_labels(label_options)
+    templates = label_options.read_templates() or [DEFAULT_TEMPLATE]
+    labelled = data_options.open(model_options, None if given is None else list(given))
+    model = data_options.of_model(model_options).load(quiet=quiet)
+    images = embed(model, labelled, quiet=quiet)
+    examples = with_one_label(images, labelled.name, quiet=quiet)
+    names = given if given is not None else list(images.classes)
+    for note in () if quiet else lint(names):
+        say(note)
+    if (wordless := sorted(set(examples.label) - set(names))) and not quiet:
+        say(f"known by their images alone, without a prompt: {', '.join(wordless)}")
+    return Prompted(model, labelled, examples, zero_shot(model, names, templates))

@@ -1,0 +1,64 @@
+"""Embedded examples -> a Classifier: what ``nshot.fit`` is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from nshot.classifier.classifier import Classifier
+from nshot.embeddings import Embeddings
+from nshot.errors import RequestError
+from nshot.few_shot.candidates import Method
+from nshot.few_shot.fitting import fit as fit_vectors
+
+
+def fit(
+    examples: Embeddings,
+    zero: Classifier | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    method: Method | Literal["auto"] = "auto",
+    strength: float | None = None,
+    seed: int = 0,
+) -> Classifier:
+    """A classifier from a few labelled images, or many.
+
+    Args:
+        examples: embeddings with one label each: ``clip.embed(nshot.open_labelled("photos-by-class/"))``, or
+            ``clip.embed(paths).with_labels(labels)``.
+        zero: a zero-shot classifier of some or all labels, which examples then improve on.
+        labels: the answers and their order; by default those of ``zero``, then the examples' others.
+        method: one method instead of the best by cross-validation; see docs/few-shot.md.
+        strength: of that method.
+        seed: of the cross-validation.
+
+    Returns:
+        The classifier; its ``report`` (``Fitted``) says what was tried, what was chosen and why.
+
+    Raises:
+        LabelError: fewer than two labels, or one with neither example nor prompt.
+        RequestError: no examples, an example without exactly one label, or vectors of another model.
+    """
+    if zero is not None:
+        zero.check_space(examples.recipe, examples.model)
+    if not len(examples):
+        raise RequestError("fitting needs at least one example")
+    fitted = fit_vectors(
+        examples.vectors,
+        examples.label,
+        zero,
+        labels=labels,
+        method=method,
+        strength=strength,
+        space=None if examples.recipe is None else examples.recipe.space,
+        seed=seed,
+    )
+    made = fitted.recipe() | {"seed": seed}
+    if examples.recipe is not None:
+        made["vectors"] = examples.recipe.digest
+    return fitted.classifier.with_provenance(
+        model=examples.model,
+        made=made,
+        examples=(digest for digest in examples.digests or () if digest is not None),
+        report=fitted,
+    )

@@ -1,0 +1,109 @@
+"""A loaded model with everything that it can be asked: what ``nshot.load`` returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nshot import encoders
+from nshot.classifier.classifier import Classifier
+from nshot.classifier.predictions import Predictions
+from nshot.classifier.zero_shot import zero_shot
+from nshot.embedder import Embedder, ImageLike
+from nshot.embeddings import Embeddings, is_vector_file, read_vectors
+from nshot.encoders import Device, Precision
+from nshot.images.preprocess import Decode, Fit, Preprocessor
+from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
+from nshot.models.checkpoint import DEFAULT_MODEL, find
+from nshot.store.store import Store, default_path
+from nshot.types import Limits
+
+
+class Model(Embedder):
+    """A loaded model: vectors of images and texts, and the questions that are asked of them in one line.
+
+    Build it with ``nshot.load``. Safe to use from one thread at a time.
+    """
+
+    def classify(
+        self,
+        images: ImageLike | Iterable[ImageLike] | Embeddings,
+        labels: Labels | Classifier,
+        *,
+        templates: Sequence[str] = (DEFAULT_TEMPLATE,),
+        top_k: int = 5,
+    ) -> Predictions:
+        """Say which label fits each image.
+
+        Args:
+            images: as for ``embed_images``.
+            labels: names, ``{label: [synonyms or whole prompts]}``, or a classifier.
+            templates: the prompts, each with ``{}`` where the label goes; several are averaged.
+            top_k: how many labels to tell of each image, at most.
+
+        Raises:
+            LabelError: a label that is empty, given twice, or too long for the model, by name.
+            RequestError: a classifier or embeddings of another model.
+        """
+        classifier = labels
+        if isinstance(classifier, Classifier):
+            classifier.check_space(self.recipe, self.name)
+        else:
+            classifier = zero_shot(self, labels, templates)  # type: ignore[arg-type]
+        return Predictions(classifier.stream(self.embed_images(images), top_k=top_k))
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    revision: str | None = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    decode: Decode = "exact",
+    fit: Fit = "crop",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    store: bool | str | Path = False,
+    limits: Limits | None = None,
+    progress: bool = False,
+) -> Model:
+    """Load a checkpoint from the Hugging Face Hub or a folder.
+
+    Args:
+        model: a Hub id, or a folder in the Hub's layout.
+        revision: branch, tag or commit on the Hub.
+        device: ``auto`` takes a GPU where the torch extra and one are there, else OpenVINO on the CPU.
+        precision: ``auto`` is bf16 where the processor has it, else f32.
+        decode: ``exact`` gives the pixels of the checkpoint's own processor, bit for bit; ``fast`` decodes
+            large JPEGs at a reduced size (vectors at cosine 0.999 or better).
+        fit: how an image becomes square: centre ``crop`` (CLIP's own), ``pad`` or ``squash``.
+        batch_size: images encoded at once; the runtime's preference by default.
+        workers: decoding threads; one per core by default.
+        store: keep vectors on disk and use them again: True for the usual place, or a file.
+        limits: what a single image may take, and which addresses may be fetched.
+        progress: show downloads on stderr.
+
+    Raises:
+        CheckpointError: the model cannot be found, is damaged, or of an unknown architecture.
+        DeviceError, MissingExtra: the device or the precision asked for is not there.
+    """
+    checkpoint = find(model, revision, progress=progress)
+    return Model(
+        checkpoint,
+        encoders.load(checkpoint, device=device, precision=precision),
+        Preprocessor.from_config(checkpoint.preprocessor, decode=decode, fit=fit),
+        batch_size=batch_size,
+        workers=workers,
+        store=None if store is False else Store(default_path() if store is True else Path(store)),
+        limits=limits or Limits(),
+    )
+
+
+def open(path: str | os.PathLike[str]) -> Classifier | Embeddings:
+    """What nshot saved: a classifier (``.nshot``), or embeddings (``.npz``, ``.npy``, Parquet).
+
+    Raises:
+        RequestError: no such file, or it is neither.
+    """
+    return read_vectors(path) if is_vector_file(path) else Classifier.open(os.fspath(path))
