@@ -30,6 +30,9 @@ _HOMES = {
     "Prediction": "types",
     "Predictions": "classifier.predictions",
     "Source": "images.sources",
+    "calibrate": "classifier.calibrating",
+    "evaluate": "evaluation.evaluation",
+    "fit": "few_shot.examples",
     "load": "model",
     "open": "model",
     "open_labelled": "datasets.labelled",
@@ -39,6 +42,7 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]  # pinned in tests/test_public_names.py
 
 if TYPE_CHECKING:
+    from nshot.classifier.calibrating import calibrate as calibrate
     from nshot.classifier.classifier import Classifier as Classifier
     from nshot.classifier.predictions import Predictions as Predictions
     from nshot.classifier.zero_shot import zero_shot as zero_shot
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
     from nshot.embedder import Embedder as Embedder
     from nshot.embeddings import Embeddings as Embeddings
     from nshot.errors import NshotError as NshotError
+    from nshot.evaluation.evaluation import evaluate as evaluate
+    from nshot.few_shot.examples import fit as fit
     from nshot.images.sources import Source as Source
     from nshot.model import Model as Model
     from nshot.model import load as load
