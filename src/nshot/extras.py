@@ -1,4 +1,4 @@
-"""pyarrow, where it is installed."""
+"""Optional dependencies, where they are installed: each is imported here and nowhere else."""
 
 from __future__ import annotations
 
@@ -19,3 +19,42 @@ def pyarrow() -> Any:
     except ImportError as error:
         raise MissingExtra('Parquet needs pyarrow: pip install "nshot[data]"') from error
     return pyarrow
+
+
+def pillow_heif() -> Any:
+    """The reader of HEIC and HEIF.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise MissingExtra('to read it, pip install "nshot[formats]" (pillow-heif)') from error
+    return pillow_heif
+
+
+def imagecodecs() -> Any:
+    """The reader of JPEG XL.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise MissingExtra('to read it, pip install "nshot[formats]" (imagecodecs)') from error
+    return imagecodecs
+
+
+def rawpy() -> Any:
+    """The reader of cameras' raw files.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import rawpy
+    except ImportError as error:
+        raise MissingExtra('to read its preview, pip install "nshot[formats]" (rawpy)') from error
+    return rawpy

@@ -1,26 +1,25 @@
-"""Bytes -> an upright RGB image, or an ImageError that says what is wrong with them.
+"""Bytes -> an upright RGB image and what was done to get it, or an ImageError that says what is wrong with them.
 
-Pillow decodes; this module is the border where everything it can raise or warn becomes one of nshot's errors.
-Colour profiles are ignored, as CLIP's own processors ignore them.
+Pillow decodes; this module is the border where everything it can raise becomes one of nshot's errors. What Pillow
+merely warns of goes the way of every warning, and the command line says nothing of it.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import sys
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nshot.errors import ImageError, ImageTooLarge, UndecodableImage
-from nshot.types import DEFAULT_LIMITS, Limits, Pixels
+from nshot import extras
+from nshot.errors import ImageError, ImageTooLarge, MissingExtra, UndecodableImage
+from nshot.images import colour, formats
+from nshot.types import DEFAULT_LIMITS, Limits
 
-__all__ = ["Limits", "decode"]
+__all__ = ["Decoded", "Limits", "decode"]
 
 # An allow-list, most usual first. Left out are the plugins that start outside programs (EPS starts
 # Ghostscript), that only the operating system can render (WMF, EMF), that know a format's name but cannot
@@ -39,6 +38,9 @@ _MAX_SCANNED_PIXELS = 2**32
 # Pillow starts a decoder for each strip or tile, and a small TIFF can point a million times at one byte.
 _MAX_PIECES = 2**16
 
+_MOST_FRAMES = 2**17  # of a GIF, whose frames have to be walked through to be counted
+_MOST_TRIED = 16  # frames or pages looked at for one that is not blank
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,59 +51,34 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What people hand over in place of an image: (offset, signature, what it is).
-_OTHERS = (
-    (0, b"%PDF", "a PDF; extract its images first"),
-    (0, b"PK\x03\x04", "a zip archive; give it as a source of its own, named .zip, to read its members"),
-    (0, b"PK\x05\x06", "an empty zip archive"),
-    (0, b"\x1f\x8b", "a gzip file; unpack it first"),
-    (0, b"BZh", "a bzip2 file; unpack it first"),
-    (0, b"\xfd7zXZ\x00", "an xz file; unpack it first"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
-    (0, b"Rar!", "a RAR archive; unpack it first"),
-    (257, b"ustar", "a tar archive; give it as a source of its own, named .tar, to read its members"),
-    (0, b"PAR1", "a Parquet file; give it as a source of its own, named .parquet, to read its rows"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"%!PS", "PostScript, which takes an outside program to render; convert it to PNG first"),
-    (0, b"\xc5\xd0\xd3\xc6", "PostScript, which takes an outside program to render; convert it to PNG first"),
-    (0, b"\xd7\xcd\xc6\x9a", "a WMF drawing; convert it to PNG first"),
-    (40, b" EMF", "an EMF drawing; convert it to PNG first"),
-    (0, b"\x1aE\xdf\xa3", "a video; extract frames first"),
-    (0, b"\x00\x00\x01\xba", "a video; extract frames first"),
-    (0, b"\x00\x00\x01\xb3", "a video; extract frames first"),
-    (0, b"OggS", "audio or video; extract frames first"),
-    (0, b"FLV\x01", "a video; extract frames first"),
-    (0, b"\xd0\xcf\x11\xe0", "an office document; extract its images first"),
-    (0, b"\x7fELF", "a program"),
-    (0, b"MZ", "a program"),
-)
-
-# The other way about: the signature promises an image that nshot reads, yet it does not open.
-_IMAGES = (
-    (0, b"\xff\xd8", "JPEG"),
-    (0, b"\x89PNG", "PNG"),
-    (0, b"GIF8", "GIF"),
-    (8, b"WEBP", "WebP"),
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
-    (0, b"BM", "BMP"),
-    (4, b"ftypavi", "AVIF"),
-    (4, b"jP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"8BPS", "PSD"),
-    (0, b"DDS ", "DDS"),
-)
-
 # Pillow also logs; without a handler of the host's, Python would print that on stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = None) -> Image.Image:
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """An image and what was done to get it.
+
+    Attributes:
+        image: upright, mode RGB, at least 1 x 1.
+        notes: what a person should know of it, a short sentence each: "scaled from a range: 0 to 4095". What
+            comes before the colon says the kind, and is the same for all images of that kind.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+
+
+def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = None) -> Decoded:
     """Decode one image; safe to call from several threads at once, and Pillow works without the GIL.
 
-    The EXIF orientation is applied (and a broken EXIF block ignored), transparency is laid on white, 16-bit
-    grey is scaled down (n / 257) and not cut off, wider grey and floating point by their range, and of an
-    animation or a multi-page file the first frame is taken.
+    The EXIF orientation is applied, and a broken EXIF block ignored. Transparency is laid on white. Colours with
+    a profile of another space are converted to sRGB; a profile that is sRGB, by whatever name, changes no pixel.
+    Values of more than 8 bits are scaled down by the bits that are used (8, 10, 12, 14 or 16), floating point by
+    its range. Of an animation or a multi-page file the first image is taken that is not blank.
+    HEIF, JPEG XL and the previews of camera raw files need the extra ``nshot[formats]``.
 
     Args:
         data: the encoded image.
@@ -110,7 +87,7 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = 
             this many pixels. Other formats are decoded in full.
 
     Returns:
-        The image, mode RGB, at least 1 x 1.
+        The image, and notes on what was done that is not plain decoding.
 
     Raises:
         ImageTooLarge: more bytes or pixels than the limits.
@@ -120,20 +97,12 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = 
         raise UndecodableImage("the file is empty")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
-    formats = (*_FORMATS, "TGA") if data.endswith(_TGA_FOOTER) else _FORMATS
     try:
-        with _quiet_pillow():
-            image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
-            _check_size(image, data, limits)
-            if draft is not None:
-                image.draft("RGB", (draft, draft))
-            image.load()
-            _check_size(image, data, limits)  # an ICO's header may lie about the image inside
-            return _rgb(_upright(image))
+        return _decode(data, limits, draft)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise UndecodableImage(_describe(data)) from error
+        raise UndecodableImage(formats.describe(data)) from error
     except Image.DecompressionBombError as error:
         raise ImageTooLarge("more pixels than Pillow agrees to decode") from error
     except MemoryError as error:
@@ -145,36 +114,165 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = 
         raise UndecodableImage(f"damaged, or not supported ({reason or type(error).__name__})") from error
 
 
-class _Inside(threading.local):
-    """Answers a warnings filter's question whether it applies: yes in a thread that is inside Pillow."""
+def _decode(data: bytes, limits: Limits, draft: int | None) -> Decoded:
+    notes: list[str] = []
+    image = _opened(data, limits, notes)
+    _check_size(image, data, limits)
+    if draft is not None and image.format == "JPEG":
+        image.draft("RGB", (draft, draft))
+    deep = _is_deep(image)
+    image.load()
+    _check_size(image, data, limits)  # an ICO's header may lie about the image inside
+    if deep and colour.looks_empty(image):
+        image = colour.fill_range(image, _lower_bytes(data), notes)
+    first = list(notes)
+    rgb = colour.to_rgb(_upright(image), first)
+    count = _count(image, data)
+    if count > 1:
+        rgb = _first_of(image, rgb, first, count, data, limits)
+    if colour.is_flat(rgb):
+        first.append("one colour only: there is nothing to see in it")
+    return Decoded(rgb, tuple(first))
 
-    active = False
 
-    def match(self, _module: str) -> bool:
-        return self.active
+def _opened(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:
+    """The image, not yet decoded where its format allows that."""
+    needs = formats.needs(data)
+    if needs is not None:
+        try:
+            return _OPENERS[needs](data, limits, notes)
+        except MissingExtra as error:
+            name = {"HEIF": "a HEIC image", "JPEG XL": "a JPEG XL image"}.get(needs)
+            name = name or f"a camera raw file ({formats.raw_kind(data)})"
+            raise UndecodableImage(f"{name}: {error}") from error
+    allowed = (*_FORMATS, "TGA") if data.endswith(_TGA_FOOTER) else _FORMATS
+    return Image.open(io.BytesIO(data), formats=allowed)
 
 
-_inside = _Inside()
-_QUIET: Any = ("ignore", None, Warning, _inside, 0)  # a filter as warnings.filterwarnings() makes it
-_filters_lock = threading.Lock()
+def _open_heif(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:
+    opened: Image.Image = extras.pillow_heif().HeifImageFile(io.BytesIO(data))
+    held = getattr(opened, "n_frames", 1)
+    if held > 1:
+        notes.append(f"several images in one file: the primary one of {held} is used")
+    return opened
 
 
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Ignore warnings in this thread: what is wrong with an image its record says, or it does not matter.
+def _open_jpegxl(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:
+    decoder = extras.imagecodecs()
+    size = formats.jpegxl_size(data)
+    if size is not None and size[0] * size[1] > limits.max_pixels:
+        raise _too_many_pixels(*size, limits)
+    values = decoder.jpegxl_decode(data)
+    if values.ndim == 4:
+        notes.append(_FRAMES.format(1, len(values)))
+        values = values[0]
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.dtype.kind == "f":
+        values = np.rint(np.nan_to_num(values).clip(0, 1) * 255).astype(np.uint8)
+    elif values.dtype == np.uint16 and values.ndim == 3:
+        values = np.asarray((values.astype(np.uint32) * 2 + 257) // 514, np.uint8)
+    if values.ndim == 3 and values.shape[2] == 2:
+        return Image.fromarray(values, "LA")
+    return Image.fromarray(values)
 
-    warnings.catch_warnings() would swap the filters of the whole process, under the feet of other threads.
-    So one filter stays in the list, in front, and asks which thread it is; the host's own stay as they are.
-    """
-    if warnings.filters[:1] != [_QUIET]:
-        with _filters_lock:
-            others = [item for item in warnings.filters if item is not _QUIET]
-            warnings.filters[:] = [_QUIET, *others]  # type: ignore[index]
-    _inside.active = True
+
+def _open_raw(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:
+    library = extras.rawpy()
+    kind = formats.raw_kind(data)
     try:
-        yield
-    finally:
-        _inside.active = False
+        with library.imread(io.BytesIO(data)) as raw:
+            turn = {3: 3, 5: 8, 6: 6}.get(raw.sizes.flip, 1)
+            thumb = raw.extract_thumb()
+    except library.LibRawError as error:
+        raise UndecodableImage(f"a camera raw file ({kind}) without a preview that can be read") from error
+    if thumb.format == library.ThumbFormat.JPEG:
+        image = Image.open(io.BytesIO(thumb.data), formats=("JPEG",))
+    else:
+        image = Image.fromarray(thumb.data)
+    _check_size(image, data, limits)
+    if _ORIENTATION not in image.getexif():
+        image.getexif()[_ORIENTATION] = turn
+    notes.append(f"camera raw ({kind}): its preview of {image.width} x {image.height} pixels is used")
+    return image
+
+
+_OPENERS = {"HEIF": _open_heif, "JPEG XL": _open_jpegxl, "raw": _open_raw}
+_ORIENTATION = 0x0112
+_FRAMES = "several frames: frame {} of {} is used"
+
+
+# More than one image in a file
+
+
+def _count(image: Image.Image, data: bytes) -> int:
+    """How many frames or pages; layers, and the sizes of an icon, are not counted."""
+    if image.format == "TIFF":
+        return formats.pages(data)
+    if image.format == "GIF" and data.count(b",") > _MOST_FRAMES:  # an upper bound, and counting takes time
+        return 1
+    if image.format in ("GIF", "PNG", "WEBP", "AVIF"):
+        return int(getattr(image, "n_frames", 1))
+    return 1
+
+
+def _first_of(
+    image: Image.Image, rgb: Image.Image, notes: list[str], count: int, data: bytes, limits: Limits
+) -> Image.Image:
+    """The first image of several that is not blank; the first if all that were tried are."""
+    form = "several pages: page {} of {} is used" if image.format == "TIFF" else _FRAMES
+    if not colour.is_flat(rgb):
+        notes.append(form.format(1, count))
+        return rgb
+    for number in range(1, min(count, _MOST_TRIED)):
+        try:
+            image.seek(number)
+            _check_size(image, data, limits)
+            image.load()
+        except Exception:  # a damaged file further on: the first image is fine all the same
+            break
+        others: list[str] = []
+        other = colour.to_rgb(_upright(image), others)
+        if not colour.is_flat(other):
+            notes[:] = [*others, form.format(number + 1, count) + ", the first that is not blank"]
+            return other
+    notes.append(f"{form.format(1, count)}, and it is blank")
+    return rgb
+
+
+# 16 bits per channel, of which Pillow keeps the upper 8
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in ("RGB", "RGBA") and any(";16" in name for name in _raw_modes(image))
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    modes = []
+    for tile in getattr(image, "tile", ()):
+        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        modes += [arg for arg in args[:1] if isinstance(arg, str)]
+    return modes
+
+
+def _lower_bytes(data: bytes) -> Image.Image | None:
+    """The image once more, read in the other byte order: its lower bytes in the place of the upper ones."""
+    image = Image.open(io.BytesIO(data), formats=("PNG", "TIFF"))
+    turned = []
+    for tile in image.tile:
+        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if not isinstance(args[0], str) or ";16" not in args[0]:
+            return None
+        order = args[0][-1]
+        other = "B" if order == "L" or (order == "N" and sys.byteorder == "little") else "L"
+        name = args[0][:-1] + other
+        turned.append(tile._replace(args=(name, *args[1:]) if isinstance(tile[3], tuple) else name))
+    image.tile = turned
+    try:
+        image.load()
+    except ValueError:  # this decoder knows only one order
+        return None
+    return image
 
 
 def _check_size(image: Image.Image, data: bytes, limits: Limits) -> None:
@@ -182,9 +280,7 @@ def _check_size(image: Image.Image, data: bytes, limits: Limits) -> None:
     if width < 1 or height < 1:
         raise UndecodableImage(f"the image is empty ({width} x {height} pixels)")
     if width * height > limits.max_pixels:
-        raise ImageTooLarge(
-            f"{width} x {height} pixels, more than the limit of {limits.max_pixels:,}; scale it down first"
-        )
+        raise _too_many_pixels(width, height, limits)
     pieces = len(getattr(image, "tile", ()))
     if pieces > _MAX_PIECES:
         raise ImageTooLarge(f"stored in {pieces:,} pieces, more than the limit of {_MAX_PIECES:,}")
@@ -194,71 +290,20 @@ def _check_size(image: Image.Image, data: bytes, limits: Limits) -> None:
             raise ImageTooLarge(f"{scans:,} scans of {width} x {height} pixels")
 
 
+def _too_many_pixels(width: int, height: int, limits: Limits) -> ImageTooLarge:
+    return ImageTooLarge(
+        f"{width} x {height} pixels, more than the limit of {limits.max_pixels:,}; scale it down first"
+    )
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        method = _UPRIGHT.get(int(image.getexif().get(0x0112, 1)))
+        method = _UPRIGHT.get(int(image.getexif().get(_ORIENTATION, 1)))
     except Exception:  # a broken EXIF block: the pixels are fine all the same
         return image
-    return image if method is None else image.transpose(method)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;"):
-        return Image.fromarray(_grey8(image)).convert("RGB")
-    if mode == "LAB":
-        from PIL import ImageCms
-
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
-        assert converted is not None  # only an in-place conversion returns None
-        return converted
-    if image.has_transparency_data:
-        if mode == "La":  # Pillow undoes the premultiplication in one step only
-            image = image.convert("LA")
-        layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGB", layer.size, "white")
-        white.paste(layer, mask=layer)
-        return white
-    return image.convert("RGB") if mode != "RGB" else image
-
-
-def _grey8(image: Image.Image) -> Pixels:
-    """16-bit, 32-bit and floating point grey -> uint8[h,w].
-
-    convert("RGB") would saturate: everything over 255 turns white.
-    """
-    values = np.asarray(image)
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return np.asarray((values.astype(np.uint32) * 2 + 257) // 514, np.uint8)  # n / 257, rounded
-    grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    if low >= 0:  # the usual ranges keep their black and white; anything else is stretched
-        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-        low, high = 0.0, next((top for top in usual if high <= top), high)
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return np.asarray(np.rint((grey - low) * scale).clip(0, 255), np.uint8)
-
-
-def _describe(data: bytes) -> str:
-    """What bytes are that Pillow does not know."""
-    for offset, signature, name in _IMAGES:
-        if data.startswith(signature, offset):
-            return f"the {name} image is damaged: its header cannot be read"
-    for offset, signature, name in _OTHERS:
-        if data.startswith(signature, offset):
-            return f"not an image: {name}"
-    if data[4:8] == b"ftyp":
-        if data[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
-            return "a HEIC image, which nshot does not read; convert it to JPEG first (pillow-heif can)"
-        return "not an image: a video; extract frames first"
-    if data.startswith(b"RIFF"):
-        return "not an image: audio or video; extract frames first"
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"<svg" in head:
-        return "an SVG drawing, which nshot does not render; convert it to PNG first"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "not an image: an HTML page (a download page or an error in the image's place?)"
-    if b"\x00" not in data[:1024] and not any(byte < 9 for byte in data[:1024]):
-        return "not an image: text"
-    return "not an image in any format that nshot reads"
+    if method is None:
+        return image
+    turned = image.transpose(method)
+    if tags := getattr(image, "tag_v2", None):
+        turned.tag_v2 = tags  # type: ignore[attr-defined]
+    return turned
