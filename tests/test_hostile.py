@@ -29,7 +29,7 @@ preprocess = Preprocessor.from_config({})
 def outcome(data: bytes) -> str:
     start = time.monotonic()
     try:
-        assert preprocess(decode(data)).shape == (3, 224, 224)
+        assert preprocess(decode(data).image).shape == (3, 224, 224)
         result = "picture"
     except ImageError as error:
         message = str(error)
@@ -163,4 +163,4 @@ def test_directories_that_lead_in_a_circle_end() -> None:
     looped[-4:] = (8).to_bytes(4, "little")
     assert outcome(bytes(looped)) == "picture"
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHIIHHIII", 2, 0x0112, 3, 1, 6, 0x8769, 4, 1, 8, 8)
-    assert decode(encoded(Image.new("RGB", (8, 4)), "JPEG", exif=exif)).size == (4, 8)
+    assert decode(encoded(Image.new("RGB", (8, 4)), "JPEG", exif=exif)).image.size == (4, 8)

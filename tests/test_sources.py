@@ -468,15 +468,15 @@ def test_bytes_images_and_arrays_are_sources() -> None:
     assert Source.of(b"abc", name="[0]").read() == b"abc"
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     for image in (pixels, Image.fromarray(pixels)):
-        assert np.array_equal(np.asarray(decode(Source.of(image).read())), pixels)
-    assert decode(Source.of(np.zeros((2, 3), np.uint8)).read()).size == (3, 2)
+        assert np.array_equal(np.asarray(decode(Source.of(image).read()).image), pixels)
+    assert decode(Source.of(np.zeros((2, 3), np.uint8)).read()).image.size == (3, 2)
 
 
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"]
 )
 def test_an_image_of_any_mode_is_a_source(mode: str) -> None:
-    assert decode(Source.of(Image.new(mode, (6, 4))).read()).size == (6, 4)
+    assert decode(Source.of(Image.new(mode, (6, 4))).read()).image.size == (6, 4)
 
 
 def test_an_images_orientation_goes_along() -> None:
@@ -484,7 +484,7 @@ def test_an_images_orientation_goes_along() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (6, 4), "red").save(buffer, "JPEG", exif=exif)
-    assert decode(Source.of(Image.open(buffer)).read()).size == (4, 6)
+    assert decode(Source.of(Image.open(buffer)).read()).image.size == (4, 6)
 
 
 @pytest.mark.parametrize("thing", [np.full((3, 3), 2.0), np.zeros((5, 5, 5), np.uint8), 7, None])

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,13 +44,14 @@ class _Slot:
     digest: bytes | None = None
     decoding: Future[Pixels | None] | None = None
     pixels: Pixels | None = None
+    notes: tuple[str, ...] = ()
     result: Embedded | Failure | None = None
 
     def finish(self, vector: Floats, digest: bytes | None) -> None:
         """The vector is known; what belongs to the image comes along."""
         source = self.source
         assert source is not None
-        self.result = Embedded(self.name, vector, source.labels, source.domain, digest)
+        self.result = Embedded(self.name, vector, source.labels, source.domain, digest, notes=self.notes)
 
     def fail(self, type: str, message: str) -> None:
         """There is no vector; what belongs to the image comes along."""
@@ -98,6 +99,8 @@ class Pipeline:
         self.workers = workers
         self.limits = limits
         self.recipe = recipe
+        earlier = replace(recipe, preprocessing=preprocessor.earlier).digest
+        self._earlier = earlier if memory.holds(earlier) else None
 
     def run(self, items: Iterable[Source | Embedded | Failure]) -> Iterator[Embedded | Failure]:
         """One result for each item, in order; what already is a result passes through."""
@@ -148,9 +151,11 @@ class Pipeline:
         if stamps := [slot.stamp for slot in slots if slot.stamp is not None]:
             digests = self.memory.known_files(stamps)
             vectors = self.memory.vectors(list(digests.values()), self.recipe.digest)
+            notes = self.memory.notes(list(vectors), self.recipe.digest)
             for slot in slots:
                 digest = digests.get(slot.stamp.path) if slot.stamp is not None else None
                 if digest is not None and digest in vectors:
+                    slot.notes = notes.get(digest, ())
                     slot.finish(vectors[digest], digest)
         return slots
 
@@ -162,9 +167,17 @@ class Pipeline:
             if self.memory:
                 known = self.memory.vectors([slot.digest], self.recipe.digest)
                 if slot.digest in known:
+                    slot.notes = self.memory.notes([slot.digest], self.recipe.digest).get(slot.digest, ())
                     slot.finish(known[slot.digest], slot.digest)
                     return None
-            return self.preprocessor(decode(data, limits=self.limits, draft=self.preprocessor.draft))
+            decoded = decode(data, limits=self.limits, draft=self.preprocessor.draft)
+            slot.notes = (*decoded.notes, *self.preprocessor.notes(decoded.image.size))
+            if self._earlier is not None and not decoded.changed:
+                known = self.memory.vectors([slot.digest], self._earlier)
+                if slot.digest in known:  # of an earlier version, which saw the same pixels
+                    slot.finish(known[slot.digest], slot.digest)
+                    return None
+            return self.preprocessor(decoded.image)
         except ImageError as error:
             slot.fail(type(error).__name__, str(error))
         except Exception as error:  # whatever one image does to a decoder, the others are answered
@@ -201,11 +214,13 @@ class Pipeline:
             yield slot.result
 
     def _remember(self, slots: list[_Slot]) -> None:
-        vectors, files = {}, {}
+        vectors, files, notes = {}, {}, {}
         for slot in slots:
             if slot.digest is not None and isinstance(slot.result, Embedded):
-                if slot.pixels is not None:
+                if slot.pixels is not None or (self._earlier is not None and slot.decoding is not None):
                     vectors[slot.digest] = slot.result.vector
+                    if slot.notes:
+                        notes[slot.digest] = slot.notes
                 if slot.stamp is not None:
                     files[slot.stamp] = slot.digest
-        self.memory.keep(vectors, files, self.recipe.digest)
+        self.memory.keep(vectors, files, self.recipe.digest, notes)

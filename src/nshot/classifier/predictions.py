@@ -134,7 +134,7 @@ def _thumbnail(source: str) -> str:
     if not Path(source).is_file():
         return ""
     try:
-        image = decode(Source.file(source).read(), draft=_SIDE)
+        image = decode(Source.file(source).read(), draft=_SIDE).image
     except ImageError:
         return ""
     image.thumbnail((_SIDE, _SIDE))

@@ -156,4 +156,4 @@ def _features(name: str, prompted: Prompted) -> Floats:
     if sys.stderr.isatty():
         click.echo(f"note: {len(wanted)} images through {name}", err=True)
     sources = (source for position, source in enumerate(prompted.labelled) if position in wanted)
-    return network.features(decode(source.read(), limits=limits) for source in sources)
+    return network.features(decode(source.read(), limits=limits).image for source in sources)

@@ -151,7 +151,7 @@ class _Originals:
                 raise RequestError(
                     f"{self.examples.sources[row]} is gone since it was embedded: run it again"
                 )
-            yield decode(source.read(), limits=self.model.limits)
+            yield decode(source.read(), limits=self.model.limits).image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -207,7 +207,7 @@ def _made_worse(
     def worse() -> Iterator[Image]:
         for row, source in again(originals.data, originals.examples, rows):
             try:
-                image = _as_seen(decode(source.read(), limits=model.limits), model.preprocessor.size)
+                image = _as_seen(decode(source.read(), limits=model.limits).image, model.preprocessor.size)
             except ImageError:  # gone since it was embedded
                 continue
             kept.append(row)

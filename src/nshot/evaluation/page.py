@@ -50,7 +50,7 @@ def thumbnails(data: Iterable[Source], evaluation: Evaluation, limits: Limits) -
     found: dict[int, str] = {}
     for row, source in again(data, evaluation.images, shown(evaluation)):
         with suppress(ImageError):  # gone since it was embedded: its card says so
-            found[row] = thumbnail(decode(source.read(), limits=limits, draft=2 * _SIDE), _SIDE)
+            found[row] = thumbnail(decode(source.read(), limits=limits, draft=2 * _SIDE).image, _SIDE)
     return found
 
 

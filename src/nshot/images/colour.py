@@ -1,7 +1,7 @@
 """A decoded image of any mode -> RGB in sRGB, on white; and what was done to get there.
 
-Pillow's own ``convert("RGB")`` loses images: 16-bit grey turns white, transparency shows hidden colours, colour
-profiles are dropped. Each function here returns the image and adds its notes to a list.
+Pillow's own ``convert("RGB")`` loses images: 16-bit grey turns white, transparency shows hidden colours,
+colour profiles are dropped. Each function here returns the image and adds its notes to a list.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def _on_white(layer: Image.Image, info: dict[Any, Any], notes: list[str]) -> Ima
         black = Image.new("RGB", layer.size, "black")
         black.paste(colours, mask=alpha)
         if not is_flat(black):
-            notes.append("laid on black: it is white on a transparent ground, so on white there is nothing to see")
+            notes.append(
+                "laid on black: it is white on a transparent ground, so on white there is nothing to see"
+            )
             return black
     return laid
 
@@ -106,9 +108,7 @@ def _grey8(image: Image.Image, notes: list[str]) -> Pixels:
         whole = image.mode != "F"
         usual = [255.0, *(2.0**bits - 1 for bits in _LEVELS[1:]), 65535.0] if whole else [1.0, 255.0, 65535.0]
         low, top = 0.0, next((top for top in usual if high <= top), high)
-        if whole and top not in (255.0, 65535.0):
-            notes.append(_scaled(low, top))
-        elif not whole and top == high > 1:
+        if top not in ((255.0, 65535.0) if whole else (1.0, 255.0, 65535.0)):
             notes.append(_scaled(low, top))
         high = top
     else:
@@ -122,6 +122,7 @@ def _bits(values: Any, tags: Any, notes: list[str]) -> int:
     """How many bits of 16 the values use: as the file says, else as few as hold the brightest."""
     said = tags.get(_BITS_PER_SAMPLE, (16,))
     if said[0] in _LEVELS:
+        notes.append(_scaled(0, 2 ** said[0] - 1))
         return int(said[0])
     high = int(values.max())
     bits = next((bits for bits in _LEVELS if high < 2**bits), 16) if high >= _DARK else 16
@@ -164,7 +165,7 @@ def looks_empty(image: Image.Image) -> bool:
     if image.mode not in ("RGB", "RGBA"):
         return False
     extrema: Any = image.getextrema()
-    return max(high for _, high in extrema[:3]) < 64
+    return bool(max(high for _, high in extrema[:3]) < 64)
 
 
 # Profiles

@@ -1,7 +1,7 @@
-"""Bytes -> an upright RGB image and what was done to get it, or an ImageError that says what is wrong with them.
+"""Bytes -> an upright RGB image and what was done to get it, or an ImageError that says what is wrong.
 
-Pillow decodes; this module is the border where everything it can raise becomes one of nshot's errors. What Pillow
-merely warns of goes the way of every warning, and the command line says nothing of it.
+Pillow decodes; this module is the border where everything it can raise becomes one of nshot's errors. What
+Pillow merely warns of goes the way of every warning; the command line keeps it off the screen.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import logging
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -55,8 +56,6 @@ _UPRIGHT = {
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
     """An image and what was done to get it.
@@ -70,15 +69,20 @@ class Decoded:
     image: Image.Image
     notes: tuple[str, ...] = ()
 
+    @property
+    def changed(self) -> bool:
+        """Whether version 1 of the recipe (see ``Preprocessor.fingerprint``) gave other pixels for it."""
+        return any(note.startswith(_NEW) for note in self.notes)
+
 
 def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = None) -> Decoded:
     """Decode one image; safe to call from several threads at once, and Pillow works without the GIL.
 
-    The EXIF orientation is applied, and a broken EXIF block ignored. Transparency is laid on white. Colours with
-    a profile of another space are converted to sRGB; a profile that is sRGB, by whatever name, changes no pixel.
-    Values of more than 8 bits are scaled down by the bits that are used (8, 10, 12, 14 or 16), floating point by
-    its range. Of an animation or a multi-page file the first image is taken that is not blank.
-    HEIF, JPEG XL and the previews of camera raw files need the extra ``nshot[formats]``.
+    The EXIF orientation is applied, and a broken EXIF block ignored. Transparency is laid on white. Colours
+    with a profile of another space are converted to sRGB; a profile that is sRGB, by whatever name, changes
+    no pixel. Values of more than 8 bits are scaled down by the bits that are used (8, 10, 12, 14 or 16),
+    floating point by its range. Of an animation or a multi-page file the first image is taken that is not
+    blank. HEIF, JPEG XL and the previews of camera raw files need the extra ``nshot[formats]``.
 
     Args:
         data: the encoded image.
@@ -187,7 +191,7 @@ def _open_raw(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:
     except library.LibRawError as error:
         raise UndecodableImage(f"a camera raw file ({kind}) without a preview that can be read") from error
     if thumb.format == library.ThumbFormat.JPEG:
-        image = Image.open(io.BytesIO(thumb.data), formats=("JPEG",))
+        image: Image.Image = Image.open(io.BytesIO(thumb.data), formats=("JPEG",))
     else:
         image = Image.fromarray(thumb.data)
     _check_size(image, data, limits)
@@ -199,6 +203,17 @@ def _open_raw(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:
 
 _OPENERS = {"HEIF": _open_heif, "JPEG XL": _open_jpegxl, "raw": _open_raw}
 _ORIENTATION = 0x0112
+
+# the notes that tell of pixels which version 1 of the recipe made otherwise
+_NEW = (
+    "scaled from",
+    "white is zero",
+    "colours converted",
+    "alpha channel",
+    "laid on black",
+    "several",
+    "camera",
+)
 _FRAMES = "several frames: frame {} of {} is used"
 
 
@@ -224,6 +239,7 @@ def _first_of(
     if not colour.is_flat(rgb):
         notes.append(form.format(1, count))
         return rgb
+    rgb = rgb.copy()  # going on to another frame draws over this one
     for number in range(1, min(count, _MOST_TRIED)):
         try:
             image.seek(number)
@@ -257,7 +273,7 @@ def _raw_modes(image: Image.Image) -> list[str]:
 
 def _lower_bytes(data: bytes) -> Image.Image | None:
     """The image once more, read in the other byte order: its lower bytes in the place of the upper ones."""
-    image = Image.open(io.BytesIO(data), formats=("PNG", "TIFF"))
+    image: Any = Image.open(io.BytesIO(data), formats=("PNG", "TIFF"))
     turned = []
     for tile in image.tile:
         args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
@@ -272,7 +288,8 @@ def _lower_bytes(data: bytes) -> Image.Image | None:
         image.load()
     except ValueError:  # this decoder knows only one order
         return None
-    return image
+    lower: Image.Image = image
+    return lower
 
 
 def _check_size(image: Image.Image, data: bytes, limits: Limits) -> None:

@@ -1,4 +1,4 @@
-"""What bytes are, by their first ones: an image of a format that an extra reads, or something else, by name."""
+"""What bytes are, by their first ones: a format that an extra reads, or no image, by name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import struct
 
 # What people hand over in place of an image: (offset, signature, what it is).
 _OTHERS = (
-    (0, b"version https://git-lfs.github.com/", "a Git LFS pointer: fetch the file it stands for (git lfs pull)"),
-    (0, b"../.git/annex/objects/", "a git-annex pointer: fetch the file it stands for (git annex get)"),
-    (0, b"/annex/objects/", "a git-annex pointer: fetch the file it stands for (git annex get)"),
+    (
+        0,
+        b"version https://git-lfs.github.com/",
+        "a Git LFS pointer: fetch the file it stands for (git lfs pull)",
+    ),
+    (0, b"../.git/annex/objects/", "a git-annex pointer; fetch its file first (git annex get)"),
+    (0, b"/annex/objects/", "a git-annex pointer; fetch its file first (git annex get)"),
     (128, b"DICM", "a DICOM file; export it as PNG first (dcmj2pnm and pydicom can)"),
     (0, b"v/1\x01", "an OpenEXR image; convert it to PNG first"),
     (0, b"#?RADIANCE", "a Radiance HDR image; convert it to PNG first"),
@@ -103,7 +107,7 @@ def needs(data: bytes) -> str | None:
 
 
 def raw_kind(data: bytes) -> str | None:
-    """The name of a camera's raw format, for what is one; the raw formats that are TIFF are told by their tags."""
+    """The name of a camera's raw format, for what is one; those that are TIFF are told by their tags."""
     for offset, signature, name in _RAWS:
         if data.startswith(signature, offset):
             return name
@@ -114,13 +118,13 @@ def raw_kind(data: bytes) -> str | None:
     if tags.get(_PHOTOMETRIC) in (_CFA, _LINEAR_RAW) or (
         _SUB_IFDS in tags and tags.get(_SUBFILE) == 1 and isinstance(make, bytes) and make.strip()
     ):
-        maker = str(make, "ascii", "replace").split()[0].title() if make else ""
+        maker = make.decode("ascii", "replace").split()[0].title() if isinstance(make, bytes) and make else ""
         return {"Nikon": "Nikon NEF", "Sony": "Sony ARW", "Pentax": "Pentax PEF"}.get(maker, "camera raw")
     return None
 
 
 def tiff_tags(data: bytes) -> dict[int, int | bytes]:
-    """The short, long and text tags of a TIFF's first directory, the first of several values; empty for what is none."""
+    """The numbers (the first of several) and texts of a TIFF's first directory; empty for what is no TIFF."""
     order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
         return {}
@@ -241,10 +245,10 @@ def _describe_tiff(data: bytes) -> str:
     if photometric is None:
         return "the TIFF image is damaged: its header cannot be read"
     kinds = {2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB", 10: "ITULAB"}
-    kind = kinds.get(photometric if isinstance(photometric, int) else -1, f"photometric {photometric}")
+    kind = kinds.get(photometric if isinstance(photometric, int) else -1, f"photometric {photometric!r}")
     return (
-        f"a TIFF of a kind that nshot does not read ({kind}, {tags.get(277, 1)} samples per pixel, "
-        f"bits {bits}, compression {tags.get(259, 1)}); convert it to PNG first"
+        f"a TIFF of a kind that nshot does not read ({kind}, {tags.get(277, 1)!r} samples per pixel of "
+        f"{bits!r} bits, compression {tags.get(259, 1)!r}); convert it to PNG first"
     )
 
 

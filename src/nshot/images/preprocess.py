@@ -16,8 +16,13 @@ from nshot.types import Pixels
 Decode: TypeAlias = Literal["exact", "fast"]
 Fit: TypeAlias = Literal["crop", "pad", "squash"]
 
-# Part of every fingerprint: raise it with any change here or in images.py that changes a pixel.
-_VERSION = 1
+# Part of every fingerprint: raise it with any change here or in decode.py that changes a pixel.
+# 2: profiles, 10 to 14 bits in 16, white-is-zero, alpha that is zero everywhere, blank first pages. Images
+# without such a thing have the pixels of version 1, so vectors kept under it are good for them.
+_VERSION = 2
+_EARLIER = 1
+
+_LITTLE = 0.5  # a crop that leaves less of an image than this is worth a note
 
 # CLIP's own, for a checkpoint whose preprocessor config leaves them out.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -107,13 +112,30 @@ class Preprocessor:
     @property
     def fingerprint(self) -> str:
         """Changes with everything here that can change a pixel."""
+        return self._fingerprint(_VERSION)
+
+    @property
+    def earlier(self) -> str:
+        """The fingerprint of the version before: good for images that are not ``Decoded.changed``."""
+        return self._fingerprint(_EARLIER)
+
+    def notes(self, size: tuple[int, int]) -> tuple[str, ...]:
+        """What to say of how an image of this size (width, height) becomes square."""
+        if self.fit != "crop" or not self.crop or isinstance(self.edge, tuple):
+            return ()
+        share = min(size) / max(size) if self.edge is not None else self.size**2 / (size[0] * size[1])
+        if share >= _LITTLE:
+            return ()
+        return (f"the square crop leaves less than half: {share:.0%} of the image; --fit pad keeps all",)
+
+    def _fingerprint(self, version: int) -> str:
         edge = "x".join(map(str, self.edge)) if isinstance(self.edge, tuple) else self.edge
         parts = (
             f"{self.decode};{self.fit};size={self.size};edge={edge};crop={self.crop};resample={self.resample}"
         )
         if self.fit == "pad":
             parts += ";fill=" + ",".join(map(str, self.fill))
-        return f"v{_VERSION};{parts}"
+        return f"v{version};{parts}"
 
     def __call__(self, image: Image.Image) -> Pixels:
         """One upright RGB image of any size -> uint8[3,size,size], contiguous; safe in several threads."""

@@ -48,6 +48,14 @@ class Memory:
         """Vectors of images, by the digest of their bytes."""
         return self._ask(lambda store: store.vectors(digests, recipe), {})
 
+    def notes(self, digests: Sequence[bytes], recipe: str) -> dict[bytes, tuple[str, ...]]:
+        """What was to be said of images when their vectors were made, by the digest of their bytes."""
+        return self._ask(lambda store: store.notes(digests, recipe), {})
+
+    def holds(self, recipe: str) -> bool:
+        """Whether there are vectors of this recipe."""
+        return self._ask(lambda store: store.holds(recipe), False)
+
     def texts(self, texts: Sequence[str], fingerprint: str) -> dict[str, Floats]:
         """Vectors of texts."""
         return self._ask(lambda store: store.texts(fingerprint, texts), {})
@@ -56,8 +64,16 @@ class Memory:
         """Digests of files that have not changed, by path."""
         return self._ask(lambda store: store.known_files(stamps), {})
 
-    def keep(self, vectors: Mapping[bytes, Floats], files: Mapping[Stamp, bytes], recipe: str) -> None:
-        """Remember vectors, and which files hold what."""
+    def keep(
+        self,
+        vectors: Mapping[bytes, Floats],
+        files: Mapping[Stamp, bytes],
+        recipe: str,
+        notes: Mapping[bytes, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Remember vectors, what is to be said of some of their images, and which files hold what."""
+        if notes:  # first: a vector that is known must not hide what there is to say
+            self._ask(lambda store: store.put_notes(notes, recipe), None)
         if vectors:
             self._ask(lambda store: store.put_vectors(vectors, recipe), None)
         if files:

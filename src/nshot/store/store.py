@@ -1,6 +1,7 @@
 """Vectors on disk, found again by what they are made of.
 
     (sha256 of the image's bytes, recipe)   -> vector   images
+    (sha256 of the image's bytes, recipe)   -> notes    what decoding did, for the images where it matters
     (text, encoder's fingerprint)             -> vector   labels
     (absolute path, size, mtime)              -> sha256   files that need not be read again
 
@@ -16,9 +17,11 @@ A store is a cache: whoever gets a ``StoreError`` can go on without it and lose 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -39,7 +42,7 @@ from nshot.types import Floats
 _CHUNK = 900  # parameters in one query; builds of SQLite before 3.32 allow 999
 _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT)
 
-_Kind: TypeAlias = Literal["picture", "text"]
+_Kind: TypeAlias = Literal["picture", "text", "notes"]
 
 
 def default_path() -> Path:
@@ -115,6 +118,25 @@ class Store:
         """Keep images' vectors, in one transaction."""
         self._put("picture", recipe, vectors)
 
+    def notes(self, digests: Sequence[bytes], recipe: str) -> dict[bytes, tuple[str, ...]]:
+        """What was to be said of images whose vectors were kept: sha256 of an image's bytes -> notes."""
+        found = {}
+        for digest, blob in self._blobs("notes", recipe, digests).items():
+            with suppress(ValueError):
+                found[digest] = tuple(map(str, json.loads(blob)))
+        return found
+
+    def put_notes(self, notes: Mapping[bytes, Sequence[str]], recipe: str) -> None:
+        """Keep what is to be said of images, in one transaction."""
+        self._put_blobs(
+            "notes", recipe, {key: json.dumps(list(said)).encode() for key, said in notes.items()}
+        )
+
+    def holds(self, recipe: str) -> bool:
+        """Whether there are images' vectors of this recipe."""
+        query = "SELECT 1 FROM recipes WHERE kind = ? AND digest = ?"
+        return bool(self._select(query, "picture", recipe))
+
     def texts(self, fingerprint: str, texts: Sequence[str]) -> dict[str, Floats]:
         """Those of the texts that are known to this encoder: text -> float32[d], read-only."""
         keys = {_text_key(text): text for text in texts}
@@ -159,7 +181,7 @@ class Store:
 
     def info(self) -> StoreInfo:
         """Figures about the store; all zero where there is none yet."""
-        counts: dict[str, dict[str, int]] = {"picture": {}, "text": {}}
+        counts: dict[str, dict[str, int]] = {"picture": {}, "text": {}, "notes": {}}
         for kind, digest, count in self._select(
             "SELECT kind, digest, count(*) FROM vectors JOIN recipes ON recipe = id GROUP BY id ORDER BY id"
         ):
@@ -189,9 +211,10 @@ class Store:
                     for table in ("vectors", "files", "recipes"):
                         connection.execute(f"DELETE FROM {table}")
                 else:
-                    chosen = "SELECT id FROM recipes WHERE kind = 'picture' AND digest = ?"
+                    which = "kind IN ('picture', 'notes') AND digest = ?"
+                    chosen = f"SELECT id FROM recipes WHERE {which}"
                     connection.execute(f"DELETE FROM vectors WHERE recipe IN ({chosen})", (recipe,))
-                    connection.execute("DELETE FROM recipes WHERE kind = 'picture' AND digest = ?", (recipe,))
+                    connection.execute(f"DELETE FROM recipes WHERE {which}", (recipe,))
             with self._database.connected(write=True) as opened:
                 assert opened is not None
                 opened.execute("VACUUM")
@@ -222,6 +245,10 @@ class Store:
     # vectors of either kind
 
     def _get(self, kind: _Kind, recipe: str, keys: Sequence[bytes]) -> dict[bytes, Floats]:
+        blobs = self._blobs(kind, recipe, keys)
+        return {key: np.frombuffer(vector, dtype="<f4") for key, vector in blobs.items()}
+
+    def _blobs(self, kind: _Kind, recipe: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         query = (
             "SELECT key, vector, checksum FROM vectors"
             " WHERE recipe = (SELECT id FROM recipes WHERE kind = ? AND digest = ?) AND key IN (%s)"
@@ -231,16 +258,20 @@ class Store:
         rows = self._select(query, kind, recipe, keys=keys)
         version = self._database.version
         return {
-            key: np.frombuffer(vector, dtype="<f4")
+            key: vector
             for key, vector, checksum in rows
             if isinstance(vector, bytes) and key in asked
             if vector_checksum(version, of, key, vector) == checksum
         }
 
     def _put(self, kind: _Kind, recipe: str, vectors: Mapping[bytes, Floats]) -> None:
-        if not vectors:
+        self._put_blobs(
+            kind, recipe, {key: np.asarray(vector, dtype="<f4").tobytes() for key, vector in vectors.items()}
+        )
+
+    def _put_blobs(self, kind: _Kind, recipe: str, blobs: Mapping[bytes, bytes]) -> None:
+        if not blobs:
             return
-        blobs = [(key, np.asarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
         of = recipe_of(kind, recipe)
         with self._database.writing() as connection:
             # looked up anew each time: another process may have cleared the recipe and given its number away
@@ -251,7 +282,7 @@ class Store:
             (number,) = chosen.fetchone()
             connection.executemany(
                 "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)",
-                [(key, number, blob, vector_checksum(VERSION, of, key, blob)) for key, blob in blobs],
+                [(key, number, blob, vector_checksum(VERSION, of, key, blob)) for key, blob in blobs.items()],
             )
 
     def _select(self, query: str, *before: str, keys: Sequence[bytes] | None = None) -> list[tuple[Any, ...]]:

@@ -192,7 +192,7 @@ def prepared(
         for number, (image, texts) in enumerate(pairs):
             source = _source(image, number)
             try:
-                file.write(preprocessor(decode(source.read())).tobytes())
+                file.write(preprocessor(decode(source.read()).image).tobytes())
             except ImageError as error:
                 failed.append(Failure.of(source.name, error))
             else:
