@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -57,6 +58,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit; every error that is a person's to mend is one line on stderr."""
     # answers are many, short-lived and without cycles: looking for garbage among them is a tenth of the time
     gc.set_threshold(20_000, 50, 100)
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image, its record says
     sys.exit(run(args))
 
 
