@@ -7,7 +7,10 @@ MODEL ?= openai/clip-vit-base-patch32
 PHOTOS ?= photos
 FUZZ ?= 1
 
-.PHONY: help demo test fuzz check parity bench docs clean
+SITE := .venv-docs
+WHEEL := .venv-wheel
+
+.PHONY: help demo test fuzz check parity wheel bench docs clean
 
 help:
 	@echo "make demo    classify images with what is here, offline, and show the page"
@@ -15,6 +18,8 @@ help:
 	@echo "make fuzz    the seeded fuzz tests at length: 100,000 inputs for each reader"
 	@echo "make check   ruff, mypy --strict, the walls between the layers"
 	@echo "make parity  compare with transformers (installs torch in its own environment)"
+	@echo "make wheel   build the wheel, install it into an empty environment, and try it there"
+	@echo "make docs    write the command line's page, build the site, check its links"
 	@echo "make bench   measure speed and memory with transformers beside it"
 
 $(VENV)/.installed: pyproject.toml
@@ -51,7 +56,20 @@ bench: $(PARITY)/.installed
 	$(PARITY)/bin/python bench/speed.py --model "$(MODEL)" --photos "$(PHOTOS)"
 
 clean:
-	rm -rf $(VENV) $(PARITY) demo bench/out dist build
+	rm -rf $(VENV) $(PARITY) $(WHEEL) $(SITE) site demo bench/out dist build
 
-docs: $(VENV)/.installed
-	$(BIN)/python docs/generate.py
+wheel:
+	rm -rf dist $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(WHEEL)/bin/python -m pip install --quiet dist/*.whl
+	cd / && "$(CURDIR)/$(WHEEL)/bin/python" -P "$(CURDIR)/tools/smoke.py"
+
+$(SITE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --editable ".[docs]"
+	@touch $@
+
+docs: $(SITE)/.installed
+	$(SITE)/bin/python docs/generate.py
+	$(SITE)/bin/mkdocs build --quiet --strict
