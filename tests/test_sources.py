@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import sys
 import tarfile
@@ -225,9 +226,26 @@ def test_a_list_names_missing_files_and_folders_which_fail_alone(tree: Path) -> 
     assert good.read() == b"a.jpg"
 
 
-def test_an_image_piped_in_place_of_a_list_is_said() -> None:
-    with pytest.raises(SourceError, match="not a list"):
-        listed("-", stdin=io.BytesIO(b"\xff" * 3_000_000))
+def test_one_image_piped_in_place_of_a_list_is_read() -> None:
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (300, 300), "red").save(buffer, kind)
+        (source,) = listed("-", stdin=io.BytesIO(buffer.getvalue()))
+        assert (source.name, source.read()) == ("-", buffer.getvalue())
+
+
+def test_a_list_whose_names_begin_like_images_is_a_list() -> None:
+    for name in ("BMW.jpg", "GIF89a.gif", "MM", "II*", "qoif/1.png"):
+        assert names(listed("-", stdin=io.BytesIO(f"{name}\nb.jpg\n".encode()))) == [name, "b.jpg"]
+
+
+def test_a_name_too_long_for_any_system_fails_alone(tree: Path) -> None:
+    given = f"{tree}/a.jpg\n".encode() + b"x" * 3_000_000 + f"\n{tree}/a.jpg\n".encode()
+    good, long, again = listed("-", stdin=io.BytesIO(given))
+    assert good.read() == again.read() == b"a.jpg"
+    assert len(long.name) < 100
+    with pytest.raises(UnreadableImage, match="a name of more than"):
+        long.read()
 
 
 def test_a_file_over_the_limit_is_not_read_whole(tmp_path: Path) -> None:
@@ -327,7 +345,7 @@ def test_a_tar_that_breaks_off_gives_what_came_before_and_a_failure(tmp_path: Pa
         (tmp_path / "x.tar").write_bytes(whole[:cut])
         good, bad = listed(tmp_path / "x.tar")
         assert good.read() == bytes(600)
-        with pytest.raises(UnreadableImage, match="damaged after a"):
+        with pytest.raises(UnreadableImage, match=r"damaged after a|damaged in it"):
             bad.read()
     broken = bytearray(whole)
     broken[1536 + 150] ^= 255  # in the second header's checksum
@@ -491,3 +509,47 @@ def test_an_images_orientation_goes_along() -> None:
 def test_what_is_no_image_is_said(thing: object) -> None:
     with pytest.raises(UndecodableImage):
         Source.of(thing).read()
+
+
+def test_entries_of_a_zip_that_share_bytes_fail(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", {"a": b"\0first" * 100, "b": b"\0second" * 100, "c": b"\0third"})
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 42 : directory + 46] = content[directory + 46 + 1 + 42 :][:4]  # a begins where b does
+    path.write_bytes(content)
+    a, b, c = listed(path)
+    for shared in (a, b):
+        with pytest.raises(UnreadableImage, match="shares bytes"):
+            shared.read()
+    assert c.read() == b"\0third"
+
+
+def test_a_tar_whose_header_would_take_minutes_to_search_ends_at_once(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("a")
+    header.type, header.size = tarfile.XHDTYPE, 500_000
+    (tmp_path / "x.tar").write_bytes(tarfile.TarInfo("f").tobuf() + header.tobuf() + b"1" * 500_224)
+    _, bad = listed(tmp_path / "x.tar")
+    with pytest.raises(UnreadableImage, match="extended header"):
+        bad.read()
+
+
+def test_an_xz_that_asks_for_much_memory_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**29}]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    (tmp_path / "x.tar.xz").write_bytes(lzma.compress(buffer.getvalue(), filters=filters))
+    with pytest.raises(SourceError, match=r"[Mm]emory"):
+        listed(tmp_path / "x.tar.xz")
+    (tmp_path / "x.tar.xz").write_bytes(lzma.compress(buffer.getvalue(), preset=9) * 2)
+    assert names(listed(tmp_path / "x.tar.xz")) == [f"{tmp_path}/x.tar.xz/a"]
+
+
+def test_the_members_of_a_tar_are_read_when_they_are_held(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "x.tar", {"a.jpg": b"one", "b.jpg": b"two"})
+    sources = expand([path])
+    first = next(sources)
+    assert (first.expected(), first.read()) == (3, b"one")
+    second = next(sources)
+    assert list(sources) == []
+    assert second.read() == b"two"  # held when the archive went on

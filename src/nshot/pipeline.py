@@ -11,16 +11,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from nshot.encoders import Encoder
 from nshot.errors import ImageError, UndecodableImage
-from nshot.images.decode import Limits, decode
+from nshot.images.budget import Budget
+from nshot.images.decode import Limits
+from nshot.images.prepare import Preparing
 from nshot.images.preprocess import Preprocessor
 from nshot.images.sources import Source
 from nshot.store.memory import Memory
@@ -42,6 +45,7 @@ class _Slot:
     source: Source | None = None
     stamp: Stamp | None = None
     digest: bytes | None = None
+    held: int = 0
     decoding: Future[Pixels | None] | None = None
     pixels: Pixels | None = None
     notes: tuple[str, ...] = ()
@@ -101,6 +105,7 @@ class Pipeline:
         self.recipe = recipe
         earlier = replace(recipe, preprocessing=preprocessor.earlier).digest
         self._earlier = earlier if memory.holds(earlier) else None
+        self._prepare = Preparing(preprocessor, limits, Budget(limits.memory))
 
     def run(self, items: Iterable[Source | Embedded | Failure]) -> Iterator[Embedded | Failure]:
         """One result for each item, in order; what already is a result passes through."""
@@ -121,10 +126,16 @@ class Pipeline:
     def _decoding(self, items: Iterable[Source | Embedded | Failure], pool: Executor) -> Iterator[_Slot]:
         """Slots in order, with decoding under way some batches ahead of the one that is asked for."""
         ahead: deque[_Slot] = deque()
-        undecoded, most = 0, self.batch_size * (self.encoder.streams + 1)
+        budget = Budget(self.limits.memory)
+        self._prepare = Preparing(self.preprocessor, self.limits, budget)
+        waiting = self.limits.memory // (32 * self.preprocessor.size**2)  # images in a tenth of it
+        undecoded, most = 0, max(self.batch_size, min(self.batch_size * (self.encoder.streams + 1), waiting))
         for slot in self._looked_up(items):
             if slot.source is not None and slot.result is None:
-                slot.decoding = pool.submit(self._decode, slot, slot.source)
+                size = slot.source.expected()
+                slot.held = budget.hold(budget.unsized if size is None else min(size, self.limits.max_bytes))
+                slot.source.hold()
+                slot.decoding = pool.submit(self._decode, slot, slot.source, budget)
                 undecoded += 1
             ahead.append(slot)
             while undecoded > most or (ahead and ahead[0].decoding is None):
@@ -159,10 +170,20 @@ class Pipeline:
                     slot.finish(vectors[digest], digest)
         return slots
 
-    def _decode(self, slot: _Slot, source: Source) -> Pixels | None:
+    def _decode(self, slot: _Slot, source: Source, budget: Budget) -> Pixels | None:
         """In a worker thread: the pixels, or None where the slot got its result without them."""
+        with ExitStack() as until_done:
+            until_done.callback(budget.release, slot.held)
+            more = budget.unsized, partial(until_done.enter_context, budget.large)
+            pixels = self._read(slot, source, more)
+            slot.source = source.emptied()
+            return pixels
+
+    def _read(
+        self, slot: _Slot, source: Source, before_more: tuple[int, Callable[[], object]]
+    ) -> Pixels | None:
         try:
-            data = source.read()
+            data = source.read(before_more)
             slot.digest = hashlib.sha256(data).digest()
             if self.memory:
                 known = self.memory.vectors([slot.digest], self.recipe.digest)
@@ -170,14 +191,14 @@ class Pipeline:
                     slot.notes = self.memory.notes([slot.digest], self.recipe.digest).get(slot.digest, ())
                     slot.finish(known[slot.digest], slot.digest)
                     return None
-            decoded = decode(data, limits=self.limits, draft=self.preprocessor.draft)
-            slot.notes = (*decoded.notes, *self.preprocessor.notes(decoded.image.size))
-            if self._earlier is not None and not decoded.changed:
+            prepared = self._prepare(data)
+            slot.notes = prepared.notes
+            if self._earlier is not None and not prepared.changed:
                 known = self.memory.vectors([slot.digest], self._earlier)
                 if slot.digest in known:  # of an earlier version, which saw the same pixels
                     slot.finish(known[slot.digest], slot.digest)
                     return None
-            return self.preprocessor(decoded.image)
+            return prepared.pixels
         except ImageError as error:
             slot.fail(type(error).__name__, str(error))
         except Exception as error:  # whatever one image does to a decoder, the others are answered

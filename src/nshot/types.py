@@ -22,17 +22,22 @@ Answer: TypeAlias = Literal["label", "set", "none", "unsure"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one image may take, and where from: what is larger becomes a failure before it takes memory.
+    """What one image and a run may take, and where from: what takes more is a failure before it does.
 
     Attributes:
         max_bytes: bytes of the encoded image (a file, an archive's member, a download).
         max_pixels: width times height, read from the header before anything is decoded. An image takes four
             bytes a pixel while it is decoded. Pillow itself refuses more than 178,956,970.
+        memory: bytes that reading, decoding and queueing may hold at once, over what the model takes; shared
+            by all images of a run. An image that cannot fit is a failure.
+        timeout: seconds of processor time for decoding one image; what takes longer is a failure.
         allow_private: let URLs point into private networks.
     """
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 2**27
+    memory: int = 900_000_000
+    timeout: float = 10.0
     allow_private: bool = False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -27,6 +28,23 @@ T = TypeVar("T")
 Command = Callable[..., Any]
 
 
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_LEAST_MEMORY = 50 * 10**6
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Bytes as a person writes them: 500MB, 1.5GB, 2G; too few to decode anything with are refused."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([KMGT]?)B?", value.strip().upper())
+    size = round(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if size < _LEAST_MEMORY:
+        raise click.BadParameter(
+            f"{value!r} is not a size of 50MB or more, such as 500MB or 2GB.", ctx=ctx, param=param
+        )
+    return size
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """What ``--model`` and its companions say."""
@@ -41,12 +59,19 @@ class ModelOptions:
     workers: int | None
     store: Path | None
     no_store: bool
+    memory: int | None
+    timeout: float | None
     allow_private: bool
 
     @property
     def limits(self) -> Limits:
-        """What one image may take, and where from."""
-        return Limits(allow_private=self.allow_private)
+        """What one image and the whole run may take, and where from."""
+        usual = Limits()
+        return Limits(
+            memory=self.memory or usual.memory,
+            timeout=self.timeout or usual.timeout,
+            allow_private=self.allow_private,
+        )
 
     def load(self, *, quiet: bool = False) -> Model:
         """The model, loaded."""
@@ -179,6 +204,18 @@ _MODEL = (
         help="Where vectors are kept, so that no image is encoded twice.  [default: in the cache folder]",
     ),
     click.option("--no-store", is_flag=True, help="Keep no vectors."),
+    click.option(
+        "--memory",
+        callback=_size,
+        metavar="SIZE",
+        help="Memory for reading and decoding, over what the model takes, such as 2GB.  [default: 900MB]",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="The most time that decoding one image may take.  [default: 10]",
+    ),
     click.option("--allow-private", is_flag=True, help="Let URLs point into private networks."),
 )
 

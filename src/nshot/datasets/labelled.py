@@ -216,7 +216,7 @@ def _archive(path: Path, name: str, by_domain: bool, read: _Reading) -> Labelled
     if not is_zip and webdataset.is_webdataset(path, most):
         return _webdataset([path], name, read)
     members = archives.zip_members(path, most) if is_zip else archives.tar_members(path, most)
-    tree = InArchive.of(name, (member for member, _ in members))
+    tree = InArchive.of(name, (member.name for member in members))
     found = layout(tree, by_domain=by_domain, split=read.split, prefer=read.prefer, remarks=read.remarks)
     if isinstance(found, str):
         raise SourceError(f"{found} says what the images are: unpack the archive, and give the folder")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.errors import SourceError, UnreadableImage
-from nshot.images.archives import Read, tar_members
+from nshot.images.archives import Member, tar_members
 from nshot.images.kinds import is_image_name
 from nshot.images.sources import Source
 
@@ -24,10 +24,10 @@ def is_webdataset(path: Path, max_bytes: int) -> bool:
     """Whether a tar holds images with a file of the same name that says what they are."""
     images: set[str] = set()
     others: set[str] = set()
-    for number, (name, _) in enumerate(tar_members(path, max_bytes)):
+    for number, member in enumerate(tar_members(path, max_bytes)):
         if number >= _LOOKED_AT:
             break
-        key, ending = _cut(name)
+        key, ending = _cut(member.name)
         (images if is_image_name(f".{ending}") else others).add(key)
         if ending in _LABELS[:5] and key in images:
             return True
@@ -41,10 +41,11 @@ def samples(paths: Sequence[Path], max_bytes: int) -> Iterator[tuple[Source, Any
         SourceError: a shard that cannot be opened.
     """
     for path in paths:
-        key, held, image = "", dict[str, Read](), None
-        for name, read in tar_members(path, max_bytes):
+        key, held, image = "", dict[str, Member](), None
+        for member in tar_members(path, max_bytes):
+            name = member.name
             if not name:  # the damage that ends a tar
-                yield Source(str(path), None, read), None
+                yield Source(str(path), None, member), None
                 continue
             own, ending = _cut(name)
             if own != key:
@@ -54,9 +55,9 @@ def samples(paths: Sequence[Path], max_bytes: int) -> Iterator[tuple[Source, Any
             if is_image_name(f".{ending}"):
                 if image is not None:
                     yield image, _said(held)
-                image = Source(f"{path}/{name}", None, read)
+                image = Source(f"{path}/{name}", None, member, size=member.size)
             elif ending in _LABELS:
-                held[ending] = read
+                held[ending] = member
         if image is not None:
             yield image, _said(held)
 
@@ -75,7 +76,7 @@ def class_names(folder: Path) -> list[str] | None:
     return None
 
 
-def _said(held: dict[str, Read]) -> Any:
+def _said(held: dict[str, Member]) -> Any:
     """What the files beside an image say that it is; None where they say nothing."""
     for ending in _LABELS:
         if ending not in held:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
+import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,7 +24,55 @@ from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 
-Read = Callable[[], bytes]
+_BLOCK = 2**20
+_HEADER = 2**20  # bytes of one of a tar's own long headers
+_DICTIONARY = 2**26  # bytes that unpacking may remember; xz -9 asks for that
+
+
+class Member:
+    """One file in an archive; calling it gives its bytes.
+
+    Attributes:
+        name: as the archive has it; "" for damage that is not one member's.
+        size: its bytes, unpacked, as far as the archive says so.
+    """
+
+    def __init__(self, name: str, size: int, read: Callable[[], bytes], *, in_turn: bool = False) -> None:
+        self.name = name
+        self.size = size
+        self._read = read
+        self._in_turn = in_turn
+        self._held: bytes | ImageError | None = None
+
+    def hold(self) -> None:
+        """Read it now, if later would be too late."""
+        if self._in_turn and self._held is None:
+            try:
+                self._held = self._read()
+            except ImageError as error:
+                self._held = error
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it was held, and the archive is damaged there."""
+        return type(self._held) is UnreadableImage and self.size > 0
+
+    def __call__(self) -> bytes:
+        self.hold()
+        if isinstance(self._held, ImageError):
+            raise self._held
+        return self._read() if self._held is None else self._held
+
+
+def gathered(file: IO[bytes] | zipfile.ZipExtFile, most: int, begun: bytes = b"") -> bytes:
+    """At most so many bytes of a file, behind those that are there, and never much more in memory."""
+    buffer = io.BytesIO()
+    buffer.write(begun)
+    while most > 0 and (block := file.read(min(_BLOCK, most))):
+        buffer.write(block)
+        most -= len(block)
+    return buffer.getvalue()
+
 
 # What zipfile, tarfile and the decompressors raise on damaged or unusual input.
 _DAMAGE = (
@@ -35,11 +86,8 @@ _DAMAGE = (
 )
 _DAMAGED = (*_DAMAGE, zlib.error, lzma.LZMAError, OverflowError, MemoryError)
 
-# Room for a tar's own long headers beside a member of the largest size.
-_HEADERS = 2**20
 
-
-def zip_members(path: Path, max_bytes: int) -> Iterator[tuple[str, Read]]:
+def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
     """The files in a zip archive, in its own order; each is read when asked for, from any thread.
 
     Raises:
@@ -49,19 +97,39 @@ def zip_members(path: Path, max_bytes: int) -> Iterator[tuple[str, Read]]:
         archive = zipfile.ZipFile(path)
     except _DAMAGED as error:
         raise SourceError(f"{path} is not a zip archive that can be read: {error}") from error
+    overlapping = _overlapping(archive.infolist())
     return (
-        (info.filename, partial(_read_zipped, archive, info, max_bytes))
+        Member(
+            info.filename,
+            min(info.file_size, max_bytes),
+            partial(_fail, UnreadableImage("it shares bytes with another entry, which no archiver does"))
+            if info.header_offset in overlapping
+            else partial(_read_zipped, archive, path, info, max_bytes),
+        )
         for info in archive.infolist()
         if not info.is_dir() and not _is_hidden(info.filename)
     )
 
 
-def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+def _overlapping(entries: list[zipfile.ZipInfo]) -> set[int]:
+    """Where entries begin that share bytes with others: kilobytes that unpack to petabytes are made so."""
+    found: set[int] = set()
+    last, end = -1, 0
+    for start, size in sorted((info.header_offset, info.compress_size) for info in entries):
+        if start < end:
+            found |= {last, start}
+        last, end = (start, start + 30 + size) if start + 30 + size > end else (last, end)
+    return found
+
+
+def _read_zipped(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
     if info.flag_bits & 1:
         raise UnreadableImage("encrypted in the archive; unpack it with its password first")
     try:
+        if info.compress_type == zipfile.ZIP_LZMA and _lzma_dictionary(path, info) > _DICTIONARY:
+            raise UnreadableImage("packed so that unpacking takes too much memory; unpack the archive first")
         with archive.open(info) as member:
-            data = member.read(max_bytes + 1)  # the size in the directory may be a lie
+            data = gathered(member, max_bytes + 1)  # the size in the directory may be a lie
     except _DAMAGED as error:
         raise UnreadableImage(f"damaged in the archive ({error})") from error
     if len(data) > max_bytes:
@@ -69,38 +137,47 @@ def _read_zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int
     return data
 
 
-def tar_members(path: Path, max_bytes: int) -> Iterator[tuple[str, Read]]:
+def _lzma_dictionary(path: Path, info: zipfile.ZipInfo) -> int:
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), io.SEEK_CUR)
+        head = file.read(9)  # version, length of the properties, and these: a byte, then the size
+    return int(struct.unpack_from("<I", head, 5)[0]) if len(head) == 9 else 0
+
+
+def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
     """The files in a tar archive, compressed or not, in one pass; what was read is not remembered.
 
-    A member's bytes are read when its turn comes, and held by its reader; one too large is passed over.
+    A member's bytes are read when it is asked to hold them, at the latest when the next is asked for; one too
+    large is passed over.
 
     Raises:
         SourceError: at once, where the archive cannot be opened or has no first member.
     """
     try:
-        archive, stream = _open_tar(path, max_bytes)
+        archive, stream = _open_tar(path)
     except (*_DAMAGED, RecursionError) as error:
         raise SourceError(f"{path} is not a tar archive that can be read: {error}") from error
     return _tar_members(archive, stream, max_bytes)
 
 
-def _open_tar(path: Path, max_bytes: int) -> tuple[tarfile.TarFile, _Bounded]:
+def _open_tar(path: Path) -> tuple[tarfile.TarFile, _Bounded]:
     with path.open("rb") as file:
         magic = file.read(6)
     unpack: Callable[..., Any] = open
-    for signature, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
+    for signature, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", _open_xz)):
         if magic.startswith(signature):
             unpack = opener
     stream = unpack(path, "rb")
-    bounded = _Bounded(stream, max_bytes + _HEADERS)
+    bounded = _Bounded(stream)
     try:
-        return tarfile.TarFile(fileobj=bounded, mode="r"), bounded  # type: ignore[arg-type]
+        return tarfile.TarFile(fileobj=bounded, mode="r", tarinfo=_Header), bounded  # type: ignore[arg-type]
     except BaseException:
         stream.close()
         raise
 
 
-def _tar_members(archive: tarfile.TarFile, stream: _Bounded, max_bytes: int) -> Iterator[tuple[str, Read]]:
+def _tar_members(archive: tarfile.TarFile, stream: _Bounded, max_bytes: int) -> Iterator[Member]:
     with stream.file, archive:
         last = "the start"
         while True:
@@ -114,49 +191,143 @@ def _tar_members(archive: tarfile.TarFile, stream: _Bounded, max_bytes: int) -> 
                 name = member.name.removeprefix("./")
                 if member.isdir() or _is_hidden(name):
                     continue
-                read = _tar_reader(archive, member, max_bytes)
             except (*_DAMAGED, RecursionError) as error:
-                damage = UnreadableImage(
-                    f"the archive is damaged after {last}; the rest is not read ({error})"
-                )
-                yield "", partial(_fail, damage)
+                yield _cut_off(last, error)
                 return
-            yield name, read
+            size = member.size if member.isfile() and member.size <= max_bytes else 0
+            held = Member(name, size, partial(_read_tarred, archive, member, max_bytes), in_turn=True)
+            yield held
+            held.hold()  # before the archive goes on
+            if held.damaged:
+                return
             last = name
 
 
-def _tar_reader(archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: int) -> Read:
+def _cut_off(last: str, error: BaseException) -> Member:
+    damage = UnreadableImage(f"the archive is damaged after {last}; the rest is not read ({error})")
+    return Member("", 0, partial(_fail, damage))
+
+
+def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: int) -> bytes:
     if not member.isfile():
-        return partial(_fail, UnreadableImage("a link or a device in the archive, not a file"))
+        raise UnreadableImage("a link or a device in the archive, not a file")
     if member.size > max_bytes:
-        return partial(_fail, _too_large(max_bytes))
-    file = archive.extractfile(member)
-    assert file is not None
-    data = file.read()
+        raise _too_large(max_bytes)
+    try:
+        file = archive.extractfile(member)
+        assert file is not None
+        data = gathered(file, member.size)
+    except (*_DAMAGED, RecursionError) as error:
+        raise UnreadableImage(f"the archive is damaged in it; the rest is not read ({error})") from error
     if len(data) < member.size:
-        raise tarfile.ReadError(f"{member.name} is cut off")
-    return lambda: data
+        raise UnreadableImage("the archive is cut off within it; the rest is not read")
+    return data
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. Python's reader of extended ones searches them with a slow regular expression."""
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        stream: Any = archive.fileobj
+        start = stream.tell()
+        if re.search(rb"[0-9]{64}", stream.read(min(self.size, _HEADER))):
+            raise tarfile.ReadError("an extended header that holds no sense")
+        stream.seek(start)
+        proceed: Callable[[tarfile.TarFile], tarfile.TarInfo] = super()._proc_pax  # type: ignore[misc]
+        return proceed(archive)
 
 
 class _Bounded:
-    """A file that refuses one huge read: a tar's header may claim to be gigabytes long, and compress well."""
+    """A file that refuses a huge read: a tar's header may claim to be gigabytes long, and compress well.
 
-    def __init__(self, file: IO[bytes], most: int) -> None:
+    It goes back within what was read last without asking the file, which may be packed.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        self.most = most
         self.last = b""
+        self._place = self._end = 0
 
     def read(self, size: int) -> bytes:
-        if size > self.most:
+        if size > _HEADER:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
+        if self._place < self._end:
+            data = self.last[len(self.last) - (self._end - self._place) :][:size]
+            self._place += len(data)
+            return data if len(data) == size else data + self.read(size - len(data))
         self.last = self.file.read(size)
+        self._end += len(self.last)
+        self._place = self._end
         return self.last
 
     def seek(self, position: int) -> int:
-        return self.file.seek(position)
+        if not self._end - len(self.last) <= position <= self._end:
+            self._end = self.file.seek(position)
+            self.last = b""
+        self._place = position
+        return position
 
     def tell(self) -> int:
-        return self.file.tell()
+        return self._place
+
+
+def _open_xz(path: Path, mode: str) -> IO[bytes]:
+    """An .xz file, unpacked within a limit of memory."""
+    return io.BufferedReader(_Xz(path.open(mode)), _BLOCK)
+
+
+class _Xz(io.RawIOBase):
+    """lzma.LZMAFile knows no limit of memory; going back it begins anew, which a tar never needs."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._place = 0
+        self._unpacker = self._new()
+
+    def _new(self) -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * _DICTIONARY)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        while not data:
+            if self._unpacker.eof:
+                rest = self._unpacker.unused_data or self._file.read(_BLOCK)
+                rest = rest.lstrip(b"\0")
+                if not rest:
+                    return 0
+                self._unpacker = self._new()
+                data = self._unpacker.decompress(rest, len(buffer))
+            else:
+                packed = self._file.read(2**16) if self._unpacker.needs_input else b""
+                if not packed and self._unpacker.needs_input:
+                    raise EOFError("cut off")
+                data = self._unpacker.decompress(packed, len(buffer))
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            position += self._place
+        if position < self._place:
+            self._file.seek(0)
+            self._place, self._unpacker = 0, self._new()
+        while self._place < position and self.read(min(_BLOCK, position - self._place)):
+            pass
+        return self._place
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _fail(error: ImageError) -> NoReturn:

@@ -16,13 +16,36 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from nshot.errors import FetchError, ForbiddenAddress, ImageError, ImageTooLarge
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA has given out of IPv6
+
+# IANA's registries of special-purpose IPv4 and IPv6 addresses (2025): what is not globally reachable, ...
+_SPECIAL = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
+        *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
+        # ... and what clouds and their platforms answer on inside a machine, at addresses that look public
+        *("168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32"),
+    )
+)
+# ... without what lies in these and is.
+_REACHABLE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("192.0.0.9/32", "192.0.0.10/32", "2001:1::1/128", "2001:1::2/128", "2001:1::3/128"),
+        *("2001:3::/32", "2001:4:112::/48", "2001:20::/28", "2001:30::/28"),
+    )
+)
 _BLOCK = 2**16
 
 
@@ -33,6 +56,7 @@ def fetch(
     timeout: float = 20.0,
     max_redirects: int = 5,
     allow_private: bool = False,
+    before_more: tuple[int, Callable[[], object]] | None = None,
 ) -> bytes:
     """Fetch the bytes behind a URL.
 
@@ -42,16 +66,18 @@ def fetch(
         timeout: seconds for all of it: names, redirects, and a server that sends a byte at a time.
         max_redirects: how many redirects to follow.
         allow_private: also connect to addresses that are not globally routable.
+        before_more: (bytes, what to call once before more than these are held); the time that it waits for
+            memory is not counted.
 
     Raises:
         ForbiddenAddress: the URL, or a redirect, points to an address that is not globally routable.
         ImageTooLarge: more than max_bytes.
         FetchError: anything else that kept the bytes from coming.
     """
-    deadline = time.monotonic() + timeout
+    deadline = _Deadline(timeout)
     try:
         for _ in range(max_redirects + 1):
-            answer = _get(_split(url), max_bytes, deadline, allow_private)
+            answer = _get(_split(url), max_bytes, deadline, allow_private, before_more)
             if isinstance(answer, bytes):
                 return answer
             url = urljoin(url, answer)
@@ -67,20 +93,26 @@ def fetch(
 
 
 def is_routable(address: str) -> bool:
-    """Whether an IP address is one of the public internet's, also where it wraps an IPv4 address."""
+    """Whether an IP address is one of the public internet's, also where it wraps an IPv4 address.
+
+    Public is what IANA's registries of special-purpose addresses do not list, or list as globally reachable;
+    without what clouds answer on inside a machine, such as the metadata of its credentials.
+    """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
-        if ip in _NAT64:
+        if ip in _NAT64:  # an IPv4 address in its last 32 bits
             return is_routable(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
         if inner:
             return is_routable(str(inner))
-        if ip.is_site_local:
+        if ip not in _UNICAST:
             return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_private)
+    if any(ip in network for network in _REACHABLE if network.version == ip.version):
+        return True
+    return not any(ip in network for network in _SPECIAL if network.version == ip.version)
 
 
 def _split(url: str) -> SplitResult:
@@ -92,7 +124,13 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _get(parts: SplitResult, max_bytes: int, deadline: float, allow_private: bool) -> bytes | str:
+def _get(
+    parts: SplitResult,
+    max_bytes: int,
+    deadline: _Deadline,
+    allow_private: bool,
+    before_more: tuple[int, Callable[[], object]] | None,
+) -> bytes | str:
     """One request: the body, or where a redirect leads."""
     secure = parts.scheme == "https"
     assert parts.hostname is not None
@@ -103,12 +141,13 @@ def _get(parts: SplitResult, max_bytes: int, deadline: float, allow_private: boo
     with _connect(host, port, deadline, allow_private) as plain:
         stream = plain
         if secure:
-            plain.settimeout(_left(deadline))
+            plain.settimeout(deadline.left())
             stream = ssl.create_default_context().wrap_socket(plain, server_hostname=host)
         with stream:
             connection.sock = _Timed(stream, deadline)
             connection.request("GET", _target(parts), headers=_headers(parts))
-            return _body(connection.getresponse(), max_bytes)
+            response = connection.getresponse()
+            return _body(response, max_bytes, deadline, before_more)
 
 
 def _target(parts: SplitResult) -> str:
@@ -125,7 +164,12 @@ def _headers(parts: SplitResult) -> dict[str, str]:
     return headers
 
 
-def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes | str:
+def _body(
+    response: http.client.HTTPResponse,
+    max_bytes: int,
+    deadline: _Deadline,
+    before_more: tuple[int, Callable[[], object]] | None,
+) -> bytes | str:
     location = response.getheader("Location")
     if response.status in _REDIRECTS and location:
         return location
@@ -140,13 +184,16 @@ def _body(response: http.client.HTTPResponse, max_bytes: int) -> bytes | str:
         size += len(block)
         if size > max_bytes:
             raise too_large
+        if before_more is not None and size > before_more[0]:
+            deadline.wait(before_more[1])
+            before_more = None
         blocks.append(block)
     if expected is not None and size < expected:
         raise FetchError(f"cut off after {size:,} of {expected:,} bytes")
     return b"".join(blocks)
 
 
-def _connect(host: str, port: int, deadline: float, allow_private: bool) -> socket.socket:
+def _connect(host: str, port: int, deadline: _Deadline, allow_private: bool) -> socket.socket:
     """A connection to the first of the host's addresses that takes one, all of them checked beforehand."""
     found = _resolve(host, port, deadline)
     for *_, address in found:
@@ -158,7 +205,7 @@ def _connect(host: str, port: int, deadline: float, allow_private: bool) -> sock
     for family, kind, protocol, _, address in found:
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(_left(deadline))
+            connection.settimeout(deadline.left())
             connection.connect(address)
         except OSError as error:
             connection.close()
@@ -168,7 +215,7 @@ def _connect(host: str, port: int, deadline: float, allow_private: bool) -> sock
     raise failure
 
 
-def _resolve(host: str, port: int, deadline: float) -> list[tuple[Any, ...]]:
+def _resolve(host: str, port: int, deadline: _Deadline) -> list[tuple[Any, ...]]:
     """getaddrinfo, which knows no time limit, in a thread of its own that is left behind when time is up."""
     answer: list[list[tuple[Any, ...]] | OSError | UnicodeError] = []
 
@@ -180,7 +227,7 @@ def _resolve(host: str, port: int, deadline: float) -> list[tuple[Any, ...]]:
 
     thread = threading.Thread(target=ask, name="nshot-resolve", daemon=True)
     thread.start()
-    thread.join(_left(deadline))
+    thread.join(deadline.left())
     if not answer:
         raise TimeoutError
     if isinstance(answer[0], Exception):
@@ -188,22 +235,34 @@ def _resolve(host: str, port: int, deadline: float) -> list[tuple[Any, ...]]:
     return answer[0]
 
 
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+class _Deadline:
+    """When an answer must be complete."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+
+    def left(self) -> float:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def wait(self, call: Callable[[], object]) -> None:
+        """Make a call whose time is not counted."""
+        begun = time.monotonic()
+        call()
+        self._until += time.monotonic() - begun
 
 
 class _Timed:
     """The part of a socket that http.client uses, with one deadline over all of its reads and writes."""
 
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    def __init__(self, connection: socket.socket, deadline: _Deadline) -> None:
         self._connection = connection
         self._deadline = deadline
 
     def sendall(self, data: bytes) -> None:
-        self._connection.settimeout(_left(self._deadline))
+        self._connection.settimeout(self._deadline.left())
         self._connection.sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
@@ -214,7 +273,7 @@ class _Timed:
 
 
 class _TimedReader(io.RawIOBase):
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
+    def __init__(self, connection: socket.socket, deadline: _Deadline) -> None:
         self._connection = connection
         self._deadline = deadline
 
@@ -222,5 +281,5 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(_left(self._deadline))
+        self._connection.settimeout(self._deadline.left())
         return self._connection.recv_into(buffer)

@@ -74,6 +74,15 @@ def to_pillow(image: Any) -> Image:
     return image
 
 
+def takes(image: Any) -> int:
+    """Bytes that a PIL image or an array and its encoded form take; 0 for what is neither."""
+    width, height = getattr(image, "width", 0), getattr(image, "height", 0)
+    if isinstance(width, int) and isinstance(height, int) and width * height:
+        return 5 * width * height
+    held = getattr(image, "nbytes", 0)
+    return 2 * held if isinstance(held, int) else 0
+
+
 def encoded(image: Any) -> bytes:
     """A PIL image or an array as the bytes of an uncompressed TIFF, so that all images go one way.
 

@@ -169,6 +169,19 @@ def is_plain_text(data: bytes) -> bool:
     return not start.lstrip().startswith((b"<svg", b"<?xml", b"P1", b"P2", b"P3", b"version https://git-lfs"))
 
 
+_SIGNATURES = (
+    *((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n"), (0, b"GIF87a"), (0, b"GIF89a"), (8, b"WEBP"), (4, b"jP  ")),
+    *((0, b"II*\x00"), (0, b"MM\x00*"), (4, b"ftyp"), (0, b"\xff\x4f\xff\x51"), (0, b"BM"), (0, b"qoif")),
+)
+
+
+def is_image(data: bytes) -> bool:
+    """Whether bytes begin as an image does, and not as a list of names."""
+    signed = any(data.startswith(signature, place) for place, signature in _SIGNATURES)
+    binary = any(0 < byte < 9 or 13 < byte < 32 or byte > 126 for byte in data[:8])
+    return signed and (binary or b"\0\0" in data[:32])
+
+
 def is_image_name(name: str) -> bool:
     """Whether a name ends as the names of images do."""
     return os.path.splitext(name.strip().lower())[1] in _CLAIMS

@@ -17,14 +17,15 @@ import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from nshot.errors import ImageError, ImageTooLarge, SourceError, UndecodableImage, UnreadableImage
 from nshot.images import folders
-from nshot.images.kinds import is_image_name, is_plain_text, is_text, no_image
+from nshot.images.archives import Member, gathered
+from nshot.images.kinds import is_image, is_image_name, is_plain_text, is_text, no_image
 from nshot.images.remarks import Remarks
 from nshot.types import DEFAULT_LIMITS, Limits
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from nshot.images.tables import Row, Table
 
 _BLOCK = 2**16
-_LONGEST_NAME = 2**20  # a list whose first name is longer is no list
+_LONGEST_NAME = 2**16  # bytes; no system has longer ones
+_TELLING = 32  # bytes by which an image is told from a list of names
 _TRIED = 2000  # of a table's rows, before it is said that none of its images can be found
 
 
@@ -47,21 +49,46 @@ class Source:
         path: the plain local file that it is, or None.
         labels: the image's own labels, where it comes from a labelled set; None: unlabelled.
         domain: where it comes from (photograph, sketch ...), if the data says so.
+        size: bytes that it holds, or will once it is read; None where nobody knows before. A file's is asked
+            of the file.
     """
 
     name: str
     path: str | None
-    _read: Callable[[], bytes]
+    _read: Callable[..., bytes]
     labels: tuple[str, ...] | None = None
     domain: str | None = None
+    size: int | None = 0
 
-    def read(self) -> bytes:
+    def read(self, before_more: tuple[int, Callable[[], object]] | None = None) -> bytes:
         """The encoded image; may be called once, from any thread.
+
+        Args:
+            before_more: (bytes, what to call once before more than these are held), for an image whose size
+                is None; whatever that call waits for.
 
         Raises:
             ImageError: it is not there, not to be read, too large, or could not be fetched.
         """
-        return self._read()
+        return self._read() if self.size is not None else self._read(before_more=before_more)
+
+    def hold(self) -> None:
+        """Read now what cannot be read in its turn: a member of a tar archive. For the thread that lists."""
+        if isinstance(self._read, Member):
+            self._read.hold()
+
+    def emptied(self) -> Source:
+        """The same without the image, so that its bytes leave memory."""
+        return replace(self, _read=_emptied, size=0)
+
+    def expected(self) -> int | None:
+        """Bytes that reading it will take; None where nobody knows."""
+        if self.path is None:
+            return self.size
+        try:
+            return os.stat(self.path).st_size
+        except (OSError, ValueError):
+            return 0  # reading it will say so
 
     @property
     def source(self) -> Source:
@@ -73,10 +100,10 @@ class Source:
         """An image in memory: encoded bytes, a PIL image, or an array uint8[h,w], [h,w,3] or [h,w,4]."""
         if isinstance(image, (bytes, bytearray, memoryview)):
             data = bytes(image)
-            return cls(name, None, lambda: data)
-        from nshot.images.in_memory import encoded
+            return cls(name, None, lambda: data, size=len(data))
+        from nshot.images.in_memory import encoded, takes
 
-        return cls(name, None, partial(encoded, image))
+        return cls(name, None, partial(encoded, image), size=takes(image))
 
     @classmethod
     def file(cls, name: str, *, max_bytes: int = DEFAULT_LIMITS.max_bytes) -> Source:
@@ -233,22 +260,33 @@ class _Listing:
             return Source.file(name, max_bytes=self.max_bytes)
         from nshot.images.fetch import fetch
 
-        return Source(
-            name,
-            None,
-            partial(fetch, name, max_bytes=self.max_bytes, allow_private=self.limits.allow_private),
-        )
+        read = partial(fetch, name, max_bytes=self.max_bytes, allow_private=self.limits.allow_private)
+        return Source(name, None, read, size=None)
 
     def _list(self, stream: BinaryIO) -> Iterator[Source]:
-        for name in _separated(stream):
-            yield self._entry(os.fsdecode(name))
+        more: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
+        first = b""
+        while len(first) < _TELLING and b"\n" not in first and (block := more(_BLOCK)):
+            first += block
+        first = first.removeprefix(b"\xef\xbb\xbf")
+        if is_image(first):
+            data = gathered(stream, self.max_bytes + 1 - len(first), first)
+            yield self._held("-", data)
+            return
+        for name in _separated(stream, first):
+            if len(name) > _LONGEST_NAME:
+                shown = os.fsdecode(name[:60]) + "..."
+                yield Source.failed(shown, UnreadableImage(f"a name of more than {_LONGEST_NAME:,} bytes"))
+            else:
+                yield self._entry(os.fsdecode(name))
 
-    def _members(self, archive: str, members: Iterator[tuple[str, Callable[[], bytes]]]) -> Iterator[Source]:
-        for name, read in members:
+    def _members(self, archive: str, members: Iterator[Member]) -> Iterator[Source]:
+        for member in members:
+            name = member.name
             full = f"{archive}/{name}" if name else archive
-            kind = _kind_of_member(name, read) if name else None
+            kind = _kind_of_member(name, member) if name else None
             if kind is None:
-                yield Source(full, None, read)
+                yield Source(full, None, member, size=member.size)
             elif self.strict:
                 yield Source.failed(full, UndecodableImage(f"no image, by its name ({kind})"))
             else:
@@ -383,21 +421,24 @@ def _read_file(name: str, max_bytes: int) -> bytes:
     return data
 
 
-def _separated(stream: BinaryIO) -> Iterator[bytes]:
-    """A list's entries: split at NUL where its beginning has one, else into lines without the blank ones."""
+def _separated(stream: BinaryIO, block: bytes) -> Iterator[bytes]:
+    """A list's entries: split at NUL where its beginning has one, else into lines without the blank ones.
+
+    Of one longer than any name only the beginning is held.
+    """
     more: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-    separator, held, first = b"", b"", True
-    while block := more(_BLOCK):
+    separator, held = b"", b""
+    while block:
         held += block
-        if first:
-            held, first = held.removeprefix(b"\xef\xbb\xbf"), False
         if not separator:
-            separator = b"\0" if b"\0" in held else b"\n" if b"\n" in held else b""
+            separator = (
+                b"\0" if b"\0" in held else b"\n" if b"\n" in held or len(held) > _LONGEST_NAME else b""
+            )
         if separator:
             *whole, held = held.split(separator)
             yield from filter(None, (_trimmed(name, separator) for name in whole))
-        if len(held) > _LONGEST_NAME:
-            raise SourceError("what comes on standard input is not a list of files")
+        held = held[: _LONGEST_NAME + 1]
+        block = more(_BLOCK)
     if name := _trimmed(held, separator):
         yield name
 
@@ -422,3 +463,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 def _fail(error: ImageError) -> NoReturn:
     raise error
+
+
+def _emptied() -> bytes:
+    raise UnreadableImage("it has been read already")

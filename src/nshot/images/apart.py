@@ -1,0 +1,321 @@
+"""Decoding in a process of its own, which can be killed and whose memory has a limit.
+
+A decoder in a thread cannot be interrupted. So what may be slow or large goes to a worker: an interpreter
+that reads an image on its standard input and writes pixels on its standard output. Workers are started when
+the first such image comes, and kept for the next. What a worker answers is JSON and raw pixels, never a
+pickle: it has read a stranger's bytes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from nshot import errors
+from nshot.errors import ImageError, UndecodableImage
+
+if TYPE_CHECKING:
+    from nshot.images.prepare import Prepared
+    from nshot.images.preprocess import Preprocessor
+    from nshot.types import Limits
+
+_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); import nshot.images.apart as a; a.serve()"
+_REQUEST = struct.Struct("<QQQd")  # bytes of the settings and of the image, bytes of memory, seconds
+_ANSWER = struct.Struct("<QQ")  # bytes of the JSON, and of the pixels
+_READY = b"nshot"
+_KEPT = 2**28  # a worker that has grown larger is not used again
+_LARGEST_ANSWER = 2**20
+
+
+_Answer: TypeAlias = tuple[dict[str, Any], bytes]  # what is told, and pixels
+
+
+class Starved(Exception):
+    """The image takes more memory than it was allowed."""
+
+
+class Crashed(Exception):
+    """The worker is gone, and left no answer."""
+
+
+class _Worker:
+    def __init__(self) -> None:
+        paths = [str(Path(path).absolute()) for path in sys.path]
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _START, json.dumps(paths)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.expired = False
+        if self._out.read(len(_READY)) != _READY:
+            self.end()
+            raise OSError("no worker could be started")
+
+    @property
+    def _in(self) -> IO[bytes]:
+        assert self.process.stdin is not None
+        return self.process.stdin
+
+    @property
+    def _out(self) -> IO[bytes]:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def ask(self, settings: bytes, data: bytes, allowance: int, seconds: float) -> _Answer:
+        """Send an image, and wait for the answer.
+
+        Raises:
+            Crashed: there is none.
+        """
+        # the worker counts its processor time; this is for one that waits for what never comes
+        patience = 10 * seconds + 10 if hasattr(signal, "setitimer") else seconds
+        watch = threading.Timer(patience, self._expire)
+        watch.daemon = True
+        watch.start()
+        try:
+            self._in.write(_REQUEST.pack(len(settings), len(data), allowance, seconds))
+            self._in.write(settings)
+            self._in.write(data)
+            self._in.flush()
+            told, size = _ANSWER.unpack(_exactly(self._out, _ANSWER.size))
+            if told > _LARGEST_ANSWER or size > 3 * 2**26:
+                raise Crashed
+            return json.loads(_exactly(self._out, told)), _exactly(self._out, size)
+        except (OSError, EOFError, ValueError) as error:
+            raise Crashed from error
+        finally:
+            watch.cancel()
+
+    def _expire(self) -> None:
+        self.expired = True
+        self.process.kill()
+
+    def end(self) -> int:
+        """Kill it; what it ended with if it had ended before."""
+        with contextlib.suppress(OSError):
+            self._in.close()
+        try:
+            code = self.process.wait(0.2 if self.process.poll() is None else 0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self._out.close()
+        return code
+
+
+class _Workers:
+    """The idle workers of this process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.idle: list[_Worker] = []
+        self.usable = True
+
+    def take(self) -> _Worker:
+        with self.lock:
+            if self.idle:
+                return self.idle.pop()
+        return _Worker()
+
+    def keep(self, worker: _Worker) -> None:
+        with self.lock:
+            if len(self.idle) < (os.cpu_count() or 1):
+                self.idle.append(worker)
+                return
+        worker.end()
+
+    def end(self) -> None:
+        if self.pid == os.getpid():  # a fork's are its parent's
+            while self.idle:
+                self.idle.pop().end()
+
+
+_workers = _Workers()
+_parents: list[_Workers] = []  # of the processes that this one was forked from: not ours to end
+atexit.register(lambda: _workers.end())
+
+
+def _ours() -> _Workers:
+    global _workers
+    if _workers.pid != os.getpid():
+        _parents.append(_workers)
+        _workers = _Workers()
+    return _workers
+
+
+def available() -> bool:
+    """Whether processes can be started here: not where the program is no Python interpreter."""
+    return _ours().usable and bool(sys.executable)
+
+
+def prepared(
+    data: bytes, preprocessor: Preprocessor, limits: Limits, allowance: int, seconds: float
+) -> Prepared:
+    """The pixels of an image, from a worker.
+
+    Args:
+        data: the encoded image.
+        preprocessor: what makes the pixels.
+        limits: what a single image may take.
+        allowance: bytes of memory for it.
+        seconds: of processor time.
+
+    Raises:
+        Starved: it takes more memory than that.
+        Crashed: the worker broke down.
+        ImageError: it cannot be decoded, or takes longer.
+    """
+    from nshot.images.prepare import Prepared, prepare
+
+    workers = _ours()
+    try:
+        worker = workers.take()
+    except OSError:
+        workers.usable = False
+        return prepare(data, preprocessor, limits)
+    try:
+        told, pixels = worker.ask(pickle.dumps((preprocessor, limits)), data, allowance, seconds)
+    except Crashed:
+        code = worker.end()
+        if worker.expired or -code in _TIMES:
+            raise UndecodableImage(
+                f"decoding it takes longer than {limits.timeout:g} s: give more with --timeout, "
+                "or convert it first"
+            ) from None
+        if code in (0, -signal.SIGINT, -signal.SIGTERM):  # not of itself: the whole run is being ended
+            raise UndecodableImage("the process that decoded it was ended") from None
+        raise
+    except BaseException:  # Ctrl-C: nobody will read the answer
+        worker.process.kill()
+        worker.end()
+        raise
+    if told.pop("keep", False):
+        workers.keep(worker)
+    else:
+        worker.end()
+    if "starved" in told:
+        raise Starved
+    if "error" in told:
+        kind = getattr(errors, str(told["error"]), UndecodableImage)
+        raise (kind if issubclass(kind, ImageError) else UndecodableImage)(str(told["message"]))
+    size = preprocessor.size
+    return Prepared(np.frombuffer(pixels, np.uint8).reshape(3, size, size), **_fields(told))
+
+
+def _fields(told: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(map(str, value)) if isinstance(value, list) else bool(value)
+        for name, value in told.items()
+    }
+
+
+_TIMES = {int(getattr(signal, name)) for name in ("SIGPROF", "SIGXCPU") if hasattr(signal, name)}
+
+
+# In the worker
+
+
+def serve() -> None:
+    """Answer until the standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not print into the answer
+    from nshot.images import prepare  # noqa: F401  (before any limit)
+
+    limit = _Limit()
+    answers.write(_READY)
+    answers.flush()
+    while head := requests.read(_REQUEST.size):
+        settings, size, allowance, seconds = _REQUEST.unpack(head)
+        told, pixels = limit.within(allowance, seconds, partial(_answer, requests, settings, size))
+        told["keep"] = limit.memory() < _KEPT
+        said = json.dumps(told).encode()
+        answers.write(_ANSWER.pack(len(said), len(pixels)) + said)
+        answers.write(pixels)
+        answers.flush()
+        del pixels
+
+
+def _answer(requests: IO[bytes], settings: int, size: int) -> tuple[dict[str, Any], Any]:
+    from nshot.images.prepare import prepare
+
+    preprocessor, limits = pickle.loads(_exactly(requests, settings))  # from our own parent
+    data = _exactly(requests, size)
+    try:
+        done = prepare(data, preprocessor, limits)
+    except ImageError as error:
+        cause = error.__cause__
+        if isinstance(cause, MemoryError):
+            return {"starved": True}, b""
+        return {"error": type(error).__name__, "message": str(error)}, b""
+    except MemoryError:
+        return {"starved": True}, b""
+    except Exception as error:
+        return {"error": "UndecodableImage", "message": f"{type(error).__name__}: {error}"[:200]}, b""
+    others = done._asdict()
+    return others, np.ascontiguousarray(others.pop("pixels")).tobytes()
+
+
+class _Limit:
+    """The memory and the time of one request, where the system can limit them."""
+
+    def __init__(self) -> None:
+        try:
+            import resource
+        except ImportError:  # Windows: the parent kills by the clock
+            self._resource: Any = None
+            return
+        self._resource = resource
+        self._page = resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        self._hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+
+    def within(self, allowance: int, seconds: float, work: Any) -> Any:
+        if self._resource is None:
+            return work()
+        self._allow(self.memory(0) + allowance)
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process, whatever C code it is in
+        try:
+            return work()
+        except MemoryError:
+            os._exit(7)  # before the image was read whole: the next request would begin in its middle
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            self._allow(None)
+
+    def memory(self, column: int = 1) -> int:
+        """Bytes in address space (column 0) or resident (1)."""
+        try:
+            return int(Path("/proc/self/statm").read_text().split()[column]) * self._page
+        except (OSError, AttributeError):  # no Linux
+            return 0
+
+    def _allow(self, size: int | None) -> None:
+        if size is None:
+            size = self._hard
+        elif not Path("/proc/self/statm").exists() or 0 <= self._hard < size:
+            return
+        with contextlib.suppress(ValueError, OSError):
+            self._resource.setrlimit(self._resource.RLIMIT_AS, (size, self._hard))
+
+
+def _exactly(file: IO[bytes], size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data

@@ -1,0 +1,198 @@
+"""What an image may take: memory and time, shared by all of a run, and a process that can be killed."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import tarfile
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import nshot
+from nshot.errors import ImageTooLarge, UndecodableImage
+from nshot.images import apart
+from nshot.images.budget import Budget
+from nshot.images.cost import cost
+from nshot.images.prepare import Preparing, prepare
+from nshot.images.preprocess import Preprocessor
+from nshot.types import Failure, Limits
+
+PREPROCESSOR = Preprocessor.from_config({})
+
+
+def encoded(kind: str, size: tuple[int, int] = (61, 43), mode: str = "RGB", **options: object) -> bytes:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), np.uint8)).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def preparing(**limits: float) -> Preparing:
+    chosen = Limits(**limits)  # type: ignore[arg-type]
+    return Preparing(PREPROCESSOR, chosen, Budget(chosen.memory))
+
+
+def plain_ppm(width: int, height: int) -> bytes:
+    return f"P3 {width} {height} 255\n".encode() + b"1 2 3\n" * (width * height)
+
+
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "QOI", "JPEG2000", "ICO"]
+)
+def test_pixels_are_the_same_in_a_process_of_its_own(kind: str) -> None:
+    data = encoded(kind)
+    there = apart.prepared(data, PREPROCESSOR, Limits(), 10**8, 10.0)
+    here = prepare(data, PREPROCESSOR, Limits())
+    assert np.array_equal(there.pixels, here.pixels)
+    assert there[1:] == here[1:]
+
+
+def test_usual_images_need_no_process_and_rare_ones_do() -> None:
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"):
+        assert not cost(encoded(kind), Limits()).alone
+    for kind in ("PPM", "QOI", "JPEG2000", "ICO"):
+        assert cost(encoded(kind), Limits()).alone
+
+
+def test_an_image_that_takes_too_long_is_killed_and_the_next_one_is_answered() -> None:
+    slow = preparing(timeout=0.3)
+    with pytest.raises(UndecodableImage, match=r"longer than 0\.3 s.*--timeout"):
+        slow(plain_ppm(3000, 3000))
+    assert slow(encoded("PPM")).pixels.shape == (3, 224, 224)
+
+
+def test_an_image_that_takes_too_much_memory_is_a_failure_that_says_so() -> None:
+    width = height = 11_000
+    data = tiff_of_floats(width, height)
+    with pytest.raises(ImageTooLarge, match="--memory"):
+        preparing(memory=200_000_000)(data)
+
+
+def tiff_of_floats(width: int, height: int) -> bytes:
+    rows = zlib.compress(bytes(4 * width * height), 1)
+    tags = {
+        256: width,
+        257: height,
+        258: 32,
+        259: 8,
+        262: 1,
+        273: 200,
+        277: 1,
+        278: height,
+        279: len(rows),
+        339: 3,
+    }
+    directory = struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())
+    )
+    return (b"II*\0\x08\0\0\0" + directory + bytes(4)).ljust(200, b"\0") + rows
+
+
+def bomb_of(kind: str) -> bytes:
+    """Kilobytes or less that ask for gigabytes or minutes."""
+    header = struct.pack(">IIBBBBB", 1, 10**8, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    baseline = encoded("JPEG", (2000, 2000))
+    scan = baseline[baseline.index(b"\xff\xda") : -2]
+    return {
+        "webp": b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0" + b"\xfe\x3f\0" * 2,
+        "png of one column": b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + bytes(4),
+        "jpeg of many scans": baseline[:-2] + scan[:400] * 2000 + b"\xff\xd9",
+        "jpeg of fill bytes": b"\xff\xd8" + b"\xff" * 5_000_000 + baseline[2:],
+        "jpeg of segments": b"\xff\xd8" + b"\xff\xe1\0\2" * 1_000_000 + baseline[2:],
+        "png of chunks": b"\x89PNG\r\n\x1a\n" + chunk + (struct.pack(">I", 0) + b"abCd" + bytes(4)) * 500_000,
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "webp",
+        "png of one column",
+        "jpeg of many scans",
+        "jpeg of fill bytes",
+        "jpeg of segments",
+        "png of chunks",
+    ],
+)
+def test_a_bomb_ends_in_a_failure_and_takes_little_of_this_process(kind: str) -> None:
+    with pytest.raises((ImageTooLarge, UndecodableImage)):
+        preparing(memory=400_000_000, timeout=1.0)(bomb_of(kind))
+
+
+def test_a_worker_that_dies_fails_its_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = preparing()
+    prepared(encoded("PPM"))
+    for worker in apart._ours().idle:
+        worker.process.kill()
+        worker.process.wait()
+    assert prepared(encoded("PPM")).pixels.shape == (3, 224, 224)
+
+
+def test_the_budget_is_never_exceeded_and_nobody_starves() -> None:
+    budget = Budget(1000)
+    taken, most, lock = 0, 0, threading.Lock()
+
+    def work(size: int) -> None:
+        nonlocal taken, most
+        with budget.decoding(size):
+            with lock:
+                taken += size
+                most = max(most, taken)
+            with lock:
+                taken -= size
+
+    threads = [threading.Thread(target=work, args=(size,)) for size in (700, 10, 400, 750, 3, 300) * 20]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert most <= 750
+    with pytest.raises(ImageTooLarge, match="--memory"), budget.decoding(751):
+        pass
+
+
+def test_a_tar_of_large_members_is_read_no_further_than_the_budget_allows(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = tmp_path / "x.tar", encoded("JPEG")
+    with tarfile.open(path, "w") as archive:
+        for number in range(40):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.size = 5_000_000
+            archive.addfile(info, io.BytesIO(data.ljust(info.size, b"\0")))
+    held: list[int] = []
+    hold = Budget.hold
+
+    def holding(budget: Budget, size: int) -> int:
+        found = hold(budget, size)
+        held.append(budget._encoded.total - budget._encoded._free)
+        return found
+
+    monkeypatch.setattr(Budget, "hold", holding)
+    clip = nshot.load(tiny, limits=Limits(memory=60_000_000))
+    answers = list(clip.embed_images(path))
+    assert len(answers) == 40
+    assert not any(isinstance(answer, Failure) for answer in answers)
+    assert max(held) <= 15_000_000
+
+
+def test_a_forked_process_has_workers_of_its_own() -> None:
+    data = encoded("PPM")
+    preparing()(data)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(preparing()(data).pixels.shape[1] - 220)
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert preparing()(data).pixels.shape == (3, 224, 224)
