@@ -231,6 +231,8 @@ def _archive(path: Path, name: str, by_domain: bool, read: _Reading) -> Labelled
 
 
 def _count_loose(found: Classes, read: _Reading) -> None:
+    for name in found.left_behind:
+        read.remarks.skipped.kinds[name] += 1
     if found.loose:
         read.remarks.unlabelled[f"right in {found.place}, beside the folders of labels"] = found.loose
 
@@ -371,7 +373,7 @@ class _Rows:
                     f"labels are the column {words[0]!r} of {table.path}, since {known[0]!r} holds numbers"
                 )
                 return words[:1], False
-            return [table.column(None, known, otherwise)], False
+            return [table.column(None, LABEL_COLUMNS, otherwise)], False
         try:
             image = table.image_column(self.read.columns.image)
         except SourceError:

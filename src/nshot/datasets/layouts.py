@@ -68,6 +68,9 @@ class Tree(Protocol):
     def files(self) -> Sequence[str]:
         """The names of the files right in it, hidden ones among them."""
 
+    def left_behind(self) -> Sequence[str]:
+        """The names of the folders in it that an operating system left, without hidden ones."""
+
     def holds_images(self) -> bool:
         """Whether there is an image somewhere below."""
 
@@ -101,6 +104,11 @@ class OnDisk:
             return sorted(entry.name for entry in self.path.iterdir() if not entry.is_dir())
         except OSError as error:
             raise SourceError(f"{self.path} cannot be listed: {error.strerror}") from error
+
+    def left_behind(self) -> list[str]:
+        """What an operating system left beside them."""
+        inside = sorted(entry.name for entry in self.path.iterdir() if entry.is_dir())
+        return [name for name in inside if left_behind(name) and not name.startswith(".")]
 
     def holds_images(self) -> bool:
         """Whether a file below may be an image; the walk ends at the first."""
@@ -136,6 +144,10 @@ class InArchive:
         """The files right in it."""
         return sorted(self.held)
 
+    def left_behind(self) -> list[str]:
+        """What an operating system left beside them."""
+        return [name for name in sorted(self.inside) if left_behind(name) and not name.startswith(".")]
+
     def holds_images(self) -> bool:
         """Whether a file below may be an image."""
         return any(_may_be(name) for name in self.held) or any(f.holds_images() for f in self.folders())
@@ -152,11 +164,13 @@ class Classes:
         place: the folder that they are in.
         folders: a folder, its label, its domain.
         loose: images beside the folders, which have no label.
+        left_behind: folders beside them that an operating system left.
     """
 
     place: str
     folders: list[_Class]
     loose: int
+    left_behind: tuple[str, ...] = ()
 
 
 def layout(
@@ -203,7 +217,7 @@ def layout(
     found: list[_Class] = [(sub, sub.name, None) for sub in _without_wrappings(subs, shown)]
     found = _inside(at, found, prefer, remarks)
     _found(at, found, "label/image.jpg")
-    return Classes(at.place, found, sum(map(_may_be, files)))
+    return Classes(at.place, found, sum(map(_may_be, files)), tuple(at.left_behind()))
 
 
 def _part(

@@ -28,7 +28,7 @@ def is_webdataset(path: Path, max_bytes: int) -> bool:
         if number >= _LOOKED_AT:
             break
         key, ending = _cut(member.name)
-        (images if is_image_name(f".{ending}") else others).add(key)
+        (images if is_image_name(f"x.{ending}") else others).add(key)
         if ending in _LABELS[:5] and key in images:
             return True
     return bool(images) and len(images & others) > len(images) / 2
@@ -52,7 +52,7 @@ def samples(paths: Sequence[Path], max_bytes: int) -> Iterator[tuple[Source, Any
                 if image is not None:
                     yield image, _said(held)
                 key, held, image = own, {}, None
-            if is_image_name(f".{ending}"):
+            if is_image_name(f"x.{ending}"):
                 if image is not None:
                     yield image, _said(held)
                 image = Source(f"{path}/{name}", None, member, size=member.size)

@@ -221,7 +221,7 @@ def _records(
     """(line, cells) of each record; a quotation mark that is opened and never closed costs its line alone."""
     waiting: deque[str] = deque()
     source = iter(lines) if isinstance(lines, list) else iter(lambda: lines.readline(_LONGEST), "")
-    number = 0
+    number, opened = 0, False
 
     def following() -> str | None:
         return waiting.popleft() if waiting else next(source, None)
@@ -239,6 +239,8 @@ def _records(
             continue
         cells = _parsed([line], separator)
         if cells is not None:
+            if opened and any(cell.endswith('"') and cell.count('"') == 1 for cell in cells):
+                cells, opened = [cell.removesuffix('"') for cell in cells], False  # it closes what was opened
             yield number, cells
             continue
         more: list[str] = []
@@ -258,6 +260,7 @@ def _records(
             note(
                 f"{path}, line {number}: a quotation mark is opened and never closed; the line is read alone"
             )
+            opened = True
             yield number, [cell.strip().strip('"') if '"' in cell else cell for cell in bare.split(separator)]
         else:
             yield number, next(csv.reader([line], delimiter=separator), [])

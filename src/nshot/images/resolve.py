@@ -84,7 +84,7 @@ class Resolver:
                 if os.path.isfile(path):
                     return self._noted(path, change)
                 if (whole := self._completed(path)) is not None:
-                    return self._noted(whole, change, "their ending is supplied")
+                    return self._noted(whole, change, "their endings are supplied")
             if (found := self._elsewhere(spelling)) is not None:
                 return self._noted(found, change)
         return None
@@ -115,12 +115,16 @@ class Resolver:
             yield (hashed[1] or "") + hashed[2], "the digits that Label Studio puts in front are left out"
 
     def _completed(self, path: str) -> str | None:
-        """The one image with this name and some ending."""
+        """The one image with this name and some ending; an ending that is there may be in the other case."""
         folder, base = os.path.split(path)
-        if not base or is_image_name(base) or not os.path.isdir(folder or "."):  # noqa: PTH112
+        if not base or not os.path.isdir(folder or "."):  # noqa: PTH112
             return None
+        endings = IMAGES
+        if is_image_name(base):
+            path, ending = os.path.splitext(path)
+            endings = (ending.lower(),)
         found = {}
-        for ending in IMAGES:
+        for ending in endings:
             for each in (ending, ending.upper()):
                 if os.path.isfile(path + each):
                     held = os.stat(path + each)  # noqa: PTH116

@@ -46,7 +46,7 @@ _INSIDE = (
     "class_to_idx",
     "label_map",
 )
-_NUMBERED = re.compile(r"\s*(\d+)\s*(?:[:.)=,;\t|-]|\s)\s*(\S.*?)\s*")
+_NUMBERED = re.compile(r"\s*(\d+)(?:\s*[:.)|-]\s+|\s*[:=,;\t|]\s*(?=\D)|\s+)(\S.*?)\s*")
 _NUMBER_LAST = re.compile(r"\s*(\S.*?)\s*(?:[:=,;\t|]|\s)\s*(\d+)\s*,?")
 _QUOTED = re.compile(r"""\s*(["'])(.*)\1\s*,?\s*""")
 _SYNSET = re.compile(r"(n\d{8})[\s,:]+(\S.*)")

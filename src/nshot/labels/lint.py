@@ -78,7 +78,7 @@ def check(
     names = list(labels)
     plain = [name for name in names if not (isinstance(labels, Mapping) and labels.get(name))]
     where = f"{source}: " if source else ""
-    for refuse in (_file_names, _punctuated, _parts, _truths, _codes):
+    for refuse in (_file_names, _punctuated, _parts, _truths, _codes, _alike):
         if reason := refuse(plain, names, typed):
             raise LabelError(where + reason)
     notes = []
@@ -138,11 +138,12 @@ def _truths(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | No
         return None
     if all(_NUMBER.fullmatch(name.strip()) for name in names):
         return None
+    yes = next(
+        (n for n in names if n.strip().lower() in ("true", "yes", "y", "t", "1", "positive")), names[-1]
+    )
     return (
-        f"the labels {_some(names)} are answers to a question that the model does not see: say in words "
-        "what the "
-        f'images show, with a labels file such as {{"{names[0]}": ["a star"], "{names[-1]}": ["something '
-        f'else"]}}'
+        f"the labels {_some(names)} are answers to a question that the model does not see: say in words what "
+        f'the images show, with a labels file in JSON such as {{"{yes}": ["a star"], ...}}'
     )
 
 
@@ -167,6 +168,15 @@ def _codes(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | Non
         "such as "
         f'{{"{codes[0]}": ["a star"]}}'
     )
+
+
+def _alike(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
+    met: dict[str, str] = {}
+    for name in plain:
+        other = met.setdefault(spoken(name).casefold(), name)
+        if other != name:
+            return f"{other!r} and {name!r} are the same label to the model: write them alike, or reword one"
+    return None
 
 
 def _lone(name: str, where: str, *, alone: bool, typed: bool) -> list[str]:
