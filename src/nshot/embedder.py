@@ -15,6 +15,7 @@ from nshot.errors import RequestError, SourceError
 from nshot.images.decode import Limits
 from nshot.images.in_memory import each, is_array, is_one_image
 from nshot.images.preprocess import Preprocessor
+from nshot.images.remarks import Remarks
 from nshot.images.sources import Source, expand
 from nshot.models.checkpoint import Checkpoint
 from nshot.models.tokenizer import Tokenizer
@@ -191,6 +192,9 @@ class Embedder:
         *,
         stdin: BinaryIO | None = None,
         image_column: str | None = None,
+        image_root: str | os.PathLike[str] | None = None,
+        strict: bool = False,
+        remarks: Remarks | None = None,
     ) -> Iterator[Source | Embedded | Failure]:
         """What a command line names, checked at once and listed as it is asked for.
 
@@ -198,6 +202,9 @@ class Embedder:
             specs: files, folders, globs, archives, tables, URLs, ``-``, and files of vectors.
             stdin: where ``-`` reads its list.
             image_column: the column of a table that holds the images.
+            image_root: the folder that the names in a table are relative to; None: the table's own.
+            strict: list what plainly is no image as well, as failures, where it would be skipped.
+            remarks: where it is noted what was skipped, and how tables were read.
 
         Raises:
             SourceError: a spec that names nothing, or cannot be listed.
@@ -214,6 +221,9 @@ class Embedder:
                         limits=self.limits,
                         stdin=stdin,
                         image_column=image_column,
+                        image_root=image_root,
+                        strict=strict,
+                        remarks=remarks,
                     )
                 )
         return chain.from_iterable(parts)

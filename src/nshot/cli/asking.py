@@ -36,7 +36,10 @@ def ask(
             raise RequestError("give labels or --classifier, not both")
         embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
     else:
-        embedder, classifier = _zero_shot(label_options, model_options, quiet=quiet, verbose=verbose)
+        alone = decision_options.reject not in (None, "off")
+        embedder, classifier = _zero_shot(
+            label_options, model_options, alone=alone, quiet=quiet, verbose=verbose
+        )
     return embedder, decided(classifier, decision_options, label_options, embedder)
 
 
@@ -92,15 +95,16 @@ def background_rows(options: DecisionOptions, label_options: LabelOptions, embed
 
 
 def _zero_shot(
-    label_options: LabelOptions, model_options: ModelOptions, *, quiet: bool, verbose: bool
+    label_options: LabelOptions, model_options: ModelOptions, *, alone: bool, quiet: bool, verbose: bool
 ) -> tuple[Model, Classifier]:
     from nshot.classifier.zero_shot import near_synonyms, zero_shot
-    from nshot.labels.prompts import lint, write_prompts
+    from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
 
-    labels, templates = label_options.read()
+    given = label_options.given(quiet=quiet, alone=alone)
+    if given is None:
+        raise RequestError('give the labels with --labels "cat, dog" or with --labels-file FILE')
+    labels, templates = given.labels, label_options.read_templates() or [DEFAULT_TEMPLATE]
     prompted = write_prompts(labels, templates)
-    for note in [] if quiet else lint(labels):
-        say(note)
     for label in prompted if verbose else ():
         say(f"{label.label}: {' | '.join(label.prompts)}")
     embedder = model_options.load(quiet=quiet)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.atomic import write_bytes
-from nshot.cli.data import DataOptions, data_options, embed, given_labels, tell_failures, told_seen
+from nshot.cli.data import DataOptions, check_choice, data_options, embed, tell_failures, told_seen
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -124,10 +124,12 @@ def command(
     for path in (output, report):
         if path is not None:
             check_output(path)
-    given = given_labels(label_options)
+    given = label_options.given(quiet=quiet, alone=True)
     if given is not None and classifier_file is not None:
         raise RequestError("give labels or --classifier, not both")
-    labelled = data_options.open(model_options, None if given is None else list(given))
+    labelled = data_options.open(model_options, given, prefer=("val", "test", "train"), quiet=quiet)
+    if labelled.classes is not None and classifier_file is None:
+        check_choice(labelled.classes if given is None else given.labels, alone=bool(strangers))
     model_options = data_options.of_model(model_options)
     if classifier_file is not None:
         model, classifier = from_file(classifier_file, model_options, quiet=quiet)
@@ -136,7 +138,7 @@ def command(
         model = model_options.load(quiet=quiet)
         images = embed(model, labelled, quiet=quiet)
         templates = label_options.read_templates() or (DEFAULT_TEMPLATE,)
-        classifier = zero_shot(model, given if given is not None else list(images.classes), templates)
+        classifier = zero_shot(model, given.labels if given is not None else list(images.classes), templates)
     none = model.embed(model.sources(strangers)) if strangers else None
     _, _, foreign = split(classifier, images)
     if foreign:

@@ -15,6 +15,7 @@ import click
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
+    Listing,
     ModelOptions,
     classifier_option,
     decision_options,
@@ -27,8 +28,10 @@ from nshot.cli.options import (
     source_arguments,
     talk_options,
     tell_failure,
+    tell_remarks,
 )
 from nshot.errors import RequestError
+from nshot.images.remarks import Remarks
 from nshot.types import Embedded, Failure
 
 if TYPE_CHECKING:
@@ -57,7 +60,7 @@ if TYPE_CHECKING:
 @talk_options
 def command(
     sources: tuple[str, ...],
-    image_column: str | None,
+    listing: Listing,
     label_options: LabelOptions,
     classifier_file: Path | None,
     decision_options: DecisionOptions,
@@ -94,7 +97,8 @@ def command(
     embedder, classifier = ask(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
-    images = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    remarks = Remarks()
+    images = listing.open(embedder, sources, remarks)
     if adapt:
         classifier, images = _adapted(classifier, embedder.embed_images(images), quiet=quiet)
     decision = classifier.decision
@@ -121,6 +125,7 @@ def command(
                 tell_failure(answer)
         if not answered:
             raise RequestError(f"no image in {' '.join(sources)}")
+    tell_remarks(remarks, quiet=quiet)
     if sink.failed or verbose:
         click.echo(
             f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True

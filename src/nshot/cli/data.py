@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nshot.cli.options import Command, LabelOptions, ModelOptions, packed, progress, say, tell_failure
+from nshot.cli.options import Command, ModelOptions, packed, progress, say, tell_failure, tell_remarks
 from nshot.errors import RequestError, SourceError
+from nshot.labels.lint import check
 from nshot.types import Failure
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from nshot.datasets.labelled import LabelledSet
     from nshot.embeddings import Embeddings
-    from nshot.labels.prompts import Labels
+    from nshot.labels.files import LabelFile
     from nshot.model import Model
 
 
@@ -27,12 +29,15 @@ class DataOptions:
 
     data: str
     image_column: str | None
+    image_root: Path | None
     label_column: str | None
     label_separator: str | None
+    label_pattern: str | None
     domain_column: str | None
     domain_folders: bool
     config: str | None
     split: str | None
+    strict: bool
     model_revision: str | None
 
     @property
@@ -40,32 +45,59 @@ class DataOptions:
         """Whether DATA is a data set on the Hub."""
         return self.data.startswith("hf://")
 
-    def open(self, model_options: ModelOptions, names: Sequence[str] | None = None) -> LabelledSet:
-        """The labelled images, listed but not read.
+    def open(
+        self,
+        model_options: ModelOptions,
+        given: LabelFile | None = None,
+        *,
+        prefer: Sequence[str] = ("test", "val", "train"),
+        quiet: bool,
+    ) -> LabelledSet:
+        """The labelled images, listed but not read; how they were understood is said.
 
         Args:
             model_options: whose --revision is DATA's, where that is on the Hub.
-            names: of label 0, 1, ..., where DATA has numbers.
+            given: the labels that were named: of label 0, 1, ..., where DATA has numbers.
+            prefer: the part to read where DATA is divided into parts and --split names none.
+            quiet: say nothing.
         """
-        return self.open_other(self.data, model_options, names)
+        return self.open_other(self.data, model_options, given, prefer=prefer, quiet=quiet)
 
     def open_other(
-        self, data: str, model_options: ModelOptions, names: Sequence[str] | None = None
+        self,
+        data: str,
+        model_options: ModelOptions,
+        given: LabelFile | None = None,
+        *,
+        prefer: Sequence[str] = ("test", "val", "train"),
+        quiet: bool,
     ) -> LabelledSet:
         """Another set in the place of DATA, read in the same way."""
         from nshot.datasets.labelled import Columns, open_labelled
 
-        return open_labelled(
+        labelled = open_labelled(
             data,
             columns=Columns(
-                self.image_column, self.label_column, self.domain_column, self.label_separator, names
+                self.image_column,
+                self.label_column,
+                self.domain_column,
+                self.label_separator,
+                None if given is None else list(given.labels),
+                None if given is None else given.numbers,
             ),
             domain_folders=self.domain_folders,
+            label_pattern=self.label_pattern,
+            image_root=self.image_root,
             config=self.config,
             split=self.split,
+            prefer=prefer,
+            strict=self.strict,
             revision=model_options.revision if data.startswith("hf://") else None,
             limits=model_options.limits,
         )
+        for note in () if quiet else labelled.remarks.news():
+            say(note)
+        return labelled
 
     def of_model(self, model_options: ModelOptions) -> ModelOptions:
         """The model's options, with a revision that is the model's own."""
@@ -77,12 +109,28 @@ class DataOptions:
 _DATA: tuple[Callable[..., Any], ...] = (
     click.argument("data", metavar="DATA"),
     click.option("--image-column", metavar="NAME", help="The column of a table that holds the images."),
+    click.option(
+        "--image-root",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="FOLDER",
+        help="The folder that names of images in a table are relative to.  [default: the table's own]",
+    ),
     click.option("--label-column", metavar="NAME", help="The column that holds the labels."),
     click.option("--label-separator", metavar="TEXT", help="What separates several labels in one cell."),
+    click.option(
+        "--label-pattern",
+        metavar="PATTERN",
+        help="Labels stand in the names of files, such as '{label}_*': * is anything else.",
+    ),
     click.option("--domain-column", metavar="NAME", help="A column to break the figures down by."),
     click.option("--domain-folders", is_flag=True, help="The folders are domain/label, not label."),
     click.option("--config", metavar="NAME", help="Configuration of a data set on the Hub."),
-    click.option("--split", metavar="NAME", help="Split of a data set: train, validation, test ..."),
+    click.option("--split", metavar="NAME", help="Part of the data: train, validation, test ..."),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Files in folders that are no images (sidecars, videos ...) are failures, not skipped.",
+    ),
     click.option(
         "--model-revision",
         metavar="R",
@@ -96,11 +144,22 @@ def data_options(command: Command) -> Command:
     return packed("data_options", DataOptions, _DATA)(command)
 
 
-def given_labels(label_options: LabelOptions) -> Labels | None:
-    """The labels that were named, if any; without them a command takes those of the data."""
-    if label_options.labels is None and label_options.labels_file is None:
-        return None
-    return label_options.read()[0]
+def check_choice(labels: Collection[str], *, alone: bool = False) -> None:
+    """Refuse to measure where there is nothing to choose.
+
+    Args:
+        labels: what may be answered.
+        alone: one label is a sound question, since there is a rule that rejects images.
+
+    Raises:
+        RequestError: there is one label alone.
+    """
+    if len(labels) == 1 and not alone:
+        raise RequestError(
+            f"there is one label alone, {next(iter(labels))!r}: every answer would be right, so there is "
+            "nothing to "
+            "measure or to learn; give data of several labels, or name the others with --labels"
+        )
 
 
 def embed(model: Model, labelled: LabelledSet, *, quiet: bool) -> Embeddings:
@@ -110,6 +169,10 @@ def embed(model: Model, labelled: LabelledSet, *, quiet: bool) -> Embeddings:
         SourceError: not one image could be embedded.
     """
     images = model.collect(progress(model.embed_images(labelled), shown=not quiet), of=labelled)
+    tell_remarks(labelled.remarks, quiet=quiet)
+    if labelled.classes is None and len(images):  # not known before
+        for note in check(images.classes, source=labelled.name, alone=True):
+            say(note)
     if not len(images):
         first = next(iter(images.failures.values()), None)
         why = f"; the first: {first.source}: {first.message}" if first is not None else ""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from nshot.cli.options import (
+    Listing,
     ModelOptions,
     model_options,
     progress,
     source_arguments,
     talk_options,
     tell_failure,
+    tell_remarks,
 )
 from nshot.errors import RequestError
+from nshot.images.remarks import Remarks
 from nshot.types import Failure
 
 
@@ -33,7 +35,7 @@ from nshot.types import Failure
 @talk_options
 def command(
     sources: tuple[str, ...],
-    image_column: str | None,
+    listing: Listing,
     output: Path,
     model_options: ModelOptions,
     quiet: bool,
@@ -50,7 +52,8 @@ def command(
     from nshot.embeddings import open_writer
 
     embedder = model_options.load(quiet=quiet)
-    images = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    remarks = Remarks()
+    images = listing.open(embedder, sources, remarks)
     written = failed = 0
     with open_writer(output, recipe=embedder.recipe, model=embedder.name) as writer:
         for item in progress(embedder.embed_images(images), shown=not quiet, sources=sources):
@@ -62,6 +65,7 @@ def command(
                     tell_failure(item)
         if not written:
             raise RequestError(f"no image in {' '.join(sources)}")
+    tell_remarks(remarks, quiet=quiet)
     if failed or verbose:
         click.echo(f"nshot: {written} images, {written - failed} embedded, {failed} failed", err=True)
     return 1 if failed else 0

@@ -15,7 +15,7 @@ import click
 
 import nshot
 from nshot.atomic import writing
-from nshot.cli.data import DataOptions, data_options, embed, given_labels, tell_failures, told_seen
+from nshot.cli.data import DataOptions, check_choice, data_options, embed, tell_failures, told_seen
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -28,7 +28,7 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.errors import RequestError
-from nshot.labels.prompts import DEFAULT_TEMPLATE, lint
+from nshot.labels.prompts import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     from nshot.datasets.labelled import LabelledSet
@@ -85,13 +85,14 @@ def command(
     from nshot.evaluation.evaluation import evaluate, prompt_ways
 
     folder = _made(output)
-    given = given_labels(label_options)
-    for note in () if quiet or given is None else lint(given):
-        say(note)
+    alone = decision_options.reject not in (None, "off") or classifier_file is not None
+    given = label_options.given(quiet=quiet, alone=True)
     if classifier_file is not None and (given is not None or compare):
         raise RequestError("--classifier brings its labels and its model: give neither labels nor --compare")
     templates = label_options.read_templates()  # rather now than after a download
-    labelled = data_options.open(model_options, None if given is None else list(given))
+    labelled = data_options.open(model_options, given, quiet=quiet)
+    if (known := labelled.classes if given is None else given.labels) is not None:
+        check_choice(known, alone=alone or labelled.multi)
     model_options = data_options.of_model(model_options)
     evaluations, models = [], []
     for name in _models(model_options.model, compare):
@@ -101,7 +102,8 @@ def command(
         else:
             model = options.load(quiet=quiet)
         images = embed(model, labelled, quiet=quiet)
-        labels = given if given is not None else list(classifier.labels if classifier else images.classes)
+        labels = list(classifier.labels if classifier else images.classes) if given is None else given.labels
+        check_choice(labels, alone=alone or images.multi)
         ways = prompt_ways(model, labels, templates)
         if classifier is not None and classifier_file is not None:
             ways = {classifier_file.name: classifier} | ways
@@ -113,8 +115,6 @@ def command(
         models.append(model)
     rivals = side_by_side([model.name for model in models], evaluations, seed=seed)
     leading = evaluations[0]
-    for note in [] if quiet or given is not None else lint(leading.classifier.labels):
-        say(note)
     _tell(leading, rivals)
     if folder is not None:
         run = _run(data_options.data, models[0], model_options, templates, seed)
@@ -145,6 +145,8 @@ def _made(output: Path | None) -> Path | None:
 def _tell(evaluation: Evaluation, models: Sequence[Rival]) -> None:
     """The headline, on standard output."""
     figures, (low, high) = evaluation.figures, evaluation.interval
+    if len(evaluation.classifier.labels) == 1:
+        say("there is one label alone: top-1 says nothing, only what is rejected does")
     lines = [("top-1", f"{_share(figures['top_1'])}   95 % interval {100 * low:.1f} to {100 * high:.1f} %")]
     if len(evaluation.classifier.labels) > 5:
         lines.append(("top-5", _share(figures["top_5"])))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
 
 from nshot.cli.asking import from_file
-from nshot.cli.options import ModelOptions, model_options, progress, source_arguments, talk_options
+from nshot.cli.options import (
+    Listing,
+    ModelOptions,
+    model_options,
+    progress,
+    source_arguments,
+    talk_options,
+    tell_remarks,
+)
 from nshot.errors import RequestError
+from nshot.images.remarks import Remarks
 
 
 @click.command("next", short_help="Say which images to label next.")
@@ -43,7 +51,7 @@ from nshot.errors import RequestError
 @talk_options
 def command(
     sources: tuple[str, ...],
-    image_column: str | None,
+    listing: Listing,
     classifier_file: Path,
     count: int,
     labelled: tuple[str, ...],
@@ -64,10 +72,12 @@ def command(
     from nshot.few_shot import select
 
     embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
-    images = embedder.sources(sources, stdin=sys.stdin.buffer, image_column=image_column)
+    remarks = Remarks()
+    images = listing.open(embedder, sources, remarks)
     found = embedder.collect(progress(embedder.embed_images(images), shown=not quiet))
     for failure in () if quiet else found.failures.values():
         click.echo(f"failed: {failure.source}: {failure.message}", err=True)
+    tell_remarks(remarks, quiet=quiet)
     if not len(found):
         raise RequestError(f"no image in {' '.join(sources)}")
     known = embedder.embed(embedder.sources(labelled)) if labelled else None

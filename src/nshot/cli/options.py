@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from nshot.errors import NshotError, RequestError
-from nshot.labels.files import read_labels
+from nshot.images.remarks import Remarks
+from nshot.labels.files import LabelFile, read_label_file, read_labels
+from nshot.labels.lint import check
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_templates, split_labels
-from nshot.types import Failure, Limits
+from nshot.types import Embedded, Failure, Limits
 
 if TYPE_CHECKING:
+    from nshot.images.sources import Source
     from nshot.model import Model
 
 T = TypeVar("T")
@@ -114,8 +117,32 @@ class LabelOptions:
             raise RequestError(
                 'give the labels with --labels "cat, dog" or with --labels-file FILE, one of the two'
             )
-        labels = split_labels(self.labels) if self.labels is not None else read_labels(self.labels_file or "")
-        return labels, self.read_templates() or [DEFAULT_TEMPLATE]
+        given = self.given()
+        assert given is not None
+        return given.labels, self.read_templates() or [DEFAULT_TEMPLATE]
+
+    def given(self, *, quiet: bool = True, alone: bool = False) -> LabelFile | None:
+        """The labels that were named, checked, or None; what a person should know about them is said.
+
+        Args:
+            quiet: say nothing.
+            alone: one label is a sound question, since there is a rule that rejects images.
+
+        Raises:
+            RequestError: named in both ways, a file that cannot be read, or labels that nobody can mean.
+        """
+        if self.labels is None and self.labels_file is None:
+            return None
+        if self.labels is not None and self.labels_file is not None:
+            raise RequestError("give the labels with --labels or with --labels-file, one of the two")
+        if self.labels is not None:
+            found, source = LabelFile(split_labels(self.labels)), "--labels"
+        else:
+            found, source = read_label_file(self.labels_file or ""), str(self.labels_file)
+        notes = check(found.labels, source=source, typed=self.labels is not None, alone=alone)
+        for note in () if quiet else (*found.notes, *notes):
+            say(note)
+        return found
 
     def read_templates(self) -> list[str]:
         """The templates that were given, if any.
@@ -126,6 +153,34 @@ class LabelOptions:
         if self.template and self.templates is not None:
             raise RequestError("give templates with --template or with --templates FILE, not with both")
         return list(self.template) if self.templates is None else read_templates(self.templates)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How SOURCE is listed."""
+
+    image_column: str | None
+    image_root: Path | None
+    strict: bool
+
+    def open(
+        self, model: Model, sources: Sequence[str], remarks: Remarks
+    ) -> Iterator[Source | Embedded | Failure]:
+        """What the sources name, checked now and listed later; ``remarks`` says what was passed over."""
+        return model.sources(
+            sources,
+            stdin=sys.stdin.buffer,
+            image_column=self.image_column,
+            image_root=self.image_root,
+            strict=self.strict,
+            remarks=remarks,
+        )
+
+
+def tell_remarks(remarks: Remarks, *, quiet: bool) -> None:
+    """How the data was read, and what was passed over, on stderr; each thing once."""
+    for line in () if quiet else (*remarks.news(), *remarks.counts()):
+        say(line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +327,18 @@ _DECISION = (
 )
 
 _SOURCES = (
-    click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
     click.option("--image-column", metavar="NAME", help="The column of a table that holds the images."),
+    click.option(
+        "--image-root",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="FOLDER",
+        help="The folder that names of images in a table are relative to.  [default: the table's own]",
+    ),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Files in folders that are no images (sidecars, videos ...) are failures, not skipped.",
+    ),
 )
 
 _OUTPUT = (
@@ -324,8 +389,9 @@ def talk_options(command: Command) -> Command:
 
 
 def source_arguments(command: Command) -> Command:
-    """Add SOURCE... and --image-column; the command gets ``sources`` and ``image_column``."""
-    return _decorated(command, _SOURCES)
+    """Add SOURCE... and how it is listed; the command gets ``sources`` and ``listing: Listing``."""
+    argument = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+    return argument(packed("listing", Listing, _SOURCES)(command))
 
 
 def output_options(command: Command) -> Command:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nshot.cli.data import DataOptions, embed, given_labels, with_one_label
+from nshot.cli.data import DataOptions, check_choice, embed, with_one_label
 from nshot.cli.options import LabelOptions, ModelOptions, say
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ class Prompted:
 
 
 def embed_prompted(
-    data_options: DataOptions, label_options: LabelOptions, model_options: ModelOptions, *, quiet: bool
+    data_options: DataOptions,
+    label_options: LabelOptions,
+    model_options: ModelOptions,
+    *,
+    prefer: Sequence[str] = ("train", "val", "test"),
+    quiet: bool,
 ) -> Prompted:
     """Embed DATA, and write its labels into prompts.
 
@@ -42,17 +48,18 @@ def embed_prompted(
     images.
     """
     from nshot.classifier.zero_shot import zero_shot
-    from nshot.labels.prompts import DEFAULT_TEMPLATE, lint
+    from nshot.labels.prompts import DEFAULT_TEMPLATE
 
-    given = given_labels(label_options)
+    given = label_options.given(quiet=quiet, alone=True)
     templates = label_options.read_templates() or [DEFAULT_TEMPLATE]
-    labelled = data_options.open(model_options, None if given is None else list(given))
+    labelled = data_options.open(model_options, given, prefer=prefer, quiet=quiet)
+    if labelled.classes is not None:
+        check_choice({*labelled.classes, *(given.labels if given is not None else ())})
     model = data_options.of_model(model_options).load(quiet=quiet)
     images = embed(model, labelled, quiet=quiet)
     examples = with_one_label(images, labelled.name, quiet=quiet)
-    names = given if given is not None else list(images.classes)
-    for note in () if quiet else lint(names):
-        say(note)
+    names = given.labels if given is not None else list(images.classes)
+    check_choice({*names, *examples.label})
     if (wordless := sorted(set(examples.label) - set(names))) and not quiet:
         say(f"known by their images alone, without a prompt: {', '.join(wordless)}")
     return Prompted(model, labelled, examples, zero_shot(model, names, templates))

@@ -111,7 +111,9 @@ def command(
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
     few = None if classifier_file is None else Classifier.open(classifier_file)
-    prompted = embed_prompted(data_options, label_options, model_options, quiet=quiet)
+    prompted = embed_prompted(
+        data_options, label_options, model_options, prefer=("test", "val", "train"), quiet=quiet
+    )
     model = prompted.model
     if few is not None:
         few.check_space(model.recipe, model.name, name=str(classifier_file))
@@ -129,7 +131,7 @@ def command(
         supervised=None if supervised is None else Supervised(supervised),
         name=name,
         others={
-            each: data_options.open_other(other, model_options)
+            each: data_options.open_other(other, model_options, quiet=quiet)
             for each, other in zip(names, others, strict=True)
         },
         families=families,

@@ -20,8 +20,10 @@ from nshot.cli.options import (
     progress,
     say,
     talk_options,
+    tell_remarks,
 )
 from nshot.errors import RequestError
+from nshot.images.remarks import Remarks
 from nshot.types import Failure
 
 if TYPE_CHECKING:
@@ -86,7 +88,8 @@ def command(
     )
     files: list[tuple[Path, str | None]] = []
     failed: list[tuple[str, str]] = []
-    images = embedder.embed_images(embedder.sources(sources))
+    remarks = Remarks()
+    images = embedder.embed_images(embedder.sources(sources, remarks=remarks))
     for answer in progress(classifier.stream(images, top_k=1), shown=not quiet, sources=sources):
         if isinstance(answer, Failure):
             failed.append((answer.source, answer.message))
@@ -94,6 +97,7 @@ def command(
             files.append((Path(answer.source), answer.label))  # None for all but a single label
         else:
             failed.append((answer.source, "it is no file of its own, so it cannot be sorted"))
+    tell_remarks(remarks, quiet=quiet)
     moves = plan(files, target, folder_names(classifier.labels))
     _tell(moves, target, mode)
     if mode is not None:

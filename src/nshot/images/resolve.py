@@ -119,7 +119,7 @@ class Resolver:
         folder, base = os.path.split(path)
         if not base or not os.path.isdir(folder or "."):  # noqa: PTH112
             return None
-        endings = IMAGES
+        endings: tuple[str, ...] = IMAGES
         if is_image_name(base):
             path, ending = os.path.splitext(path)
             endings = (ending.lower(),)

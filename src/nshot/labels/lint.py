@@ -15,7 +15,7 @@ from pathlib import Path
 from nshot.errors import LabelError
 from nshot.images.kinds import is_image_name
 from nshot.labels.parts import part_of
-from nshot.labels.prompts import Labels, is_whole_prompt, spoken
+from nshot.labels.prompts import Labels, is_phrase_whole, is_whole_prompt, spoken
 
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?(e[-+]?\d+)?%?", re.IGNORECASE)
 _TRUTH = frozenset(("true", "false", "yes", "no", "y", "n", "t", "f", "0", "1", "positive", "negative"))
@@ -84,7 +84,9 @@ def check(
     notes = []
     if len(names) == 1:
         notes += _lone(names[0], where, alone=alone, typed=typed)
-    for remark in (_numbers, _not_words, _no_class, _whole_prompts):
+    phrases = labels if isinstance(labels, Mapping) else {}
+    notes += _written(plain, phrases)
+    for remark in (_numbers, _not_words, _no_class):
         if note := remark(plain):
             notes.append(note)
     if not multilingual and (note := _other_language(plain)):
@@ -229,9 +231,17 @@ def _no_class(plain: Sequence[str]) -> str | None:
     )
 
 
-def _whole_prompts(plain: Sequence[str]) -> str | None:
+def _written(plain: Sequence[str], phrases: Mapping[str, Sequence[str]]) -> list[str]:
+    """How labels get into prompts, where it is not as they are."""
+    notes = []
+    if rewritten := [name for name in plain if spoken(name) != name.strip()]:
+        told = _some(f"{name!r} as {spoken(name)!r}" for name in rewritten)
+        notes.append(f"written as plain words: {told}")
     whole = [name for name in plain if is_whole_prompt(name)]
-    return f"taken as whole prompts, without a template: {_some(map(repr, whole))}" if whole else None
+    whole += [phrase for given in phrases.values() for phrase in given if is_phrase_whole(phrase)]
+    if whole:
+        notes.append(f"taken as whole prompts, without a template: {_some(map(repr, whole))}")
+    return notes
 
 
 def _other_language(plain: Sequence[str]) -> str | None:

@@ -128,23 +128,13 @@ def is_whole_prompt(label: str) -> bool:
     return _PROMPT.search(label.strip()) is not None
 
 
-def lint(labels: Labels) -> list[str]:
-    """What a person should know about the labels before they are used; nothing here is an error."""
-    notes = []
-    phrases = labels if isinstance(labels, Mapping) else {}
-    rewritten = [label for label in labels if not phrases.get(label) and spoken(label) != label.strip()]
-    if rewritten:
-        notes.append(
-            "written as plain words: " + _some(f"{label!r} as {spoken(label)!r}" for label in rewritten)
-        )
-    whole = [phrase for given in phrases.values() for phrase in given if _WHOLE_PROMPT.search(phrase)]
-    if whole:
-        notes.append("taken as whole prompts, without a template: " + _some(map(repr, whole)))
-    return notes
+def is_phrase_whole(phrase: str) -> bool:
+    """Whether a phrase of a labels file is taken as a whole prompt."""
+    return _WHOLE_PROMPT.search(phrase) is not None
 
 
 def _prompts(phrase: str, templates: Sequence[str]) -> Iterable[str]:
-    if _WHOLE_PROMPT.search(phrase):
+    if is_phrase_whole(phrase):
         return [phrase.strip()]
     return [_fill(template, phrase.strip()) for template in templates]
 
@@ -159,12 +149,6 @@ def _fill(template: str, phrase: str) -> str:
 
 def _is_camel(words: str) -> bool:
     return re.fullmatch(r"(?:[A-Z]?[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+", words) is not None
-
-
-def _some(items: Iterable[str], shown: int = 5) -> str:
-    items = list(items)
-    rest = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return ", ".join(items[:shown]) + rest
 
 
 def _read(path: Path, error_type: type[LabelError] | type[TemplateError]) -> str:
