@@ -62,7 +62,7 @@ def test_a_list_beside_the_images_says_what_they_are(nshot: Nshot, data: str) ->
 @pytest.mark.parametrize("command", ["evaluate", "fit", "calibrate", "curve", "robustness"])
 @pytest.mark.parametrize("data", ["shapes", "."])
 def test_parts_of_a_data_set_are_no_labels(nshot: Nshot, tmp_path: Path, command: str, data: str) -> None:
-    options = {
+    options: dict[str, list[object]] = {
         "fit": ["-o", tmp_path / "c.nshot"],
         "robustness": ["-o", tmp_path / "r", "--corruptions", "none"],
         "curve": ["--shots", "0,1", "--draws", "1"],
