@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nshot.classifier.classifier import Classifier
 from nshot.decision import EVERYDAY, RULES, Rejection, default_rejection, fit_calibration, fit_conformal
 from nshot.decision.background import unlike
-from nshot.decision.calibration import activate
+from nshot.decision.softmax import activate
 from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, share
 from nshot.unit import normalize
 

@@ -1,4 +1,4 @@
-"""What examples buy, measured: the figures of docs/few-shot.md, on recorded vectors of CLIP ViT-B/32.
+"""What examples buy, measured: the figures of docs/few-shot.md, on recorded vectors of real images.
 
     python bench/few_shot.py            # all
     python bench/few_shot.py gains next # some
@@ -12,68 +12,175 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from recorded import NAMES, accuracy, cifar10, draw, prompts
+import recorded
+from recorded import NAMES, LabelledSet, accuracy, cifar10, draw, prompts
 
 from nshot.classifier.classifier import Classifier
 from nshot.few_shot import adapt, fit, select
-from nshot.few_shot.cache import cache_logits
 from nshot.few_shot.curve import ALL, PROBE, curve
+from nshot.few_shot.heads import Shown
 from nshot.few_shot.logistic import plain_probe
 
-DRAWS = 5
+DRAWS = 20
+REGIMES = ("1", "2", "4", "8", "16", "geometric", "alternating")
+
+Rows = NDArray[np.intp]
+
+
+def shots(sizes: NDArray[np.intp], regime: str) -> NDArray[np.intp]:
+    """Examples of each label: 1, 2, 4, 8, 16 in turn, 1 and 24 in turn, or the same for all.
+
+    A quarter of every label's images, and one at least, is left to measure on.
+    """
+    turns = {"geometric": [1, 2, 4, 8, 16], "alternating": [1, 24]}.get(regime) or [int(regime)]
+    wanted = np.resize(turns, len(sizes))
+    counts: NDArray[np.intp] = np.minimum(wanted, np.maximum(1, sizes - np.maximum(1, sizes // 4)))
+    return counts
+
+
+def split(targets: NDArray[np.intp], regime: str, seed: int) -> tuple[Rows, Rows]:
+    """Rows to show and rows to measure on."""
+    generator = np.random.default_rng(seed)
+    counts = shots(np.bincount(targets), regime)
+    shown = np.concatenate(
+        [generator.permutation(np.flatnonzero(targets == k))[:count] for k, count in enumerate(counts)]
+    )
+    return shown, np.setdiff1d(np.arange(len(targets)), shown)
+
+
+def right(classifier: Classifier, data: LabelledSet, rows: Rows) -> NDArray[np.bool_]:
+    """Which of the rows get their label; the classifier may have its labels in another order."""
+    place = np.array([data.labels.index(label) for label in classifier.labels])
+    return np.asarray(place[classifier.logits(data.vectors[rows]).argmax(axis=1)] == data.targets[rows])
+
+
+def tip_adapter(data: LabelledSet, shown: Rows, rest: Rows) -> NDArray[np.bool_]:
+    """Tip-Adapter's cache as published (Zhang et al. 2022): alpha 1, beta 5.5, nothing trained."""
+    assert data.prompts is not None
+    queries, keys = data.vectors[rest], data.vectors[shown]
+    affinity = np.exp(-5.5 * (1.0 - queries @ keys.T))
+    logits = 100.0 * queries @ data.prompts.T + affinity @ np.eye(len(data.labels))[data.targets[shown]]
+    return np.asarray(logits.argmax(axis=1) == data.targets[rest])
+
+
+def fitted(data: LabelledSet, shown: Rows, prompts: Classifier | None) -> Classifier:
+    """What `fit` makes of these examples."""
+    return fit(data.vectors[shown], [data.labels[k] for k in data.targets[shown]], prompts).classifier
 
 
 def gains() -> None:
-    """Mean gain over zero-shot on the rest, and the worst draw, in points."""
-    vectors, labels = cifar10()
-    zero = prompts(NAMES)
-    print("shots  zero-shot   fit    mean gain  worst draw   published cache (alpha 1)   chosen")
-    for shots in (1, 2, 4, 8, 16):
-        found, cached, base, chosen = [], [], [], []
-        for seed in range(DRAWS):
-            shown, rest = draw(labels, shots, seed)
-            of = [labels[i] for i in rest]
-            fitted = fit(vectors[shown], [labels[i] for i in shown], zero)
-            base.append(accuracy(zero, vectors[rest], of))
-            found.append(accuracy(fitted.classifier, vectors[rest], of))
-            chosen.append(str(fitted.candidate))
-            targets = np.array([NAMES.index(labels[i]) for i in shown])
-            start = zero.matrix.astype(np.float64) * 100
-            rows = vectors.astype(np.float64)
-            logits = cache_logits(rows[rest], rows[shown], targets, start, strength=1.0)
-            cached.append(np.mean([NAMES[k] == label for k, label in zip(logits.argmax(1), of, strict=True)]))
-        gain = 100 * (np.array(found) - base)
-        print(
-            f"{shots:5}  {np.mean(base):9.3f}  {np.mean(found):.3f}  {gain.mean():+9.2f}  {gain.min():+10.2f}"
-            f"{100 * (np.mean(cached) - np.mean(base)):+28.2f}   {', '.join(chosen)}"
-        )
+    """Gain over zero-shot in points, every set with prompts, 20 draws; and draws significantly below it."""
+    named = {name: data for name, data in recorded.sets().items() if data.prompts is not None}
+    mean: dict[str, list[float]] = {regime: [] for regime in REGIMES}
+    below: dict[str, list[bool]] = {regime: [] for regime in REGIMES}
+    cache: dict[str, list[float]] = {regime: [] for regime in REGIMES}
+    print(f"{'':17} zero-shot" + "".join(f"{regime:>12}" for regime in REGIMES))
+    for name, data in named.items():
+        cells, bases = [], []
+        for regime in REGIMES:
+            found = []
+            for seed in range(DRAWS):
+                shown, rest = split(data.targets, regime, seed)
+                base = right(data.zero, data, rest).astype(float)
+                gain = right(fitted(data, shown, data.zero), data, rest) - base
+                found.append(gain.mean())
+                below[regime].append(gain.mean() < -2 * gain.std() / len(gain) ** 0.5)
+                cache[regime].append(tip_adapter(data, shown, rest).mean() - base.mean())
+                bases.append(base.mean())
+            mean[regime].append(float(np.mean(found)))
+            cells.append(f"{100 * np.mean(found):+12.1f}")
+        print(f"{name:17} {100 * np.mean(bases):9.1f}" + "".join(cells), flush=True)
+    print(f"{'mean of the sets':27}" + "".join(f"{100 * np.mean(mean[r]):+12.1f}" for r in REGIMES))
+    print(f"{'Tip-Adapter, untrained':27}" + "".join(f"{100 * np.mean(cache[r]):+12.1f}" for r in REGIMES))
+    print(f"{'draws below zero-shot, %':27}" + "".join(f"{100 * np.mean(below[r]):12.1f}" for r in REGIMES))
+
+
+def pairs() -> None:
+    """The same for two labels: the likest pairs by their prompts and as many others, 10 draws."""
+    regimes = ("1", "2", "4", "8", "16", "alternating")
+    mean: dict[str, list[float]] = {regime: [] for regime in regimes}
+    below: dict[str, list[bool]] = {regime: [] for regime in regimes}
+    for data in recorded.sets(least=6).values():
+        if data.prompts is None:
+            continue
+        likeness = data.prompts @ data.prompts.T
+        every = sorted(combinations(range(len(data.labels)), 2), key=lambda pair: -likeness[pair])
+        chosen = every[:4] + [every[i] for i in np.random.default_rng(0).permutation(len(every))[:4]]
+        for pair in chosen:
+            rows = np.isin(data.targets, pair)
+            two = LabelledSet(
+                data.vectors[rows],
+                (data.targets[rows] == pair[1]).astype(np.intp),
+                [data.labels[k] for k in pair],
+                data.prompts[list(pair)],
+            )
+            for regime, seed in product(regimes, range(10)):
+                shown, rest = split(two.targets, regime, seed)
+                gain = right(fitted(two, shown, two.zero), two, rest) - right(two.zero, two, rest).astype(
+                    float
+                )
+                mean[regime].append(gain.mean())
+                below[regime].append(gain.mean() < -2 * gain.std() / len(gain) ** 0.5)
+    print(f"{'':27}" + "".join(f"{regime:>12}" for regime in regimes))
+    print(f"{'mean gain':27}" + "".join(f"{100 * np.mean(mean[r]):+12.1f}" for r in regimes))
+    print(f"{'draws below zero-shot, %':27}" + "".join(f"{100 * np.mean(below[r]):12.1f}" for r in regimes))
+
+
+def useless() -> None:
+    """Prompts that know nothing (unrelated words; prompts almost equal), against fits without prompts."""
+    from sklearn.linear_model import LogisticRegression
+
+    print(f"{'shots':6}{'prompts':11}{'zero-shot':>10}{'fit':>8}{'fit alone':>11}{'scikit-learn, C=1':>19}")
+    for regime, kind in product(("1", "2", "4"), ("unrelated", "equal")):
+        rows = []
+        for data in recorded.sets(least=4).values():
+            if data.vectors.shape[1] != 512 or len(data.labels) > 25:
+                continue
+            noise = np.random.default_rng(1).normal(size=(len(data.labels), 512))
+            words = recorded.unrelated(len(data.labels)) if kind == "unrelated" else None
+            words = recorded.unit(recorded.unrelated(1) + 5e-5 * noise) if words is None else words
+            zero = Classifier(data.labels, words, scale=100.0)
+            for seed in range(10):
+                shown, rest = split(data.targets, regime, seed)
+                probe = LogisticRegression(max_iter=1000).fit(data.vectors[shown], data.targets[shown])
+                rows.append(
+                    (
+                        right(zero, data, rest).mean(),
+                        right(fitted(data, shown, zero), data, rest).mean(),
+                        right(fitted(data, shown, None), data, rest).mean(),
+                        probe.score(data.vectors[rest], data.targets[rest]),
+                    )
+                )
+        base, found, alone, peer = 100 * np.mean(rows, axis=0)
+        print(f"{regime:6}{kind:11}{base:10.1f}{found:8.1f}{alone:11.1f}{peer:19.1f}")
 
 
 def probe() -> None:
     """The plain probe against scikit-learn's on the same draws."""
     from sklearn.linear_model import LogisticRegression
 
-    vectors, labels = cifar10()
-    rows = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)
-    targets = np.array([NAMES.index(label) for label in labels])
-    for strength in (0.316, 1.0, 10.0):
-        for shots in (1, 4, 16):
-            apart = []
-            for seed in range(DRAWS):
-                shown, rest = draw(labels, shots, seed)
-                theirs = LogisticRegression(C=strength, max_iter=1000).fit(rows[shown], targets[shown])
-                [mine] = plain_probe(rows[shown], targets[shown], 10, strengths=[strength])
-                answers = mine.logits(rows[rest]).argmax(axis=1)
-                apart.append(np.mean(answers == targets[rest]) - theirs.score(rows[rest], targets[rest]))
-            print(
-                f"C={strength:<6} {shots:2} shots: largest difference {100 * np.abs(apart).max():.2f} points"
+    data = recorded.sets()["cifar10"]
+    for strength, regime in product((0.316, 1.0, 10.0), ("1", "4", "16")):
+        apart = []
+        for seed in range(5):
+            shown, rest = split(data.targets, regime, seed)
+            theirs = LogisticRegression(C=strength, max_iter=1000).fit(
+                data.vectors[shown], data.targets[shown]
             )
+            [mine] = plain_probe(Shown.of(data.vectors[shown], data.targets[shown]), 10, strengths=[strength])
+            answers = mine.logits(data.vectors[rest]).argmax(axis=1)
+            apart.append(
+                np.mean(answers == data.targets[rest]) - theirs.score(data.vectors[rest], data.targets[rest])
+            )
+        print(f"C={strength:<6} {regime:2} shots: largest difference {100 * np.abs(apart).max():.2f} points")
 
 
 def estimator() -> None:
@@ -89,7 +196,7 @@ def estimator() -> None:
 
 
 def speed() -> None:
-    """The curve on 10,000 made-up vectors, 6 shot counts, 5 draws."""
+    """The curve on 10,000 made-up vectors, 6 shot counts, 5 draws: processor seconds."""
     for labels in (10, 100):
         generator = np.random.default_rng(0)
         words = generator.standard_normal((labels, 512)) / 512**0.5
@@ -99,9 +206,9 @@ def speed() -> None:
         names = [f"label {i}" for i in range(labels)]
         noise = 0.04 * generator.standard_normal(words.shape)
         zero = Classifier(names, words + 0.3 * common + noise, scale=100.0)
-        begun = time.perf_counter()
+        begun = time.process_time()
         points = curve(vectors, [names[i] for i in targets], zero, shots=(1, 2, 4, 8, 16, ALL))
-        took = time.perf_counter() - begun
+        took = time.process_time() - begun
         best = {p.shots: round(p.mean, 3) for p in points if p.method == "nshot"}
         plain = {p.shots: round(p.mean, 3) for p in points if p.method == PROBE}
         print(f"{labels} labels: {took:.1f} s; nshot {best}; plain probe {plain}")
@@ -192,6 +299,8 @@ def following() -> None:
 
 PARTS: dict[str, Callable[[], None]] = {
     "gains": gains,
+    "pairs": pairs,
+    "useless": useless,
     "probe": probe,
     "estimator": estimator,
     "speed": speed,

@@ -27,8 +27,8 @@ from nshot.decision import (
     fit_surest,
 )
 from nshot.decision.background import unlike
-from nshot.decision.calibration import activate
 from nshot.decision.rejection import threshold_for
+from nshot.decision.softmax import activate
 from nshot.errors import RequestError
 from nshot.metrics import auroc, nll, reliability
 from nshot.types import Decided, Prediction

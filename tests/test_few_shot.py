@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
 from nshot.few_shot import fit, with_labels
-from nshot.few_shot.cache import cache_logits, linear_cache
 from nshot.few_shot.candidates import Prompts, trust
+from nshot.few_shot.choose import knowledge
 from nshot.few_shot.descent import minimise
 from nshot.few_shot.gaussian import discriminant
+from nshot.few_shot.heads import Shown
 from nshot.few_shot.logistic import plain_probe, pulled_probe
 
 LABELS = ["ant", "bee", "cat", "dog"]
@@ -57,7 +58,7 @@ def test_a_plain_probe_gives_the_probabilities_of_scikit_learns_logistic_regress
     rows = vectors.astype(np.float64)
     targets = np.array([LABELS.index(label) for label in of])
     theirs = linear_model.LogisticRegression(C=strength, tol=1e-8, max_iter=1000).fit(rows, targets)
-    [mine] = plain_probe(rows, targets, 4, strengths=[strength], tolerance=1e-7)
+    [mine] = plain_probe(Shown.of(rows, targets), 4, strengths=[strength], tolerance=1e-7)
     logits = mine.logits(rows)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.allclose(shares, theirs.predict_proba(rows), atol=1e-4)
@@ -69,10 +70,10 @@ def test_a_stronger_pull_stays_nearer_to_the_prompts_and_a_strength_does_not_dep
     vectors, of = blobs(8, noise=0.2)
     rows, targets = vectors.astype(np.float64), np.array([LABELS.index(label) for label in of])
     start = words(shift=1).matrix.astype(np.float64) * 30
-    heads = pulled_probe(rows, targets, start, pulls=[0.1, 1000.0, 3.0])
+    heads = pulled_probe(Shown.of(rows, targets), start, pulls=[0.1, 1000.0, 3.0])
     away = [float(np.linalg.norm(head.weights - start)) for head in heads]
     assert away[1] < away[2] < away[0]
-    [alone] = pulled_probe(rows, targets, start, pulls=[3.0], tolerance=1e-6)
+    [alone] = pulled_probe(Shown.of(rows, targets), start, pulls=[3.0], tolerance=1e-6)
     assert np.allclose(alone.weights, heads[2].weights, atol=0.01)
 
 
@@ -80,7 +81,7 @@ def test_what_a_pulled_probe_gains_sums_to_zero_and_leaves_a_label_without_examp
     vectors, of = blobs(5, labels=LABELS[:3])
     targets = np.array([LABELS.index(label) for label in of])
     start = words().matrix.astype(np.float64) * 30
-    [head] = pulled_probe(vectors.astype(np.float64), targets, start, pulls=[1.0], tolerance=1e-6)
+    [head] = pulled_probe(Shown.of(vectors, targets), start, pulls=[1.0], tolerance=1e-6)
     assert np.array_equal(head.weights[3], start[3])
     assert np.allclose((head.weights - start).sum(axis=0), 0.0, atol=1e-4)
 
@@ -102,22 +103,10 @@ def test_the_gaussian_is_the_bayes_rule_of_its_own_model() -> None:
     means = generator.standard_normal((3, 6)) * 2
     targets = np.repeat(np.arange(3), 4000)
     vectors = means[targets] + generator.standard_normal((len(targets), 6)) @ mixing
-    [head] = discriminant(vectors, targets, np.zeros((3, 6)), strengths=[1.0])
+    [head] = discriminant(Shown.of(vectors, targets), np.zeros((3, 6)), strengths=[1.0])
     precision = np.linalg.inv(mixing.T @ mixing)
     truth = vectors @ (precision @ means.T) - 0.5 * np.einsum("kd,de,ke->k", means, precision, means)
     assert np.mean(head.logits(vectors).argmax(axis=1) == truth.argmax(axis=1)) > 0.995
-
-
-def test_the_linear_cache_agrees_with_the_published_one_where_affinities_vary_little() -> None:
-    vectors, of = blobs(6, noise=0.02)
-    rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float64)
-    targets = np.array([LABELS.index(label) for label in of])
-    nothing = np.zeros((4, 16))
-    [head] = linear_cache(rows, targets, nothing, strengths=[1.0], sharpness=0.5)
-    exact = cache_logits(rows, rows, targets, nothing, strength=1.0, sharpness=0.5)
-    exact -= exact.mean(axis=1, keepdims=True)
-    mine = head.logits(rows) - head.logits(rows).mean(axis=1, keepdims=True)
-    assert np.allclose(mine, exact, atol=0.03 * np.abs(exact).max())
 
 
 def test_prompts_that_are_wrong_about_the_examples_lose_their_say() -> None:
@@ -125,8 +114,8 @@ def test_prompts_that_are_wrong_about_the_examples_lose_their_say() -> None:
     rows, targets = vectors.astype(np.float64), np.array([LABELS.index(label) for label in of])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     right, wrong = (Prompts(words(shift=s).matrix.astype(np.float64), np.ones(4, bool), 30.0) for s in (0, 1))
-    assert trust(rows, targets, right) == 30.0
-    assert trust(rows, targets, wrong) < 6.0
+    assert trust(Shown.of(rows, targets), right) == 30.0
+    assert trust(Shown.of(rows, targets), wrong) < 6.0
 
 
 def test_examples_overrule_wrong_prompts() -> None:
@@ -134,28 +123,60 @@ def test_examples_overrule_wrong_prompts() -> None:
     assert accuracy(words(shift=1)) < 0.2
     fitted = fit(vectors, of, words(shift=1))
     assert accuracy(fitted.classifier) > 0.95
-    assert fitted.zero_shot is not None
-    assert fitted.chosen is not None
-    assert fitted.chosen.accuracy > fitted.zero_shot.accuracy
+    assert "the prompts name 0 of 32 examples" in fitted.reason
+    assert fitted.zero_shot is None
 
 
-def test_zero_shot_is_kept_where_examples_mislead_and_the_report_says_so() -> None:
-    vectors, of = blobs(6, noise=0.02)
-    vectors[:, :4] = (
-        np.random.default_rng(1).normal(0, 1e-3, (24, 4))
-        + words().matrix[[LABELS.index(label) for label in of], :4] * 0.02
-    )
-    vectors += np.random.default_rng(2).normal(0, 1.0, vectors.shape) * (np.arange(16) > 3)
-    fitted = fit(vectors, of, words())
-    assert fitted.method == "zero-shot"
-    assert "kept" in fitted.reason
-    assert np.array_equal(fitted.classifier.matrix, words().matrix)
+def test_prompts_that_know_nothing_are_left_out_and_what_remains_is_the_fit_without_prompts() -> None:
+    for per_label in (1, 4):
+        vectors, of = blobs(per_label, noise=0.15)
+        alone, useless = fit(vectors, of, labels=LABELS), fit(vectors, of, words(shift=1))
+        assert np.array_equal(alone.classifier.matrix, useless.classifier.matrix)
+        assert np.array_equal(alone.classifier.scale, useless.classifier.scale)
 
 
-def test_one_example_a_label_follows_a_fixed_rule() -> None:
+def test_of_two_labels_a_few_wrong_answers_do_not_cost_the_prompts_their_say() -> None:
+    rows = np.eye(16)[:2] + 0.5 * np.eye(16)[14]
+    two = Prompts(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.ones(2, bool), 30.0)
+    evidence, hits, asked = knowledge(Shown.of(np.eye(16)[[1, 1]], [0, 1]), two)
+    assert (hits, asked) == (1, 2)
+    assert -2 < evidence < 0
+    vectors, of = np.eye(16)[[1, 1]] + 0.1 * np.eye(16)[[2, 3]], ["ant", "bee"]
+    assert fit(vectors, of, words(["ant", "bee"])).method == "pulled"
+    evidence, hits, asked = knowledge(Shown.of(np.eye(16)[[1, 0] * 9], [0, 1] * 9), two)
+    assert (hits, asked) == (0, 18)
+    assert evidence < -2
+
+
+def test_an_example_given_twice_weighs_what_a_weight_of_two_does_and_order_changes_nothing() -> None:
+    vectors, of = blobs(6, noise=0.3)
+    weights = np.random.default_rng(0).integers(0, 4, len(of))
+    weights[::6] = 1
+    often = np.repeat(np.arange(len(of)), weights)
+    shuffled = np.random.default_rng(1).permutation(often)
+    for prompts in (words(), None):
+        weighed = fit(vectors, of, prompts, weights=weights).classifier
+        for rows in (often, shuffled):
+            again = fit(vectors[rows], [of[i] for i in rows], prompts, labels=weighed.labels).classifier
+            assert np.array_equal(weighed.matrix, again.matrix)
+            assert np.array_equal(weighed.scale, again.scale)
+    with pytest.raises(RequestError, match="weights are 24 numbers"):
+        fit(vectors, of, weights=-weights)
+
+
+def test_common_labels_do_not_outvote_rare_ones() -> None:
+    few, of_few = blobs(1, labels=["ant", "bee"], noise=0.15)
+    many, of_many = blobs(24, labels=["cat", "dog"], noise=0.15)
+    fitted = fit(np.vstack([few, many]), of_few + of_many, words()).classifier
+    vectors, of = blobs(100, seed=7, labels=["ant", "bee"], noise=0.15)
+    zero = recorded.accuracy(words(), vectors, of)
+    assert recorded.accuracy(fitted, vectors, of) >= zero - 0.03
+
+
+def test_one_example_per_label_follows_a_fixed_rule() -> None:
     vectors, of = blobs(1)
     fitted = fit(vectors, of, words())
-    assert (fitted.method, fitted.strength, fitted.trials) == ("pulled", 3.0, ())
+    assert (fitted.method, fitted.strength, fitted.trials) == ("pulled", 0.5, ())
 
 
 def test_a_label_without_an_example_answers_from_its_prompt() -> None:
@@ -206,7 +227,7 @@ def test_the_same_examples_and_seed_give_the_same_classifier() -> None:
     assert np.array_equal(one.scale, other.scale)
 
 
-@pytest.mark.parametrize("method", ["zero-shot", "probe", "pulled", "gaussian", "cache"])
+@pytest.mark.parametrize("method", ["zero-shot", "probe", "pulled", "gaussian"])
 def test_a_method_can_be_asked_for(method: str) -> None:
     vectors, of = blobs(5)
     fitted = fit(vectors, of, words(), method=method)  # type: ignore[arg-type]
@@ -236,19 +257,22 @@ def test_requests_that_cannot_be_met_say_what_is_missing() -> None:
         fit(vectors, of[:-1], words())
 
 
+def run(check: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+
+
 def test_fitting_needs_no_scikit_learn() -> None:
-    check = (
+    done = run(
         "import sys; sys.modules['sklearn'] = sys.modules['scipy'] = None\n"
         "import numpy as np\nfrom nshot.few_shot import fit\n"
         "f = fit(np.random.default_rng(0).normal(size=(12, 8)), list('abc') * 4)\n"
         "print(f.classifier.labels)"
     )
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "('a', 'b', 'c')", done.stderr
 
 
 @recorded.needed
-@pytest.mark.parametrize(("shots", "gain"), [(1, -0.005), (4, 0.005), (16, 0.015)])
+@pytest.mark.parametrize(("shots", "gain"), [(1, 0.0), (4, 0.005), (16, 0.01)])
 def test_on_real_vectors_examples_buy_what_was_promised(shots: int, gain: float) -> None:
     vectors, labels = recorded.cifar10()
     zero = recorded.prompts(recorded.NAMES)
@@ -262,7 +286,7 @@ def test_on_real_vectors_examples_buy_what_was_promised(shots: int, gain: float)
             - recorded.accuracy(zero, vectors[rest], of_rest)
         )
     assert np.mean(gains) >= gain
-    assert min(gains) >= -0.02
+    assert min(gains) >= -0.025
 
 
 @recorded.needed

@@ -45,6 +45,7 @@ def test_examples_are_never_measured_on() -> None:
 
 def test_the_plain_probe_is_scikit_learns_default() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
+    from nshot.few_shot.heads import Shown
     from nshot.few_shot.logistic import plain_probe
 
     vectors, labels = blobs(40, noise=0.3)
@@ -54,7 +55,7 @@ def test_the_plain_probe_is_scikit_learns_default() -> None:
     theirs = (
         linear_model.LogisticRegression(max_iter=1000).fit(rows[shown], targets[shown]).predict(rows[~shown])
     )
-    [head] = plain_probe(rows[shown], targets[shown], 3)
+    [head] = plain_probe(Shown.of(rows[shown], targets[shown]), 3)
     assert np.mean(head.logits(rows[~shown]).argmax(axis=1) == theirs) >= 0.99
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nshot.few_shot import Fitted
     from nshot.few_shot.choose import Trial
 
-_METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian", "cache")
+_METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
 
 
 @click.command("fit", short_help="Make a classifier from a few labelled images.")
@@ -35,7 +35,7 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian", "cache")
     show_default=True,
     help="auto: chosen by cross-validation on the images given.",
 )
-@click.option("--strength", type=float, metavar="X", help="C of the probe, the pull, or the others' share.")
+@click.option("--strength", type=float, metavar="X", help="C of the probe, the pull, or the share.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation.")
 @label_options
 @model_options

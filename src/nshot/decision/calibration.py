@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nshot.decision.softmax import Reals, activate
 from nshot.errors import RequestError
 from nshot.types import Activation
 
-Reals: TypeAlias = NDArray[np.float64]
-
 _SHARPEST = 1000.0  # 1 / temperature is looked for in [1 / _SHARPEST, _SHARPEST]
-
-
-def activate(logits: Reals, activation: Activation) -> Reals:
-    """float64[n, labels] -> the same in [0, 1]; rows sum to 1 under softmax."""
-    if activation == "sigmoid":
-        return np.exp(-np.logaddexp(0.0, -logits))
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    share: Reals = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return share
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nshot.decision.calibration import Reals
+from nshot.decision.softmax import Reals
 from nshot.errors import RequestError
 from nshot.unit import normalize
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nshot.decision.calibration import Calibration, Reals, activate
+from nshot.decision.calibration import Calibration
 from nshot.decision.compared import Compared
 from nshot.decision.conformal import Conformal
 from nshot.decision.rejection import Rejection
+from nshot.decision.softmax import Reals, activate
 from nshot.errors import RequestError
 from nshot.metrics import risk_coverage
 from nshot.types import Activation, Answer

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nshot.decision.background import unlike
-from nshot.decision.calibration import Calibration, Reals, activate, fit_calibration
+from nshot.decision.calibration import Calibration, fit_calibration
 from nshot.decision.compared import Compared, compare
 from nshot.decision.conformal import fit_conformal, least_images
 from nshot.decision.decision import Decision, fit_surest
 from nshot.decision.rejection import RULES, Rejection, Rule, threshold_for
+from nshot.decision.softmax import Reals, activate
 from nshot.errors import RequestError
 from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, risk_coverage, share
 from nshot.types import Activation, Floats

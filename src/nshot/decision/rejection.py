@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nshot.decision.background import unlike
-from nshot.decision.calibration import Reals
 from nshot.decision.compared import Compared
+from nshot.decision.softmax import Reals, log_sum_exp
 from nshot.errors import RequestError
 from nshot.types import Floats
 from nshot.unit import lengths
@@ -70,14 +70,14 @@ class Rejection:
             best = np.partition(cosines, -2, axis=1)
             return best[:, -1] - best[:, -2]
         s = float(np.mean(images.scale))
-        energy = _lse(images.logits) / s
+        energy = log_sum_exp(images.logits) / s
         if self.background is None:
             return energy
         if self.background.shape[1] != images.vectors.shape[1]:
             raise RequestError("the background labels were embedded by another model than the classifier's")
         wide = images.vectors.astype(np.float64)
         elsewhere = (wide @ self.background.T.astype(np.float64)) / lengths(wide)
-        return energy - _WEIGHT * _lse(s * elsewhere) / s
+        return energy - _WEIGHT * log_sum_exp(s * elsewhere) / s
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; vectors as base64 of little-endian float32."""
@@ -146,9 +146,3 @@ def threshold_for(
             f"none of the labels, and there are {len(against)}"
         )
     return float(np.nextafter(against[accepted], np.inf))
-
-
-def _lse(logits: Reals) -> Reals:
-    top = logits.max(axis=1)
-    total: Reals = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    return total

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nshot.classifier.classifier import Classifier
+from nshot.decision.softmax import activate
 from nshot.errors import RequestError
 from nshot.few_shot.gaussian import shared_gaussian
-from nshot.few_shot.heads import Head, softmax
+from nshot.few_shot.heads import Head
 from nshot.unit import normalize
 
 PER_LABEL = 20  # images a label, on average, below which the labels' spread is not known well enough
@@ -80,7 +81,7 @@ def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
     start = prompts.matrix.astype(np.float64) * prompts.scale[:, None]
     head = Head(start, prompts.bias.astype(np.float64))
     for _ in range(_ROUNDS):
-        gained, bias = shared_gaussian(rows, softmax(head.logits(rows)))
+        gained, bias = shared_gaussian(rows, activate(head.logits(rows), "softmax"))
         head = Head(start + _STRENGTH * gained, prompts.bias + _STRENGTH * bias)
     adapted = head.classifier(prompts.labels, prompts.space)
     changed = int((adapted.logits(vectors).argmax(axis=1) != before).sum())

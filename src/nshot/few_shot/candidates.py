@@ -9,22 +9,19 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.few_shot.cache import linear_cache
 from nshot.few_shot.gaussian import discriminant
-from nshot.few_shot.heads import Array, Head, Targets, log_loss
+from nshot.few_shot.heads import Array, Head, Shown, log_loss
 from nshot.few_shot.logistic import TOLERANCE, plain_probe, pulled_probe
 
-Method: TypeAlias = Literal["zero-shot", "probe", "pulled", "gaussian", "cache"]
+Method: TypeAlias = Literal["zero-shot", "probe", "pulled", "gaussian"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 STRENGTHS: dict[Method, tuple[float, ...]] = {
     "zero-shot": (1.0,),
     "probe": (1.0, 10.0, 100.0),
-    "pulled": (10.0, 3.0, 1.0, 0.3, 0.1, 0.03),
+    "pulled": (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03),
     "gaussian": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "cache": (1.0, 3.0, 10.0),
 }
-DEFAULT_PULL = 3.0
 KEEPING_PULL = 1.0  # the weakest at which a label without examples still holds its own against the others
 
 _DOUBT = 4.0  # nats that it takes at most to give up the prompts altogether
@@ -32,7 +29,7 @@ _DOUBT = 4.0  # nats that it takes at most to give up the prompts altogether
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A method and its strength: C of the probe, the pull, the Gaussian's or the cache's share."""
+    """A method and its strength: C of the probe, the pull, the Gaussian's share."""
 
     method: Method
     strength: float
@@ -43,7 +40,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompts:
-    """What is known without examples: a row a label.
+    """What is known without examples: one row per label.
 
     Attributes:
         rows: float64[labels, d], unit rows; for a label without a prompt the others' mean, or zeros.
@@ -55,29 +52,31 @@ class Prompts:
     known: NDArray[np.bool_]
     scale: float
 
+    @classmethod
+    def none(cls, labels: int, dimension: int) -> Prompts:
+        """No prompt for any label."""
+        return cls(np.zeros((labels, dimension)), np.zeros(labels, dtype=bool), 0.0)
+
 
 def candidates(prompts: Prompts, *, complete: bool) -> list[Candidate]:
-    """Everything to try. With labels that have no example, only what keeps the prompts' answers comparable.
+    """Everything to try: what keeps the prompts where there are any, else what needs none.
 
     Args:
         prompts: the rows to start from.
-        complete: whether every label has an example.
+        complete: whether every label has an example. Where one has none, only what keeps the answers
+            comparable with its prompt's is tried.
     """
-    tried = [Candidate(method, strength) for method in METHODS for strength in STRENGTHS[method]]
-    if not prompts.known.any():
-        return [c for c in tried if c.method in ("probe", "gaussian")]
-    if not complete:
-        return [
-            c
-            for c in tried
-            if c.method == "zero-shot" or (c.method == "pulled" and c.strength >= KEEPING_PULL)
-        ]
-    return tried
+    methods: tuple[Method, ...] = ("zero-shot", "pulled") if prompts.known.any() else ("probe", "gaussian")
+    return [
+        Candidate(method, strength)
+        for method in methods
+        for strength in STRENGTHS[method]
+        if complete or method != "pulled" or strength >= KEEPING_PULL
+    ]
 
 
 def train(
-    vectors: Array,
-    targets: Targets,
+    shown: Shown,
     prompts: Prompts,
     wanted: Sequence[Candidate],
     *,
@@ -87,8 +86,7 @@ def train(
     """The wanted heads, trained on these examples; in the order wanted.
 
     Args:
-        vectors: float64[n, d].
-        targets: int[n], rows of the prompts.
+        shown: the examples.
         prompts: the rows to start from.
         wanted: what to train.
         complete: whether every label has an example. Where one has none, the prompts keep their scale.
@@ -96,7 +94,7 @@ def train(
     """
     labels = len(prompts.rows)
     start = prompts.rows * prompts.scale
-    trusted = prompts.rows * (trust(vectors, targets, prompts) if complete else prompts.scale)
+    trusted = prompts.rows * (trust(shown, prompts) if complete else prompts.scale)
     heads: dict[Candidate, Head] = {}
     for method in METHODS:
         mine = [c for c in wanted if c.method == method]
@@ -106,32 +104,29 @@ def train(
         if method == "zero-shot":
             trained = [Head(start, np.zeros(labels))]
         elif method == "probe":
-            trained = plain_probe(vectors, targets, labels, strengths=strengths, tolerance=tolerance)
+            trained = plain_probe(shown, labels, strengths=strengths, tolerance=tolerance)
         elif method == "pulled":
-            trained = pulled_probe(
-                vectors, targets, trusted, pulls=strengths, known=prompts.known, tolerance=tolerance
-            )
-        elif method == "gaussian":
-            trained = discriminant(vectors, targets, start, strengths=strengths)
+            trained = pulled_probe(shown, trusted, pulls=strengths, known=prompts.known, tolerance=tolerance)
         else:
-            trained = linear_cache(vectors, targets, start, strengths=strengths)
+            trained = discriminant(shown, start, strengths=strengths)
         heads.update(zip(mine, trained, strict=True))
     return [heads[c] for c in wanted]
 
 
-def trust(vectors: Array, targets: Targets, prompts: Prompts) -> float:
+def trust(shown: Shown, prompts: Prompts) -> float:
     """The logit scale, between 0 and the checkpoint's own, at which the prompts explain the examples best.
 
-    One number, so that even one example a label can tell it: prompts that are wrong about the examples, and
-    sure of it, lose their say, and a head starts from nearer to nothing. Minimises the cross-entropy plus
-    ``doubt * (1 - s)^2 / 2`` over the share s of the scale.
+    One number, so that even one example per label can tell it: prompts that are wrong about the examples,
+    and sure of it, lose their say, and a head starts from nearer to nothing. Minimises the cross-entropy
+    plus ``doubt * (1 - s)^2 / 2`` over the share s of the scale.
     """
     if not prompts.known.any():
         return 0.0
-    cosines = vectors @ prompts.rows.T
+    cosines = shown.vectors @ prompts.rows.T
     shares = np.linspace(0.0, 1.0, 21)
     costs = [
-        log_loss(share * prompts.scale * cosines, targets).sum() + 0.5 * _DOUBT * (1 - share) ** 2
+        shown.weights @ log_loss(share * prompts.scale * cosines, shown.targets)
+        + 0.5 * _DOUBT * (1 - share) ** 2
         for share in shares
     ]
     return float(shares[int(np.argmin(costs))]) * prompts.scale

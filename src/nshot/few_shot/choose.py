@@ -8,12 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.few_shot.candidates import DEFAULT_PULL, STRENGTHS, Candidate, Prompts, candidates, train
-from nshot.few_shot.heads import Array, Targets
+from nshot.decision.folds import fold_numbers
+from nshot.decision.softmax import log_sum_exp
+from nshot.few_shot.candidates import STRENGTHS, Candidate, Prompts, candidates, train
+from nshot.few_shot.heads import Array, Shown, log_loss
 
 FOLDS = 5
 
-_SURE = 2.0  # standard errors by which a challenger must beat the one that stands
+FIRST = Candidate("pulled", 1.0)  # what stands until another is surely better
+FIRST_ALONE = Candidate("probe", 10.0)  # the same without prompts
+SINGLE = Candidate("pulled", 0.5)  # with one example per label nothing can be compared
+SINGLE_ALONE = Candidate("probe", 1.0)
+
+_SURE = 2.0  # nats by which a challenger must be better on the held-out examples together
+_FEW = 4  # labels below which a few examples cannot tell whether prompts know anything
+_PRIOR = 4.0  # Beta(4, 1): prompts that know something are right about four times in five
 _MANY = 3000  # examples from which one part is held out, once
 _ASKED = 600  # examples to hold out in all: the differences that matter are seen by then
 _ROUGH = 1e-2  # tolerance while choosing
@@ -25,6 +34,7 @@ class Trial:
 
     Attributes:
         candidate: the method and its strength.
+        loss: mean negative log-likelihood in nats, over the labels of the mean over each one's examples.
         right: how many of the ``asked`` examples it named.
         asked: all examples.
         gain: its share right minus zero-shot's, in [-1, 1].
@@ -32,6 +42,7 @@ class Trial:
     """
 
     candidate: Candidate
+    loss: float
     right: int
     asked: int
     gain: float
@@ -45,117 +56,147 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The candidate to use, why in words, and all trials (none where a fixed rule decided)."""
+    """What to use and why.
+
+    Attributes:
+        candidate: the method and its strength.
+        reason: why, in words.
+        trials: what cross-validation found; none where a fixed rule decided.
+        prompted: False where there were prompts, and they are left out.
+    """
 
     candidate: Candidate
     reason: str
     trials: tuple[Trial, ...]
+    prompted: bool = True
 
 
-def choose(vectors: Array, targets: Targets, prompts: Prompts, *, seed: int) -> Choice:
+def choose(shown: Shown, prompts: Prompts, *, seed: int) -> Choice:
     """Choose a candidate on the examples alone.
 
-    One example a label: a pulled probe of fixed pull, for nothing could be held out to choose by. Else
-    cross-validation, where the same pulled probe stands until another beats it by more than two standard
-    errors of the paired difference: of twenty candidates on a few examples, the best looks better than it
-    is. At last the winner must not be below zero-shot, or zero-shot is kept.
+    Prompts that name the examples no more often than chance would are left out (see ``knowledge``). Then
+    candidates are scored by their cross-validated log loss, averaged per label, so that common labels do
+    not outvote rare ones. A pulled probe of middling pull stands unless another, which names no fewer of
+    them, is better by more than two nats: that is how much the best of some candidates on a few examples
+    looks better than it is. With one example per label nothing can be held out, and a fixed rule decides.
 
     Args:
-        vectors: float64[n, d], unit rows.
-        targets: int[n], rows of the prompts.
+        shown: the examples.
         prompts: what is known without examples.
         seed: of the folds.
     """
     labels = len(prompts.rows)
-    counts = np.bincount(targets, minlength=labels)
-    complete = bool((counts > 0).all())
+    complete = bool((shown.counts(labels) > 0).all())
+    if complete and prompts.known.any():
+        know, hits, asked = knowledge(shown, prompts)
+        if know < (0.0 if labels >= _FEW else -_SURE):
+            without = choose(shown, Prompts.none(*prompts.rows.shape), seed=seed)
+            reason = f"the prompts name {hits} of {asked} examples, as chance would: they are left out"
+            return Choice(without.candidate, reason, without.trials, prompted=False)
     prompted = bool(prompts.known.any())
-    if counts.max() == 1:
-        if prompted:
-            return Choice(
-                Candidate("pulled", DEFAULT_PULL), "one example a label: a fixed rule, nothing to compare", ()
-            )
-        return Choice(Candidate("probe", 10.0), "one example a label and no prompts: a fixed rule", ())
+    standing, single = (FIRST, SINGLE) if prompted else (FIRST_ALONE, SINGLE_ALONE)
+    distinct = np.bincount(shown.targets, minlength=labels)
+    # a label's only example is held out for nothing where no prompt could answer for it
+    useful = (distinct[shown.targets] > 1) | prompts.known[shown.targets]
+    if distinct.max() == 1 or not useful.any():
+        return Choice(single, "one example per label: a fixed rule, nothing to compare", ())
     tried = candidates(prompts, complete=complete)
-    right = _cross_validate(vectors, targets, prompts, tried, complete=complete, seed=seed)
-    standing = tried.index(Candidate("pulled", DEFAULT_PULL) if prompted else Candidate("probe", 10.0))
-    best = _best(right, standing)
-    if not prompted:
-        return Choice(tried[best], "no prompts to compare with", _trials(tried, right, None))
-    zero = tried.index(Candidate("zero-shot", 1.0))
-    trials = _trials(tried, right, right[zero])
-    if best == zero or right[best].sum() < right[zero].sum():
-        return Choice(tried[zero], "zero-shot names more of the held-out examples: it is kept", trials)
-    if best == standing:
-        return Choice(tried[best], "nothing beats the default by more than chance would", trials)
-    return Choice(tried[best], "best of the held-out examples, by more than chance would", trials)
+    logits, asked_rows = _cross_validate(shown, useful, prompts, tried, complete=complete, seed=seed)
+    targets = shown.targets[asked_rows]
+    right = logits.argmax(axis=2) == targets
+    share = _per_label(targets, shown.weights[asked_rows])
+    losses = np.array([share @ log_loss(mine, targets) for mine in logits])
+    first, named = tried.index(standing), right @ share
+    best = int(np.where(named >= named[first] - 1e-9, losses, np.inf).argmin())
+    better = (losses[first] - losses[best]) / float(share @ share)
+    chosen = tried[best if better > _SURE else first]
+    zero = right[tried.index(Candidate("zero-shot", 1.0))] if prompted else None
+    trials = _trials(tried, losses, right, zero)
+    if chosen == standing:
+        return Choice(chosen, "nothing beats the default by more than chance would", trials)
+    return Choice(chosen, "best of the held-out examples, by more than chance would", trials)
 
 
-def choose_probe(vectors: Array, targets: Targets, labels: int, *, seed: int) -> float:
+def knowledge(shown: Shown, prompts: Prompts) -> tuple[float, int, int]:
+    """How much the examples speak for the prompts: log Bayes factor in nats, hits, examples asked.
+
+    Against chance, a hit in k, stands an accuracy above chance that is Beta(4, 1) there. Hits are counted
+    per label, so that many examples of one label prove no more than they do. Only labels with a prompt are
+    asked.
+    """
+    known = np.flatnonzero(prompts.known)
+    asked = prompts.known[shown.targets]
+    if len(known) < 2 or not asked.any():
+        return math.inf, 0, 0
+    targets = shown.targets[asked]
+    hit = known[(shown.vectors[asked] @ prompts.rows[known].T).argmax(axis=1)] == targets
+    share = _per_label(targets, shown.weights[asked])
+    count = 1.0 / float(share @ share)
+    hits, chance = count * float(share @ hit), 1 / len(known)
+    accuracy = chance + (1 - chance) * (np.arange(1000) + 0.5) / 1000
+    prior = accuracy ** (_PRIOR - 1)
+    likelihood = hits * np.log(accuracy / chance) + (count - hits) * np.log((1 - accuracy) / (1 - chance))
+    evidence = float(log_sum_exp(likelihood + np.log(prior / prior.sum())))
+    return evidence, int(hit.sum()), len(hit)
+
+
+def choose_probe(shown: Shown, labels: int, *, seed: int) -> float:
     """C of a plain linear probe: the one that names most of the held-out examples; the smallest of equals.
 
     Args:
-        vectors: float64[n, d], unit rows.
-        targets: int[n] in [0, labels).
+        shown: the examples, their targets in [0, labels).
         labels: how many there are.
         seed: of the folds.
     """
     tried = [Candidate("probe", strength) for strength in STRENGTHS["probe"]]
-    if np.bincount(targets).max() == 1:
+    if np.bincount(shown.targets).max() == 1:
         return tried[0].strength
-    nothing = Prompts(np.zeros((labels, vectors.shape[1])), np.zeros(labels, dtype=bool), 0.0)
-    right = _cross_validate(vectors, targets, nothing, tried, complete=True, seed=seed)
+    nothing, everyone = Prompts.none(labels, shown.vectors.shape[1]), np.ones(len(shown.targets), dtype=bool)
+    logits, asked = _cross_validate(shown, everyone, nothing, tried, complete=True, seed=seed)
+    right = logits.argmax(axis=2) == shown.targets[asked]
     return tried[int(right.sum(axis=1).argmax())].strength
 
 
-def _best(right: NDArray[np.bool_], standing: int) -> int:
-    """The candidate with most right among those that surely beat the standing one; else that one."""
-    best = standing
-    for i in range(len(right)):
-        gain, error = _difference(right[i], right[standing])
-        if gain > _SURE * error and right[i].sum() > right[best].sum():
-            best = i
-    return best
-
-
-def fold_numbers(targets: Targets, folds: int, generator: np.random.Generator) -> NDArray[np.intp]:
-    """A fold for each example, so that every fold is as large and every label spread as evenly as can be."""
-    order = generator.permutation(len(targets))
-    dealt = order[np.argsort(targets[order], kind="stable")]
-    numbers = np.empty(len(targets), dtype=np.intp)
-    numbers[dealt] = np.arange(len(targets)) % folds
-    return numbers
-
-
 def _cross_validate(
-    vectors: Array, targets: Targets, prompts: Prompts, tried: list[Candidate], *, complete: bool, seed: int
-) -> NDArray[np.bool_]:
-    """bool[candidates, asked]: whether each named each held-out example."""
-    generator = np.random.default_rng(seed)
-    vectors = vectors.astype(np.float32)  # half the time, and no answer turns on the seventh digit
-    folds = min(FOLDS, len(targets)) if len(targets) <= _MANY else len(targets) // _ASKED
-    numbers = fold_numbers(targets, folds, generator)
-    asked = numbers < max(1, round(_ASKED * folds / len(targets)))
-    right = np.zeros((len(tried), len(targets)), dtype=bool)
-    for fold in range(int(numbers[asked].max()) + 1):
+    shown: Shown,
+    useful: NDArray[np.bool_],
+    prompts: Prompts,
+    tried: list[Candidate],
+    *,
+    complete: bool,
+    seed: int,
+) -> tuple[Array, NDArray[np.intp]]:
+    """Logits float64[candidates, asked, labels] of held-out examples, and which examples those are."""
+    n, generator = len(shown.targets), np.random.default_rng(seed)
+    # half the time, and no answer turns on the seventh digit
+    shown = shown._replace(vectors=shown.vectors.astype(np.float32))
+    folds = min(FOLDS, n) if n <= _MANY else n // _ASKED
+    numbers = fold_numbers(shown.targets, folds, generator)
+    held_out = np.arange(max(1, round(_ASKED * folds / n)))
+    parts, rows = [], []
+    for fold in held_out[held_out < folds]:
         out = numbers == fold
-        heads = train(vectors[~out], targets[~out], prompts, tried, complete=complete, tolerance=_ROUGH)
-        for i, head in enumerate(heads):
-            right[i, out] = head.logits(vectors[out]).argmax(axis=1) == targets[out]
-    return right[:, asked]
+        heads = train(shown.rows(~out), prompts, tried, complete=complete, tolerance=_ROUGH)
+        asked = np.flatnonzero(out & useful)
+        parts.append(np.stack([head.logits(shown.vectors[asked]) for head in heads]))
+        rows.append(asked)
+    return np.concatenate(parts, axis=1).astype(np.float64), np.concatenate(rows)
 
 
-def _difference(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean of the paired difference and its standard error."""
-    difference = one.astype(np.float64) - other
-    return float(difference.mean()), float(difference.std()) / math.sqrt(len(difference))
+def _per_label(targets: NDArray[np.intp], weights: Array) -> Array:
+    """What each example counts where every label counts the same: float64[n], their sum 1."""
+    totals = np.bincount(targets, weights)
+    return weights / totals[targets] / np.count_nonzero(totals)
 
 
 def _trials(
-    tried: list[Candidate], right: NDArray[np.bool_], zero: NDArray[np.bool_] | None
+    tried: list[Candidate], losses: Array, right: NDArray[np.bool_], zero: NDArray[np.bool_] | None
 ) -> tuple[Trial, ...]:
     trials = []
-    for candidate, mine in zip(tried, right, strict=True):
-        gain, error = (math.nan, math.nan) if zero is None else _difference(mine, zero)
-        trials.append(Trial(candidate, int(mine.sum()), len(mine), gain, error))
+    for candidate, loss, mine in zip(tried, losses, right, strict=True):
+        gain = error = math.nan
+        if zero is not None:
+            difference = mine.astype(np.float64) - zero
+            gain, error = float(difference.mean()), float(difference.std()) / math.sqrt(len(difference))
+        trials.append(Trial(candidate, float(loss), int(mine.sum()), len(mine), gain, error))
     return tuple(trials)

@@ -12,7 +12,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
 from nshot.few_shot.choose import choose_probe
 from nshot.few_shot.fitting import fit
-from nshot.few_shot.heads import Targets
+from nshot.few_shot.heads import Shown, Targets
 from nshot.few_shot.logistic import plain_probe
 from nshot.unit import normalize
 
@@ -150,23 +150,20 @@ def _compare(
         return
     present, numbers = np.unique(targets[shown], return_inverse=True)
 
-    def probes(feature: NDArray[np.float64], strengths: Sequence[float]) -> list[float]:
-        heads = plain_probe(feature[shown], numbers, len(present), strengths=strengths)
-        return [share(present[head.logits(feature[rest]).argmax(axis=1)]) for head in heads]
+    def tuned(feature: NDArray[np.float64]) -> tuple[float, float, float]:
+        """Accuracy with C = 1, with the C that cross-validation finds, and that C."""
+        examples = Shown.of(feature[shown], numbers)
+        strength = choose_probe(examples, len(present), seed=seed)
+        heads = plain_probe(examples, len(present), strengths=[1.0, strength])
+        plain, best = (share(present[head.logits(feature[rest]).argmax(axis=1)]) for head in heads)
+        return plain, best, strength
 
     fitted = fit(rows[shown], [labels_of[i] for i in shown], prompts, seed=seed)
-    own = rows.astype(np.float64)
-    if tried := [t for t in fitted.trials if t.candidate.method == "probe"]:
-        # the same folds: what fit found out need not be found again
-        tuned = max(tried, key=lambda trial: trial.right).candidate.strength
-    else:
-        tuned = choose_probe(own[shown], numbers, len(present), seed=seed)
-    plain, best = probes(own, [1.0, tuned])
+    plain, best, strength = tuned(rows.astype(np.float64))
     yield PROBE, plain, "C=1"
-    yield TUNED, best, f"C={tuned:g}"
+    yield TUNED, best, f"C={strength:g}"
     for name, feature in features.items():
-        strength = choose_probe(feature[shown], numbers, len(present), seed=seed)
-        [right] = probes(feature, [strength])
+        _, right, strength = tuned(feature)
         yield name, right, f"C={strength:g}"
     answers = fitted.classifier.logits(rows[rest]).argmax(axis=1)
     yield NSHOT, share(answers), str(fitted.candidate)

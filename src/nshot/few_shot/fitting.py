@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from nshot.classifier.classifier import Classifier
 from nshot.errors import LabelError, RequestError
 from nshot.few_shot.candidates import METHODS, Candidate, Method, Prompts, train
 from nshot.few_shot.choose import Choice, Trial, choose
-from nshot.few_shot.heads import Array, Targets
+from nshot.few_shot.heads import Shown, Targets
 from nshot.unit import normalize
 
-MIDDLE: dict[Method, float] = {"zero-shot": 1.0, "probe": 10.0, "pulled": 3.0, "gaussian": 0.1, "cache": 3.0}
+MIDDLE: dict[Method, float] = {"zero-shot": 1.0, "probe": 10.0, "pulled": 1.0, "gaussian": 0.1}
 """The strength of a method that was asked for without one."""
 
 
@@ -29,7 +29,7 @@ class Fitted:
         method: which method made it.
         strength: with what strength.
         reason: why that one, in words.
-        examples: how many each label had.
+        examples: how many each label had (the sum of their weights).
         trials: what cross-validation found for every candidate; empty where nothing was compared.
     """
 
@@ -66,7 +66,8 @@ class Fitted:
             "reason": self.reason,
             "examples": dict(self.examples),
             "trials": [
-                {"candidate": str(t.candidate), "right": t.right, "asked": t.asked} for t in self.trials
+                {"candidate": str(t.candidate), "loss": t.loss, "right": t.right, "asked": t.asked}
+                for t in self.trials
             ],
         }
 
@@ -79,14 +80,17 @@ def fit(
     labels: Sequence[str] | None = None,
     method: Method | Literal["auto"] = "auto",
     strength: float | None = None,
+    weights: ArrayLike | None = None,
     space: str | None = None,
     seed: int = 0,
 ) -> Fitted:
     """A classifier from examples' vectors: seconds, whatever the method.
 
-    Candidates are the prompts alone, a linear probe, a probe pulled toward the prompts' matrix, a Gaussian
-    discriminant and a cache; cross-validation on the examples chooses one with its strength, and keeps
-    zero-shot where none is better. See docs/few-shot.md.
+    With prompts, the candidates are the prompts alone and a probe pulled toward their matrix; without, a
+    linear probe and a Gaussian discriminant. Cross-validation on the examples chooses one with its strength.
+    Prompts that know nothing about the examples are left out. See docs/few-shot.md.
+
+    Equal examples (the same vector and label) count as one that weighs more.
 
     Args:
         vectors: float[n, d], normalised here.
@@ -95,9 +99,11 @@ def fit(
             row here; a label that is not in it is known by its examples alone.
         labels: the answers and their order; by default those of ``prompts``, then the examples' others.
         method: one of the candidates instead of a choice.
-        strength: C of the probe, the pull, or the share of the Gaussian or the cache, for a ``method`` given.
+        strength: C of the probe, the pull, or the share of the Gaussian, for a ``method`` given.
+        weights: float[n], how much each example counts, at least 0; 1 each by default. A weight of 0 leaves
+            an example out, 2 is the same as giving it twice.
         space: the encoder the vectors belong to; by default that of ``prompts``.
-        seed: of the folds. The same examples in the same order and the same seed give the same classifier.
+        seed: of the folds. The same examples, in any order, and the same seed give the same classifier.
 
     Raises:
         LabelError: fewer than two labels, or one with neither example nor prompt.
@@ -112,6 +118,10 @@ def fit(
         raise RequestError(
             f"the vectors have {rows.shape[1]} numbers and the prompts' {prompts.dimension}: of two models?"
         )
+    weight = _weights(weights, len(rows))
+    kept = weight > 0
+    rows, weight = rows[kept], weight[kept]
+    labels_of = [label for label, of in zip(labels_of, kept.tolist(), strict=True) if of]
     units = normalize(rows).astype(np.float64)
     names = _names(labels, labels_of, prompts)
     known = _prompt_rows(names, prompts, units.shape[1])
@@ -120,9 +130,10 @@ def fit(
     counts = np.bincount(targets, minlength=len(names))
     if empty := [name for name, n, has in zip(names, counts, known.known, strict=True) if not n and not has]:
         raise LabelError(f"label with neither an example nor a prompt: {', '.join(map(repr, empty[:5]))}")
-    choice = _asked(method, strength, known, counts) or choose(units, targets, known, seed=seed)
+    shown = Shown(units, targets, weight).merged()
+    choice = _asked(method, strength, known, counts) or choose(shown, known, seed=seed)
     return Fitted(
-        classifier=_build(units, targets, names, known, choice.candidate, prompts, space),
+        classifier=_build(shown, names, known, choice, prompts, space),
         method=choice.candidate.method,
         strength=choice.candidate.strength,
         reason=choice.reason,
@@ -132,19 +143,28 @@ def fit(
 
 
 def _build(
-    units: Array,
-    targets: Targets,
+    shown: Shown,
     names: list[str],
     known: Prompts,
-    candidate: Candidate,
+    choice: Choice,
     prompts: Classifier | None,
     space: str | None,
 ) -> Classifier:
-    if candidate.method == "zero-shot" and prompts is not None and list(prompts.labels) == names:
+    if choice.candidate.method == "zero-shot" and prompts is not None and list(prompts.labels) == names:
         return prompts
-    complete = len(np.unique(targets)) == len(names)
-    [head] = train(units, targets, known, [candidate], complete=complete)
+    complete = len(np.unique(shown.targets)) == len(names)
+    start = known if choice.prompted else Prompts.none(*known.rows.shape)
+    [head] = train(shown, start, [choice.candidate], complete=complete)
     return head.classifier(names, space or (prompts.space if prompts else None))
+
+
+def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
+    if weights is None:
+        return np.ones(count)
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape != (count,) or not np.isfinite(given).all() or (given < 0).any() or not given.any():
+        raise RequestError(f"weights are {count} numbers of at least 0, one per example, not all of them 0")
+    return given
 
 
 def _names(labels: Sequence[str] | None, labels_of: Sequence[str], prompts: Classifier | None) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nshot.few_shot.heads import Array, Head, Targets, one_hot
+from nshot.few_shot.heads import Array, Head, Shown
 
 
-def discriminant(vectors: Array, targets: Targets, start: Array, *, strengths: Sequence[float]) -> list[Head]:
-    """The Bayes classifier of one Gaussian a label with a shared covariance, added to a given matrix.
+def discriminant(shown: Shown, start: Array, *, strengths: Sequence[float]) -> list[Head]:
+    """The Bayes classifier of one Gaussian per label with a shared covariance, added to a given matrix.
 
     With label means m_k, the examples' covariance S about them, and  P = d * ((n - 1) S + trace(S) I)^-1
     in the place of its inverse (Kubokawa & Srivastava's estimate, which needs no more examples than there
@@ -22,15 +22,16 @@ def discriminant(vectors: Array, targets: Targets, start: Array, *, strengths: S
     have any, and a label without gets none: its logit stays comparable with theirs.
 
     Args:
-        vectors: float64[n, d].
-        targets: int[n], rows of ``start``.
+        shown: the examples, their targets rows of ``start``.
         start: float64[labels, d], the prompts' matrix times its scale; zeros for none.
         strengths: how much the examples count, each at least 0.
 
     Returns:
-        One head a strength, in the order given.
+        One head per strength, in the order given.
     """
-    rows, bias = shared_gaussian(vectors, one_hot(targets, len(start)))
+    shares = np.zeros((len(shown.targets), len(start)))
+    shares[np.arange(len(shares)), shown.targets] = shown.weights
+    rows, bias = shared_gaussian(shown.vectors, shares)
     return [Head(start + strength * rows, strength * bias) for strength in strengths]
 
 
@@ -39,7 +40,8 @@ def shared_gaussian(vectors: Array, shares: Array) -> tuple[Array, Array]:
 
     Args:
         vectors: float64[n, d].
-        shares: float64[n, labels], rows that sum to 1; a column of zeros is a label that gets nothing.
+        shares: float64[n, labels], rows that sum to each vector's weight; a label whose column is zero
+            gets nothing.
 
     Returns:
         float64[labels, d] and float64[labels].
@@ -47,10 +49,10 @@ def shared_gaussian(vectors: Array, shares: Array) -> tuple[Array, Array]:
     counts = shares.sum(axis=0)
     present = counts > 0
     means = (shares.T @ vectors) / np.where(present, counts, 1.0)[:, None]
-    scatter = vectors.T @ vectors - (means.T * counts) @ means  # (n - 1) S
+    scatter = (vectors.T * shares.sum(axis=1)) @ vectors - (means.T * counts) @ means  # (n - 1) S
     dimension = vectors.shape[1]
-    ridge = float(np.trace(scatter)) / max(len(vectors) - 1, 1)
-    if ridge < 1e-9:  # one example a label: nothing is known of the spread, so all directions count alike
+    ridge = float(np.trace(scatter)) / max(float(counts.sum()) - 1, 1.0)
+    if ridge < 1e-9:  # one example per label: nothing is known of the spread, so all directions count alike
         rows = means.copy()
     else:
         rows = dimension * np.linalg.solve(scatter + ridge * np.eye(dimension), means.T).T

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.few_shot.descent import minimise
-from nshot.few_shot.heads import Array, Head, Targets
+from nshot.few_shot.heads import Array, Head, Shown
 
 TOLERANCE = 1e-3  # accuracies no longer change; scores agree to the third decimal
 
@@ -16,8 +16,7 @@ _SAME = 1e-6  # a direction with less than this share of the largest spread is r
 
 
 def plain_probe(
-    vectors: Array,
-    targets: Targets,
+    shown: Shown,
     labels: int,
     *,
     strengths: Sequence[float] = (1.0,),
@@ -28,24 +27,23 @@ def plain_probe(
     Minimises  C * sum_i cross_entropy(W x_i + b, y_i) + |W|^2 / 2.
 
     Args:
-        vectors: float64[n, d].
-        targets: int[n] in [0, labels).
+        shown: the examples, their targets in [0, labels).
         labels: how many there are.
         strengths: the values of C to answer for, each more than 0.
         tolerance: how flat the end must be, as in ``minimise``.
 
     Returns:
-        One head a strength, in the order given.
+        One head per strength, in the order given.
     """
-    mean = vectors.mean(axis=0)  # b takes up any shift of the vectors, so centring is for the numbers' sake
-    nothing = np.zeros((len(vectors), labels))
-    heads = _path(vectors - mean, targets, nothing, [1 / c for c in strengths], None, tolerance)
+    mean = shown.vectors.mean(axis=0)  # b takes up any shift, so centring is for the numbers' sake
+    nothing = np.zeros((len(shown.vectors), labels))
+    centred = shown._replace(vectors=shown.vectors - mean)
+    heads = _path(centred, nothing, [1 / c for c in strengths], None, tolerance)
     return [Head(weights, bias - weights @ mean) for weights, bias in heads]
 
 
 def pulled_probe(
-    vectors: Array,
-    targets: Targets,
+    shown: Shown,
     start: Array,
     *,
     pulls: Sequence[float],
@@ -64,23 +62,23 @@ def pulled_probe(
     zero (the gradient of softmax does), so that label's logit stays comparable with theirs.
 
     Args:
-        vectors: float64[n, d].
-        targets: int[n], rows of ``start``.
+        shown: the examples, their targets rows of ``start``.
         start: float64[labels, d], the prompts' matrix times its scale.
         pulls: how strongly the rows are held, each more than 0.
         known: bool[labels], False for a label without a prompt; its row is held a hundredth as strongly.
         tolerance: how flat the end must be, as in ``minimise``.
 
     Returns:
-        One head a pull, in the order given; bias zero.
+        One head per pull, in the order given; bias zero.
     """
-    present = np.flatnonzero(np.bincount(targets, minlength=len(start)))
-    renumbered = np.searchsorted(present, targets)
-    offset = np.log(np.bincount(renumbered))
+    counts = shown.counts(len(start))
+    present = np.flatnonzero(counts)
+    offset = np.log(counts[present])
     held = np.ones(len(present)) if known is None else np.where(known[present], 1.0, 0.01)
-    given = vectors @ start[present].T + offset
+    given = shown.vectors @ start[present].T + offset
+    renumbered = shown._replace(targets=np.searchsorted(present, shown.targets))
     heads = []
-    for gained, _ in _path(vectors, renumbered, given, pulls, held, tolerance):
+    for gained, _ in _path(renumbered, given, pulls, held, tolerance):
         weights = start.copy()
         weights[present] += gained
         heads.append(Head(weights, np.zeros(len(start))))
@@ -88,8 +86,7 @@ def pulled_probe(
 
 
 def _path(
-    vectors: Array,
-    targets: Targets,
+    shown: Shown,
     given: Array,
     pulls: Sequence[float],
     held: Array | None,
@@ -104,13 +101,14 @@ def _path(
     scaled by it, every direction asks for the same step. The strongest pull comes first, and each answer
     starts the next.
     """
-    spread, directions = _singular(vectors)
+    vectors, targets, weight = shown
+    spread, directions = _singular(vectors * np.sqrt(weight)[:, None])
     inside = vectors @ directions.T.astype(vectors.dtype)
     given = given.astype(vectors.dtype)
     labels, free = given.shape[1], held is None
     row_pull = np.ones((labels, 1)) if held is None else held[:, None]
-    rows = np.arange(len(targets))
-    level = 1 / np.sqrt(0.5 * len(vectors)) if free else 0.0
+    rows, weight = np.arange(len(targets)), weight.astype(vectors.dtype)
+    level = 1 / np.sqrt(0.5 * weight.sum()) if free else 0.0
     gained, lift = np.zeros((labels, len(spread))), np.zeros(labels)
     answers: dict[float, tuple[Array, Array]] = {}
     for pull in sorted(set(pulls), reverse=True):
@@ -124,12 +122,13 @@ def _path(
             if free:
                 logits += (level * variables[:, -1]).astype(inside.dtype)
             logits -= logits.max(axis=1, keepdims=True)
-            right = logits[rows, targets].sum(dtype=np.float64)
+            right = logits[rows, targets]
             shares = np.exp(logits, out=logits)
             total = shares.sum(axis=1, keepdims=True)
-            loss = float(np.log(total).sum(dtype=np.float64) - right)
+            loss = float(((np.log(total[:, 0]) - right) * weight).sum(dtype=np.float64))
             shares /= total
             shares[rows, targets] -= 1.0  # what is left is the error
+            shares *= weight[:, None]
             gradient = np.empty_like(variables)
             gradient[:, :-1] = (shares.T @ inside + cost * weights) * step
             gradient[:, -1] = level * shares.sum(axis=0)

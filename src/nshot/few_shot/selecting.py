@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nshot.classifier.classifier import Classifier
+from nshot.decision.softmax import activate
 from nshot.errors import RequestError
-from nshot.few_shot.heads import softmax
 from nshot.unit import normalize
 
 
@@ -42,7 +42,7 @@ def select(
         raise RequestError("an image at least is needed, and one at least to choose")
     if len(classifier.labels) < 2:
         raise RequestError("one label leaves nothing to be unsure of")
-    shares = np.sort(softmax(classifier.logits(rows)), axis=1)
+    shares = np.sort(activate(classifier.logits(rows), "softmax"), axis=1)
     unsure = 1.0 - (shares[:, -1] - shares[:, -2])
     units = normalize(rows).astype(np.float64)
     nearest = np.full(len(rows), 2.0)
