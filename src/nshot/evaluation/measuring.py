@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.classifier.classifier import Classifier
+from nshot.decision.folds import fold_numbers
 from nshot.embeddings import Embeddings
 from nshot.errors import ImageError, RequestError
 from nshot.evaluation.again import again
 from nshot.evaluation.corruptions import STRENGTHS, corrupt
 from nshot.evaluation.robustness import Answers, Condition, condition, match
-from nshot.decision.folds import fold_numbers
 from nshot.few_shot import fit
 from nshot.few_shot.choose import choose_probe
 from nshot.few_shot.heads import Shown
@@ -114,9 +114,9 @@ def measure(
     probe = None
     if supervised is not None:
         rows = normalize(supervised.features(originals.images(shown.tolist()))).astype(np.float64)
-        taught = Shown.of(rows, targets[shown])
-        strength = choose_probe(taught, len(labels), seed=seed)
-        [probe] = plain_probe(taught, len(labels), strengths=[strength])
+        learnt = Shown.of(rows, targets[shown])
+        strength = choose_probe(learnt, len(labels), seed=seed)
+        [probe] = plain_probe(learnt, len(labels), strengths=[strength])
     asked = _Asked({ZERO_SHOT: zero, FEW_SHOT: few.reordered(labels)}, supervised, probe)
 
     base = asked.of(examples.vectors[measured], originals.images(measured.tolist()), targets[measured])
