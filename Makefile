@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(PARITY)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet torch==2.13.0 transformers accelerate
+	$(PARITY)/bin/python -m pip install --quiet torch==2.13.0 transformers peft tensorboard
 	$(PARITY)/bin/python -m pip install --quiet --editable ".[data]" pytest
 	@touch $@
 

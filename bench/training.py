@@ -27,9 +27,10 @@ from nshot.train.batches import Batch, Towers
 from nshot.train.checkpoints import SMALL, Start, anew
 from nshot.train.data import Sketchbook
 from nshot.train.feeding import Feeder
+from nshot.train.log import Log
 from nshot.train.loop import fit
 from nshot.train.options import Options
-from nshot.train.processes import Alone
+from nshot.train.processes import Processes
 
 
 class Mixed(Sketchbook):
@@ -101,10 +102,10 @@ def plain(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[]
 def own(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[], float]:
     """`nshot train`'s loop."""
     model = copy.deepcopy(start.model).train()
-    towers = Towers(model, threads=torch.get_num_threads())
-    context = model.config.text_config.max_position_embeddings
     mean, std = start.preprocessor["image_mean"], start.preprocessor["image_std"]
-    feeder = Feeder(start.tokenizer, context=context, mean=mean, std=std)
+    towers = Towers(model, mean=mean, std=std, threads=torch.get_num_threads())
+    context = model.config.text_config.max_position_embeddings
+    feeder = Feeder(start.tokenizer, context=context)
     warm = [feeder.batch(pairs, size, 0)]
 
     def run(batches: Callable[[int], Iterator[Batch]], steps: int) -> None:
@@ -117,11 +118,13 @@ def own(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[], 
                 lr=1e-3,
                 options=Options(batch=size),
                 twice=False,
-                processes=Alone(),
+                processes=Processes(),
                 folder=Path(folder),
-                recipe="",
+                recipe={},
                 resume=False,
-                examine=lambda: None,
+                examine=None,
+                every=steps,
+                log=lambda step: Log(Path(folder) / "log.csv", None, step),
                 report=lambda progress: None,
             )
 

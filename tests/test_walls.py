@@ -42,7 +42,7 @@ DOORS = {
     "openvino": {"encoders"},
     "torch": {"encoders.torch", "evaluation.supervised", "train"},
     "transformers": {"encoders.torch", "evaluation.supervised", "train"},
-    "accelerate": {"train"},
+    "peft": {"train"},
     "sklearn": {"few_shot.sklearn"},
     "tokenizers": {"models.tokenizer", "train"},
     "huggingface_hub": {"models.hub", "datasets.hub"},

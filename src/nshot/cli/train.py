@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from nshot.cli.options import talk_options
 from nshot.errors import RequestError
+from nshot.labels.prompts import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     from nshot.train.loop import Progress
@@ -37,16 +39,19 @@ _LOGGED_EVERY = 30.0  # seconds
     metavar="FILE",
     help="A new model's config.json.  [default: the sketchbook's small one]",
 )
-@click.option("--epochs", type=float, default=1.0, show_default=True, help="Passes over the data.")
+@click.option("--epochs", type=float, help="Passes over the data.  [default: 1, or 20 with --from]")
 @click.option("--steps", type=int, metavar="N", help="Optimizer steps, in place of epochs.")
 @click.option(
-    "--batch-size", type=int, default=128, show_default=True, help="Images told apart at each step."
+    "--batch-size",
+    type=int,
+    metavar="N",
+    help="Images per step.  [default: 128, fewer for a small set]",
 )
 @click.option(
     "--lr",
     type=float,
     metavar="RATE",
-    help="Highest learning rate.  [default: 0.001, or 0.0001 with --from]",
+    help="Highest learning rate.  [default: 0.001; with --from 0.00001, more for small models]",
 )
 @click.option(
     "--warmup",
@@ -58,22 +63,37 @@ _LOGGED_EVERY = 30.0  # seconds
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same run.")
 @click.option(
     "--only",
-    type=click.Choice(["all", "projections"]),
+    type=click.Choice(["all", "text", "projections"]),
     default="all",
     show_default=True,
-    help="Which weights are trained.",
+    help="Which weights are trained; text locks the image tower (LiT).",
+)
+@click.option("--lora", type=int, default=0, metavar="RANK", help="Train LoRA adapters of this rank instead.")
+@click.option(
+    "--balanced/--no-balanced",
+    default=None,
+    help="Each class as often as any other.  [default: for a folder of classes]",
+)
+@click.option(
+    "--patience",
+    type=int,
+    metavar="N",
+    help="Stop after N held-out measurements without a better one; 0: never.  [default: 6 with --from]",
 )
 @click.option(
     "--blend",
     type=float,
     metavar="SHARE",
-    help="Stop between the weights before (0) and after (1): keeps more of what the model knew.",
+    help="Write the weights between those before (0) and after (1).  [default: as the curve recommends]",
 )
 @click.option(
-    "--held-out", type=float, default=0.05, show_default=True, help="Share of the data to measure on."
+    "--held-out",
+    type=float,
+    metavar="SHARE",
+    help="Share of the data to measure on, not to train on.  [default: 0.05, or 0.2 with --from]",
 )
 @click.option(
-    "--untouched", metavar="DATA", help="Images that are measured before and after, not trained on."
+    "--untouched", metavar="DATA", help="Images that the model should not get worse at; measured only."
 )
 @click.option("--template", multiple=True, metavar="T", help="What a folder's class names are written into.")
 @click.option("--image-column", metavar="NAME", help="The column of a table that holds the images.")
@@ -86,7 +106,12 @@ _LOGGED_EVERY = 30.0  # seconds
     help="Least share of an image that random crops keep; 1: no crops.",
 )
 @click.option(
-    "--colour-jitter", type=float, default=0.0, show_default=True, help="0: none, since colour is meaning."
+    "--colour-jitter",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="How far brightness and saturation vary; 0: not at all, so that colours stay true.",
 )
 @click.option(
     "--drawings", type=int, default=300_000, show_default=True, help="With DATA sketchbook: how many."
@@ -98,6 +123,13 @@ _LOGGED_EVERY = 30.0  # seconds
     default=None,
     help="Fuse operations with torch.compile.  [default: in long runs on a GPU]",
 )
+@click.option("--checkpointing", is_flag=True, help="Less memory, a third slower (gradient checkpointing).")
+@click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Logs for TensorBoard, beside the training.csv in the output folder.",
+)
 @click.option("--minutes", type=float, default=5.0, show_default=True, help="Time between two saved states.")
 @click.option("--resume", is_flag=True, help="Go on where a run that was killed stood.")
 @talk_options
@@ -105,7 +137,7 @@ def command(
     data: str,
     output: Path,
     config: Path | None,
-    batch_size: int,
+    batch_size: int | None,
     weight_decay: float,
     only: Any,
     template: tuple[str, ...],
@@ -116,20 +148,27 @@ def command(
 ) -> int:
     """Train a CLIP model on images with captions, or fine-tune one.
 
-    DATA is a .csv, .tsv or .parquet table of images and captions, a folder with a folder for each class, or
-    the word sketchbook: the drawings that the model of that name was trained on. Needs torch:
-    pip install "nshot[torch]".
+    DATA is a .csv, .tsv, .parquet or .jsonl table of images and captions, webdataset .tar files, a folder
+    with a folder per class, or the word sketchbook: the drawings that the model of that name was trained on.
+    Needs torch: pip install "nshot[train]".
 
     \b
     nshot train pairs.csv -o my-clip/
     nshot train pairs.parquet --from openai/clip-vit-base-patch32 -o my-clip/ --epochs 3
-    nshot train photos-by-class/ --from my-clip/ --blend 0.5 -o better/
+    nshot train photos-by-class/ --from my-clip/ --untouched known/ -o better/
+    python -m torch.distributed.run --nproc_per_node 2 -m nshot train ...      # two processes
 
-    Several processes: accelerate launch -m nshot train ...
+    Exit status: 0 trained, 1 trained without some images, 2 the request itself was wrong or the disk is full.
     """
     from nshot.train import Options, train
 
-    chosen = ("epochs", "steps", "lr", "warmup", "seed", "crop", "half", "threads", "compile", "minutes")
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one speaks
+        quiet = True
+        sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    chosen = [
+        *("epochs", "steps", "lr", "warmup", "seed", "crop", "half", "threads", "compile", "minutes"),
+        *("lora", "balanced", "patience", "checkpointing"),
+    ]
     options = Options(
         batch=batch_size,
         decay=weight_decay,
@@ -142,7 +181,7 @@ def command(
         output,
         options=options,
         config=None if config is None else _config(config),
-        templates=list(template) or None,
+        templates=template or (DEFAULT_TEMPLATE,),
         report=(lambda progress: None) if quiet else _Teller(),
         **given,
     )
@@ -198,4 +237,13 @@ def _show(report: Report, output: Path) -> None:
         click.echo(f"{'':14}" + "".join(f"{name:>12}" for name in measured))
         for model, row in report.figures.items():
             click.echo(f"{model:14}" + "".join(f"{row[name]:12.3f}" for name in measured))
-    click.echo(f"{output}: trained on {report.images} images, {report.steps} steps")
+    if measured and report.curve:
+        click.echo("\nblend         " + "".join(f"{name:>12}" for name in measured))
+        for point in report.curve:
+            mark = "*" if point.share == report.share else " "
+            found = [x for x in (point.held_out, point.untouched) if x is not None]
+            click.echo(f"{mark} {point.share:<12.1f}" + "".join(f"{x:12.3f}" for x in found))
+    if report.share is not None:
+        click.echo(f"written: the blend {report.share:g} ({report.reason})")
+    best = "" if report.kept == report.steps else f", the best of them after {report.kept}"
+    click.echo(f"{output}: trained on {report.images} images, {report.steps} steps{best}")

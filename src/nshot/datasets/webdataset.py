@@ -34,8 +34,16 @@ def is_webdataset(path: Path, max_bytes: int) -> bool:
     return bool(images) and len(images & others) > len(images) / 2
 
 
-def samples(paths: Sequence[Path], max_bytes: int) -> Iterator[tuple[Source, Any]]:
+def samples(
+    paths: Sequence[Path], max_bytes: int, *, endings: Sequence[str] = _LABELS, keys: Sequence[str] = _KEYS
+) -> Iterator[tuple[Source, Any]]:
     """Each image with what is said of it, shard after shard.
+
+    Args:
+        paths: the shards.
+        max_bytes: of one member.
+        endings: of the files that say something, the surest first.
+        keys: of a .json, likewise.
 
     Raises:
         SourceError: a shard that cannot be opened.
@@ -50,16 +58,16 @@ def samples(paths: Sequence[Path], max_bytes: int) -> Iterator[tuple[Source, Any
             own, ending = _cut(name)
             if own != key:
                 if image is not None:
-                    yield image, _said(held)
+                    yield image, _said(held, endings, keys)
                 key, held, image = own, {}, None
             if is_image_name(f"x.{ending}"):
                 if image is not None:
-                    yield image, _said(held)
+                    yield image, _said(held, endings, keys)
                 image = Source(f"{path}/{name}", None, member, size=member.size)
-            elif ending in _LABELS:
+            elif ending in endings:
                 held[ending] = member
         if image is not None:
-            yield image, _said(held)
+            yield image, _said(held, endings, keys)
 
 
 def class_names(folder: Path) -> list[str] | None:
@@ -76,9 +84,9 @@ def class_names(folder: Path) -> list[str] | None:
     return None
 
 
-def _said(held: dict[str, Member]) -> Any:
+def _said(held: dict[str, Member], endings: Sequence[str], keys: Sequence[str]) -> Any:
     """What the files beside an image say that it is; None where they say nothing."""
-    for ending in _LABELS:
+    for ending in endings:
         if ending not in held:
             continue
         try:
@@ -92,7 +100,7 @@ def _said(held: dict[str, Member]) -> Any:
         except ValueError:
             continue
         if isinstance(content, dict):
-            content = next((content[key] for key in _KEYS if key in content), None)
+            content = next((content[key] for key in keys if key in content), None)
         if content is not None:
             return content
     return None

@@ -29,29 +29,34 @@ class Batch:
     """What a step sees.
 
     Attributes:
-        pixels: float32[n,3,s,s], normalised.
+        pixels: uint8[n,3,s,s].
         tokens: int64[u,t], the distinct captions, padded.
         ends: int64[u], the position of each caption's end token.
         targets: int64[n], each image's caption.
+        jitter: float32[n,2], what each image's brightness and saturation are multiplied by; None: by 1.
     """
 
     pixels: Tensor
     tokens: Tensor
     ends: Tensor
     targets: Tensor
+    jitter: Tensor | None = None
 
 
 class Towers:
     """Runs a model's towers over batches, in pieces of ``piece`` rows, on ``threads`` cores.
 
-    With ``compiled`` the image tower, whose shapes are always the same, is fused by ``torch.compile``; with
-    ``bf16`` matrix products are made in bfloat16.
+    ``mean`` and ``std`` are the checkpoint's normalisation, three numbers each. It and the jitter are done on
+    the model's device, to which pixels go as bytes. With ``compiled`` the image tower, whose shapes are
+    always the same, is fused by ``torch.compile``; with ``bf16`` matrix products are made in bfloat16.
     """
 
     def __init__(
         self,
         model: Any,
         *,
+        mean: Sequence[float],
+        std: Sequence[float],
         threads: int = 1,
         piece: int = 64,
         compiled: bool = False,
@@ -59,18 +64,19 @@ class Towers:
     ) -> None:
         self.model = model
         self.piece = piece
-        self._device = next(model.parameters()).device
+        self.device = next(model.parameters()).device
+        self._mean, self._std = (torch.tensor(x, device=self.device).view(3, 1, 1) for x in (mean, std))
         self._images = torch.compile(image_vectors, dynamic=False) if compiled else image_vectors
         self._bf16 = bf16
         self._cold = compiled
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """float32[n,3,s,s], normalised -> float32[n,d], without a graph, not of unit norm."""
+        """uint8[n,3,s,s] -> float32[n,d], without a graph, not of unit norm."""
         count = len(pixels)
         # whole pieces only: a compiled tower is compiled again for each new size
         padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -count % self.piece))
-        images = self._image_pieces(padded)
+        images = self._image_pieces(padded, None)
         return torch.cat(list(self._pool.map(_without_graph, images))).float()[:count]
 
     def encode_texts(self, tokens: Tensor, ends: Tensor) -> Tensor:
@@ -98,7 +104,7 @@ class Towers:
         Returns:
             the loss, detached.
         """
-        images = self._image_pieces(batch.pixels)
+        images = self._image_pieces(batch.pixels, batch.jitter)
         texts, order = self._text_pieces(batch.tokens, batch.ends)
         pieces = [*images, *texts]
         if self._cold:  # compile in one worker, before two ask for it at once
@@ -124,8 +130,22 @@ class Towers:
                     parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
         return value.detach()
 
-    def _image_pieces(self, pixels: Tensor) -> list[Piece]:
-        return [self._piece(self._images, part) for part in pixels.split(self.piece)]
+    def normalised(self, pixels: Tensor, jitter: Tensor | None = None) -> Tensor:
+        """uint8[n,3,s,s] -> float32[n,3,s,s] as the checkpoint wants them, with the jitter of a ``Batch``."""
+        values = pixels.float()
+        if jitter is not None:
+            light, colour = jitter.view(-1, 2, 1, 1, 1).unbind(1)
+            grey = values.mean(dim=1, keepdim=True).mul_(light * (1 - colour))
+            values = values.mul_(light * colour).add_(grey).clamp_(0, 255)
+        return values.mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
+
+    def _image_pieces(self, pixels: Tensor, jitter: Tensor | None) -> list[Piece]:
+        parts = pixels.split(self.piece)
+        jitters = [()] * len(parts) if jitter is None else [(each,) for each in jitter.split(self.piece)]
+        return [self._piece(self._seen, part, *own) for part, own in zip(parts, jitters, strict=True)]
+
+    def _seen(self, model: Any, pixels: Tensor, jitter: Tensor | None = None) -> Tensor:
+        return self._images(model, self.normalised(pixels, jitter))
 
     def _text_pieces(self, tokens: Tensor, ends: Tensor) -> tuple[list[Piece], Tensor]:
         """The pieces, and where each text went: short ones go together, to be padded less."""
@@ -134,12 +154,12 @@ class Towers:
         for rows in by_length.split(self.piece):
             longest = int(ends[rows].max())
             texts.append(self._piece(text_vectors, tokens[rows, : longest + 1], ends[rows]))
-        return texts, by_length.argsort().to(self._device)
+        return texts, by_length.argsort().to(self.device)
 
     def _piece(self, tower: Callable[..., Tensor], *inputs: Tensor) -> Piece:
         def run() -> Tensor:
-            placed = [each.to(self._device) for each in inputs]
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            placed = [each.to(self.device) for each in inputs]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
                 return tower(self.model, *placed)
 
         return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from nshot.atomic import replace, writing
 from nshot.errors import OutputError, RequestError, UnsupportedArchitecture
 from nshot.models.checkpoint import find
 from nshot.train import vocabulary
@@ -42,6 +44,12 @@ SMALL: dict[str, Any] = {
 """The sketchbook's model: 1.6 million parameters."""
 
 
+_TOKENIZER = (
+    *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """A model to train, and what stands beside it.
@@ -51,12 +59,14 @@ class Start:
         tokenizer: a ``tokenizers.Tokenizer`` that adds the start and end tokens.
         preprocessor: the content of preprocessor_config.json.
         files: small files that are written beside the weights, name -> content.
+        digest: of the weights and all that stands beside them, hexadecimal.
     """
 
     model: Any
     tokenizer: Any
     preprocessor: dict[str, Any]
     files: dict[str, bytes]
+    digest: str
 
 
 def anew(config: dict[str, Any], corpus: Iterable[str], seed: int) -> Start:
@@ -104,7 +114,8 @@ def anew(config: dict[str, Any], corpus: Iterable[str], seed: int) -> Start:
         "tokenizer_config.json": _json(about),
         "preprocessor_config.json": _json(preprocessor),
     }
-    return Start(model, tokenizer, preprocessor, files)
+    about_all = [model.config.to_json_string().encode(), *(files[name] for name in sorted(files))]
+    return Start(model, tokenizer, preprocessor, files, hashlib.sha256(b"".join(about_all)).hexdigest())
 
 
 def of(name: str | Path) -> Start:
@@ -123,42 +134,48 @@ def of(name: str | Path) -> Start:
     model = CLIPModel(CLIPConfig.from_pretrained(checkpoint.folder))
     weights = {key: torch.tensor(value) for key, value in checkpoint.tensors().items()}
     model.load_state_dict(weights)
-    given = [path for path in checkpoint.vocabulary.values() if isinstance(path, Path)]
-    beside = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-    given += [path for each in beside if (path := checkpoint.folder / each).exists()]
-    files = {path.name: path.read_bytes() for path in given}
+    files = {
+        path.name: path.read_bytes() for name in _TOKENIZER if (path := checkpoint.folder / name).exists()
+    }
     files["preprocessor_config.json"] = _json(
         {"image_processor_type": "CLIPImageProcessor", **checkpoint.preprocessor}
     )
     tokenizer = CLIPTokenizer.from_pretrained(checkpoint.folder).backend_tokenizer
-    return Start(model, tokenizer, dict(checkpoint.preprocessor), files)
+    beside = b"".join(files[name] for name in sorted(files))
+    digest = hashlib.sha256(checkpoint.digest.encode() + beside).hexdigest()
+    return Start(model, tokenizer, dict(checkpoint.preprocessor), files, digest)
 
 
 def write(start: Start, folder: Path, *, half: bool = False) -> None:
-    """Write a checkpoint that transformers and nshot load; what stands there is replaced file by file.
+    """Write a checkpoint that transformers and nshot load; config.json, by which it is known, comes last.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written; nothing half written is left.
     """
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     unfinished = folder / ".unfinished"
+    model = start.model.half() if half else start.model
     try:
+        with writing(folder):
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            model.save_pretrained(unfinished)
+            for name, content in start.files.items():
+                (unfinished / name).write_bytes(content)
+            for path in sorted(
+                unfinished.iterdir(), key=lambda path: (path.name == "config.json", path.name)
+            ):
+                path.chmod(0o644)  # safetensors writes for the owner's eyes alone
+                replace(path, folder / path.name)
+    except SafetensorError as error:
+        raise OutputError(f"cannot write {folder}: {error}") from error
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        model = start.model.half() if half else start.model
-        model.save_pretrained(unfinished)
         if half:
             model.float()
-        for name, content in start.files.items():
-            (unfinished / name).write_bytes(content)
-        for path in sorted(unfinished.iterdir()):
-            path.chmod(0o644)  # safetensors writes for the owner's eyes alone
-            path.replace(folder / path.name)
-        unfinished.rmdir()
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error}") from error
 
 
 def _json(content: dict[str, Any]) -> bytes:

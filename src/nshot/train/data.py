@@ -1,21 +1,25 @@
-"""Images with captions to train on: tables, folders of classes, any iterable, the sketchbook."""
+"""Images of a training set, decoded once into a file, and the order in which an epoch meets them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.errors import ImageError, SourceError
+from nshot.atomic import writing
+from nshot.errors import ImageError, RequestError, SourceError
 from nshot.images.decode import decode
-from nshot.images.sources import Source, expand, table_sources
-from nshot.images.tables import open_table
-from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
+from nshot.images.sources import Source, expand
 from nshot.sketchbook import Scene, caption, sample
 from nshot.sketchbook.captions import with_article
 from nshot.sketchbook.pairs import drawings, scene_seed
@@ -24,7 +28,9 @@ from nshot.types import Failure, Pixels
 if TYPE_CHECKING:
     from nshot.images.preprocess import Preprocessor
 
-_CAPTION_COLUMNS = ("caption", "text", "title", "sentence", "description", "label")
+Pair: TypeAlias = tuple[Any, str | Sequence[str]]
+"""An image (``Source``, path, bytes, PIL image or uint8 array) and its caption, or its captions."""
+
 _LESSONS = 3  # times that the first lesson is gone through
 _CORPUS = 20_000  # captions that a vocabulary is learnt from
 
@@ -45,40 +51,90 @@ class Pairs(Protocol):
         """Captions to learn a vocabulary from."""
 
 
+class PixelFile:
+    """uint8[n,3,s,s] in a file, of which rows are read when they are asked for.
+
+    A memory map would count every page that was ever touched as this process's memory.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._row = path, (3, size, size)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Pixels:
+        found = np.empty((len(rows), *self._row), np.uint8)
+        length = found[0].nbytes if len(rows) else 0
+        with self._path.open("rb", buffering=0) as file:
+            for image, row in zip(found, rows.tolist(), strict=True):
+                file.seek(row * length)
+                if file.readinto(image.data) != length:
+                    raise RequestError(f"{self._path} was cut off while it was in use: run the command again")
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Images:
     """Images of one size with one or more captions each.
 
     Attributes:
-        pixels: uint8[n,3,s,s], usually memory-mapped.
-        captions: each image's captions; an epoch uses one of them.
-        failures: what could not be read and was left out.
+        pixels: uint8[m,3,s,s], in memory or in a file.
+        captions: the captions of each row of ``pixels``; an epoch uses one of them.
+        rows: int64[n], the rows that belong to this set.
+        by_class: the captions are a class's prompts: an epoch uses the same one for all images, since two
+            prompts of one class would push each other apart.
+        balanced: each class as often as any other in every batch.
+        failures: what could not be used and was left out.
+        digest: of the images' bytes and their captions, hexadecimal.
     """
 
-    pixels: Pixels
-    captions: list[Sequence[str]]
-    failures: list[Failure] = field(default_factory=list)
+    pixels: Pixels | PixelFile
+    captions: Sequence[Sequence[str]]
+    rows: NDArray[np.int64]
+    by_class: bool = False
+    balanced: bool = False
+    failures: tuple[Failure, ...] = ()
+    digest: str = ""
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.rows)
+
+    def texts(self) -> list[tuple[str, ...]]:
+        """Each image's captions."""
+        return [tuple(self.captions[row]) for row in self.rows.tolist()]
+
+    def read(self, start: int, stop: int) -> Pixels:
+        """Some of the images, uint8[stop-start,3,s,s]."""
+        return self.pixels[self.rows[start:stop]]
 
     def batch(self, indices: Sequence[int], epoch: int) -> tuple[Pixels, list[str]]:
         """The images and a caption of each; the captions of one image take turns."""
-        chosen = [self.captions[i][(i + epoch) % len(self.captions[i])] for i in indices]
-        return self.pixels[np.asarray(indices, np.int64)], chosen
+        rows = self.rows[np.asarray(indices, np.int64)]
+        chosen = []
+        for row in rows.tolist():
+            own = self.captions[row]
+            chosen.append(own[(epoch if self.by_class else row + epoch) % len(own)])
+        return self.pixels[rows], chosen
 
     def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """Every row once."""
-        return shuffled(len(self), seed, epoch)
+        """Every row once; balanced, as many in which the classes take turns, small ones more than once."""
+        rows = shuffled(len(self), seed, epoch)
+        if not self.balanced:
+            return rows
+        numbers: dict[tuple[str, ...], int] = {}
+        classes = np.array([numbers.setdefault(text, len(numbers)) for text in self.texts()])[rows]
+        turns = -(-len(rows) // len(numbers))
+        each = [np.resize(rows[classes == number], turns) for number in range(len(numbers))]
+        return np.stack(each, axis=1).ravel()[: len(rows)]
 
     def corpus(self) -> Iterator[str]:
         """The first captions."""
-        for texts in self.captions[:_CORPUS]:
+        for texts in self.texts()[:_CORPUS]:
             yield from texts
 
-    def only(self, indices: NDArray[np.int64]) -> Images:
-        """Some of them."""
-        return Images(self.pixels[indices], [self.captions[i] for i in indices], self.failures)
+    def split(self, share: float, seed: int, most: int = 1000) -> tuple[Images, Images]:
+        """(training, held out), no pixel copied: the same for the same arguments."""
+        count = min(round(len(self) * share), most)
+        rows = self.rows[np.random.default_rng((seed, 7)).permutation(len(self))]
+        return replace(self, rows=np.sort(rows[count:])), replace(self, rows=np.sort(rows[:count]))
 
 
 class Sketchbook:
@@ -137,103 +193,143 @@ def _is_easy(scene: Scene) -> bool:
     return scene.style == "flat" and len(scene.things) == 1 and scene.things[0].texture == "plain"
 
 
-def listed(
-    path: Path,
-    *,
-    templates: Sequence[str] = (DEFAULT_TEMPLATE,),
-    image_column: str | None = None,
-    caption_column: str | None = None,
-) -> Iterator[tuple[Source, Sequence[str]]]:
-    """The images that a table or a folder of classes holds, with their captions.
-
-    Args:
-        path: a .csv, .tsv, .jsonl or .parquet table of images and captions, or a folder of classes' folders.
-        templates: what a class's captions are written into.
-        image_column: the table's column of images; None looks for a well-known name.
-        caption_column: the table's column of captions; None looks for a well-known name.
-
-    Raises:
-        SourceError: nothing there, or no captions.
-        MissingExtra: a Parquet table, and pyarrow is not installed.
-    """
-    if path.is_dir():
-        return _classes(path, templates)
-    if not path.is_file():
-        raise SourceError(f"{path} is not there: give a table of images and captions, or a folder of classes")
-    table = open_table(path)
-    otherwise = "captions ({}); name one with --caption-column, or call it 'caption'"
-    column = table.column(caption_column, _CAPTION_COLUMNS, otherwise)
-    rows = table_sources(table, [column], image_column=image_column)
-    return ((source, _texts(cell)) for source, (cell,) in rows)
+# Decoding, once
 
 
-def prepared(
-    pairs: Iterable[tuple[Any, str | Sequence[str]]], preprocessor: Preprocessor, folder: Path
-) -> Images:
+@dataclass(slots=True)
+class _Read:
+    """One pair as a worker leaves it: its digest, and its pixels or why there are none."""
+
+    name: str
+    captions: list[str]
+    digest: bytes
+    pixels: bytes = b""
+    failure: Failure | None = None
+
+
+def prepared(pairs: Iterable[Pair], preprocessor: Preprocessor, folder: Path, **kind: bool) -> Images:
     """Decode images once, into a file in ``folder``, as nshot does for classifying.
 
     Args:
-        pairs: images (``Source``, path, bytes, PIL image or uint8 array) with a caption or several.
+        pairs: images with a caption or several.
         preprocessor: the model's own.
-        folder: where the pixels are kept while they are trained on; a second call finds them there.
+        folder: where the pixels are kept while they are trained on. A second call finds them there, and reads
+            the images anew only to see that they are the same.
+        kind: ``by_class`` and ``balanced`` of the ``Images``.
 
     Raises:
         SourceError: no image could be read.
+        RequestError: there is nothing to tell apart, or the folder's images are not those of ``pairs``.
+        OutputError: the folder cannot be written, or the disk is full; what was half written is removed.
     """
-    done, pixels = folder / "images.json", folder / "images.npy"
-    if done.exists():
-        known = json.loads(done.read_text())
-        failures = [Failure(*each) for each in known["failures"]]
-        return Images(_mapped(pixels, len(known["captions"]), preprocessor.size), known["captions"], failures)
-    folder.mkdir(parents=True, exist_ok=True)
-    captions: list[Sequence[str]] = []
-    failed: list[Failure] = []
-    with pixels.open("wb") as file:
-        for number, (image, texts) in enumerate(pairs):
-            source = _source(image, number)
-            try:
-                file.write(preprocessor(decode(source.read()).image).tobytes())
-            except ImageError as error:
-                failed.append(Failure.of(source.name, error))
-            else:
-                captions.append([texts] if isinstance(texts, str) else list(texts))
-    if not captions:
-        raise SourceError(
-            f"no image to train on{f': {failed[0].source}: {failed[0].message}' if failed else ''}"
-        )
-    failures_as_rows = [[each.source, each.type, each.message] for each in failed]
-    done.write_text(json.dumps({"captions": captions, "failures": failures_as_rows}))
-    return Images(_mapped(pixels, len(captions), preprocessor.size), captions, failed)
+    known = _known(folder, preprocessor)
+    captions: list[list[str]] = []
+    failures: list[Failure] = []
+    digest, distinct = hashlib.sha256(preprocessor.fingerprint.encode()), set()
+    part = folder / "images.part"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    try:
+        with part.open("ab", buffering=0) as file:
+            for each in _in_parallel(partial(_read, preprocessor=None if known else preprocessor), pairs):
+                digest.update(each.digest + json.dumps(each.captions).encode())
+                if each.failure is not None:
+                    failures.append(each.failure)
+                    continue
+                captions.append(each.captions)
+                distinct.add(each.digest)
+                with writing(folder):
+                    file.write(each.pixels)
+        if known is None:
+            _worth_training(captions, failures, len(distinct))
+            failed = [[each.source, each.type, each.message] for each in failures]
+            content = {"digest": digest.hexdigest(), "captions": captions, "failures": failed}
+            with writing(folder):
+                part.replace(folder / "images.raw")
+                part.write_text(json.dumps(content))
+                part.replace(folder / "images.json")
+        elif known["digest"] != digest.hexdigest():
+            raise RequestError(
+                f"{folder} holds other images or captions than those given now: resume with the same data, "
+                f"or remove {folder.parent} to begin anew"
+            )
+    finally:
+        part.unlink(missing_ok=True)
+    return reopened(folder, preprocessor, **kind)
 
 
-def split(images: Images, share: float, seed: int, most: int = 1000) -> tuple[Images, Images]:
-    """(training, held out): the same for the same arguments; at most ``most`` are held out."""
-    count = min(round(len(images) * share), most)
-    rows = np.random.default_rng((seed, 7)).permutation(len(images))
-    return images.only(np.sort(rows[count:])), images.only(np.sort(rows[:count]))
+def reopened(folder: Path, preprocessor: Preprocessor, **kind: bool) -> Images:
+    """What ``prepared`` left in ``folder``, unread: for the other processes of a run."""
+    known = _known(folder, preprocessor)
+    assert known is not None
+    failures = tuple(Failure(*each) for each in known["failures"])
+    rows = np.arange(len(known["captions"]))
+    pixels = PixelFile(folder / "images.raw", preprocessor.size)
+    return Images(pixels, known["captions"], rows, **kind, failures=failures, digest=known["digest"])
 
 
-def _mapped(path: Path, count: int, size: int) -> Pixels:
-    return np.memmap(path, np.uint8, "r", shape=(count, 3, size, size))
+def _known(folder: Path, preprocessor: Preprocessor) -> dict[str, Any] | None:
+    """What is said of the pixels in ``folder``; None where there are none, or not all of them."""
+    try:
+        known = json.loads((folder / "images.json").read_text())
+        size = len(known["captions"]) * 3 * preprocessor.size**2
+        return known if (folder / "images.raw").stat().st_size == size and "digest" in known else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(number: int, pair: Pair, *, preprocessor: Preprocessor | None) -> _Read:
+    image, texts = pair
+    given: list[Any] = list(texts) if isinstance(texts, (list, tuple)) else [texts]
+    if strange := [text for text in given if not isinstance(text, str) and text is not None]:
+        raise RequestError(f"image {number}: a caption is a text, not {strange[0]!r}")
+    captions = [text.strip() for text in given if text and text.strip()]
+    source = image if isinstance(image, Source) else _source(image, number)
+    result = _Read(source.name, captions, b"")
+    try:
+        data = source.read()
+        result.digest = hashlib.sha256(data).digest()
+        if not captions:
+            result.failure = Failure(source.name, "NoCaption", "it has no caption")
+        elif preprocessor is not None:
+            result.pixels = preprocessor(decode(data).image).tobytes()
+    except ImageError as error:
+        result.failure = Failure.of(source.name, error)
+    return result
 
 
 def _source(image: Any, number: int) -> Source:
-    if isinstance(image, Source):
-        return image
     if isinstance(image, (str, Path)):
         return next(iter(expand([image])))
     return Source.of(image, name=f"[{number}]")
 
 
-def _classes(folder: Path, templates: Sequence[str]) -> Iterator[tuple[Source, Sequence[str]]]:
-    names = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
-    if not names:
-        raise SourceError(f"{folder} holds no folders: give one folder for each class")
-    for label in write_prompts(names, templates):
-        for source in expand([folder / label.label]):
-            yield source, label.prompts
+def _in_parallel(read: Callable[[int, Pair], _Read], pairs: Iterable[Pair]) -> Iterator[_Read]:
+    """In order, with some under way on every core."""
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[Future[_Read]] = deque()
+        try:
+            for number, pair in enumerate(pairs):
+                ahead.append(pool.submit(read, number, pair))
+                if len(ahead) > 4 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _texts(cell: Any) -> list[str]:
-    """A caption, or several."""
-    return [text if isinstance(text, str) else "" for text in (cell if isinstance(cell, list) else [cell])]
+def _worth_training(captions: list[list[str]], failures: list[Failure], images: int) -> None:
+    if not captions:
+        why = f": {failures[0].source}: {failures[0].message}" if failures else ""
+        raise SourceError(f"there is no image to train on{why}")
+    texts = set(map(tuple, captions))
+    if len(texts) == 1:
+        raise RequestError(
+            f"all {len(captions)} images have the same caption ({captions[0][0]!r}): training tells captions "
+            "apart, and needs two at least"
+        )
+    if images == 1:
+        raise RequestError(f"all {len(captions)} images are the same image: there is nothing to learn from")

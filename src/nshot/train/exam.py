@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nshot.train.batches import Towers
@@ -16,6 +17,20 @@ from nshot.train.data import Images
 from nshot.train.feeding import Feeder
 
 _AT_ONCE = 512
+
+
+class Mark(NamedTuple):
+    """How an exam went; of two, the greater is the better.
+
+    Attributes:
+        accuracy: the share of images whose own text is the nearest, in [0, 1].
+        certainty: the mean log-likelihood of the own text, in nats: it tells equals apart.
+        right: bool[n], which images.
+    """
+
+    accuracy: float
+    certainty: float
+    right: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +43,32 @@ class Exam:
     name: str
     images: Images
 
-    @property
-    def texts(self) -> list[tuple[str, ...]]:
-        """The distinct texts, in the order in which they are first met."""
-        return list(dict.fromkeys(tuple(texts) for texts in self.images.captions))
-
-    def take(self, towers: Towers, feeder: Feeder, k: int = 1) -> float:
-        """The share of images whose own text is among the ``k`` nearest: in [0, 1]."""
-        numbers = {text: number for number, text in enumerate(self.texts)}
-        targets = torch.tensor([numbers[tuple(texts)] for texts in self.images.captions])
-        images = _images(towers, feeder, self.images.pixels)
-        texts = _texts(towers, feeder, list(numbers))
-        nearest = (images @ F.normalize(texts, dim=1).t()).topk(min(k, len(texts)), dim=1).indices
-        return float((nearest == targets[:, None]).any(dim=1).float().mean())
+    def take(self, towers: Towers, feeder: Feeder) -> Mark:
+        """How the model does now."""
+        own = self.images.texts()
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(own))}
+        targets = torch.tensor([numbers[text] for text in own])
+        texts = F.normalize(_texts(towers, feeder, list(numbers)), dim=1)
+        logits = torch.from_numpy(vectors(towers, self.images)) @ texts.t()
+        own_logits = (float(towers.model.logit_scale.detach().exp()) * logits).log_softmax(1)
+        right = (logits.argmax(dim=1) == targets).numpy()
+        certainty = own_logits.gather(1, targets[:, None]).mean()
+        return Mark(float(right.mean()), float(certainty), right)
 
 
-def _images(towers: Towers, feeder: Feeder, pixels: Any) -> Tensor:
+def vectors(towers: Towers, images: Images) -> NDArray[np.float32]:
+    """The images' vectors, float32[n,d] of unit norm."""
     parts = []
-    for start in range(0, len(pixels), _AT_ONCE):
-        part = np.array(pixels[start : start + _AT_ONCE])
-        parts.append(towers.encode_images(feeder.normalised(part)).cpu())
-    return F.normalize(torch.cat(parts), dim=1)
+    for start in range(0, len(images), _AT_ONCE):
+        pixels = torch.from_numpy(images.read(start, start + _AT_ONCE))
+        parts.append(F.normalize(towers.encode_images(pixels).cpu(), dim=1))
+    found: NDArray[np.float32] = torch.cat(parts).numpy()
+    return found
 
 
 def _texts(towers: Towers, feeder: Feeder, texts: Sequence[Sequence[str]]) -> Tensor:
     """The mean of each text's captions, float32[n,d], not of unit norm."""
     captions = list(dict.fromkeys(caption for each in texts for caption in each))
-    vectors = F.normalize(towers.encode_texts(*feeder.spelt(captions)).cpu(), dim=1)
+    found = F.normalize(towers.encode_texts(*feeder.spelt(captions)).cpu(), dim=1)
     rows = {caption: row for row, caption in enumerate(captions)}
-    return torch.stack([vectors[[rows[caption] for caption in each]].mean(dim=0) for each in texts])
+    return torch.stack([found[[rows[caption] for caption in each]].mean(dim=0) for each in texts])

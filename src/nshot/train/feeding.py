@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,10 @@ class Feeder:
     Args:
         tokenizer: a ``tokenizers.Tokenizer`` that adds the start and end tokens.
         context: the longest text, in tokens; longer ones are cut and keep their end token.
-        mean: of the checkpoint's normalisation, three numbers.
-        std: its deviation, three numbers.
         seed: of the order and the augmentation.
         crop: the least share of the area that a random resized crop keeps; 1 is none.
         jitter: how far brightness and saturation vary; 0 is none.
+        threads: that prepare batches ahead. What takes time in them lets go of Python's lock.
         rank: which of the processes this is.
         processes: how many share each batch.
     """
@@ -36,40 +36,44 @@ class Feeder:
         tokenizer: Any,
         *,
         context: int,
-        mean: Sequence[float],
-        std: Sequence[float],
         seed: int = 0,
         crop: float = 1.0,
         jitter: float = 0.0,
+        threads: int = 1,
         rank: int = 0,
         processes: int = 1,
     ) -> None:
         tokenizer.no_padding()
         tokenizer.enable_truncation(context)
         self._tokenizer = tokenizer
-        self._mean, self._std = (torch.tensor(each).view(3, 1, 1) for each in (mean, std))
-        self._seed, self._crop, self._jitter = seed, crop, jitter
+        self._seed, self._crop, self._jitter, self._threads = seed, crop, jitter, threads
         self._rank, self._processes = rank, processes
         self._ordered: tuple[Any, int, Any] = (None, 0, None)  # the epoch that is under way
 
     def batch(self, pairs: Pairs, size: int, step: int) -> Batch:
         """What this process sees of the ``step``-th batch of ``size`` images."""
         epoch, place = divmod(step, len(pairs) // size)
-        if self._ordered[0] is not pairs or self._ordered[1] != epoch:
-            self._ordered = (pairs, epoch, pairs.order(self._seed, epoch))
-        rows = self._ordered[2][place * size : (place + 1) * size]
+        of, number, order = self._ordered
+        if of is not pairs or number != epoch:
+            order = pairs.order(self._seed, epoch)
+            self._ordered = (pairs, epoch, order)
+        rows = order[place * size : (place + 1) * size]
         pixels, captions = pairs.batch(rows[self._rank :: self._processes].tolist(), epoch)
         return self.collate(pixels, captions, np.random.default_rng((self._seed, step, self._rank)))
 
     def batches(self, pairs: Pairs, size: int, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of the steps from ``start`` to ``stop``, each prepared while the one before is used."""
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as ahead:
-            coming = ahead.submit(self.batch, pairs, size, start)
-            for step in range(start + 1, stop + 1):
-                ready = coming.result()
-                if step < stop:
-                    coming = ahead.submit(self.batch, pairs, size, step)
-                yield ready
+        """The batches of the steps from ``start`` to ``stop``, prepared while the ones before are used."""
+        pool = ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            coming: deque[Future[Batch]] = deque()
+            for step in range(start, stop):
+                coming.append(pool.submit(self.batch, pairs, size, step))
+                if len(coming) > self._threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def collate(
         self, pixels: Pixels, captions: Sequence[str], rng: np.random.Generator | None = None
@@ -78,7 +82,12 @@ class Feeder:
         distinct: dict[str, int] = {}
         targets = [distinct.setdefault(text, len(distinct)) for text in captions]
         tokens, ends = self.spelt(list(distinct))
-        return Batch(self.normalised(pixels, rng), tokens, ends, torch.tensor(targets))
+        values, jitter = torch.from_numpy(pixels), None
+        if rng is not None and self._crop < 1:
+            values = random_resized_crop(values, self._crop, rng)
+        if rng is not None and self._jitter:
+            jitter = torch.from_numpy(1 + self._jitter * rng.uniform(-1, 1, (len(pixels), 2))).float()
+        return Batch(values, tokens, ends, torch.tensor(targets), jitter)
 
     def spelt(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Captions as tokens int64[n,t], padded, and the position int64[n] of each one's end."""
@@ -88,38 +97,23 @@ class Feeder:
             line[: len(ids)] = ids
         return torch.from_numpy(tokens), torch.tensor([len(ids) - 1 for ids in rows])
 
-    def normalised(self, pixels: Pixels, rng: np.random.Generator | None = None) -> Tensor:
-        """Images as float32[n,3,s,s] as the checkpoint wants them; augmented where ``rng`` is given."""
-        values = torch.from_numpy(pixels).float()
-        if rng is not None:
-            values = self._augmented(values, rng)
-        return values.mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
 
-    def _augmented(self, values: Tensor, rng: np.random.Generator) -> Tensor:
-        if self._crop < 1:
-            values = random_resized_crop(values, self._crop, rng)
-        if self._jitter:
-            light, colour = torch.from_numpy(rng.uniform(-1, 1, (2, len(values), 1, 1, 1)).astype(np.float32))
-            grey = values.mean(dim=1, keepdim=True)
-            values = (grey + (values - grey) * (1 + self._jitter * colour)) * (1 + self._jitter * light)
-            values = values.clamp(0, 255)
-        return values
-
-
-def random_resized_crop(values: Tensor, least: float, rng: np.random.Generator) -> Tensor:
+def random_resized_crop(pixels: Tensor, least: float, rng: np.random.Generator) -> Tensor:
     """A crop of each image, resized to the whole (Szegedy et al., "Going Deeper with Convolutions", 2015).
 
     Args:
-        values: float32[n,3,s,s].
+        pixels: uint8[n,3,s,s].
         least: the least share of the area that is kept; sides are between 3:4 and 4:3.
         rng: chooses area, sides and place.
     """
-    count = len(values)
+    count, _, size, _ = pixels.shape
     area = rng.uniform(least, 1, count)
     aspect = np.exp(rng.uniform(-np.log(4 / 3), np.log(4 / 3), count))
-    wide, tall = np.minimum(np.sqrt(area * aspect), 1), np.minimum(np.sqrt(area / aspect), 1)
-    x, y = rng.uniform(-1, 1, count) * (1 - wide), rng.uniform(-1, 1, count) * (1 - tall)
-    none = np.zeros(count)
-    affine = np.stack([np.stack([wide, none, x], 1), np.stack([none, tall, y], 1)], 1).astype(np.float32)
-    grid = F.affine_grid(torch.from_numpy(affine), list(values.shape), align_corners=False)
-    return F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    sides = np.sqrt(np.stack([area * aspect, area / aspect], 1)) * size
+    sides = np.clip(sides.round(), 1, size).astype(int)
+    corners = (rng.uniform(0, 1, (count, 2)) * (size - sides + 1)).astype(int)
+    cropped = torch.empty_like(pixels)
+    for image, result, (x, y), (wide, tall) in zip(pixels, cropped, corners, sides, strict=True):
+        part = image[None, :, y : y + tall, x : x + wide]
+        result.copy_(F.interpolate(part, (size, size), mode="bilinear", align_corners=False)[0])
+    return cropped

@@ -1,4 +1,4 @@
-"""The contrastive loss: each image finds its caption, each caption its images."""
+"""The losses: each image finds its caption, each caption its images."""
 
 from __future__ import annotations
 
@@ -29,9 +29,16 @@ def contrastive(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor) -
     return (to_text + to_image) / 2
 
 
-def recall(images: Tensor, texts: Tensor, targets: Tensor, k: int = 1) -> float:
-    """The share of images whose own text is among the ``k`` nearest: in [0, 1]."""
-    nearest = (
-        (F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t()).topk(min(k, len(texts)), dim=1).indices
-    )
-    return float((nearest == targets[:, None]).any(dim=1).float().mean())
+def sigmoid(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """SigLIP's loss: each image and each text a question of its own, yes where they belong together.
+
+    Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (2023). Arguments as of ``contrastive``, and
+    the bias, a scalar. A caption that several images share counts once for each of them, as there.
+
+    Returns:
+        a scalar: the sum over all pairs of -log sigmoid(+-(scale * cosine + bias)), over n.
+    """
+    logits = scale * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).t() + bias
+    same = F.one_hot(targets, len(texts)).to(logits.dtype)
+    times = same.sum(dim=0)  # how many images have each text
+    return -(F.logsigmoid((2 * same - 1) * logits) * times).sum() / len(targets)

@@ -1,83 +1,57 @@
-"""One process, or several that share each batch through ``accelerate``."""
+"""One process, or several that share each batch: those that ``torch.distributed.run`` started."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from nshot.errors import MissingExtra
 
+class Processes:
+    """The processes that train together, on one machine or many, with one file system between them.
 
-class Processes(Protocol):
-    """What the training loop asks of the processes that train together."""
-
-    rank: int
-    count: int
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-
-    def gathered(self, values: Tensor) -> list[Tensor]:
-        """Every process's tensor of this name, in the order of their ranks; first sizes may differ."""
-
-    def add_up(self, gradients: Sequence[Tensor]) -> None:
-        """Replaces each tensor by its sum over the processes."""
-
-
-class Alone:
-    """The only process."""
-
-    rank, count = 0, 1
-
-    def wait(self) -> None:
-        """Nobody to wait for."""
-
-    def gathered(self, values: Tensor) -> list[Tensor]:
-        """The tensor itself."""
-        return [values]
-
-    def add_up(self, gradients: Sequence[Tensor]) -> None:
-        """Nothing to add."""
-
-
-class Together:
-    """One of several processes that ``accelerate launch`` started, with one file system between them."""
+    Attributes:
+        rank: which of them this is.
+        count: how many there are.
+        device: where this one trains.
+    """
 
     def __init__(self) -> None:
-        try:
-            from accelerate import Accelerator
-        except ImportError as error:
-            raise MissingExtra(
-                "training in several processes needs accelerate: pip install accelerate"
-            ) from error
-        self._accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        here = int(os.environ.get("LOCAL_RANK", "0"))
+        self.device = torch.device("cuda", here) if torch.cuda.is_available() else torch.device("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        if self.count > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
 
     def wait(self) -> None:
         """Until all processes are here."""
-        self._accelerator.wait_for_everyone()
+        if self.count > 1:
+            dist.barrier()
 
     def gathered(self, values: Tensor) -> list[Tensor]:
-        """Every process's tensor, in the order of their ranks."""
-        accelerator = self._accelerator
-        size = torch.tensor([len(values)], device=accelerator.device)
-        sizes = accelerator.gather(size).tolist()
-        padded = accelerator.pad_across_processes(values.to(accelerator.device), dim=0)
-        parts = accelerator.gather(padded).chunk(self.count)
-        return [part[:size].to(values.device) for part, size in zip(parts, sizes, strict=True)]
+        """Every process's tensor, in the order of their ranks, on its own device; first sizes may differ."""
+        if self.count == 1:
+            return [values]
+        size = torch.tensor([len(values)], device=self.device)
+        sizes = [torch.empty_like(size) for _ in range(self.count)]
+        dist.all_gather(sizes, size)
+        most = int(torch.cat(sizes).max())
+        padded = values.new_zeros((most, *values.shape[1:]), device=self.device)
+        padded[: len(values)] = values
+        parts = [torch.empty_like(padded) for _ in range(self.count)]
+        dist.all_gather(parts, padded)
+        return [part[: int(own)].to(values.device) for part, own in zip(parts, sizes, strict=True)]
 
     def add_up(self, gradients: Sequence[Tensor]) -> None:
-        """Sums over the processes, in one message."""
-        flat = torch.cat([each.flatten() for each in gradients])
-        total = self._accelerator.reduce(flat, reduction="sum")
-        for each, part in zip(gradients, total.split([each.numel() for each in gradients]), strict=True):
-            each.copy_(part.view_as(each))
-
-
-def started() -> Any:
-    """The processes that this one belongs to."""
-    return Together() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Alone()
+        """Replaces each tensor by its sum over the processes, in one message."""
+        if self.count > 1:
+            flat = torch.cat([each.flatten() for each in gradients])
+            dist.all_reduce(flat)
+            for each, part in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+                each.copy_(part.view_as(each))

@@ -2,51 +2,79 @@
 
 from __future__ import annotations
 
-import os
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nshot.errors import RequestError
+from nshot import atomic
+from nshot.errors import OutputError, RequestError
 
 _NAME = "state.pt"
 
 
-def save(folder: Path, *, step: int, recipe: str, model: Any, optimizer: Any) -> None:
-    """Keep the run's state: whole or, if killed meanwhile, the one before."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{_NAME}.part"
-    with part.open("wb") as file:
-        torch.save(
-            {
-                "step": step,
-                "recipe": recipe,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            },
-            file,
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / _NAME)
+def kept(folder: Path) -> bool:
+    """Whether there is a state to go on from."""
+    return (folder / _NAME).exists()
 
 
-def restore(folder: Path, *, recipe: str, model: Any, optimizer: Any) -> int:
-    """Put a kept state back; returns the steps done, 0 where nothing was kept.
+def save(folder: Path, recipe: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    """Keep the run's state: whole or, if killed meanwhile, the one before.
 
     Raises:
-        RequestError: the state is of a run with other options or data.
+        OutputError: it cannot be written; the state before stays.
     """
-    path = folder / _NAME
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
-    if saved["recipe"] != recipe:
+    part = folder / f"{_NAME}.part"
+    try:
+        with part.open("wb") as file:
+            torch.save({"recipe": json.dumps(recipe), **content}, file)
+        atomic.replace(part, folder / _NAME)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError where the disk is full
+        before = "go on from the state before with --resume" if kept(folder) else "run the command again"
+        raise OutputError(
+            f"the state of the run cannot be kept in {folder} ({_why(error)}): make room, then {before}"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def restore(folder: Path, recipe: Mapping[str, Any], device: Any) -> dict[str, Any] | None:
+    """A kept state; None where nothing was kept.
+
+    Raises:
+        RequestError: the state is of a run with other options, data or start.
+    """
+    if not kept(folder):
+        return None
+    saved: dict[str, Any] = torch.load(folder / _NAME, weights_only=True, map_location=device)
+    compare(folder / _NAME, json.loads(saved["recipe"]), recipe)
+    return saved
+
+
+def compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse a run that is not the one before, and name what differs.
+
+    Raises:
+        RequestError: it differs.
+    """
+    differ = [
+        f"{name}: {before.get(name)!r} then, {now.get(name)!r} now"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]
+    if differ:
         raise RequestError(
-            f"{path} is of another run ({saved['recipe']}), not of this one ({recipe}): resume with the same "
-            "options and data, or leave --resume out to begin anew"
+            f"{path} is of another run ({'; '.join(differ)}): resume with what it was started with, or "
+            f"remove {path.parent} to begin anew"
         )
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    return int(saved["step"])
+
+
+def _why(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).splitlines()[0]

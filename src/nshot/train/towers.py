@@ -6,6 +6,9 @@ What is saved, against the modules' own forward, changes no result (tests compar
   brought to the other positions instead of their keys and values to it;
 - patches are cut by a reshape and embedded by one matrix product; queries, keys and values come from one;
 - a text tower that looks backwards only needs no padding mask, and no column that every text pads.
+
+Layers may carry LoRA adapters (``adapters.py``), and keep no activations where the model asks for gradient
+checkpointing.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def image_vectors(model: Any, pixels: Tensor) -> Tensor:
@@ -32,7 +36,7 @@ def image_vectors(model: Any, pixels: Tensor) -> Tensor:
     x = _norm(vision.pre_layrnorm, torch.cat([first, x + positions[1:]], dim=1))
     x = _before_last(vision.encoder, x)
     x = _pooled(vision.encoder.layers[-1], x[:, 0], x)
-    return F.linear(_norm(vision.post_layernorm, x), model.visual_projection.weight)
+    return F.linear(_norm(vision.post_layernorm, x), _weight(model.visual_projection))
 
 
 def text_vectors(model: Any, tokens: Tensor, ends: Tensor) -> Tensor:
@@ -45,7 +49,14 @@ def text_vectors(model: Any, tokens: Tensor, ends: Tensor) -> Tensor:
     x = _before_last(text.encoder, x, hidden=places > places[:, None])
     own = x[torch.arange(n, device=x.device), ends]
     x = _pooled(text.encoder.layers[-1], own, x, hidden=places > ends[:, None])
-    return F.linear(_norm(text.final_layer_norm, x), model.text_projection.weight)
+    return F.linear(_norm(text.final_layer_norm, x), _weight(model.text_projection))
+
+
+def _weight(linear: Any) -> Tensor:
+    """The matrix of a linear module, its LoRA adapter's product added to it."""
+    delta = getattr(linear, "get_delta_weight", None)
+    weight: Tensor = linear.weight if delta is None else linear.weight + delta("default")
+    return weight
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
@@ -54,13 +65,18 @@ def _norm(module: Any, x: Tensor) -> Tensor:
 
 def _mlp(layer: Any, x: Tensor) -> Tensor:
     mlp = layer.mlp
-    inner = mlp.activation_fn(F.linear(_norm(layer.layer_norm2, x), mlp.fc1.weight, mlp.fc1.bias))
-    return x + F.linear(inner, mlp.fc2.weight, mlp.fc2.bias)
+    inner = mlp.activation_fn(F.linear(_norm(layer.layer_norm2, x), _weight(mlp.fc1), mlp.fc1.bias))
+    return x + F.linear(inner, _weight(mlp.fc2), mlp.fc2.bias)
 
 
 def _before_last(encoder: Any, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+    forgetful = encoder.gradient_checkpointing and torch.is_grad_enabled()
     for layer in encoder.layers[:-1]:
-        x = _layer(layer, x, hidden)
+        x = (
+            checkpoint(_layer, layer, x, hidden, use_reentrant=False)
+            if forgetful
+            else _layer(layer, x, hidden)
+        )
     return x
 
 
@@ -69,7 +85,7 @@ def _layer(layer: Any, x: Tensor, hidden: Tensor | None = None) -> Tensor:
     attention = layer.self_attn
     heads, width = attention.num_heads, x.shape[-1]
     three = (attention.q_proj, attention.k_proj, attention.v_proj)
-    weight, bias = (torch.cat([getattr(each, name) for each in three]) for name in ("weight", "bias"))
+    weight, bias = torch.cat([_weight(each) for each in three]), torch.cat([each.bias for each in three])
     asked = F.linear(_norm(layer.layer_norm1, x), weight, bias)
     queries, keys, values = asked.unflatten(-1, (3, heads, width // heads)).permute(2, 0, 3, 1, 4)
     # Written out: for a few dozen positions this compiles to less than scaled_dot_product_attention does.
@@ -77,7 +93,7 @@ def _layer(layer: Any, x: Tensor, hidden: Tensor | None = None) -> Tensor:
     if hidden is not None:
         scores = scores.masked_fill(hidden, -torch.inf)
     mixed = (scores.softmax(-1) @ values).transpose(1, 2).flatten(2)
-    return _mlp(layer, x + F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias))
+    return _mlp(layer, x + F.linear(mixed, _weight(attention.out_proj), attention.out_proj.bias))
 
 
 def _pooled(layer: Any, x: Tensor, sequence: Tensor, hidden: Tensor | None = None) -> Tensor:
@@ -90,12 +106,12 @@ def _pooled(layer: Any, x: Tensor, sequence: Tensor, hidden: Tensor | None = Non
     heads, width = attention.num_heads, x.shape[-1]
     each = (heads, width // heads)
     around, own = _norm(layer.layer_norm1, sequence), _norm(layer.layer_norm1, x)
-    queries = F.linear(own, attention.q_proj.weight, attention.q_proj.bias).unflatten(-1, each)
-    asked = torch.einsum("nhd,hdw->nhw", queries, attention.k_proj.weight.unflatten(0, each))
+    queries = F.linear(own, _weight(attention.q_proj), attention.q_proj.bias).unflatten(-1, each)
+    asked = torch.einsum("nhd,hdw->nhw", queries, _weight(attention.k_proj).unflatten(0, each))
     scores = (asked * (width // heads) ** -0.5) @ around.transpose(1, 2)
     if hidden is not None:
         scores = scores.masked_fill(hidden[:, None], -torch.inf)
     met = scores.softmax(-1) @ around
-    mixed = torch.einsum("nhw,hdw->nhd", met, attention.v_proj.weight.unflatten(0, each)).flatten(1)
+    mixed = torch.einsum("nhw,hdw->nhd", met, _weight(attention.v_proj).unflatten(0, each)).flatten(1)
     mixed = mixed + attention.v_proj.bias
-    return _mlp(layer, x + F.linear(mixed, attention.out_proj.weight, attention.out_proj.bias))
+    return _mlp(layer, x + F.linear(mixed, _weight(attention.out_proj), attention.out_proj.bias))
