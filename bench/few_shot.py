@@ -28,6 +28,7 @@ from nshot.few_shot import adapt, fit, select
 from nshot.few_shot.curve import ALL, PROBE, curve
 from nshot.few_shot.heads import Shown
 from nshot.few_shot.logistic import plain_probe
+from nshot.metrics import paired_gain
 
 DRAWS = 20
 REGIMES = ("1", "2", "4", "8", "16", "geometric", "alternating")
@@ -215,19 +216,15 @@ def speed() -> None:
 
 
 def adapting() -> None:
-    """--adapt on all recorded images, no label used; the gain with a paired bootstrap interval."""
+    """--adapt on all recorded images, no label used; the gain with a paired interval."""
     vectors, labels = cifar10()
     zero = prompts(NAMES)
     adapted = adapt(vectors, zero)
     of = np.array([NAMES.index(label) for label in labels])
-    gain = (adapted.classifier.logits(vectors).argmax(1) == of).astype(float) - (
-        zero.logits(vectors).argmax(1) == of
-    )
-    resampled = gain[np.random.default_rng(0).integers(0, len(gain), (10_000, len(gain)))].mean(axis=1)
-    low, high = np.quantile(resampled, (0.025, 0.975))
-    print(
-        f"{adapted.reason}: gain {100 * gain.mean():+.2f} points (95 % {100 * low:+.2f} to {100 * high:+.2f})"
-    )
+    after, before = (c.logits(vectors).argmax(1) == of for c in (adapted.classifier, zero))
+    low, high = paired_gain(after, before)
+    gain = after.mean() - before.mean()
+    print(f"{adapted.reason}: gain {100 * gain:+.2f} points (95 % {100 * low:+.2f} to {100 * high:+.2f})")
 
 
 def added() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -49,35 +50,38 @@ def test_targets_outside_the_classes_are_refused() -> None:
 
 
 def test_wilson_gives_the_published_example() -> None:
-    # Newcombe 1998, table I: 81 of 263 and 0 of 20 and 1 of 29, at 95 %.
+    # Newcombe 1998, table I, method 4: 81 of 263 and 0 of 20 and 1 of 29, at 95 %.
     found = metrics.wilson([81, 0, 1], [263, 20, 29])
-    np.testing.assert_allclose(found, [[0.2553, 0.3662], [0.0, 0.1611], [0.0061, 0.1718]], atol=5e-5)
+    np.testing.assert_allclose(found, [[0.2535, 0.3682], [0.0, 0.2005], [0.0018, 0.1963]], atol=5e-5)
+
+
+@pytest.mark.parametrize("n", [10, 30, 100])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.98])
+def test_an_interval_covers_the_true_share_as_often_as_it_says(n: int, share: float) -> None:
+    right = np.arange(n + 1)
+    chance = np.array([comb(n, k) * share**k * (1 - share) ** (n - k) for k in right])
+    low, high = metrics.wilson(right, n).T
+    assert 0.93 <= chance[(low <= share) & (share <= high)].sum() <= 0.99
+
+
+def test_a_gain_is_covered_as_often_as_its_interval_says_and_agreement_on_a_few_images_proves_nothing() -> (
+    None
+):
+    rng = np.random.default_rng(1)
+    inside = []
+    for _ in range(2000):
+        drawn = rng.random(60)
+        low, high = metrics.paired_gain(drawn < 0.8, (drawn > 0.1) & (drawn < 0.85))
+        inside.append(low <= 0.05 <= high)
+    assert 0.93 <= np.mean(inside) <= 0.985
+    low, high = metrics.paired_gain([True] * 10, [True] * 10)
+    assert low < -0.1
+    assert high > 0.1
+    assert metrics.paired_gain([], []) == (-1, 1)
 
 
 def test_wilson_of_no_trials_knows_nothing() -> None:
     np.testing.assert_allclose(metrics.wilson(0, 0), [0.0, 1.0], atol=1e-12)
-
-
-def test_bootstrap_covers_the_mean_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    inside = 0
-    for seed in range(200):
-        low, high = metrics.bootstrap(rng.random(120) < 0.7, draws=300, seed=seed)
-        inside += low <= 0.7 <= high
-    assert 0.9 <= inside / 200 <= 0.98
-
-
-def test_bootstrap_resamples_columns_together() -> None:
-    hits = np.random.default_rng(0).random(100) < 0.5
-    both = metrics.bootstrap(np.stack([hits, hits], axis=1))
-    assert both.shape == (2, 2)
-    np.testing.assert_array_equal(both[0], both[1])
-    np.testing.assert_array_equal(both[0], metrics.bootstrap(hits))
-    assert not np.array_equal(both[0], metrics.bootstrap(hits, seed=5))
-
-
-def test_bootstrap_of_nothing_is_not_a_number() -> None:
-    assert np.isnan(metrics.bootstrap([])).all()
 
 
 def test_confusion_has_the_own_class_as_row() -> None:

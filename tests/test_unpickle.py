@@ -48,7 +48,10 @@ def test_tensors_come_out_as_they_were_put_in(path: Path) -> None:
 
 def test_offsets_and_strides_are_honoured(path: Path) -> None:
     write_zip(path, named(tensor_opcodes("FloatStorage", "0", 6, 1, (2, 2), (1, 3))), [ONE])
-    np.testing.assert_array_equal(read_bin(path)["x"], [[1, 4], [2, 5]])
+    found = read_bin(path)["x"]
+    np.testing.assert_array_equal(found, [[1, 4], [2, 5]])
+    assert found.flags.c_contiguous
+    assert not found.flags.writeable
 
 
 def test_tensors_that_share_a_storage_share_its_bytes(path: Path) -> None:
@@ -134,6 +137,7 @@ def test_no_other_operation_or_name_is_known(path: Path, opcodes: bytes) -> None
         tensor_opcodes("FloatStorage", "0", 6, 0, (1,), (2**70,)),
         tensor_opcodes("FloatStorage", "0", 6, 0, (0, 2**70), (1, 1)),
         tensor_opcodes("FloatStorage", "1", 6, 0, (6,), (1,)),
+        tensor_opcodes("FloatStorage", "0", 6, 0, (2**20, 6), (0, 1)),
         tensor_opcodes("FloatStorage", "../version", 1, 0, (1,), (1,)),
         tensor_opcodes("FloatStorage", "0", 6, 0, (6,), (1, 1)),
         tensor_opcodes("DoubleStorage", "0", 6, 0, (6,), (1,)),

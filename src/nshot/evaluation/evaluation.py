@@ -15,6 +15,7 @@ from nshot import metrics
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
 from nshot.decision import Decision
+from nshot.decision.folds import fold_numbers
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, RequestError
 from nshot.evaluation import label_errors
@@ -68,9 +69,9 @@ class Rival:
     Attributes:
         name: what it is.
         value: its top-1, in [0, 1].
-        interval: 95 %, by bootstrap; None for what is known without images.
+        interval: 95 %, Wilson's; None for what is known without images.
         gain: top-1 minus the reference's, over the same images; None without an interval.
-        gain_interval: 95 %, by paired bootstrap.
+        gain_interval: 95 %, of the paired difference (Agresti & Min).
     """
 
     name: str
@@ -103,7 +104,7 @@ class Evaluation:
         own: int64[n], the image's own label (the best-scored one of several); -1 where it has none.
         place: int64[n], place of the own label, 0 is the best; -1 where there is none.
         figures: name -> value, the headline.
-        interval: of top-1, 95 %, by bootstrap over the images.
+        interval: of top-1, 95 %, Wilson's.
         per_class: precision, recall, F1; None for a multi-label set.
         confusion: int64[c, c]; None for a multi-label set.
         average_precisions: float64[c]; None for a single-label set.
@@ -234,7 +235,7 @@ def evaluate(
         columns.append(expected)
         names.append(names[1 + picked])
     # All in one, so that the same resamples serve every column.
-    measured = _rivals(names, np.stack(columns, axis=1), start, seed)
+    measured = _rivals(names, np.stack(columns, axis=1), start)
     if prompts:
         chosen = measured[-1]
         rivals += measured[1:-1]
@@ -273,7 +274,7 @@ def compare(names: Sequence[str], evaluations: Sequence[Evaluation], *, seed: in
     for evaluation in evaluations[1:]:
         shared &= set(evaluation.images.positions[evaluation.place >= 0].tolist())
     hits = [e.right[[p in shared for p in e.images.positions.tolist()]] for e in evaluations]
-    return _rivals(names, np.stack(hits, axis=1), 0, seed)
+    return _rivals(names, np.stack(hits, axis=1), 0)
 
 
 def _relevant(images: Embeddings, labels: Sequence[str]) -> Bools:
@@ -339,19 +340,17 @@ def _hits(classifier: Classifier, vectors: Floats, relevant: Bools) -> Bools:
     return hits
 
 
-def _rivals(names: Sequence[str], hits: Bools, start: int, seed: int) -> tuple[Rival, ...]:
-    right = hits.astype(np.float64)
-    gains = right - right[:, [start]]
-    ends = metrics.bootstrap(np.concatenate([right, gains], axis=1), seed=seed)
+def _rivals(names: Sequence[str], hits: Bools, start: int) -> tuple[Rival, ...]:
+    """Each column's share of hits, and what it is above the column ``start``."""
     return tuple(
         Rival(
             name,
-            metrics.share(right[:, k]),
-            Interval(*ends[k].tolist()),
-            metrics.share(gains[:, k]),
-            Interval(*ends[len(names) + k].tolist()),
+            metrics.share(mine),
+            Interval(*metrics.wilson(mine.sum(), len(mine)).tolist()),
+            metrics.share(mine.astype(np.float64) - hits[:, start]),
+            Interval(0.0, 0.0) if k == start else metrics.paired_gain(mine, hits[:, start]),
         )
-        for k, name in enumerate(names)
+        for k, (name, mine) in enumerate(zip(names, hits.T, strict=True))
     )
 
 
@@ -362,9 +361,7 @@ def _cross_validated(hits: Bools, own: Counts, folds: int, seed: int) -> tuple[i
     part in the choice it does not. Folds are stratified by label.
     """
     n = len(hits)
-    shuffled = np.random.default_rng(seed).permutation(n)
-    fold = np.empty(n, dtype=np.int64)
-    fold[shuffled[np.argsort(own[shuffled], kind="stable")]] = np.arange(n) % folds
+    fold = fold_numbers(own, folds, np.random.default_rng(seed))
     expected = np.zeros(n, dtype=bool)
     for k in range(folds):
         others = hits[fold != k]

@@ -258,6 +258,13 @@ def _view(storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int,
         raise ValueError("a tensor reaches outside its storage")
     size = storage.dtype.itemsize
     # numpy checks that the last value lies inside, and makes the view read-only as the mapped file is
-    return np.ndarray(
+    view: NDArray[Any] = np.ndarray(
         shape, storage.dtype, storage.data, offset * size, [stride * size for stride in strides]
     )
+    if view.flags.c_contiguous:
+        return view
+    if view.nbytes > storage.data.nbytes:
+        raise ValueError("a tensor repeats its values, and would take more memory than the file")
+    copied = np.ascontiguousarray(view)  # a transposed matrix: no runtime takes it as it lies
+    copied.flags.writeable = False
+    return copied
