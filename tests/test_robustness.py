@@ -44,6 +44,30 @@ def test_a_tiny_image_survives_every_corruption() -> None:
         assert corrupt(Image.new("RGB", (1, 1)), family, 5).size == (1, 1)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_strength_means_the_same_for_a_large_image_as_for_a_small_one(family: str) -> None:
+    small = image().resize((224, 224), Image.Resampling.BICUBIC)
+    large = small.resize((896, 896), Image.Resampling.BICUBIC)
+
+    def harm(original: Image.Image) -> float:
+        seen = np.asarray(original.resize((224, 224), Image.Resampling.BICUBIC), np.float64)
+        worse = corrupt(original, family, 3, seed=4).resize((224, 224), Image.Resampling.BICUBIC)
+        return float(np.sqrt(np.mean((np.asarray(worse, np.float64) - seen) ** 2)))
+
+    assert harm(large) == pytest.approx(harm(small), rel=0.1)
+
+
+def test_a_turned_image_has_no_corners_of_another_colour() -> None:
+    red = Image.new("RGB", (60, 40), (250, 40, 40))
+    for strength in STRENGTHS:
+        assert corrupt(red, "rotation", strength).getcolors() == [(2400, (250, 40, 40))]
+    half = Image.new("RGB", (61, 61), "white")
+    half.paste((0, 0, 0), (0, 0, 61, 30))
+    turned = np.asarray(corrupt(half, "rotation", 5))  # by 90 degrees
+    assert np.ptp(turned.mean(axis=(0, 2))) > 200
+    assert np.ptp(turned.mean(axis=(1, 2))) < 5
+
+
 def test_an_unknown_corruption_is_refused() -> None:
     with pytest.raises(RequestError, match="fog"):
         corrupt(image(), "fog", 1)

@@ -1,8 +1,9 @@
 """Images made worse on purpose, in eight ways and at five strengths, the same for the same seed.
 
 The families are those of Hendrycks & Dietterich 2019 (Benchmarking Neural Network Robustness to Common
-Corruptions), with rotation and occlusion; the strengths are nshot's own, relative to an image's size, so
-that figures compare with each other and not with ImageNet-C's.
+Corruptions), with rotation and occlusion; the strengths are nshot's own but for brightness, whose are
+theirs. Every corruption is made at the scale at which the model sees the image, so that a strength means
+the same for any camera: noise on twelve megapixels would be gone once they are 224 pixels wide.
 """
 
 from __future__ import annotations
@@ -22,17 +23,27 @@ STRENGTHS = (1, 2, 3, 4, 5)
 _Corruption = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 
-def corrupt(image: Image.Image, family: str, strength: int, *, seed: int = 0) -> Image.Image:
+def as_seen(image: Image.Image, size: int) -> Image.Image:
+    """The image with its shorter side brought down to ``size`` pixels; a smaller one as it is."""
+    short = min(image.size)
+    if short <= size:
+        return image
+    width, height = (max(1, round(edge * size / short)) for edge in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def corrupt(image: Image.Image, family: str, strength: int, *, size: int = 224, seed: int = 0) -> Image.Image:
     """The image, made worse.
 
     Args:
         image: upright RGB.
         family: one of ``FAMILIES``.
         strength: 1 (a person hardly minds) to 5 (a person can still tell, mostly).
+        size: pixels of the shorter side as the model sees it; a larger image is brought down to it first.
         seed: of noise, of the place of what is hidden, and of the direction of a turn.
 
     Returns:
-        A new RGB image of the same size.
+        A new RGB image of the same size, but for what ``size`` says.
 
     Raises:
         RequestError: another family or strength.
@@ -43,7 +54,7 @@ def corrupt(image: Image.Image, family: str, strength: int, *, seed: int = 0) ->
         )
     generator = np.random.default_rng([seed, zlib.crc32(family.encode()), strength])
     of = FAMILIES[family]
-    return of.act(image.convert("RGB"), of.values[strength - 1], generator)
+    return of.act(as_seen(image.convert("RGB"), size), of.values[strength - 1], generator)
 
 
 def _noise(image: Image.Image, value: float, generator: np.random.Generator) -> Image.Image:
@@ -61,8 +72,10 @@ def _contrast(image: Image.Image, value: float, _: np.random.Generator) -> Image
 
 
 def _brightness(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
-    pixels = np.asarray(image, dtype=np.float64) + value
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    """The value of HSV raised, so that colours stay what they are."""
+    hue, saturation, light = image.convert("HSV").split()
+    brighter = light.point(lambda level: min(255, round(level + value / 100 * 255)))
+    return Image.merge("HSV", (hue, saturation, brighter)).convert("RGB")
 
 
 def _jpeg(image: Image.Image, value: float, _: np.random.Generator) -> Image.Image:
@@ -78,8 +91,14 @@ def _pixelate(image: Image.Image, value: float, _: np.random.Generator) -> Image
 
 
 def _rotation(image: Image.Image, value: float, generator: np.random.Generator) -> Image.Image:
-    angle = value * generator.choice([-1, 1])
-    return image.rotate(float(angle), Image.Resampling.BICUBIC, fillcolor=(127, 127, 127))
+    """Turned about its centre; what comes into the corners is the image's own reflection."""
+    angle = float(value * generator.choice([-1, 1]))
+    width, height = image.size
+    reach = int(np.ceil(np.hypot(width, height)))
+    left, top = (reach - width + 1) // 2, (reach - height + 1) // 2
+    pixels = np.pad(np.asarray(image), ((top, top), (left, left), (0, 0)), mode="symmetric")
+    turned = Image.fromarray(pixels).rotate(angle, Image.Resampling.BICUBIC)
+    return turned.crop((left, top, left + width, top + height))
 
 
 def _occlusion(image: Image.Image, value: float, generator: np.random.Generator) -> Image.Image:
@@ -112,7 +131,7 @@ FAMILIES: dict[str, Family] = {
     "noise": Family(_noise, "standard deviation, of 255 levels", (10, 20, 35, 55, 80)),
     "blur": Family(_blur, "radius, % of the shorter side", (0.4, 0.8, 1.4, 2.2, 3.2)),
     "contrast": Family(_contrast, "contrast left, %", (60, 45, 30, 20, 12)),
-    "brightness": Family(_brightness, "levels added, of 255", (40, 70, 100, 130, 160)),
+    "brightness": Family(_brightness, "value added, % of the range", (10, 20, 30, 40, 50)),
     "jpeg": Family(_jpeg, "JPEG quality", (25, 15, 10, 6, 3)),
     "pixelation": Family(_pixelate, "pixels left on the shorter side", (96, 64, 48, 32, 24)),
     "rotation": Family(_rotation, "degrees", (10, 20, 35, 60, 90)),

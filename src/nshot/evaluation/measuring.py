@@ -16,7 +16,7 @@ from nshot.decision.folds import fold_numbers
 from nshot.embeddings import Embeddings
 from nshot.errors import ImageError, RequestError
 from nshot.evaluation.again import again
-from nshot.evaluation.corruptions import STRENGTHS, corrupt
+from nshot.evaluation.corruptions import STRENGTHS, as_seen, corrupt
 from nshot.evaluation.robustness import Answers, Condition, condition, match
 from nshot.few_shot import fit
 from nshot.few_shot.choose import choose_probe
@@ -204,13 +204,14 @@ def _made_worse(
 ) -> Iterator[Condition]:
     """One image after the other in all its states, so that only one original is in memory at a time."""
     states = [(family, strength) for family in families for strength in STRENGTHS]
+    size = model.preprocessor.size
     kept: list[int] = []
     small: list[Image] = []
 
     def worse() -> Iterator[Image]:
         for row, source in again(originals.data, originals.examples, rows):
             try:
-                image = _as_seen(decode(source.read(), limits=model.limits).image, model.preprocessor.size)
+                image = as_seen(decode(source.read(), limits=model.limits).image, size)
             except ImageError:  # gone since it was embedded
                 continue
             kept.append(row)
@@ -218,7 +219,7 @@ def _made_worse(
                 small.append(image)
             yield image
             for family, strength in states:
-                yield corrupt(image, family, strength, seed=seed + row)
+                yield corrupt(image, family, strength, size=size, seed=seed + row)
 
     found = model.collect(watch(model.embed_images(worse())))
     vectors = found.vectors.reshape(len(kept), 1 + len(states), -1)
@@ -226,18 +227,8 @@ def _made_worse(
     plain = asked.of(vectors[:, 0], small, of)
     for number, (family, strength) in enumerate(states, start=1):
         shown = (
-            corrupt(image, family, strength, seed=seed + row) for image, row in zip(small, kept, strict=True)
+            corrupt(image, family, strength, size=size, seed=seed + row)
+            for image, row in zip(small, kept, strict=True)
         )
         answers = asked.of(vectors[:, number], shown, of)
         yield condition(family, "corruption", labels, plain, answers, strength=strength)
-
-
-def _as_seen(image: Image, size: int) -> Image:
-    """The image at the scale at which the model sees it, so that a strength means the same for any camera."""
-    from PIL.Image import Resampling
-
-    short = min(image.size)
-    if short <= size:
-        return image
-    width, height = (max(1, round(edge * size / short)) for edge in image.size)
-    return image.resize((width, height), Resampling.BICUBIC)
