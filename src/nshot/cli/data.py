@@ -38,6 +38,7 @@ class DataOptions:
     config: str | None
     split: str | None
     strict: bool
+    corrections: Path | None
     model_revision: str | None
 
     @property
@@ -95,6 +96,14 @@ class DataOptions:
             revision=model_options.revision if data.startswith("hf://") else None,
             limits=model_options.limits,
         )
+        if self.corrections is not None and data == self.data:
+            from nshot.datasets.cells import Cells
+            from nshot.datasets.corrections import corrected, read_corrections
+
+            names = None if given is None else list(given.labels)
+            cells = Cells(names, None if given is None else given.numbers, self.label_separator)
+            found = read_corrections(self.corrections, cells)
+            labelled = corrected(labelled, found, str(self.corrections))
         for note in () if quiet else labelled.remarks.news():
             say(note)
         return labelled
@@ -130,6 +139,12 @@ _DATA: tuple[Callable[..., Any], ...] = (
         "--strict",
         is_flag=True,
         help="Files in folders that are no images (sidecars, videos ...) are failures, not skipped.",
+    ),
+    click.option(
+        "--corrections",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Right labels of some images, in a table such as a corrected doubts.csv.",
     ),
     click.option(
         "--model-revision",
@@ -168,7 +183,18 @@ def embed(model: Model, labelled: LabelledSet, *, quiet: bool) -> Embeddings:
     Raises:
         SourceError: not one image could be embedded.
     """
-    images = model.collect(progress(model.embed_images(labelled), shown=not quiet), of=labelled)
+    if labelled.embeddings is not None:
+        images = labelled.embeddings
+        model.check_space(images.recipe, images.model, f"the vectors in {labelled.name}")
+        if images.dimension != model.dimension:
+            raise RequestError(
+                f"the vectors in {labelled.name} are {images.dimension} long, and those of {model.name} "
+                f"{model.dimension}: they are of another model"
+            )
+        if images.recipe is None and not quiet:
+            say(f"{labelled.name} does not say which model made its vectors: it is taken to be {model.name}")
+    else:
+        images = model.collect(progress(model.embed_images(labelled), shown=not quiet), of=labelled)
     tell_remarks(labelled.remarks, quiet=quiet)
     if labelled.classes is None and len(images):  # not known before
         for note in check(images.classes, source=labelled.name, alone=True):

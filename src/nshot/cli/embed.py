@@ -31,12 +31,18 @@ from nshot.types import Failure
     metavar="FILE",
     help="Where the vectors go: .npz or .parquet.",
 )
+@click.option(
+    "--labelled",
+    is_flag=True,
+    help="Keep labels too: SOURCE is labelled images, as nshot evaluate reads them.",
+)
 @model_options
 @talk_options
 def command(
     sources: tuple[str, ...],
     listing: Listing,
     output: Path,
+    labelled: bool,
     model_options: ModelOptions,
     quiet: bool,
     verbose: bool,
@@ -48,12 +54,14 @@ def command(
     \b
     nshot embed photos/ -o vectors.npz
     nshot classify vectors.npz --labels "cat, dog"
+    nshot embed photos-by-class/ --labelled -o examples.npz
+    nshot fit examples.npz -o animals.nshot
     """
     from nshot.embeddings import open_writer
 
     embedder = model_options.load(quiet=quiet)
     remarks = Remarks()
-    images = listing.open(embedder, sources, remarks)
+    images = listing.labelled(sources, remarks) if labelled else listing.open(embedder, sources, remarks)
     written = failed = 0
     with open_writer(output, recipe=embedder.recipe, model=embedder.name) as writer:
         for item in progress(embedder.embed_images(images), shown=not quiet, sources=sources):

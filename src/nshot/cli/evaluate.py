@@ -79,7 +79,6 @@ def command(
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
     from nshot.classifier.calibrating import seen_before
-    from nshot.classifier.zero_shot import zero_shot
     from nshot.cli.asking import decided, from_file
     from nshot.evaluation.evaluation import compare as side_by_side
     from nshot.evaluation.evaluation import evaluate, prompt_ways
@@ -105,17 +104,21 @@ def command(
         labels = list(classifier.labels if classifier else images.classes) if given is None else given.labels
         check_choice(labels, alone=alone or images.multi)
         ways = prompt_ways(model, labels, templates)
+        if label_options.label_vectors is not None:
+            classifier = label_options.classifier(model, labels)
+            ways = {label_options.label_vectors.name: classifier} | ways
         if classifier is not None and classifier_file is not None:
             ways = {classifier_file.name: classifier} | ways
             if learnt := seen_before(classifier, images):
                 say(f"WARNING: {told_seen(learnt, len(images))}: evaluate on images that it has not seen")
-        asked = classifier or zero_shot(model, labels, templates or (DEFAULT_TEMPLATE,))
+        asked = classifier or label_options.classifier(model, labels)
         asked = decided(asked, decision_options, label_options, model)
         evaluations.append(evaluate(asked, images, ways, seed=seed))
         models.append(model)
     rivals = side_by_side([model.name for model in models], evaluations, seed=seed)
     leading = evaluations[0]
     _tell(leading, rivals)
+    _doubts(leading, folder, quiet=quiet)
     if folder is not None:
         run = _run(data_options.data, models[0], model_options, templates, seed)
         run |= {"classifier": str(classifier_file), "templates": None} if classifier_file is not None else {}
@@ -124,6 +127,25 @@ def command(
         _report(folder, labelled, leading, rivals, run, models[0])
     failures = list(leading.images.failures.values())
     return tell_failures(failures, len(leading.images), quiet=quiet, verbose=verbose)
+
+
+def _doubts(evaluation: Evaluation, folder: Path | None, *, quiet: bool) -> None:
+    """Labels in doubt and images with two labels: counted on the screen, listed in the folder."""
+    from nshot.evaluation.doubts import copies, differently_labelled, write_copies, write_doubts
+
+    pairs = copies(evaluation.images)
+    if (wrong := differently_labelled(evaluation.images, pairs)) and not quiet:
+        one, other = (evaluation.images.sources[row] for row in (wrong[0].row, wrong[0].other))
+        where = ": see duplicates.csv" if folder is not None else ""
+        say(
+            f"{len(wrong)} pairs of images are alike but labelled otherwise, such as {one} and {other}{where}"
+        )
+    if folder is None:
+        return
+    if evaluation.suspects:
+        write_doubts(folder / "doubts.csv", evaluation)
+    if pairs:
+        write_copies(folder / "duplicates.csv", evaluation.images, pairs)
 
 
 def _models(model: str | None, compare: str | None) -> list[str | None]:

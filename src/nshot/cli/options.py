@@ -24,6 +24,7 @@ from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_templates, split
 from nshot.types import Embedded, Failure, Limits
 
 if TYPE_CHECKING:
+    from nshot.classifier.classifier import Classifier
     from nshot.images.sources import Source
     from nshot.model import Model
 
@@ -104,8 +105,14 @@ class LabelOptions:
 
     labels: str | None
     labels_file: Path | None
+    label_vectors: Path | None
     template: tuple[str, ...]
     templates: Path | None
+
+    @property
+    def any(self) -> bool:
+        """Whether labels were named, in whatever way."""
+        return any(way is not None for way in (self.labels, self.labels_file, self.label_vectors))
 
     def read(self) -> tuple[Labels, list[str]]:
         """The labels, and the templates they are written into.
@@ -121,6 +128,20 @@ class LabelOptions:
         assert given is not None
         return given.labels, self.read_templates() or [DEFAULT_TEMPLATE]
 
+    def classifier(self, model: Model, labels: Labels) -> Classifier:
+        """The labels as a classifier: out of their prompts, or out of --label-vectors.
+
+        Raises:
+            RequestError: labels or templates that cannot be used, or vectors of another model.
+        """
+        if self.label_vectors is not None:
+            from nshot.classifier.label_vectors import from_label_vectors
+
+            return from_label_vectors(self.label_vectors, model, dimension=model.dimension)
+        from nshot.classifier.zero_shot import zero_shot
+
+        return zero_shot(model, labels, self.read_templates() or [DEFAULT_TEMPLATE])
+
     def given(self, *, quiet: bool = True, alone: bool = False) -> LabelFile | None:
         """The labels that were named, checked, or None; what a person should know about them is said.
 
@@ -131,10 +152,17 @@ class LabelOptions:
         Raises:
             RequestError: named in both ways, a file that cannot be read, or labels that nobody can mean.
         """
-        if self.labels is None and self.labels_file is None:
+        ways = [way for way in (self.labels, self.labels_file, self.label_vectors) if way is not None]
+        if not ways:
             return None
-        if self.labels is not None and self.labels_file is not None:
-            raise RequestError("give the labels with --labels or with --labels-file, one of the two")
+        if len(ways) > 1:
+            raise RequestError(
+                "give the labels with --labels, --labels-file or --label-vectors, one of the three"
+            )
+        if self.label_vectors is not None:
+            from nshot.classifier.label_vectors import labels_of
+
+            return LabelFile(labels_of(self.label_vectors))
         if self.labels is not None:
             found, source = LabelFile(split_labels(self.labels)), "--labels"
         else:
@@ -175,6 +203,18 @@ class Listing:
             strict=self.strict,
             remarks=remarks,
         )
+
+    def labelled(self, sources: Sequence[str], remarks: Remarks) -> Iterator[Source]:
+        """The images of labelled data, with their labels."""
+        from nshot.datasets.labelled import Columns, open_labelled
+
+        for source in sources:
+            data = open_labelled(
+                source, columns=Columns(self.image_column), image_root=self.image_root, strict=self.strict
+            )
+            yield from data
+            for line in (*data.remarks.news(), *data.remarks.counts()):
+                remarks.note(line)
 
 
 def tell_remarks(remarks: Remarks, *, quiet: bool) -> None:
@@ -281,6 +321,12 @@ _LABELS = (
         type=click.Path(path_type=Path),
         metavar="FILE",
         help="A label a line, or JSON {label: [synonyms or whole prompts]}.",
+    ),
+    click.option(
+        "--label-vectors",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Vectors of the labels from elsewhere (.npz, .parquet), in the place of prompts.",
     ),
     click.option(
         "--template",

@@ -47,11 +47,8 @@ def embed_prompted(
     have images or not; a label of the data that is not among them has no prompt, and is known by its
     images.
     """
-    from nshot.classifier.zero_shot import zero_shot
-    from nshot.labels.prompts import DEFAULT_TEMPLATE
-
     given = label_options.given(quiet=quiet, alone=True)
-    templates = label_options.read_templates() or [DEFAULT_TEMPLATE]
+    label_options.read_templates()  # rather now than after a download
     labelled = data_options.open(model_options, given, prefer=prefer, quiet=quiet)
     if labelled.classes is not None:
         check_choice({*labelled.classes, *(given.labels if given is not None else ())})
@@ -62,4 +59,4 @@ def embed_prompted(
     check_choice({*names, *examples.label})
     if (wordless := sorted(set(examples.label) - set(names))) and not quiet:
         say(f"known by their images alone, without a prompt: {', '.join(wordless)}")
-    return Prompted(model, labelled, examples, zero_shot(model, names, templates))
+    return Prompted(model, labelled, examples, label_options.classifier(model, names))

@@ -24,11 +24,12 @@ from nshot.datasets import layouts, webdataset
 from nshot.datasets.cells import Cells, missing, one_hot, ticked
 from nshot.datasets.layouts import PREFERRED, Classes, InArchive, OnDisk, layout
 from nshot.datasets.patterns import by_pattern
+from nshot.embeddings import Embeddings, is_vector_file, read_vectors
 from nshot.errors import SourceError
 from nshot.images import archives
 from nshot.images.remarks import Remarks
 from nshot.images.sources import Source, expand, table_sources
-from nshot.images.tables import LABEL_COLUMNS, Table, is_table, open_table
+from nshot.images.tables import LABEL_COLUMNS, PARQUET, Table, is_table, open_table
 from nshot.labels.lint import check
 from nshot.labels.parts import part_of
 from nshot.types import DEFAULT_LIMITS, Limits
@@ -50,6 +51,7 @@ class LabelledSet:
             way.
         multi: whether an image may have any number of labels.
         remarks: how the data was understood; counts what the last iteration passed over.
+        embeddings: the images' vectors, where the data is a file of vectors; nothing has to be embedded then.
     """
 
     name: str
@@ -57,6 +59,7 @@ class LabelledSet:
     multi: bool
     _open: Callable[[], Iterator[Source]]
     remarks: Remarks = field(default_factory=Remarks)
+    embeddings: Embeddings | None = None
 
     def __iter__(self) -> Iterator[Source]:
         self.remarks.start()
@@ -167,6 +170,8 @@ def open_labelled(
             f"{name}: no such file or folder (a data set on the Hub is written hf://owner/name)"
         )
     lower = name.lower()
+    if lower.endswith((".npz", ".npy", *PARQUET)) and is_vector_file(path):
+        return _of_vectors(path, name, read)
     if lower.endswith((*archives.TAR, *archives.ZIP)):
         return _archive(path, name, domain_folders, read)
     if is_table(name) or lower.endswith(_LISTS) or lower.endswith((".xlsx", ".xls", ".ods")):
@@ -325,6 +330,38 @@ def _patterned(name: str, pattern: str, read: _Reading) -> LabelledSet:
         raise SourceError(f"{name}: no image is named like {pattern}")
     read.checked(sorted(labels), name)
     return LabelledSet(name, tuple(sorted(labels)), False, opened, read.remarks)
+
+
+# Vectors
+
+
+def _of_vectors(path: Path, name: str, read: _Reading) -> LabelledSet:
+    """Embeddings from elsewhere, with their labels."""
+    found = read_vectors(path)
+    if found.labels is None:
+        raise SourceError(
+            f"{name} holds vectors without labels: put them into an array or a column 'labels', or give "
+            "the images"
+        )
+    given = [
+        read.cells.labels(list(own), f"{name}, {at}")
+        for at, own in zip(found.sources, found.labels, strict=True)
+    ]
+    rows = [row for row, own in enumerate(given) if own]
+    if len(rows) < len(given):
+        read.remarks.unlabelled["rows of vectors"] = len(given) - len(rows)
+        found = found[rows]
+    met = sorted({label for own in given for label in own})
+    read.checked(met, name)
+    classes = tuple(read.columns.names) if read.columns.names is not None else found.classes
+    classes = classes if set(classes) >= set(met) else tuple(met)
+    found = found.with_labels([given[row] for row in rows], classes=classes)
+
+    def opened() -> Iterator[Source]:
+        for source, own in zip(found.sources, found.labels or (), strict=True):
+            yield replace(Source.file(source), labels=own)
+
+    return LabelledSet(name, classes, found.multi, opened, read.remarks, found)
 
 
 # Tables

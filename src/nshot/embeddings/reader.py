@@ -20,8 +20,12 @@ from nshot.errors import SourceError
 from nshot.extras import pyarrow
 from nshot.types import Failure, Floats, Recipe
 
-_NAMES = ("vectors", "image_embeds", "embeddings", "embedding")  # arrays looked for, in this order
-_COLUMNS = ("embedding", "vector")  # and columns
+# arrays looked for, in this order
+_NAMES = ("vectors", "image_embeds", "embeddings", "embedding", "image_features", "features")
+_COLUMNS = ("embedding", "vector", "embeddings", "vectors", "image_embeds", "features")  # and columns
+_SOURCES = ("sources", "source", "paths", "path", "filenames", "file_name", "filename", "names", "image")
+_LABELS = ("labels", "label", "targets", "target", "y", "class", "classes")
+_LABEL_NAMES = ("class_names", "label_names", "classnames", "names_of_labels")
 _CHUNK = 4096  # rows widened to float64 at once
 
 
@@ -75,9 +79,16 @@ def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> Embeddings:
                 )
             (name,) = fitting
         array = archive[name]
-        sources = archive["sources"].tolist() if "sources" in archive.files else None
+        there = [key for key in _SOURCES if key in archive.files and key != name]
+        fits = [key for key in there if key == "sources" or archive[key].shape == array.shape[:1]]
+        named = fits[0] if fits else None
+        sources = None if named is None else archive[named].tolist()
         meta = _meta(str(archive["meta"])) if "meta" in archive.files else {}
-        beside = {key: archive[key].tolist() for key in ("labels", "domains") if key in archive.files}
+        beside = {"domains": archive["domains"].tolist()} if "domains" in archive.files else {}
+        labelled = [key for key in _LABELS if key in archive.files and key != name]
+        held = next((key for key in labelled if key == "labels" or archive[key].ndim == 1), None)
+        if held is not None:
+            beside["labels"] = _named(path, archive, archive[held])
         if "digests" in archive.files:
             beside["digests"] = [bytes(row) if row.any() else None for row in archive["digests"]]
     if meta.get("multi"):
@@ -93,8 +104,10 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
         raise SourceError(f"{path} has no column {_COLUMNS[0]!r} that holds a list of floats per row")
     with pa.parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
-        own = ("source", wanted, "labels", "domain", "digest", "error_type", "error_message")
-        known = [name for name in own if name in schema.names]
+        source = next((name for name in _SOURCES if name in schema.names and name != wanted), None)
+        label = next((name for name in _LABELS if name in schema.names and name != wanted), None)
+        own = (source, wanted, label, "domain", "digest", "error_type", "error_message")
+        known = [name for name in own if name is not None and name in schema.names]
         table = file.read(columns=known)
     meta = _meta((schema.metadata or {}).get(b"nshot", b"{}"))
     vectors = table.column(wanted)
@@ -106,10 +119,10 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
     rows = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in vectors.chunks]
     array = np.concatenate(rows or [np.empty(0, np.float32)]).reshape(-1, max(lengths, default=0) or 1)
 
-    def column(name: str) -> list[Any]:
-        return table.column(name).to_pylist() if name in known else [None] * len(vectors)
+    def column(name: str | None) -> list[Any]:
+        return table.column(name).to_pylist() if name is not None and name in known else [None] * len(vectors)
 
-    names = column("source") if "source" in known else _numbered(path, len(vectors))
+    names = column(source) if source is not None else _numbered(path, len(vectors))
     there = vectors.is_valid().to_pylist()
     failures = {
         place: Failure(names[place], kind or "UndecodableImage", message or "it has no vector")
@@ -119,10 +132,10 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
         if not there[place]
     }
 
-    def kept(name: str) -> list[Any]:
+    def kept(name: str | None) -> list[Any]:
         return [value for value, valid in zip(column(name), there, strict=True) if valid]
 
-    beside = {f"{name.removesuffix('s')}s": kept(name) for name in ("labels", "domain", "digest")}
+    beside = {"labels": kept(label), "domains": kept("domain"), "digests": kept("digest")}
     sources = [name for name, valid in zip(names, there, strict=True) if valid]
     return _checked(path, array, sources, meta, failures, beside)
 
@@ -174,8 +187,10 @@ def _checked(
 
     def column(name: str) -> tuple[Any, ...] | None:
         values = beside.get(name)
-        if values is None or len(values) != len(array):
+        if values is None:
             return None
+        if len(values) != len(array):
+            raise SourceError(f"{path} holds {len(array)} vectors, but {len(values)} {name}")
         found = tuple(values[row] for row in rows_kept)
         return found if any(value is not None for value in found) else None
 
@@ -196,6 +211,23 @@ def _checked(
         recipe=_recipe(meta),
         model=meta.get("model"),
     )
+
+
+def _named(path: str | os.PathLike[str], archive: Any, labels: NDArray[Any]) -> list[Any]:
+    """Labels as they are, or by the names that stand beside their numbers; a row of 0 and 1 is several."""
+    names = next((archive[key].tolist() for key in _LABEL_NAMES if key in archive.files), None)
+    if labels.ndim == 2 and names is not None and labels.shape[1] == len(names):
+        return [
+            tuple(name for name, is_on in zip(names, row, strict=True) if is_on) for row in labels.tolist()
+        ]
+    if labels.ndim != 1:
+        raise SourceError(f"{path}: labels of shape {labels.shape}: a label per vector is needed")
+    if names is None or labels.dtype.kind not in "iuf":
+        return list(labels.tolist())
+    numbers = [int(number) for number in labels.tolist()]
+    if not all(0 <= number < len(names) for number in numbers):
+        raise SourceError(f"{path}: its {len(names)} names of labels are too few for its numbers")
+    return [str(names[number]) for number in numbers]
 
 
 def _labels_of(value: Any) -> tuple[str, ...]:

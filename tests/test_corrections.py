@@ -1,0 +1,159 @@
+"""Labels in doubt, copies, corrections, and embeddings from elsewhere: what a person does with a report."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nshot.cli import run
+from nshot.datasets.corrections import corrected, read_corrections
+from nshot.datasets.labelled import open_labelled
+from nshot.embeddings import Embeddings
+from nshot.errors import LabelError, SourceError
+from nshot.evaluation.doubts import copies, differently_labelled
+from nshot.sketchbook import draw, sample
+
+Nshot = Callable[..., tuple[int, str, str]]
+LABELS = ("fish", "heart", "star")
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Nshot:
+    """Runs a command with the sketchbook: exit status, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = run([*map(str, arguments), "--model", "sketchbook"])
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Drawings of one plain shape, six of each label."""
+    left = dict.fromkeys(LABELS, 6)
+    for number in range(4000):
+        scene = sample(number)
+        label = scene.things[0].shape
+        if scene.style == "flat" and len(scene.things) == 1 and left.get(label):
+            left[label] -= 1
+            path = tmp_path / "data" / label / f"{left[label]}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw(scene).save(path)
+    return tmp_path / "data"
+
+
+def unit(rows: list[list[float]], labels: list[str]) -> Embeddings:
+    return Embeddings.of(np.array(rows), labels)
+
+
+def test_copies_are_found_once_and_those_of_two_labels_are_told_apart() -> None:
+    images = unit([[1, 0], [0, 1], [1, 0.001], [0, 1]], ["a", "b", "b", "b"])
+    pairs = copies(images)
+    assert [(each.row, each.other) for each in pairs] == [(0, 2), (1, 3)]
+    assert [(each.row, each.other) for each in differently_labelled(images, pairs)] == [(0, 2)]
+    other = unit([[0, 1]], ["b"])
+    assert [(each.row, each.other) for each in copies(images, other)] == [(1, 0), (3, 0)]
+
+
+def test_images_that_a_model_hardly_tells_apart_are_no_copies() -> None:
+    assert copies(unit([[1, 0.0001 * row] for row in range(50)], ["a"] * 50)) == []
+
+
+def test_doubts_are_written_corrected_and_read_back(command: Nshot, data: Path, tmp_path: Path) -> None:
+    (data / "star" / "0.png").rename(data / "heart" / "wrong.png")
+    shutil.copy(data / "fish" / "1.png", data / "star" / "copy.png")
+    report = tmp_path / "report"
+    status, out, err = command("evaluate", data, "-o", report)
+    assert status == 0
+    assert "labelled otherwise" in err
+    with (report / "duplicates.csv").open() as file:
+        (pair,) = csv.DictReader(file)
+    assert {pair["label"], pair["copy_label"]} == {"fish", "star"}
+    with (report / "doubts.csv").open() as file:
+        rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
+    assert rows["wrong.png"]["label"] == "heart"
+    assert rows["wrong.png"]["suggested"] == "star"
+    with (tmp_path / "right.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "label"])
+        table.writerow([data / "heart" / "wrong.png", "star"])
+        table.writerow([data / "star" / "copy.png", ""])
+    status, out, err = command("evaluate", data, "--corrections", tmp_path / "right.csv")
+    assert status == 0
+    assert "17 images have" not in err
+    assert "18 images, 3 labels" in out
+    assert "another label" in err
+    assert command("fit", data, "--corrections", tmp_path / "right.csv", "-o", tmp_path / "c.nshot")[0] == 0
+
+
+def test_corrections_that_fit_nothing_are_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("image,label\nelsewhere.png,star\n")
+    with pytest.raises(SourceError, match=r"corrects no image.*elsewhere\.png"):
+        corrected(open_labelled(data), read_corrections(tmp_path / "r.csv"), "r.csv")
+
+
+def test_labels_travel_into_a_file_of_vectors_and_back(command: Nshot, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    for name in ("v.npz", "v.parquet"):
+        assert command("embed", data, "--labelled", "-o", tmp_path / name)[0] == 0
+        status, out, err = command("evaluate", tmp_path / name)
+        assert (status, err) == (0, "")
+        assert "18 images, 3 labels" in out
+        assert command("fit", tmp_path / name, "-o", tmp_path / "c.nshot")[0] == 0
+        assert command("calibrate", tmp_path / name, "--wrong", "0.4")[0] == 0
+
+
+def test_vectors_from_elsewhere_are_measured_and_what_is_missing_is_said(
+    command: Nshot, data: Path, tmp_path: Path
+) -> None:
+    assert command("embed", data, "--labelled", "-o", tmp_path / "v.npz")[0] == 0
+    with np.load(tmp_path / "v.npz") as held:
+        vectors, labels = held["vectors"], held["labels"]
+    numbers = np.array([LABELS.index(label) for label in labels])
+    file = tmp_path / "theirs.npz"
+    np.savez(file, embeddings=vectors, y=numbers, class_names=np.array(LABELS))
+    status, out, err = command("evaluate", file, "-o", tmp_path / "r")
+    assert status == 0
+    assert "18 images, 3 labels" in out
+    assert "does not say which model" in err
+    np.savez(file, embeddings=vectors, y=numbers)
+    with pytest.raises(LabelError, match="numbers"):
+        open_labelled(file)
+    (tmp_path / "names.txt").write_text("\n".join(LABELS))
+    assert "18 images" in command("evaluate", file, "--labels-file", tmp_path / "names.txt")[1]
+    np.savez(file, embeddings=vectors)
+    assert "without labels" in command("evaluate", file)[2]
+    np.savez(file, embeddings=vectors, labels=labels[:-1])
+    assert "17 labels" in command("evaluate", file)[2]
+    np.savez(file, embeddings=vectors[:, :10], labels=labels)
+    status, _, err = command("evaluate", file)
+    assert status == 2
+    assert "10 long" in err
+
+
+def test_label_vectors_from_elsewhere_answer_in_the_place_of_prompts(
+    command: Nshot, data: Path, tmp_path: Path
+) -> None:
+    assert command("embed", data, "--labelled", "-o", tmp_path / "v.npz")[0] == 0
+    with np.load(tmp_path / "v.npz") as held:
+        vectors, labels = held["vectors"], held["labels"]
+    means = np.stack([vectors[labels == label].mean(axis=0) for label in LABELS])
+    file = tmp_path / "rows.npz"
+    np.savez(file, vectors=means, labels=np.array(LABELS))
+    status, out, _ = command("evaluate", data, "--label-vectors", file)
+    assert status == 0
+    assert "18 images, 3 labels" in out
+    status, out, _ = command("classify", data / "star", "--label-vectors", file, "--format", "jsonl")
+    assert (status, out.count('"label": "star"') >= 4) == (0, True)
+    np.savez(file, vectors=means)
+    assert "which label" in command("classify", data, "--label-vectors", file)[2]
+    np.savez(file, vectors=means[:, :5], labels=np.array(LABELS))
+    assert command("classify", data, "--label-vectors", file)[0] == 2
+    assert command("classify", data, "--label-vectors", file, "--labels", "star, fish")[0] == 2
