@@ -8,9 +8,11 @@ import lzma
 import os
 import sys
 import tarfile
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Iterable
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -553,3 +555,58 @@ def test_the_members_of_a_tar_are_read_when_they_are_held(tmp_path: Path) -> Non
     second = next(sources)
     assert list(sources) == []
     assert second.read() == b"two"  # held when the archive went on
+
+
+def test_a_line_longer_than_any_row_is_one_failed_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "x.csv").write_text("image,label\na.jpg,cat\n" + "b" * 40_000_000 + "\na.jpg,dog\n")
+    good, long, again = listed(tmp_path / "x.csv")
+    assert good.read() == again.read() == b"x"
+    assert len(long.name) < 300
+    with pytest.raises(UnreadableImage):
+        long.read()
+
+
+def test_a_table_wrong_in_every_line_is_read_in_the_time_of_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    spent = []
+    for count in (2_000, 8_000):
+        (tmp_path / "x.csv").write_text("image,label\n" + '"a.jpg,cat\n' * count)
+        begun = time.process_time()
+        assert len(listed(tmp_path / "x.csv")) == count
+        spent.append(time.process_time() - begun)
+    assert spent[1] < 12 * spent[0] + 0.5
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_odd_cells_of_a_parquet_file_fail_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    names = pa.array([b"a.jpg", b"\xff\xfe.jpg", b"a.jpg"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 3, names.buffers())
+    parquet.write_table(pa.table({"image": text}), tmp_path / "x.parquet")
+    good, odd, again = listed(tmp_path / "x.parquet")
+    assert good.read() == again.read() == b"x"
+    with pytest.raises(UnreadableImage, match="no such file"):
+        odd.read()
+    for kind, value in ((pa.int64(), 7), (pa.list_(pa.uint8()), [1, 2, 3])):
+        pair = pa.struct([("bytes", kind), ("path", pa.string())])
+        rows = [{"bytes": None, "path": "a.jpg"}, {"bytes": value, "path": "a.jpg"}]
+        parquet.write_table(pa.table({"image": pa.array(rows, pair)}), tmp_path / "x.parquet")
+        good, odd = listed(tmp_path / "x.parquet")
+        assert good.read() == b"x"
+        with pytest.raises(UnreadableImage):
+            odd.read()
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_a_parquet_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    column = pa.array([bytes(2**27)], pa.binary())
+    parquet.write_table(pa.table({"image": column}), tmp_path / "x.parquet", compression="zstd")
+    with pytest.raises(SourceError, match="unpacks from"):
+        listed(tmp_path / "x.parquet")

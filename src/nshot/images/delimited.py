@@ -22,6 +22,8 @@ from nshot.images.kinds import is_image_name
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BLOCK = 2**20
 _LONGEST = 2**24  # characters of a line
+_MOST_NOTES = 20  # a file that is wrong in every line need not say so of each
+_SHOWN = 100  # characters of a longer one
 _SAMPLE = 30  # lines that a separator is judged by
 _MOST_LINES = 1000  # of one cell in quotation marks
 
@@ -80,7 +82,7 @@ class Delimited:
                     yield number, cells
 
     def _note(self, text: str) -> None:
-        if text not in self.notes:
+        if len(self.notes) < _MOST_NOTES and text not in self.notes:
             self.notes.append(text)
 
 
@@ -229,7 +231,11 @@ def _records(
     while (line := following()) is not None:
         number += 1
         if len(line) >= _LONGEST:
-            raise SourceError(f"{path}, line {number} is longer than {_LONGEST:,} characters: no table")
+            note(f"{path}, line {number} is longer than {_LONGEST:,} characters: it names no image")
+            yield number, [f"{line[:_SHOWN]}..."]
+            while not line.endswith("\n") and (line := following() or "\n"):
+                pass
+            continue
         bare = line.rstrip("\n")
         if separator == " ":
             yield number, bare.split()
@@ -244,11 +250,17 @@ def _records(
             yield number, cells
             continue
         more: list[str] = []
-        if _is_open(line, separator):
+        if _is_open([line], separator):
+            size = len(line)
             while cells is None and len(more) < _MOST_LINES and (further := following()) is not None:
                 more.append(further)
+                size += len(further)
                 if '"' in further:
                     cells = _parsed([line, *more], separator)
+                    if cells is None and not _is_open([line, *more], separator):
+                        break  # no line that follows can mend it
+                if size > _LONGEST:
+                    break
             if cells is not None and _are_rows(bare, more, separator, width or len(cells)):
                 cells = None
         if cells is not None:
@@ -256,7 +268,7 @@ def _records(
             number += len(more)
             continue
         waiting.extendleft(reversed(more))
-        if more or _is_open(line, separator):
+        if more or _is_open([line], separator):
             note(
                 f"{path}, line {number}: a quotation mark is opened and never closed; the line is read alone"
             )
@@ -280,10 +292,10 @@ def _parsed(lines: list[str], separator: str) -> list[str] | None:
     return None
 
 
-def _is_open(line: str, separator: str) -> bool:
-    """Whether a cell of the line opens a quotation mark that the line does not close."""
+def _is_open(lines: list[str], separator: str) -> bool:
+    """Whether a cell of the lines opens a quotation mark that they do not close."""
     try:
-        list(csv.reader([line], delimiter=separator, strict=True))
+        list(csv.reader(lines, delimiter=separator, strict=True))
     except csv.Error as error:
         return "unexpected end" in str(error)
     return False

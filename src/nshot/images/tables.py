@@ -54,6 +54,7 @@ _KNOWN = frozenset(
     (*IMAGE_COLUMNS, *LABEL_COLUMNS, "caption", "text", "title", "sentence", "description", "name")
 )
 _IMAGES_ROWS, _ROWS = 16, 4096  # of a Parquet file in memory at a time; a row of images may hold megabytes
+_MOST_UNPACKED, _MOST_PACKED = 2**26, 100  # bytes of a column's part, and how many to one packed
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 Row: TypeAlias = tuple[Any, ...]
@@ -220,26 +221,54 @@ def _parquet(path: Path) -> Table:
         return None if _holds_images(pa.types, kinds[column]) else str(kinds[column])
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
-        heavy = any(_holds_bytes(pa.types, kinds[column]) for column in columns)
-        return _parquet_rows(pa, path, columns, _IMAGES_ROWS if heavy else _ROWS)
+        heavy = [column for column in columns if _holds_bytes(pa.types, kinds[column])]
+        return _parquet_rows(pa, path, columns, heavy)
 
     lists = {name for name, kind in kinds.items() if pa.types.is_list(kind) or pa.types.is_large_list(kind)}
     names = _feature_names(schema.metadata or {})
     return Table(path, tuple(schema.names), [], read, names=names, lists=frozenset(lists), _unfit=pictures)
 
 
-def _parquet_rows(pa: Any, path: Path, columns: Sequence[str], size: int) -> Iterator[Row]:
+def _parquet_rows(pa: Any, path: Path, columns: Sequence[str], heavy: Sequence[str]) -> Iterator[Row]:
     wanted, number = list(dict.fromkeys(columns)), 0
+    size = _IMAGES_ROWS if heavy else _ROWS
     try:
         # Buffered: a column of images is otherwise read in whole row groups, which may be gigabytes.
-        with pa.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+        # A dictionary stays one: a value that all rows share is otherwise repeated in memory for each.
+        with pa.parquet.ParquetFile(
+            path, buffer_size=2**20, pre_buffer=False, read_dictionary=list(heavy)
+        ) as file:
+            _refuse_bomb(path, file.metadata, wanted)
             for batch in file.iter_batches(batch_size=size, columns=wanted, use_threads=False):
                 held = [batch.column(column) for column in columns]
                 for row in range(batch.num_rows):
-                    yield tuple(column[row].as_py() for column in held)
+                    yield tuple(_cell(pa, column[row]) for column in held)
                     number += 1
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{path} is damaged after row {number}: {error}") from error
+
+
+def _refuse_bomb(path: Path, metadata: Any, columns: Sequence[str]) -> None:
+    """Refuse a column that kilobytes unpack to gigabytes: pyarrow unpacks a page at a time, of any size."""
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(place)
+            if chunk.path_in_schema.partition(".")[0] in columns:
+                unpacked, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
+                if unpacked > _MOST_UNPACKED and unpacked > _MOST_PACKED * packed:
+                    raise SourceError(
+                        f"{path}: column {chunk.path_in_schema} unpacks from {packed:,} to {unpacked:,} "
+                        "bytes, which no column of images does"
+                    )
+
+
+def _cell(pa: Any, scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:  # a file's name may be of any bytes; within a pair or a list it names nothing
+        if not _is_text(pa.types, scalar.type):
+            return None
+        return scalar.cast(pa.binary()).as_py().decode("utf-8", "surrogateescape")
 
 
 def _feature_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
