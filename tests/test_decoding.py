@@ -179,9 +179,11 @@ def test_colours_of_another_space_are_converted_to_srgb(kind: str, icc: bytes, f
     transform = ImageCms.profileToProfile(srgb, ImageCms.createProfile("sRGB"), io.BytesIO(icc))
     assert transform is not None
     assert np.abs(np.asarray(transform).astype(int) - np.asarray(srgb)).max() > far
-    options: dict[str, Any] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(
-        kind, {}
-    )
+    lossless: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+    }
+    options = lossless.get(kind, {})
     data = encoded(transform, kind, icc_profile=icc, **options)
     assert np.abs(pixels(data) - np.asarray(srgb)).mean() <= 2
     assert said(data) == "colours converted to sRGB: from a test space"

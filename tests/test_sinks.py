@@ -14,18 +14,21 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from answers import answer
 
+from nshot.atomic import check_output
 from nshot.errors import MissingExtra, OutputError, RequestError
-from nshot.output.sinks import Record, open_sink
+from nshot.output.sinks import Record, format_by_name, open_sink
 from nshot.output.sinks.table import cells_of
+from nshot.paths import spelled, unspelled
 from nshot.types import Failure, LabelScore, Prediction
 
-RESUMABLE = ["jsonl", "csv", "parquet"]
+RESUMABLE = ["jsonl", "json", "csv", "tsv", "parquet"]
 
 
 RUN = """
@@ -62,8 +65,20 @@ def interrupted(path: Path, format: str, records: list[Record], **options: Any) 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     return list(
-        csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="surrogateescape"), newline=""))
+        csv.DictReader(
+            io.StringIO(path.read_text(encoding="utf-8"), newline=""),
+            delimiter="\t" if path.suffix == ".tsv" else ",",
+        )
     )
+
+
+def as_written(record: Record) -> dict[str, Any]:
+    """A record as JSON has it: six decimals, names spelled."""
+    held: dict[str, Any] = rounded(record.to_dict())
+    held["source"] = spelled(held["source"])
+    if "error" in held:
+        held["error"]["message"] = spelled(held["error"]["message"])
+    return held
 
 
 def rounded(value: Any) -> Any:
@@ -88,7 +103,7 @@ def test_a_jsonl_record_is_the_records_dict_with_six_decimals(tmp_path: Path) ->
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").split("\n")
     assert lines.pop() == ""
     read = [json.loads(line, parse_constant=pytest.fail) for line in lines]
-    assert read == [rounded(record.to_dict()) for record in records]
+    assert read == [as_written(record) for record in records]
     assert [list(record) for record in read] == [list(record.to_dict()) for record in records]
     assert "猫" in lines[0]
 
@@ -98,15 +113,15 @@ def test_a_csv_row_has_every_label_in_columns_of_its_own(tmp_path: Path) -> None
     rows = rows_of(tmp_path / "out.csv")
     assert list(rows[0]) == [
         *("source", "label", "score", "cosine", "margin"),
-        *("label_2", "score_2", "cosine_2", "error_type", "error_message"),
+        *("label_2", "score_2", "cosine_2", "notes", "error_type", "error_message"),
     ]
     assert list(rows[3].values()) == [
-        *('a\nb, "c" 3.jpg', "cat", "0.225000", "0.300000", "0.100000"),
-        *("hot, dog", "0.180000", "0.200000", "", ""),
+        *(r'a\x0ab, "c" 3.jpg', "cat", "0.225000", "0.300000", "0.100000"),
+        *("hot, dog", "0.180000", "0.200000", "", "", ""),
     ]
     assert list(rows[4].values())[:5] == ["猫 4.jpg", "", "", "", ""]
     assert rows[4]["error_type"] == "UndecodableImage"
-    assert rows[4]["error_message"] == '猫 4.jpg: not a\nimage, "really"'
+    assert rows[4]["error_message"] == r'猫 4.jpg: not a\x0aimage, "really"'
 
 
 def test_a_csv_row_keeps_its_columns_where_there_are_fewer_labels_or_no_margin(tmp_path: Path) -> None:
@@ -121,10 +136,11 @@ def test_parquet_holds_the_same_numbers_and_is_typed(tmp_path: Path) -> None:
     run(tmp_path / "out.parquet", "parquet", records)
     assert beside(tmp_path / "out.parquet") == ["out.parquet"]
     table = parquet.read_table(tmp_path / "out.parquet")
-    columns = ["source", "label", "score", "cosine", "margin", "predictions", "error_type", "error_message"]
+    columns = ["source", "label", "score", "cosine", "margin", "predictions", "notes"]
+    columns += ["error_type", "error_message"]
     assert table.schema.names == columns
     for row, record in zip(table.to_pylist(), records, strict=True):
-        expected = rounded(record.to_dict())
+        expected = as_written(record)
         error = expected.pop("error", {"type": None, "message": None})
         assert row == dict.fromkeys(columns) | expected | {
             "error_type": error["type"],
@@ -138,8 +154,10 @@ def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
         path = tmp_path / f"out.{format}"
         interrupted(path, format, [answer(0, source=name), answer(4, source=name)])
         assert open_sink(format, path, top_k=2, resume=True).answered == {name: 2}
-    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["source"] == name
-    assert rows_of(tmp_path / "out.csv")[0]["source"] == name
+    assert (
+        json.loads((tmp_path / "out.jsonl").read_bytes().decode().splitlines()[0])["source"] == r"caf\xe9.jpg"
+    )
+    assert rows_of(tmp_path / "out.csv")[0]["source"] == r"caf\xe9.jpg"
 
 
 def test_a_number_that_json_cannot_hold_is_refused_and_nothing_of_it_written(tmp_path: Path) -> None:
@@ -183,7 +201,7 @@ def test_torn_at_any_byte_it_goes_on_from_the_last_whole_record(
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # hundreds of times, it takes a while
     records = [answer(n) for n in range(3, 5)]
     path, note = tmp_path / f"out.{format}", tmp_path / f"out.{format}.run"
-    run(path, format, records)
+    run(path, format, records, request="r")
     whole = path.read_bytes()
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
@@ -205,7 +223,7 @@ def test_an_interrupt_leaves_valid_output_and_a_note_and_resuming_counts_what_is
     tmp_path: Path, format: str
 ) -> None:
     records = [answer(n) for n in range(20)]
-    run(tmp_path / f"whole.{format}", format, [*records, *records])
+    run(tmp_path / f"whole.{format}", format, [*records, *records], request="r")
     path = tmp_path / f"out.{format}"
     interrupted(path, format, [*records, *records[:5]], request="r")
     assert path.stat().st_size
@@ -257,6 +275,102 @@ def test_a_finished_output_among_other_labels_is_not_gone_on_with(tmp_path: Path
     assert path.read_bytes() == before
     run(path, format, [], resume=True, labels=labels | {"another"})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("format", RESUMABLE)
+def test_a_finished_output_of_another_model_is_not_gone_on_with(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"out.{format}"
+    run(path, format, [answer(0), answer(4)], request="of one model")
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="holds answers of another request"):
+        open_sink(format, path, top_k=2, resume=True, request="another model")
+    assert path.read_bytes() == before
+    run(path, format, [answer(1)], request="of one model", resume=True)
+    run(tmp_path / "whole", format, [answer(0), answer(4), answer(1)], request="of one model")
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize("format", [*RESUMABLE, "table"])
+def test_two_runs_on_one_output_are_refused_and_neither_hurts_the_other(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"out.{format}"
+    with open_sink(format, path, top_k=2) as first:
+        first.write(answer(0))
+        for resume in (False, format != "table"):
+            with pytest.raises(OutputError, match=r"another nshot is writing .*out"):
+                open_sink(format, path, top_k=2, resume=resume)
+        first.write(answer(1))
+    assert beside(path) == [path.name]
+    run(tmp_path / "whole", format, [answer(0), answer(1)])
+    assert path.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_lock_that_a_kill_left_behind_locks_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / "out.csv.lock").touch()
+    run(tmp_path / "out.csv", "csv", [answer(0)])
+    assert beside(tmp_path / "out.csv") == ["out.csv"]
+
+
+@pytest.mark.parametrize("format", RESUMABLE)
+def test_notes_are_written_and_a_name_has_one_spelling_everywhere(tmp_path: Path, format: str) -> None:
+    name = "\x1b[31m=a\n\x9b2J\u202e" + os.fsdecode(b"\xff") + r" \x1b.jpg"
+    path = tmp_path / f"out.{format}"
+    noted = replace(answer(0, source=name), notes=("one colour only: x", "another"))
+    run(path, format, [noted, answer(4, source=name)])
+    if format == "parquet":
+        table = pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+        sources, notes = [row["source"] for row in table], table[0]["notes"]
+    elif format in ("csv", "tsv"):
+        rows = rows_of(path)
+        sources, notes = [row["source"] for row in rows], rows[0]["notes"].split("; ")
+    else:
+        text = path.read_bytes().decode()
+        read = json.loads(text) if format == "json" else [json.loads(line) for line in text.splitlines()]
+        sources, notes = [row["source"] for row in read], read[0]["notes"]
+    assert sources == [spelled(name)] * 2
+    assert unspelled(sources[0]) == name
+    assert notes == ["one colour only: x", "another"]
+    assert (
+        all(line.isprintable() for line in path.read_text().replace("\t", " ").split("\n"))
+        or format == "parquet"
+    )
+    assert open_sink(format, path, top_k=2, resume=True).answered == {name: 2}
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-2+3", "@SUM(A1)", "'=1", "''=1", "'", "＝1", "plain"])
+def test_no_cell_is_a_formula_and_the_name_comes_back(tmp_path: Path, format: str, name: str) -> None:
+    path = tmp_path / f"out.{format}"
+    label = LabelScore(name, 1.0, -0.25)
+    run(path, format, [Prediction(name, (label,), None)])
+    (row,) = rows_of(path)
+    assert row["source"][0] not in "=+-@＝"
+    assert row["label"][0] not in "=+-@＝"
+    assert row["cosine"] == "-0.250000"
+    assert open_sink(format, path, top_k=2, resume=True, labels=[name]).answered == {name: 1}
+
+
+def test_the_name_of_the_output_says_the_format_or_is_refused(tmp_path: Path) -> None:
+    for name, format in (
+        *(("a.JSONL", "jsonl"), ("a.json", "json"), ("a.csv", "csv"), ("a.tsv", "tsv")),
+        *(("a.parquet", "parquet"), ("a.txt", "table"), ("/dev/null", "table")),
+    ):
+        assert format_by_name(name) == format
+    for name, reason in (
+        *(("a.xlsx", r"writes no \.xlsx; name it \.csv"), ("a.jpg", r"the ending \.jpg says no format")),
+        *(("a", "without an ending"), ("a.jsonl.bak", r"\.bak says no format")),
+    ):
+        with pytest.raises(OutputError, match=reason):
+            format_by_name(tmp_path / name)
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("image\n")
+    (tmp_path / "link.csv").symlink_to(table)
+    for name in ("table.csv", "link.csv"):
+        with pytest.raises(OutputError, match="is read by this command too"):
+            check_output(tmp_path / name, ["http://x.org/a.jpg", "photos/*.jpg", None, table])
+    assert check_output(tmp_path / "new.csv", [table]) == Path(os.path.realpath(tmp_path / "new.csv"))
 
 
 @pytest.mark.parametrize("format", RESUMABLE)
@@ -319,7 +433,7 @@ def test_a_place_that_cannot_be_written_is_an_error_before_any_answer(tmp_path: 
 
 def test_requests_that_make_no_sense_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for format, output, options, reason in (
-        ("xml", None, {}, "there are table, jsonl, csv, parquet"),
+        ("xml", None, {}, "there are table, jsonl, json, csv, tsv, parquet"),
         ("jsonl", None, {"resume": True}, "name it with -o"),
         ("table", tmp_path / "out", {"resume": True}, "a table cannot be resumed"),
         ("jsonl", Path("/dev/null"), {"resume": True}, "not a regular file"),
@@ -359,7 +473,7 @@ def test_a_disk_that_fills_up_keeps_whole_records_and_the_run_goes_on_later(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, before)
-    left = tmp_path / f"{path.name}.journal" if format == "parquet" else path
+    left = tmp_path / f"{path.name}.journal" if format in ("parquet", "json") else path
     assert left.read_bytes().endswith(b"\n")
     with open_sink(format, path, top_k=2, resume=True) as sink:
         kept = sink.answered.total()
@@ -473,7 +587,7 @@ def test_wide_characters_keep_the_columns_straight(table: Callable[..., list[str
 def test_what_a_terminal_would_act_on_is_escaped(table: Callable[..., list[str]]) -> None:
     name = "a\x1b[2J\r\n\u202egpj.exe\u2028" + os.fsdecode(b"\xe9")
     lines = table(answer(0, source=name), answer(4, source=name), width=200)
-    assert r"a\x1b[2J\r\n\u202egpj.exe\u2028\xe9  " in lines[1]
+    assert r"a\x1b[2J\x0d\x0a\u202egpj.exe\u2028\xe9  " in lines[1]
     assert all(line.isprintable() for line in lines)
 
 

@@ -1,21 +1,27 @@
-"""Files that answers go to: checked before any image is read, errors translated, replaced as a whole."""
+"""Files that something is written into: checked before the work, locked, replaced as a whole."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from nshot.errors import OutputError
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
+def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None] = ()) -> Path:
     """The file that writing to this path would change, symbolic links followed; nothing is touched yet.
 
+    Args:
+        path: where the output goes.
+        inputs: what the command reads; the output must be none of it.
+
     Raises:
-        OutputError: a folder is missing, the path is a folder, or nothing may be written there.
+        OutputError: a folder is missing, the path is a folder or an input, or nothing may be written there.
     """
     if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
         return Path(path)  # a device or a pipe: what its link points to may have no name of its own
@@ -28,6 +34,10 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         raise OutputError(
             f"{path} cannot be written (no permission, or a read-only place): name another file with -o"
         )
+    for given in inputs:
+        with suppress(OSError, ValueError):  # a URL, a pattern: no file
+            if given is not None and real.exists() and real.samefile(given):
+                raise OutputError(f"{path} is read by this command too: name another file with -o")
     return real
 
 
@@ -53,41 +63,103 @@ def replace(temporary: Path, path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], *, locked: bool = False) -> Iterator[Path]:
     """A draft beside a file, which takes its place when the block ends well, and else is gone.
 
     The file keeps its permissions; a new one gets those that any new file would get.
+
+    Args:
+        path: the file.
+        locked: nobody else writes this file now, so its draft may have one name always: what a kill left
+            behind is overwritten the next time.
 
     Raises:
         OutputError: it cannot be written there; what went wrong is named.
     """
     real = check_output(path)
+    part = real.with_name(f".{real.name[:100]}.{'' if locked else secrets.token_hex(4) + '.'}part")
     with writing(path):
-        handle, name = tempfile.mkstemp(prefix=f".{real.name}.", suffix=".part", dir=real.parent)
-        os.close(handle)
-        draft = Path(name)
         try:
-            draft.chmod(real.stat().st_mode if real.exists() else 0o666 & ~_umask())
-            yield draft
-            replace(draft, real)
+            part.open("wb").close()
+            if real.exists():
+                part.chmod(real.stat().st_mode & 0o7777)
+            yield part
+            replace(part, real)
         except BaseException:
-            with suppress(FileNotFoundError):
-                draft.unlink()
+            part.unlink(missing_ok=True)
             raise
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file as a whole or not at all.
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, locked: bool = False) -> None:
+    """Write a file as a whole or not at all; see ``replacing``.
 
     Raises:
         OutputError: it cannot be written there.
     """
-    with replacing(path) as draft:
-        draft.write_bytes(content)
+    with replacing(path, locked=locked) as part:
+        part.write_bytes(content)
 
 
-def _umask() -> int:
-    """The mask for new files: there is no way to ask but to set it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+class Lock:
+    """An output that one process at a time may write: ``FILE.lock`` beside it, gone when it is released.
+
+    The system lets go of the lock when its process ends, however it ends; a file that was left behind locks
+    nobody out.
+
+    Raises:
+        OutputError: another process writes there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(f"{path}.lock")
+        self._file: BinaryIO | None = None
+        with writing(path):
+            while self._file is None:
+                file = self.path.open("ab")
+                try:
+                    if not _lock(file):
+                        raise OutputError(
+                            f"another nshot is writing {path}: wait for it, or name another file with -o"
+                        )
+                    with suppress(
+                        FileNotFoundError
+                    ):  # released and removed meanwhile: what we hold is nothing
+                        if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                            self._file = file
+                finally:
+                    if self._file is None:
+                        file.close()
+
+    def release(self) -> None:
+        """Let others write; a second call does nothing."""
+        if self._file is not None:
+            with suppress(
+                OSError
+            ):  # Windows keeps a file that is open; an empty one that is left locks nobody out
+                self.path.unlink()
+            self._file.close()
+            self._file = None
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Take the lock of an open file without waiting; whether it was free."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

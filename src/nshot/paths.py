@@ -1,8 +1,9 @@
-"""Where nshot keeps what it may lose: compiled models, digests of weights, vectors."""
+"""Where nshot keeps what it may lose, and how a file's name is written where only plain text may stand."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -21,3 +22,40 @@ def cache_dir() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "nshot" / "cache"
     return Path.home() / ".cache" / "nshot"
+
+
+# What a terminal or a reader of text acts on: turns of direction, and what ends a line or is no text at all.
+_TURNS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_ODD = re.compile(
+    rf"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_TURNS}]|\\(?=x[0-9a-f]{{2}}|u[0-9a-f]{{4}})"
+)
+_SPELLED = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
+
+
+def spelled(name: str) -> str:
+    r"""A name in printable text that every encoding of Unicode can hold: the name itself, as a rule.
+
+    Control characters become ``\x1b``, a byte that is not UTF-8 ``\xff``, turns of direction and other odd
+    characters ``\u202e``; a backslash that would read as one of these becomes ``\x5c``. ``unspelled`` gives
+    the name back.
+    """
+    return _ODD.sub(_escaped, name) if _ODD.search(name) else name
+
+
+def unspelled(text: str) -> str:
+    """The name that ``spelled`` was given."""
+    return _SPELLED.sub(_meant, text) if "\\" in text else text
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name, as Python holds it
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def _meant(found: re.Match[str]) -> str:
+    if found[2]:
+        return chr(int(found[2], 16))
+    code = int(found[1], 16)
+    return chr(code if code < 0x80 else code + 0xDC00)

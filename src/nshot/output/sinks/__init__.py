@@ -1,4 +1,4 @@
-"""Answers out: a table for a person; JSONL, CSV or Parquet for a program.
+"""Answers out: a table for a person; JSON, JSON lines, CSV, TSV or Parquet for a program.
 
     record (Prediction | Failure) -> format -> bytes -> file or stream, whole records only
 
@@ -13,15 +13,41 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
-from nshot.atomic import check_output
+from nshot.atomic import Lock, check_output
 from nshot.errors import OutputError, RequestError
-from nshot.output.sinks.formats import Csv, Jsonl, Record
+from nshot.output.sinks.formats import Csv, Format, Jsonl, Record
 from nshot.output.sinks.sink import Sink
 from nshot.output.sinks.target import FileTarget, StreamTarget
 
-__all__ = ["FORMATS", "Record", "Sink", "open_sink"]
+__all__ = ["FORMATS", "Record", "Sink", "format_by_name", "open_sink"]
 
-FORMATS = ("table", "jsonl", "csv", "parquet")
+FORMATS = ("table", "jsonl", "json", "csv", "tsv", "parquet")
+
+_ENDINGS = {
+    **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"},
+    **{".parquet": "parquet", ".txt": "table"},
+}
+_SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+_SHORT = 12  # digits of the request's digest that each record holds
+
+
+def format_by_name(output: str | Path) -> str:
+    """The format that the name of an output file asks for.
+
+    Raises:
+        OutputError: an ending that says no format.
+    """
+    path = Path(output)
+    ending = path.suffix.lower()
+    if ending in _ENDINGS:
+        return _ENDINGS[ending]
+    if path.exists() and not path.is_file():  # a device or a pipe
+        return "table"
+    known = "name it .jsonl, .json, .csv, .tsv, .parquet or .txt (the table as on the screen)"
+    if ending in _SPREADSHEETS:
+        raise OutputError(f"{output}: nshot writes no {ending}; name it .csv, which spreadsheets open")
+    says = f"the ending {ending} says" if ending else "a name without an ending says"
+    raise OutputError(f"{output}: {says} no format; {known}, or give --format")
 
 
 def open_sink(
@@ -42,10 +68,11 @@ def open_sink(
 
     Args:
         format: one of ``FORMATS``.
-        output: the file; None for the stream.
-        top_k: labels told of each image, which sets the columns of a CSV.
+        output: the file; None for the stream. It is locked against other runs until the sink is closed.
+        top_k: labels per image, which sets the columns of a CSV.
         resume: go on with what an interrupted run left in ``output``; its answers are in ``Sink.answered``.
         request: what was asked (a digest of labels, model and options): a run is only resumed with the same.
+            Each record holds the first digits of it as ``run``, so that a finished file can be compared too.
         labels: all that can be answered; what is resumed must not hold others. Not looked at if empty.
         stream: where answers go without ``output``; standard output by default.
         width: columns of the table; the terminal's by default, 80 where there is none.
@@ -54,7 +81,7 @@ def open_sink(
         calibrated: their scores are probabilities, and called so.
 
     Raises:
-        OutputError: the answers cannot go there, or what is there cannot be resumed.
+        OutputError: the answers cannot go there, another run writes there, or it cannot be resumed.
         MissingExtra: Parquet without pyarrow.
     """
     if format not in FORMATS:
@@ -62,45 +89,78 @@ def open_sink(
     if resume and output is None:
         raise OutputError("only a file can be resumed: name it with -o")
     if resume and format == "table":
-        raise OutputError("a table cannot be resumed: use --format jsonl, csv or parquet")
+        raise OutputError("a table cannot be resumed: use --format jsonl, json, csv, tsv or parquet")
+    if output is None and format in ("json", "parquet"):
+        raise OutputError(f"{'Parquet' if format == 'parquet' else 'JSON'} needs a file: name it with -o")
+    path = None if output is None else check_output(output)
+    if path is None or (path.exists() and not path.is_file()):  # a stream, a device or a pipe
+        if resume:
+            raise OutputError(f"{output} is not a regular file, so it cannot be resumed")
+        if format in ("json", "parquet"):
+            raise OutputError(f"{output} is not a regular file, so {format} cannot go there")
+        target = StreamTarget(path or stream or sys.stdout.buffer)
+        lines = _lines(format, top_k, request[:_SHORT], decided, calibrated)
+        return Sink(lines or _table(target.stream, width, color, calibrated), target)
+    lock = Lock(path)
+    try:
+        return _file_sink(
+            format, path, lock, top_k, resume, request, labels, width, color, decided, calibrated
+        )
+    except BaseException:
+        lock.release()
+        raise
 
-    if output is None:
-        if format == "parquet":
-            raise OutputError("Parquet needs a file: name it with -o")
-        target: StreamTarget | FileTarget = StreamTarget(stream or sys.stdout.buffer)
-    else:
-        path = check_output(output)
-        if format == "parquet":
-            from nshot.output.sinks.parquet import ParquetSink
 
-            return ParquetSink(
-                path,
-                resume=resume,
-                request=request,
-                labels=labels,
-                decided=decided,
-                calibrated=calibrated,
-            )
-        if path.exists() and not path.is_file():  # a device or a pipe
-            if resume:
-                raise OutputError(f"{output} is not a regular file, so it cannot be resumed")
-            target = StreamTarget(path)
-        else:
-            target = FileTarget(path, request=request, resumable=format != "table")
+def _file_sink(
+    format: str,
+    path: Path,
+    lock: Lock,
+    top_k: int,
+    resume: bool,
+    request: str,
+    labels: Collection[str],
+    width: int | None,
+    color: bool | None,
+    decided: bool,
+    calibrated: bool,
+) -> Sink:
+    run = request[:_SHORT]
+    if format in ("json", "parquet"):
+        from nshot.output.sinks.journaled import JsonSink, ParquetSink
 
+        if format == "json":
+            return JsonSink(path, resume=resume, request=request, run=run, labels=labels, lock=lock)
+        return ParquetSink(
+            path,
+            decided=decided,
+            calibrated=calibrated,
+            resume=resume,
+            request=request,
+            run=run,
+            labels=labels,
+            lock=lock,
+        )
+    file = FileTarget(path, request=request, resumable=format != "table")
+    if (lines := _lines(format, top_k, run, decided, calibrated)) is not None:
+        return Sink(lines, file, resume=resume, labels=labels, run=run, lock=lock)
+    return Sink(_table(None, width, color, calibrated), file, lock=lock)
+
+
+def _lines(format: str, top_k: int, run: str, decided: bool, calibrated: bool) -> Format | None:
+    """What is written line by line for a program; None for a person's table, and for what needs a journal."""
     if format == "jsonl":
-        return Sink(Jsonl(), target, resume=resume, labels=labels)
-    if format == "csv":
-        columns = Csv(top_k, decided=decided, calibrated=calibrated)
-        return Sink(columns, target, resume=resume, labels=labels)
+        return Jsonl(run)
+    if format in ("csv", "tsv"):
+        delimiter = "," if format == "csv" else "\t"
+        return Csv(top_k, decided=decided, calibrated=calibrated, delimiter=delimiter, run=run)
+    return None
+
+
+def _table(terminal: BinaryIO | None, width: int | None, color: bool | None, calibrated: bool) -> Format:
     from nshot.output.sinks.table import Table, wants_color, width_of
 
-    terminal = target.stream if isinstance(target, StreamTarget) else None
-    return Sink(
-        Table(
-            width=width_of(terminal) if width is None else width,
-            color=wants_color(terminal) if color is None else color,
-            calibrated=calibrated,
-        ),
-        target,
+    return Table(
+        width=width_of(terminal) if width is None else width,
+        color=wants_color(terminal) if color is None else color,
+        calibrated=calibrated,
     )

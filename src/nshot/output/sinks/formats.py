@@ -1,8 +1,7 @@
 """Records as lines of JSON or CSV, and back: only as far as resuming needs it.
 
-Numbers have six decimals, so that the noise of float32 does not show. A source's name that is not valid UTF-8
-(Python holds its odd bytes as surrogates) survives in both: JSON escapes the surrogates (``\\udcff``), which
-``json.loads`` turns back; CSV holds the name's own bytes, to be read with ``errors="surrogateescape"``.
+Numbers have six decimals, so that the noise of float32 does not show. The name of a source is written as
+``paths.spelled`` spells it in every format: valid UTF-8, printable, and turned back by ``paths.unspelled``.
 """
 
 from __future__ import annotations
@@ -10,24 +9,26 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
 from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
+from nshot.paths import spelled, unspelled
 from nshot.types import Decided, Failure, Prediction
 
 Record: TypeAlias = Prediction | Failure
 
 
 class Written(NamedTuple):
-    """A record found in a file: its source, whether it failed, its length in bytes, the labels it names."""
+    """A record found in a file: its source, whether it failed, its bytes, the labels and the run it names."""
 
     source: str
     failed: bool
     size: int
     labels: tuple[str, ...]
+    run: str
 
 
 class Format(Protocol):
@@ -45,14 +46,22 @@ class Format(Protocol):
 
 
 class Jsonl:
-    """A record a line, as ``to_dict`` gives it."""
+    """One record per line, as ``to_dict`` gives it, and the ``run`` that it is of.
+
+    Args:
+        run: a short name of the request, by which a later run knows whether it may go on; may be empty.
+    """
 
     header = b""
+
+    def __init__(self, run: str = "") -> None:
+        self._run = f', "run": "{run}"' if run else ""
 
     def encode(self, record: Record) -> bytes:
         """The JSON of ``record.to_dict()``, six decimals, written out by hand: several times json's speed."""
         if isinstance(record, Failure):
-            line = json.dumps(record.to_dict(), ensure_ascii=False)
+            error = {"type": record.type, "message": spelled(record.message)}
+            line = f'{{"source": {encode_basestring(spelled(record.source))}, "error": {_json(error)}'
         else:
             decided = record if isinstance(record, Decided) else None
             score = score_name(decided is not None and decided.calibrated)
@@ -63,13 +72,12 @@ class Jsonl:
             answer = labels[0] if decided is None else _answer(decided, labels[0])
             margin = "null" if record.margin is None else number(record.margin)
             line = (
-                f'{{"source": {encode_basestring(record.source)}, {answer}, "margin": {margin}, '
-                f'"predictions": [{{{"}, {".join(labels)}}}]}}'
+                f'{{"source": {encode_basestring(spelled(record.source))}, {answer}, "margin": {margin}, '
+                f'"predictions": [{{{"}, {".join(labels)}}}]'
             )
-        try:
-            return f"{line}\n".encode()
-        except UnicodeEncodeError:  # a lone surrogate: no UTF-8 has it, but JSON's escapes do
-            return f"{json.dumps(json.loads(line))}\n".encode()
+        if record.notes:
+            line += f', "notes": {_json([spelled(note) for note in record.notes])}'
+        return f"{line}{self._run}}}\n".encode()
 
     def read(self, file: BinaryIO) -> Iterator[Written]:
         """See ``Format.read``."""
@@ -83,45 +91,70 @@ class Jsonl:
                 labels = tuple(told["label"] for told in record.get("predictions", ()))
             except (TypeError, KeyError):
                 raise ValueError("no answer of nshot") from None
-            yield Written(record["source"], "error" in record, len(line), labels)
+            run = record.get("run", "")
+            yield Written(unspelled(record["source"]), "error" in record, len(line), labels, run)
 
 
 class Csv:
-    """A record a row: source, label, score, cosine, margin; label_2 ... of the others; the error if any.
+    """One record per row: source, label, score, cosine, margin; label_2 ... of the others; notes; the error.
 
     Decided answers have three more columns after the label: answer, labels (with "; " between two), and
-    best, the best label whether or not it is answered. A score that is a probability is called so.
+    best, the best label whether or not it is answered. A score that is a probability is called so. A cell
+    that a spreadsheet would take for a formula has an apostrophe before it.
+
+    Args:
+        top_k: how many labels each row has room for.
+        decided: the answers are ``Decided``.
+        calibrated: their scores are probabilities.
+        delimiter: what stands between two cells: "," or a tab.
+        run: a short name of the request, in a column of its own; no such column if empty.
     """
 
-    def __init__(self, top_k: int, *, decided: bool = False, calibrated: bool = False) -> None:
+    def __init__(
+        self,
+        top_k: int,
+        *,
+        decided: bool = False,
+        calibrated: bool = False,
+        delimiter: str = ",",
+        run: str = "",
+    ) -> None:
         score = score_name(calibrated)
         following = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", score, "cosine")]
         answer = ["answer", "labels", "best"] if decided else []
         first = ["source", "label", *answer, score, "cosine", "margin"]
-        columns = [*first, *following, "error_type", "error_message"]
-        self.header = f"{','.join(columns)}\n".encode()
+        columns = [*first, *following, "notes", "error_type", "error_message", *(["run"] if run else [])]
+        self.header = f"{delimiter.join(columns)}\n".encode()
+        self._delimiter = delimiter
+        self._run = [run] if run else []
+        self._error = columns.index("error_type")
         self._width = len(columns)
         self._labels = [i for i, name in enumerate(columns) if name == "best" or name.startswith("label_")]
         self._labels += [] if decided else [columns.index("label")]
 
     def encode(self, record: Record) -> bytes:
         """A row as long as the header, whatever the record lacks."""
+        notes = spelled("; ".join(record.notes))
+        source = spelled(record.source)
         if isinstance(record, Failure):
-            cells = [record.source, *[""] * (self._width - 3), record.type, record.message]
+            cells = [source, *[""] * (self._error - 2), notes, record.type, spelled(record.message)]
         else:
             margin = "" if record.margin is None else number(record.margin)
-            cells = [record.source]
+            cells = [source]
             for prediction in record.predictions:
                 cells += prediction.label, number(prediction.score), number(prediction.cosine)
             cells.insert(4, margin)
             if isinstance(record, Decided):
                 cells[1:1] = record.label or "", record.answer, "; ".join(record.labels)
-            cells += [""] * (self._width - len(cells))
-        line = ",".join([_cell(cell) for cell in cells]) + "\n"
+            cells += [""] * (self._error - 1 - len(cells))
+            cells += notes, "", ""
         try:
-            return line.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # a surrogate that stands for no byte
-            return line.encode("utf-8", "replace")
+            return self._line(cells)
+        except UnicodeEncodeError:  # a label from a folder's name that is not UTF-8
+            return self._line(map(spelled, cells))
+
+    def _line(self, cells: Iterable[str]) -> bytes:
+        return (self._delimiter.join([_cell(cell) for cell in (*cells, *self._run)]) + "\n").encode()
 
     def read(self, file: BinaryIO) -> Iterator[Written]:
         """See ``Format.read``."""
@@ -134,13 +167,14 @@ class Csv:
             row += line  # a quoted cell may hold newlines: a row ends where every quote is closed
             if row.endswith(b"\n") and row.count(b'"') % 2 == 0:
                 try:
-                    (cells,) = csv.reader([row.decode("utf-8", "surrogateescape")], strict=True)
-                except csv.Error as error:
+                    (cells,) = csv.reader([row.decode()], strict=True, delimiter=self._delimiter)
+                except (csv.Error, UnicodeDecodeError) as error:
                     raise ValueError(str(error)) from error
                 if len(cells) != self._width:
                     raise ValueError("other columns")
-                labels = tuple(cells[i] for i in self._labels if cells[i])
-                yield Written(cells[0], cells[-2] != "", len(row), labels)
+                labels = tuple(_plain(cells[i]) for i in self._labels if cells[i])
+                source, failed = unspelled(_plain(cells[0])), cells[self._error] != ""
+                yield Written(source, failed, len(row), labels, cells[-1] if self._run else "")
                 row = b""
 
 
@@ -164,11 +198,30 @@ def number(value: float) -> str:
     return f"{value:.6f}"
 
 
-_SPECIAL = re.compile(r'[",\r\n]|^ | $')
+_SPECIAL = re.compile(r'[",\t\r\n]|^ | $')
+_FORMULA = re.compile("'*[=+\\-@\t\r＝＋－＠]")
+_NUMBER = re.compile(r"-?[0-9.]+")
 
 
 def _cell(text: str) -> str:
+    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
+        text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
-_quoted = lru_cache(maxsize=8192)(encode_basestring)  # the same few labels stand in every record
+def _plain(cell: str) -> str:
+    """A cell as it was before an apostrophe kept it from being a formula."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+@lru_cache(maxsize=8192)  # the same few labels stand in every record
+def _quoted(label: str) -> str:
+    try:
+        label.encode()
+    except UnicodeEncodeError:  # a folder's name that is not UTF-8, taken for a label
+        label = spelled(label)
+    return encode_basestring(label)

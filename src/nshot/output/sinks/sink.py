@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from nshot.atomic import Lock
 from nshot.errors import OutputError
 from nshot.output.sinks.formats import Format, Record
 from nshot.output.sinks.target import FileTarget, StreamTarget
@@ -35,7 +36,11 @@ class Sink:
         *,
         resume: bool = False,
         labels: Collection[str] = (),
+        run: str = "",
+        lock: Lock | None = None,
     ) -> None:
+        self._run = run
+        self._lock = lock
         self.answered: Counter[str] = Counter()
         self.failed = 0
         self._format = format
@@ -76,6 +81,13 @@ class Sink:
         Args:
             complete: the request is answered in full, so there will be nothing to resume.
         """
+        try:
+            self._close(complete)
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _close(self, complete: bool) -> None:
         if self._closed or not (self._begun or complete):
             return
         self._closed = True
@@ -116,6 +128,7 @@ class Sink:
         """Count what is answered already; the length of the whole records in bytes."""
         whole = 0
         named: set[str] = set()
+        runs: set[str] = set()
         try:
             with target.path.open("rb") as file:
                 for record in self._format.read(file):
@@ -123,6 +136,7 @@ class Sink:
                     self.failed += record.failed
                     whole += record.size
                     named.update(record.labels)
+                    runs.add(record.run)
             if whole or target.path.stat().st_size == len(self._format.header):
                 whole += len(self._format.header)
         except FileNotFoundError:
@@ -135,13 +149,18 @@ class Sink:
                 f"request ({error}); name another file with -o, or leave out --resume to start over"
             ) from error
         target.check_resumable(whole)
-        self._check_labels(named, target.path)
+        self._check_same(named, runs, target.path)
         return whole
 
-    def _check_labels(self, named: set[str], path: Path) -> None:
-        """A run that was finished has left no note of its request: its answers tell the labels."""
+    def _check_same(self, named: set[str], runs: set[str], path: Path) -> None:
+        """A run that was finished has left no note of its request: its answers tell labels and run."""
         if self._labels and (strange := sorted(named - self._labels)):
             raise OutputError(
                 f"{path} holds answers among other labels ({', '.join(map(repr, strange[:5]))}): "
                 "give the same, name another file with -o, or leave out --resume to start over"
+            )
+        if self._run and runs - {self._run}:
+            raise OutputError(
+                f"{path} holds answers of another request (another model, labels or options): "
+                "repeat that one, name another file with -o, or leave out --resume to start over"
             )

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from nshot.output.sinks.formats import Record, Written
+from nshot.paths import spelled
 from nshot.types import Decided, Failure
 
 _RED, _BOLD, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _NUMBER = 7  # cells of "-0.1234"
 _GAP = "  "
-_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # turn the order of what follows around
 
 
 def width_of(stream: BinaryIO | None) -> int:
@@ -51,11 +50,11 @@ class Table:
     def encode(self, record: Record) -> bytes:
         """One line a label, or a failure's message in red."""
         if isinstance(record, Failure):
-            message = list(_wrapped(visible(f"{record.type}: {record.message}"), max(self._rest, 16)))
+            message = list(_wrapped(spelled(f"{record.type}: {record.message}"), max(self._rest, 16)))
             sources = [record.source, *[""] * (len(message) - 1)]
             return self._bytes(
                 [
-                    _fitted(visible(source), self._source) + _GAP + self._painted(_RED, part)
+                    _fitted(spelled(source), self._source) + _GAP + self._painted(_RED, part)
                     for source, part in zip(sources, message, strict=True)
                 ]
             )
@@ -67,6 +66,7 @@ class Table:
                 numbers.append(f"{'—':>{_NUMBER}}" if margin is None else f"{margin:{_NUMBER}.4f}")
             label = _answered(record) if rank == 0 and isinstance(record, Decided) else prediction.label
             lines.append(self._line(source, label, *numbers))
+        lines += [f"{' ' * self._source}{_GAP}{part}" for note in record.notes for part in self._note(note)]
         return self._bytes(lines)
 
     def read(self, file: BinaryIO) -> Iterator[Written]:
@@ -74,8 +74,12 @@ class Table:
         raise ValueError("a table cannot be read back")
 
     def _line(self, source: str, label: str, *numbers: str) -> str:
-        cells = _fitted(visible(source), self._source), _fitted(visible(label), self._label), *numbers
+        cells = _fitted(spelled(source), self._source), _fitted(spelled(label), self._label), *numbers
         return _GAP.join(cells)
+
+    def _note(self, note: str) -> Iterator[str]:
+        """What decoding did, below the answer."""
+        return _wrapped(f"note: {spelled(note)}", max(self._rest, 16))
 
     def _painted(self, color: str, text: str) -> str:
         return f"{color}{text}{_PLAIN}" if self._color else text
@@ -92,26 +96,9 @@ def _answered(record: Decided) -> str:
     return {"label": best, "none": f"none of these ({best}?)", "unsure": f"unsure ({best}?)"}[record.answer]
 
 
-def visible(text: str) -> str:
-    r"""The text with all escaped that a terminal would act on: ``\n``, ``\x1b``, turns of direction."""
-    if text.isprintable():
-        return text
-    return "".join(_escaped(char) if _acts(char) else char for char in text)
-
-
 def cells_of(text: str) -> int:
     """Columns that a terminal takes for the text: two for CJK and emoji, none for combining marks."""
     return len(text) if text.isascii() else sum(cells for _, cells in _clusters(text))
-
-
-def _acts(char: str) -> bool:
-    return unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or _BIDI.match(char) is not None
-
-
-def _escaped(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # a byte of a name that is not UTF-8
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
 
 
 def _clusters(text: str) -> Iterator[tuple[str, int]]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from nshot.atomic import replace, writing
+from nshot.atomic import write_bytes, writing
 from nshot.errors import OutputError
 
 
@@ -80,9 +80,7 @@ class FileTarget:
             self._end = keep or 0
             self._file.truncate(self._end)
             if self._resumable:
-                draft = Path(f"{self.note}.tmp")
-                draft.write_bytes(self._request.encode())
-                replace(draft, self.note)
+                write_bytes(self.note, self._request.encode(), locked=True)
 
     def append(self, data: bytearray) -> None:
         """Write at the end of what is known to be whole, and empty ``data``; on failure, cut back to that."""

@@ -1,0 +1,195 @@
+"""Records as one JSON document or as Parquet, which cannot be appended to: JSON lines grow beside them.
+
+``FILE.journal`` is written, and resumed, as any JSONL output is. Closing makes the file of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nshot.atomic import Lock, replacing, writing
+from nshot.errors import OutputError
+from nshot.extras import pyarrow
+from nshot.output.sinks.formats import Jsonl, score_name
+from nshot.output.sinks.sink import Sink
+from nshot.output.sinks.target import FileTarget
+from nshot.paths import unspelled
+
+_ROWS = 16384  # rows per group, which is all that is in memory at once
+_FLUSHED = 1 << 16
+
+
+class JournaledSink(Sink):
+    """Writes the journal, then the file.
+
+    Args:
+        path: the file.
+        resume: go on with what an earlier run left, finished or not.
+        request: what was asked, in full.
+        run: its short name, in each record.
+        labels: all that can be answered.
+        lock: what keeps other processes from the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resume: bool,
+        request: str,
+        run: str = "",
+        labels: Collection[str] = (),
+        lock: Lock | None = None,
+    ) -> None:
+        self._path = path
+        self._journal = Path(f"{path}.journal")
+        super().__init__(
+            Jsonl(run),
+            FileTarget(self._journal, request=request, note=Path(f"{path}.run")),
+            resume=resume,
+            labels=labels,
+            run=run,
+            lock=lock,
+        )
+        self._continued = resume and not self._journal.exists() and path.exists()
+        if self._continued:
+            self._recall_finished()
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        """The records of a finished file, as JSONL has them."""
+        raise NotImplementedError
+
+    def _lines(self) -> Iterator[bytes]:
+        """The same as lines of JSON."""
+        return (json.dumps(record, ensure_ascii=False).encode() for record in self._records())
+
+    def _convert(self, lines: Iterator[bytes], part: Path) -> None:
+        """Write the file from the journal's lines."""
+        raise NotImplementedError
+
+    def _close(self, complete: bool) -> None:
+        if self._continued and not self._begun:
+            return  # resumed a finished run that had nothing left to do
+        super()._close(complete)
+
+    def _begin(self) -> None:
+        super()._begin()
+        if self._continued:
+            for line in self._lines():
+                self._pending += line + b"\n"
+                if len(self._pending) > _FLUSHED:
+                    self.flush()
+
+    def _finish(self, complete: bool) -> None:
+        self._target.close()
+        with replacing(self._path, locked=True) as part, self._journal.open("rb") as lines:
+            self._convert(iter(lines), part)
+        if complete:
+            with writing(self._path):
+                self._journal.unlink()
+            self._target.complete()
+
+    def _recall_finished(self) -> None:
+        self.answered = Counter()
+        named: set[str] = set()
+        runs: set[str] = set()
+        try:
+            for record in self._records():
+                self.answered[unspelled(record["source"])] += 1
+                self.failed += "error" in record
+                named.update(told["label"] for told in record.get("predictions", ()))
+                runs.add(record.get("run", ""))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OutputError(
+                f"{self._path} cannot be resumed, it does not hold nshot's answers ({error}): "
+                "name another file with -o, or leave out --resume to start over"
+            ) from error
+        self._check_same(named, runs, self._path)
+
+
+class JsonSink(JournaledSink):
+    """One JSON document: a list of what JSONL has, one record per line."""
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        with self._path.open("rb") as file:
+            records = json.load(file)
+        if not isinstance(records, list):
+            raise ValueError("no list")
+        yield from records
+
+    def _lines(self) -> Iterator[bytes]:
+        lines = self._path.read_bytes().splitlines()
+        if lines[:1] == [b"["] and lines[-1:] == [b"]"] and all(line[:1] == b"{" for line in lines[1:-1]):
+            return (line.removesuffix(b",") for line in lines[1:-1])  # as it was written, digit for digit
+        return super()._lines()
+
+    def _convert(self, lines: Iterator[bytes], part: Path) -> None:
+        with part.open("wb") as file:
+            before = b"[\n"
+            for line in lines:
+                file.write(before + line.rstrip(b"\n"))
+                before = b",\n"
+            file.write(b"[]\n" if before == b"[\n" else b"\n]\n")
+
+
+class ParquetSink(JournaledSink):
+    """Parquet, a row group every few thousand records.
+
+    Columns: source, label, score, cosine, margin, predictions (a list of label, score, cosine), notes (a
+    list), error_type, error_message, run; decided answers have answer and labels after the label.
+
+    Raises:
+        MissingExtra: there is no pyarrow.
+    """
+
+    def __init__(
+        self, path: Path, *, decided: bool = False, calibrated: bool = False, **options: Any
+    ) -> None:
+        pyarrow()  # rather now than after an hour of answers
+        self._decided = decided
+        self._score = score_name(calibrated)
+        super().__init__(path, **options)
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        pa = pyarrow()
+        try:
+            with pa.parquet.ParquetFile(self._path) as file:
+                for batch in file.iter_batches(batch_size=_ROWS):
+                    yield from map(_record, batch.to_pylist())
+        except pa.ArrowException as error:
+            raise ValueError(str(error)) from error
+
+    def _convert(self, lines: Iterator[bytes], part: Path) -> None:
+        pa = pyarrow()
+        text, real = pa.string(), pa.float64()
+        label = pa.struct([("label", text), (self._score, real), ("cosine", real)])
+        answer = [("answer", text), ("labels", pa.list_(text))] if self._decided else []
+        columns = [("source", text), ("label", text), *answer, (self._score, real), ("cosine", real)]
+        columns += [("margin", real), ("predictions", pa.list_(label)), ("notes", pa.list_(text))]
+        columns += [("error_type", text), ("error_message", text), *([("run", text)] if self._run else [])]
+        schema = pa.schema(columns)
+        with pa.parquet.ParquetWriter(part, schema) as writer:
+            while rows := [_row(json.loads(line)) for line in islice(lines, _ROWS)]:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as Parquet has it."""
+    error = record.pop("error", {"type": None, "message": None})
+    return {**record, "error_type": error["type"], "error_message": error["message"]}
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSONL has it."""
+    failed = row.pop("error_type"), row.pop("error_message")
+    run = {"run": row["run"]} if row.get("run") else {}
+    notes = {"notes": row["notes"]} if row.get("notes") else {}
+    if failed[0] is not None:
+        error = {"type": failed[0], "message": failed[1]}
+        return {"source": row["source"], "error": error, **notes, **run}
+    return {**{key: value for key, value in row.items() if key not in ("notes", "run")}, **notes, **run}
