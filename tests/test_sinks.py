@@ -329,10 +329,8 @@ def test_notes_are_written_and_a_name_has_one_spelling_everywhere(tmp_path: Path
     assert sources == [spelled(name)] * 2
     assert unspelled(sources[0]) == name
     assert notes == ["one colour only: x", "another"]
-    assert (
-        all(line.isprintable() for line in path.read_text().replace("\t", " ").split("\n"))
-        or format == "parquet"
-    )
+    if format != "parquet":
+        assert path.read_text().replace("\t", " ").replace("\n", "").isprintable()
     assert open_sink(format, path, top_k=2, resume=True).answered == {name: 2}
 
 

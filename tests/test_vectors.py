@@ -91,11 +91,22 @@ def test_numpy_reads_what_is_written_without_nshot(tmp_path: Path) -> None:
         assert np.array_equal(archive["vectors"], rows)
 
 
-def test_names_that_are_not_utf8_survive_in_npz_and_are_escaped_in_parquet(tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.jpg")
-    for format, expected in (("npz", name), ("parquet", r"caf\xe9.jpg")):
-        write(tmp_path / f"out.{format}", [Embedded(name, unit_rows(1)[0])])
-        assert read_vectors(tmp_path / f"out.{format}").sources == (expected,)
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_that_are_not_utf8_or_hold_control_characters_come_back(tmp_path: Path, format: str) -> None:
+    name = os.fsdecode(b"caf\xe9\x1b[2J\n.jpg")
+    write(tmp_path / f"out.{format}", [Embedded(name, unit_rows(1)[0]), Failure(name, "FetchError", name)])
+    read = read_vectors(tmp_path / f"out.{format}")
+    assert read.sources == (name,)
+    assert read.failures[1].source == name
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_two_writers_of_one_file_are_refused(tmp_path: Path, format: str) -> None:
+    with open_writer(tmp_path / f"out.{format}") as first:
+        with pytest.raises(OutputError, match="another nshot is writing"):
+            open_writer(tmp_path / f"out.{format}")
+        first.write(Embedded("a", unit_rows(1)[0]))
+    assert [path.name for path in tmp_path.iterdir()] == [f"out.{format}"]
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -16,6 +16,7 @@ import click
 
 import nshot
 from nshot.errors import NshotError
+from nshot.paths import spelled
 
 COMMANDS = (
     "classify",
@@ -70,13 +71,15 @@ def run(args: Sequence[str] | None = None) -> int:
         error.show()
         return 2
     except click.ClickException as error:
+        said = "\n".join(map(spelled, error.message.split("\n")))
+        error.__dict__["message"] = said  # a name that it holds must not act on the terminal
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("nshot: interrupted", err=True)
         return 130
     except NshotError as error:
-        click.echo(f"nshot: {error}", err=True)
+        click.echo(f"nshot: {spelled(str(error))}", err=True)
         return 2
     except BrokenPipeError:  # `nshot classify ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -92,8 +92,9 @@ def command(
 
     format = format_of(format, output)
     top_k = top_k or (1 if format == "table" else 5)
-    if output is not None:
-        check_output(output)  # rather now than after a download
+    if output is not None:  # rather now than after a download
+        files = label_options.labels_file, label_options.templates, decision_options.background_file
+        check_output(output, [*sources, classifier_file, *files])
     embedder, classifier = ask(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
@@ -116,7 +117,7 @@ def command(
         calibrated=decision is not None and decision.calibrated,
     ) as sink:
         answered = sum(sink.answered.values())
-        embedded = embedder.embed_images(_without(images, sink.answered))
+        embedded = remarks.noting(embedder.embed_images(_without(images, sink.answered)))
         answers = classifier.stream(embedded, top_k=top_k)
         for answer in progress(answers, shown=not (quiet or on_screen), sources=sources, skipped=answered):
             sink.write(answer)

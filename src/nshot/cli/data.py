@@ -194,7 +194,8 @@ def embed(model: Model, labelled: LabelledSet, *, quiet: bool) -> Embeddings:
         if images.recipe is None and not quiet:
             say(f"{labelled.name} does not say which model made its vectors: it is taken to be {model.name}")
     else:
-        images = model.collect(progress(model.embed_images(labelled), shown=not quiet), of=labelled)
+        embedded = labelled.remarks.noting(model.embed_images(labelled))
+        images = model.collect(progress(embedded, shown=not quiet), of=labelled)
     tell_remarks(labelled.remarks, quiet=quiet)
     if labelled.classes is None and len(images):  # not known before
         for note in check(images.classes, source=labelled.name, alone=True):

@@ -57,14 +57,17 @@ def command(
     nshot embed photos-by-class/ --labelled -o examples.npz
     nshot fit examples.npz -o animals.nshot
     """
+    from nshot.atomic import check_output
     from nshot.embeddings import open_writer
 
+    check_output(output, sources)
     embedder = model_options.load(quiet=quiet)
     remarks = Remarks()
     images = listing.labelled(sources, remarks) if labelled else listing.open(embedder, sources, remarks)
     written = failed = 0
     with open_writer(output, recipe=embedder.recipe, model=embedder.name) as writer:
-        for item in progress(embedder.embed_images(images), shown=not quiet, sources=sources):
+        embedded = remarks.noting(embedder.embed_images(images))
+        for item in progress(embedded, shown=not quiet, sources=sources):
             writer.write(item)
             written += 1
             if isinstance(item, Failure):

@@ -19,6 +19,7 @@ from nshot.cli.options import (
 )
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
+from nshot.paths import spelled
 
 
 @click.command("next", short_help="Say which images to label next.")
@@ -76,7 +77,7 @@ def command(
     images = listing.open(embedder, sources, remarks)
     found = embedder.collect(progress(embedder.embed_images(images), shown=not quiet))
     for failure in () if quiet else found.failures.values():
-        click.echo(f"failed: {failure.source}: {failure.message}", err=True)
+        click.echo(f"failed: {spelled(failure.source)}: {spelled(failure.message)}", err=True)
     tell_remarks(remarks, quiet=quiet)
     if not len(found):
         raise RequestError(f"no image in {' '.join(sources)}")
@@ -85,10 +86,14 @@ def command(
     for row in chosen.tolist():
         item = found[row]
         if format == "paths":
-            click.echo(item.source)
+            click.echo(spelled(item.source))
             continue
         scores = classifier.scores(item.vector[None])[0]
         best = int(scores.argmax())
-        record = {"source": item.source, "label": classifier.labels[best], "score": float(scores[best])}
+        record = {
+            "source": spelled(item.source),
+            "label": classifier.labels[best],
+            "score": float(scores[best]),
+        }
         click.echo(json.dumps(record, ensure_ascii=False))
     return 1 if found.failures else 0

@@ -21,6 +21,7 @@ from nshot.images.remarks import Remarks
 from nshot.labels.files import LabelFile, read_label_file, read_labels
 from nshot.labels.lint import check
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_templates, split_labels
+from nshot.paths import spelled
 from nshot.types import Embedded, Failure, Limits
 
 if TYPE_CHECKING:
@@ -390,7 +391,7 @@ _SOURCES = (
 _OUTPUT = (
     click.option(
         "--format",
-        type=click.Choice(["table", "jsonl", "csv", "parquet"]),
+        type=click.Choice(["table", "jsonl", "json", "csv", "tsv", "parquet"]),
         help="How answers are written.  [default: by the name of -o, else table]",
     ),
     click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where answers go."),
@@ -447,7 +448,7 @@ def output_options(command: Command) -> Command:
 
 def say(message: str) -> None:
     """A note for the person, on stderr."""
-    click.echo(f"note: {message}", err=True)
+    click.echo(f"note: {spelled(message)}", err=True)
 
 
 def packed(name: str, kind: type[Any], options: Iterable[Command]) -> Callable[[Command], Command]:
@@ -475,15 +476,24 @@ def _set_up_logging(level: int) -> None:
     logger = logging.getLogger("nshot")
     logger.handlers.clear()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("nshot: %(message)s"))
+    handler.setFormatter(_Spelled("nshot: %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(level)
+
+
+class _Spelled(logging.Formatter):
+    """Names in messages reach the terminal in printable text."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the name is logging's)
+        return spelled(super().formatMessage(record))
 
 
 def format_of(format: str | None, output: Path | None) -> str:
     """The format asked for, or the one that the output's name says."""
     if format is None and output is not None:
-        return {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}.get(output.suffix.lower(), "table")
+        from nshot.output.sinks import format_by_name
+
+        return format_by_name(output)
     return format or "table"
 
 
@@ -514,7 +524,7 @@ def tell_failure(failure: Failure) -> None:
     """A failed image, named on stderr, above the bar if there is one."""
     from tqdm import tqdm
 
-    tqdm.write(f"failed: {failure.source}: {failure.message}", file=sys.stderr)
+    tqdm.write(f"failed: {spelled(failure.source)}: {spelled(failure.message)}", file=sys.stderr)
 
 
 def _count(sources: Sequence[str], bar: Any) -> None:

@@ -24,6 +24,7 @@ from nshot.cli.options import (
 )
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
+from nshot.paths import spelled
 from nshot.types import Failure
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def command(
     files: list[tuple[Path, str | None]] = []
     failed: list[tuple[str, str]] = []
     remarks = Remarks()
-    images = embedder.embed_images(embedder.sources(sources, remarks=remarks))
+    images = remarks.noting(embedder.embed_images(embedder.sources(sources, remarks=remarks)))
     for answer in progress(classifier.stream(images, top_k=1), shown=not quiet, sources=sources):
         if isinstance(answer, Failure):
             failed.append((answer.source, answer.message))
@@ -108,7 +109,7 @@ def command(
     elif moves:
         click.echo("\nnothing was done: add --copy, --link or --move")
     for source, reason in () if quiet else failed:
-        click.echo(f"failed: {source}: {reason}", err=True)
+        click.echo(f"failed: {spelled(source)}: {spelled(reason)}", err=True)
     unsure = sum(move.target.parent.name == UNSURE for move in moves)
     if unsure > len(moves) / 2 and not quiet:
         say(
@@ -130,7 +131,7 @@ def _tell(moves: list[Move], target: Path, mode: Mode | None) -> None:
     if mode is None and moves:
         click.echo("")
         for move in moves[:_SHOWN]:
-            click.echo(f"  {move.source} -> {target / move.target}")
+            click.echo(f"  {spelled(str(move.source))} -> {spelled(str(target / move.target))}")
         if len(moves) > _SHOWN:
             click.echo(f"  ... and {len(moves) - _SHOWN:,} more")
 
@@ -145,7 +146,7 @@ def _undo(paths: tuple[str, ...]) -> int:
     undone = undo(Path(paths[0]))
     click.echo(f"{undone.restored:,} images taken back")
     for path, reason in undone.left:
-        click.echo(f"left alone: {path}: {reason}", err=True)
+        click.echo(f"left alone: {spelled(path)}: {reason}", err=True)
     if undone.earlier:
         say(f"{undone.earlier} earlier sorts into {paths[0]} can be taken back too")
     return 1 if undone.left else 0

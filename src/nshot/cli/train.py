@@ -14,6 +14,7 @@ import click
 from nshot.cli.options import talk_options
 from nshot.errors import RequestError
 from nshot.labels.prompts import DEFAULT_TEMPLATE
+from nshot.paths import spelled
 
 if TYPE_CHECKING:
     from nshot.train.loop import Progress
@@ -230,7 +231,7 @@ def _time(seconds: float) -> str:
 
 def _show(report: Report, output: Path) -> None:
     for failure in report.failures:
-        click.echo(f"failed: {failure.source}: {failure.message}", err=True)
+        click.echo(f"failed: {spelled(failure.source)}: {spelled(failure.message)}", err=True)
     measured = list(dict.fromkeys(name for row in report.figures.values() for name in row))
     if measured:
         click.echo("share of images that are nearest to their own text")

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from nshot.embeddings.embeddings import Embeddings
 from nshot.errors import SourceError
 from nshot.extras import pyarrow
+from nshot.paths import unspelled
 from nshot.types import Failure, Floats, Recipe
 
 # arrays looked for, in this order
@@ -170,6 +172,9 @@ def _checked(
         )
     if sources is None:
         sources = _numbered(path, len(array))
+    if "nshot" in meta:  # our own file, whose names are spelled
+        sources = [unspelled(str(name)) for name in sources]
+        failures = {place: replace(each, source=unspelled(each.source)) for place, each in failures.items()}
     if len(sources) != len(array):
         raise SourceError(f"{path} holds {len(array)} vectors, but {len(sources)} names in 'sources'")
     unit = np.empty(array.shape, dtype=np.float32)

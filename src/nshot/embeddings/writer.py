@@ -15,9 +15,10 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.lib import format as npy
 
-from nshot.atomic import check_output, replace, writing
+from nshot.atomic import Lock, check_output, replace, writing
 from nshot.errors import OutputError
 from nshot.extras import pyarrow
+from nshot.paths import spelled
 from nshot.types import Embedded, Failure, Recipe
 
 _ROWS = 4096  # in memory at once
@@ -68,6 +69,7 @@ class _Spooled:
                 "encoder": recipe.fingerprint,
                 "preprocessing": recipe.preprocessing,
             }
+        self._lock = Lock(path)
         with writing(path):
             self._folder = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
         self._draft = Path(self._folder.name, path.name)
@@ -77,14 +79,17 @@ class _Spooled:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        with self._folder, writing(self._path):
-            try:
+        try:
+            with self._folder, writing(self._path):
+                try:
+                    if kind is None:
+                        self._assemble()
+                finally:
+                    self._release()
                 if kind is None:
-                    self._assemble()
-            finally:
-                self._release()
-            if kind is None:
-                replace(self._draft, self._path)
+                    replace(self._draft, self._path)
+        finally:
+            self._lock.release()
 
     def write(self, item: Embedded | Failure) -> None:
         """See ``VectorWriter.write``."""
@@ -125,17 +130,18 @@ class _NpzWriter(_Spooled):
     def _add(self, item: Embedded | Failure) -> None:
         if isinstance(item, Failure):
             place = self._count + len(self._failures)
-            self._failures.append((place, item.source, item.type, item.message))
+            self._failures.append((place, spelled(item.source), item.type, item.message))
             return
         self._rows.write(np.asarray(item.vector, dtype="<f4").tobytes())
         digest = None if item.digest is None else item.digest.hex()
-        self._beside.write(json.dumps([item.source, item.labels, item.domain, digest]) + "\n")
+        source = spelled(item.source)
+        self._beside.write(json.dumps([source, item.labels, item.domain, digest]) + "\n")
         self._count += 1
         labels = item.labels if item.labels is None or len(item.labels) != 1 else item.labels[0]
         self._several |= labels is not None and not isinstance(labels, str)
         self._digests |= digest is not None
         text = json.dumps(item.labels) if item.labels is not None else ""
-        for key, value in (("sources", item.source), ("labels", text), ("domains", item.domain or "")):
+        for key, value in (("sources", source), ("labels", text), ("domains", item.domain or "")):
             self._longest[key] = max(self._longest[key], len(value))
 
     def _assemble(self) -> None:
@@ -209,12 +215,12 @@ class _ParquetWriter(_Spooled):
         items, self._waiting = self._waiting, []
         failures = [item if isinstance(item, Failure) else None for item in items]
         columns = [
-            pa.array([_utf8(item.source) for item in items], pa.string()),
+            pa.array([spelled(item.source) for item in items], pa.string()),
             pa.array([item.vector for item in items], self._schema.types[1]),
             pa.array([item.labels for item in items], self._schema.types[2]),
             pa.array([item.domain for item in items], pa.string()),
             pa.array([item.digest if isinstance(item, Embedded) else None for item in items], pa.binary()),
-            pa.array([failure and _utf8(failure.type) for failure in failures], pa.string()),
+            pa.array([failure and failure.type for failure in failures], pa.string()),
             pa.array([failure and _utf8(failure.message) for failure in failures], pa.string()),
         ]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
@@ -234,5 +240,5 @@ def _member(archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[int, .
 
 
 def _utf8(text: str) -> str:
-    """Parquet holds only UTF-8: another byte of a file's name is written as ``\\xff``."""
+    """Parquet holds only UTF-8: other bytes, of a name that a message holds, are spelled."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

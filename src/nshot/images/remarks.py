@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from nshot.images.kinds import Skipped
+from nshot.images.notes import Noted
+from nshot.types import Embedded, Failure
 
 
 @dataclass(slots=True)
@@ -16,11 +19,13 @@ class Remarks:
         notes: how something was read, each once, in the order in which it was met.
         skipped: files that are no images, by kind.
         unlabelled: rows or images without a label, by what stands in its place; they are left out.
+        decoded: what decoding did with the images, by kind.
     """
 
     notes: list[str] = field(default_factory=list)
     skipped: Skipped = field(default_factory=Skipped)
     unlabelled: Counter[str] = field(default_factory=Counter)
+    decoded: Noted = field(default_factory=Noted)
     _told: int = 0
 
     def note(self, text: str) -> None:
@@ -32,6 +37,13 @@ class Remarks:
         """A listing begins afresh: what it counts is counted anew."""
         self.skipped.kinds.clear()
         self.unlabelled.clear()
+        self.decoded.kinds.clear()
+
+    def noting(self, items: Iterable[Embedded | Failure]) -> Iterator[Embedded | Failure]:
+        """The embedded images as they come, while what decoding did with them is counted."""
+        for item in items:
+            self.decoded.add(item.notes)
+            yield item
 
     def news(self) -> list[str]:
         """The notes that were not asked for yet."""
@@ -51,4 +63,4 @@ class Remarks:
             )
         if self.skipped:
             lines.append(str(self.skipped))
-        return lines
+        return lines + self.decoded.lines()

@@ -72,7 +72,7 @@ def open_sink(
         top_k: labels per image, which sets the columns of a CSV.
         resume: go on with what an interrupted run left in ``output``; its answers are in ``Sink.answered``.
         request: what was asked (a digest of labels, model and options): a run is only resumed with the same.
-            Each record holds the first digits of it as ``run``, so that a finished file can be compared too.
+            Each record of a file holds its first digits as ``run``, so that a finished one is compared too.
         labels: all that can be answered; what is resumed must not hold others. Not looked at if empty.
         stream: where answers go without ``output``; standard output by default.
         width: columns of the table; the terminal's by default, 80 where there is none.
@@ -99,7 +99,7 @@ def open_sink(
         if format in ("json", "parquet"):
             raise OutputError(f"{output} is not a regular file, so {format} cannot go there")
         target = StreamTarget(path or stream or sys.stdout.buffer)
-        lines = _lines(format, top_k, request[:_SHORT], decided, calibrated)
+        lines = _lines(format, top_k, "", decided, calibrated)  # what cannot be resumed needs no run
         return Sink(lines or _table(target.stream, width, color, calibrated), target)
     lock = Lock(path)
     try:
