@@ -221,7 +221,7 @@ def _parquet(path: Path) -> Table:
         return None if _holds_images(pa.types, kinds[column]) else str(kinds[column])
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
-        heavy = [column for column in columns if _holds_bytes(pa.types, kinds[column])]
+        heavy = [leaf for column in columns for leaf in _bytes_in(pa.types, column, kinds[column])]
         return _parquet_rows(pa, path, columns, heavy)
 
     lists = {name for name, kind in kinds.items() if pa.types.is_list(kind) or pa.types.is_large_list(kind)}
@@ -297,6 +297,13 @@ def _holds_bytes(types: Any, kind: Any) -> bool:
     if types.is_struct(kind):
         return any(_holds_bytes(types, field.type) for field in kind)
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def _bytes_in(types: Any, name: str, kind: Any) -> list[str]:
+    """The columns of bytes in a column, as Parquet names them."""
+    if types.is_struct(kind):
+        return [leaf for each in kind for leaf in _bytes_in(types, f"{name}.{each.name}", each.type)]
+    return [name] if _holds_bytes(types, kind) else []
 
 
 def _is_text(types: Any, kind: Any) -> bool:
