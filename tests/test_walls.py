@@ -49,6 +49,8 @@ DOORS = {
     "pyarrow": {"extras"},
     "click": {"cli"},
     "jinja2": {"pages.engine"},
+    "starlette": {"server"},
+    "uvicorn": {"server.run"},
 }
 
 

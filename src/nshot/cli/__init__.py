@@ -26,6 +26,7 @@ COMMANDS = (
     "curve",
     "next",
     "robustness",
+    "serve",
     "train",
     "sort",
     "embed",

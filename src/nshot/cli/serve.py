@@ -1,0 +1,121 @@
+"""`nshot serve`: images on a page, to look at, correct, learn from and take away."""
+
+from __future__ import annotations
+
+import getpass
+import webbrowser
+from contextlib import suppress
+from pathlib import Path
+from threading import Timer
+
+import click
+
+from nshot.cli.options import (
+    LabelOptions,
+    ModelOptions,
+    classifier_option,
+    label_options,
+    model_options,
+    talk_options,
+)
+from nshot.errors import MissingExtra, RequestError
+
+
+@click.command("serve", short_help="Look at images, correct and teach, in a browser.")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@label_options
+@classifier_option
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: a free one.")
+@click.option("--open/--no-open", "show", default=True, help="Open the page in a browser.  [default: yes]")
+@click.option(
+    "--journal",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where corrections are kept.  [default: .nshot-journal.jsonl in the folder of images]",
+)
+@model_options
+@talk_options
+def command(
+    sources: tuple[str, ...],
+    label_options: LabelOptions,
+    classifier_file: Path | None,
+    port: int,
+    show: bool,
+    journal: Path | None,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Show images on a page in the browser: ask with labels, correct, learn, search, take the answers away.
+
+    The page is for this computer alone (127.0.0.1). Images are read in the background; what is ready can be
+    asked at once. Corrections are kept beside the images and survive whatever happens to the server.
+
+    \b
+    nshot serve photos/ --labels "cat, dog, hot dog"
+    nshot serve photos/ --classifier animals.nshot
+
+    Exit status: 0 stopped, 2 the request itself was wrong.
+    """
+    try:
+        from nshot.server.app import build
+        from nshot.server.run import listen, run
+    except ImportError as error:
+        raise MissingExtra('serving needs starlette and uvicorn: pip install "nshot[serve]"') from error
+    from dataclasses import replace
+
+    from nshot.classifier import file as files
+    from nshot.labels.prompts import DEFAULT_TEMPLATE
+    from nshot.paths import cache_dir
+    from nshot.server.session import JOURNAL, Journal, Session
+
+    if not sources:
+        raise RequestError("name the images to show, such as a folder")
+    given = label_options.labels is not None or label_options.labels_file is not None
+    if given and classifier_file is not None:
+        raise RequestError("give labels or --classifier, not both")
+    labels, templates = label_options.read() if given else ([], label_options.read_templates())
+    saved = None if classifier_file is None else files.load(classifier_file)
+    if saved is not None:
+        labels = list(saved.classifier.labels)
+        model_options = replace(model_options, model=model_options.model or saved.model)
+    folder = Path(sources[0]) if len(sources) == 1 and Path(sources[0]).is_dir() else Path()
+    synonyms = labels if isinstance(labels, dict) else {}
+    start = {
+        "title": ", ".join(sources),
+        "sources": list(sources),
+        "folder": f"{str(folder).rstrip('/')}/" if folder != Path() else "",
+        "labels": [{"label": each, "synonyms": list(synonyms.get(each, ()))} for each in labels],
+        "templates": templates or [DEFAULT_TEMPLATE],
+        "classifier": None if classifier_file is None else str(classifier_file),
+        "calibrated": saved is not None
+        and bool(saved.classifier.decision and saved.classifier.decision.calibrated),
+        "journal": str(folder) if journal is None else str(journal),
+        "model": model_options.model,
+    }
+    session = Session(
+        lambda: model_options.load(quiet=True),
+        sources,
+        Journal(journal or folder / JOURNAL),
+        by=_user(),
+        thumbnails=cache_dir() / "thumbnails.sqlite",
+        saved=saved,
+    )
+    try:
+        listening = listen("127.0.0.1", port)
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        if not quiet:
+            click.echo(f"{address}   Ctrl+C stops it", err=True)
+        if show:
+            Timer(0.5, lambda: webbrowser.open(address)).start()
+        session.start()
+        run(build(session, start), listening, stopping=session.closing.set, verbose=verbose)
+    finally:
+        session.close()
+    return 0
+
+
+def _user() -> str:
+    with suppress(Exception):  # no name in a container is no reason not to start
+        return getpass.getuser()
+    return "you"

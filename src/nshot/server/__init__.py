@@ -1,0 +1,1 @@
+"""HTTP: the page of `nshot serve` and the endpoint, thin routes above a session that needs no browser."""

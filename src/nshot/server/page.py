@@ -1,0 +1,303 @@
+"""The page's routes: each is one call of the session, its answer in columns where it is long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import anyio
+import numpy as np
+from anyio import CapacityLimiter, to_thread
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from nshot.errors import ImageError, NshotError, OutputError, RequestError
+from nshot.pages.engine import asset, environment
+from nshot.server.session import Question, Session
+from nshot.server.session.images import half, packed
+
+HERE = Path(__file__).parent
+MAX_JSON = 16 * 2**20  # bytes of a request: 40,000 selected images are 3 MB
+MAX_IMAGE = 64 * 2**20
+_ROWS = 50_000  # in one answer
+_TICK = 0.25  # seconds between looks for news
+_BEAT = 40  # ticks without news after which a comment keeps the connection open
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+def page_routes(session: Session, start: Mapping[str, Any]) -> list[BaseRoute]:
+    """Everything under / that the page needs.
+
+    Args:
+        session: what it shows; the caller starts and closes it.
+        start: what the page begins with: labels, templates, title, and the sources as they were named.
+    """
+    return _Page(session, start).routes()
+
+
+class _Page:
+    def __init__(self, session: Session, start: Mapping[str, Any]) -> None:
+        self.session = session
+        self.start = start
+        self.images = CapacityLimiter(2)  # decoding must leave the processor to the questions
+        self.html = (
+            environment(HERE / "templates")
+            .get_template("page.html")
+            .render(title=f"nshot · {start['title']}", name=start["title"], start=json.dumps(start))
+        )
+
+    def routes(self) -> list[BaseRoute]:
+        gets: dict[str, Handler] = {
+            "/": self.index,
+            "/theme.css": self.theme,
+            "/api/state": self.state,
+            "/api/events": self.events,
+            "/api/rows": self.rows,
+            "/api/journal": self.journal,
+            "/thumbnails/{digest}.webp": self.thumbnail,
+            "/images/{digest}.webp": self.large,
+        }
+        posts: dict[str, Handler] = {
+            "/api/ask": self.ask,
+            "/api/about": self.about,
+            "/api/acts": self.acts,
+            "/api/fit": self.fit,
+            "/api/take": self.take,
+            "/api/next": self.next,
+            "/api/audit": self.audit,
+            "/api/search": self.search,
+            "/api/search/image": self.search_image,
+            "/api/export": self.export,
+            "/api/pause": self.pause,
+            "/api/again": self.again,
+        }
+        return [
+            *(Route(path, told(handler), methods=["GET"]) for path, handler in gets.items()),
+            *(Route(path, told(handler), methods=["POST"]) for path, handler in posts.items()),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+        ]
+
+    # The page itself, and news
+
+    async def index(self, _: Request) -> Response:
+        return Response(self.html, media_type="text/html", headers={"Cache-Control": "no-store"})
+
+    async def theme(self, _: Request) -> Response:
+        return Response(asset("theme.css"), media_type="text/css", headers={"Cache-Control": "no-cache"})
+
+    async def state(self, _: Request) -> Response:
+        return JSONResponse(self.session.state())
+
+    async def events(self, request: Request) -> Response:
+        start = _number(request, "acts")
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._news(start), media_type="text/event-stream", headers=headers)
+
+    async def _news(self, acts: int) -> AsyncIterator[bytes]:
+        """The state whenever it changes, and acts from a place on: those of other windows among them."""
+        last, quiet = "", 0
+        while not self.session.closing.is_set():
+            news = []
+            state = json.dumps(self.session.state())
+            if len(lines := self.session.journal.lines[acts:]):
+                acts += len(lines)
+                news.append(_event("acts", json.dumps(lines)))
+            if state != last:
+                last = state
+                news.append(_event("state", state))
+            quiet = 0 if news else quiet + 1
+            if quiet > _BEAT:
+                quiet = 0
+                news.append(b": still here\n\n")
+            for each in news:
+                yield each
+            await anyio.sleep(_TICK)
+
+    async def rows(self, request: Request) -> Response:
+        data = await to_thread.run_sync(packed, self.session.images, _number(request, "from"), _ROWS)
+        return Response(data, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})
+
+    async def journal(self, request: Request) -> Response:
+        return JSONResponse(self.session.journal.lines[_number(request, "from") :])
+
+    # Images, by their content: what is at such an address never changes
+
+    async def thumbnail(self, request: Request) -> Response:
+        return await self._webp(request, self.session.thumbnail)
+
+    async def large(self, request: Request) -> Response:
+        return await self._webp(request, self.session.large)
+
+    async def _webp(self, request: Request, make: Callable[[str], bytes]) -> Response:
+        async with self.images:
+            if await request.is_disconnected():  # the cell has left the screen
+                return Response(status_code=499)
+            try:
+                data = await to_thread.run_sync(make, request.path_params["digest"])
+            except RequestError as error:
+                raise HTTPException(404, str(error)) from error
+        headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+        return Response(data, media_type="image/webp", headers=headers)
+
+    # Questions
+
+    async def ask(self, request: Request) -> Response:
+        body = await _json(request)
+        question = Question.from_dict(body)
+        if not question.labels:
+            raise RequestError("no label given")
+        asked, answers = await to_thread.run_sync(self.session.ask, question)
+        header = {
+            "key": asked.key,
+            "rows": len(answers.label),
+            "labels": list(question.names),
+            "unsure": answers.unsure,
+            "calibrated": asked.calibrated,
+            "learnt": asked.learnt,
+            "notes": list(asked.notes),
+        }
+        columns = [
+            answers.label.astype("<u2").tobytes(),
+            *map(half, (answers.score, answers.margin, answers.fits)),
+        ]
+        return _columns(header, *columns)
+
+    async def about(self, request: Request) -> Response:
+        body = await _json(request)
+        key = body.get("key")
+        about = partial(self.session.about, str(body.get("digest")), str(key) if key else None)
+        return JSONResponse(await to_thread.run_sync(about))
+
+    async def search(self, request: Request) -> Response:
+        body = await _json(request)
+        return JSONResponse(
+            await to_thread.run_sync(
+                partial(
+                    self.session.search,
+                    str(body.get("words") or ""),
+                    [str(digest) for digest in body.get("like") or ()],
+                    templates=tuple(str(t) for t in body.get("templates") or ("a photo of a {}",)),
+                )
+            )
+        )
+
+    async def search_image(self, request: Request) -> Response:
+        data = await _body(request, MAX_IMAGE)
+        return JSONResponse(await to_thread.run_sync(partial(self.session.search, data=data)))
+
+    # Saying and learning
+
+    async def acts(self, request: Request) -> Response:
+        body = await _json(request)
+        acts = body.get("acts")
+        if not isinstance(acts, list) or not all(isinstance(act, dict) for act in acts):
+            raise RequestError('what was done is {"acts": [...]}')
+        return JSONResponse({"acts": await to_thread.run_sync(self.session.say, acts)})
+
+    async def fit(self, request: Request) -> Response:
+        question = Question.from_dict(await _json(request))
+        proposal = await to_thread.run_sync(self.session.learn, question)
+        if proposal is None:
+            return JSONResponse({"token": None})
+        moves = [[int(a), int(b), rows.tolist()] for (a, b), rows in proposal.moves.items()]
+        audited = await to_thread.run_sync(self.session.audit_of, proposal)
+        return JSONResponse(
+            {
+                "token": proposal.token,
+                "examples": proposal.examples,
+                "reason": proposal.reason,
+                "seconds": proposal.seconds,
+                "moves": sorted(moves, key=lambda move: -len(move[2])),
+                "audit": None if audited is None else audited._asdict(),
+            }
+        )
+
+    async def take(self, request: Request) -> Response:
+        body = await _json(request)
+        acts = await to_thread.run_sync(self.session.take, str(body.get("token")), str(body.get("id")))
+        return JSONResponse({"acts": acts})
+
+    async def next(self, request: Request) -> Response:
+        question = Question.from_dict(await _json(request))
+        return JSONResponse({"rows": await to_thread.run_sync(self.session.next, question)})
+
+    async def audit(self, request: Request) -> Response:
+        body = await _json(request)
+        draw = partial(self.session.audit, Question.from_dict(body), anew=bool(body.get("anew")))
+        rows, total, found = await to_thread.run_sync(draw)
+        return JSONResponse({"rows": rows, "total": total, **found._asdict()})
+
+    async def export(self, request: Request) -> Response:
+        raise RequestError("not yet")
+
+    async def pause(self, request: Request) -> Response:
+        self.session.pause(bool((await _json(request)).get("on")))
+        return JSONResponse(self.session.state())
+
+    async def again(self, _: Request) -> Response:
+        self.session.again()
+        return JSONResponse(self.session.state())
+
+
+def told(handler: Handler) -> Handler:
+    """The handler, with nshot's errors as JSON: 400 a wrong request, 410 a lost image, 507 a full disk."""
+
+    async def handled(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except HTTPException as error:
+            return JSONResponse({"error": error.detail}, error.status_code)
+        except OutputError as error:
+            return JSONResponse({"error": str(error)}, 507)
+        except ImageError as error:
+            return JSONResponse({"error": str(error)}, 410)
+        except NshotError as error:
+            return JSONResponse({"error": str(error)}, 400)
+
+    return handled
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise HTTPException(413, f"more than {limit // 2**20} MB")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    try:
+        content = json.loads(await _body(request, MAX_JSON) or b"{}")
+    except ValueError as error:
+        raise RequestError(f"the request is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RequestError("the request is not a JSON object")
+    return content
+
+
+def _number(request: Request, name: str) -> int:
+    text = request.query_params.get(name, "0")
+    if not text.isdecimal():
+        raise RequestError(f"{name} is a number, not {text!r}")
+    return int(text)
+
+
+def _event(name: str, data: str) -> bytes:
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def _columns(header: Mapping[str, Any], *columns: bytes) -> Response:
+    """A JSON header with its length before it, padded to four bytes, then an array per column."""
+    said = json.dumps(header).encode()
+    said += b" " * (-len(said) % 4)
+    data = b"".join([np.array([len(said)], "<u4").tobytes(), said, *columns])
+    return Response(data, media_type="application/octet-stream", headers={"Cache-Control": "no-store"})

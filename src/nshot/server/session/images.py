@@ -1,0 +1,148 @@
+"""The images of a session: rows that only ever grow in number, one per content."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nshot.types import Embedded, Failure, Floats
+
+
+class Snapshot(NamedTuple):
+    """The first n rows as they are and will stay.
+
+    Attributes:
+        vectors: float32[n, d], unit rows; zeros where an image could not be read.
+        read: bool[n], False where it could not.
+    """
+
+    vectors: Floats
+    read: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image.
+
+    Attributes:
+        digest: hexadecimal sha256 of its content; of its name, where the content could not be read.
+        name: the first file of that content.
+        others: further files of the same content.
+        failure: why it could not be read; None if it was.
+        notes: what decoding did that a person should know.
+    """
+
+    digest: str
+    name: str
+    others: list[str]
+    failure: Failure | None
+    notes: tuple[str, ...] = ()
+
+
+class Images:
+    """Rows in the order in which images were found; equal bytes are one row. Safe in several threads."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.by_digest: dict[str, int] = {}
+        self.failed = 0
+        self.repeated = 0  # files whose content was there already
+        self._vectors: Floats | None = None
+        self._read = np.zeros(0, dtype=bool)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, records: Iterable[Embedded | Failure]) -> None:
+        """Add what an embedder yields."""
+        with self._lock:
+            for record in records:
+                self._add(record)
+
+    def snapshot(self, count: int | None = None) -> Snapshot:
+        """The rows so far, or the first of them."""
+        with self._lock:
+            n = len(self.rows) if count is None else min(count, len(self.rows))
+            vectors = np.zeros((0, 0), np.float32) if self._vectors is None else self._vectors[:n]
+            if self._vectors is None and n:  # nothing but failures
+                vectors = np.zeros((n, 0), np.float32)
+            return Snapshot(vectors, self._read[:n])
+
+    def _add(self, record: Embedded | Failure) -> None:
+        failure = record if isinstance(record, Failure) else None
+        digest = (
+            getattr(record, "digest", None)
+            or hashlib.sha256(record.source.encode("utf-8", "replace")).digest()
+        )
+        known = self.by_digest.get(digest.hex())
+        if known is not None:
+            self.rows[known].others.append(record.source)
+            self.repeated += 1
+            return
+        row = len(self.rows)
+        if row >= len(self._read):
+            self._grow(row)
+        if isinstance(record, Embedded):
+            if self._vectors is None:
+                self._vectors = np.zeros((len(self._read), len(record.vector)), np.float32)
+            self._vectors[row] = record.vector
+            self._read[row] = True
+        self.failed += failure is not None
+        self.by_digest[digest.hex()] = row
+        self.rows.append(Row(digest.hex(), record.source, [], failure, record.notes))
+
+    def _grow(self, rows: int) -> None:
+        size = max(1024, 2 * rows)
+        read = np.zeros(size, dtype=bool)
+        read[:rows] = self._read[:rows]
+        self._read = read
+        if self._vectors is not None:
+            vectors = np.zeros((size, self._vectors.shape[1]), np.float32)
+            vectors[:rows] = self._vectors[:rows]
+            self._vectors = vectors
+
+
+class Product:
+    """Cosines of every image with some unit vectors, kept: rows that came since are all that is computed.
+
+    Args:
+        matrix: float32[k, d].
+    """
+
+    def __init__(self, matrix: Floats) -> None:
+        self.matrix = np.ascontiguousarray(matrix)
+        self._held = np.zeros((0, len(matrix)), np.float32)
+        self._lock = threading.Lock()
+
+    def of(self, images: Snapshot) -> Floats:
+        """float32[n, k] for the snapshot's n images."""
+        with self._lock:
+            have, n = len(self._held), len(images)
+            if have < n:
+                fresh = images.vectors[have:n] @ self.matrix.T
+                self._held = fresh if not have else np.vstack([self._held, fresh])
+            return self._held[:n]
+
+
+def packed(images: Images, start: int, count: int) -> bytes:
+    """Rows for the page: their number, 32 bytes per digest, a byte per row whether it was read, the names."""
+    rows = images.rows[start : start + count]
+    digests = b"".join(bytes.fromhex(row.digest) for row in rows)
+    read = bytes(row.failure is None for row in rows)
+    names = "\0".join(row.name for row in rows).encode("utf-8", "replace")
+    return np.array([len(rows)], "<u4").tobytes() + digests + read + names
+
+
+def half(values: NDArray[Any]) -> bytes:
+    """float16, little-endian."""
+    return values.astype("<f2").tobytes()

@@ -1,0 +1,375 @@
+"""What a person said about images: an append-only file, keyed by the images' content, so that files may move.
+
+    {"id": "a", "at": 1764000000.0, "by": "ann", "digests": ["5e..."], "now": {"label": "cat"}, "was": [null]}
+    {"id": "b", "at": 1764000002.5, "by": "ann", "undo": "a"}
+
+A line is an act. What holds now is a fold of the lines: for each image, the last act that is not undone. Undo
+and redo are acts too, so nothing is ever erased, and both work after a restart. An act is on disk (fsync)
+before it is acknowledged; the same id twice is one act, so whoever got no answer may send it again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
+
+from nshot.errors import OutputError, RequestError
+
+JOURNAL = ".nshot-journal.jsonl"
+CLASSIFIERS = ".nshot-classifiers"  # beside the journal: the classifiers that were taken
+_VERSION = 1
+_LONGEST = 4096  # characters of a note or a label
+
+Kind: TypeAlias = Literal["say", "note", "take", "audit"]
+
+
+class Word(NamedTuple):
+    """What was said of an image: a label, "none" (it shows none of the labels), or "skip"."""
+
+    answer: Literal["label", "none", "skip"]
+    label: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """As the journal and the page hold it."""
+        return {"label": self.label} if self.answer == "label" else {"answer": self.answer}
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One act.
+
+    Attributes:
+        id: chosen by whoever acted; distinct.
+        at: seconds since the epoch.
+        by: who.
+        kind: "say": ``now`` of each image. "note": ``text``. "take": ``text`` is the classifier's file.
+            "audit": the images of a random sample, of which ``text`` tells out of how many they were drawn.
+        digests: hexadecimal sha256 of each image's content.
+        now: what was said; None takes back what had been said.
+        was: what held of each image before.
+        audit: said while the model's answer was hidden, of an image drawn at random.
+        undone: whether it is undone now.
+        past: undone, and followed by another act: it cannot be redone.
+    """
+
+    id: str
+    at: float
+    by: str
+    kind: Kind
+    digests: tuple[str, ...] = ()
+    now: Word | None = None
+    was: tuple[Word | None, ...] = ()
+    text: str = ""
+    audit: bool = False
+    undone: bool = False
+    past: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the page gets it."""
+        return _line(self) | {"undone": self.undone, "past": self.past}
+
+
+@dataclass(slots=True)
+class State:
+    """What holds after all acts.
+
+    Attributes:
+        entries: every act but undo and redo, in order.
+        said: digest -> the last word on it.
+        audited: digest -> the last word on it that was said in an audit.
+        notes: digest -> its note.
+        taken: file name of the classifier in use; None: words alone.
+        sample: the audit's images, and out of how many they were drawn.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    said: dict[str, Word] = field(default_factory=dict)
+    audited: dict[str, Word] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    taken: str | None = None
+    sample: tuple[tuple[str, ...], int] | None = None
+    _by_id: dict[str, Entry] = field(default_factory=dict)
+    _of: dict[str, list[Entry]] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
+
+    def knows(self, id: str) -> bool:
+        """Whether an act of this id was folded in."""
+        return id in self._seen
+
+    def fold(self, line: Mapping[str, Any]) -> None:
+        """Add one line of the file."""
+        self._seen.add(line["id"])
+        if (target := line.get("undo") or line.get("redo")) is not None:
+            entry = self._by_id[target]
+            entry.undone = "undo" in line
+            self._settle([entry])
+            return
+        entry = _entry(line)
+        for each in self.entries if entry.kind != "audit" else ():
+            each.past = each.past or each.undone
+        self.entries.append(entry)
+        self._by_id[entry.id] = entry
+        for digest in entry.digests if entry.kind in ("say", "note") else ():
+            self._of.setdefault(digest, []).append(entry)
+        self._settle([entry])
+
+    def check(self, act: Mapping[str, Any]) -> None:
+        """Refuse an undo or a redo that cannot be.
+
+        Raises:
+            RequestError: of an unknown act, or one that is undone already, or cannot be redone any more.
+        """
+        for what in ("undo", "redo"):
+            if what in act:
+                entry = self._by_id.get(act[what])
+                if entry is None or entry.kind == "audit":
+                    raise RequestError(f"there is no act {act[what]!r} to {what}")
+                if entry.undone == (what == "undo") or (what == "redo" and entry.past):
+                    raise RequestError(f"the act {act[what]!r} cannot be {what[:-1] + 'one'} now")
+
+    def _settle(self, changed: Iterable[Entry]) -> None:
+        for entry in changed:
+            if entry.kind == "take":
+                taken = [e.text for e in self.entries if e.kind == "take" and not e.undone]
+                self.taken = taken[-1] if taken else None
+            elif entry.kind == "audit":
+                self.sample = entry.digests, int(entry.text)
+            for digest in entry.digests if entry.kind in ("say", "note") else ():
+                mine = [e for e in self._of[digest] if not e.undone]
+                words = [e for e in mine if e.kind == "say"]
+                _set(self.said, digest, words[-1].now if words else None)
+                in_audit = [e for e in words if e.audit]
+                _set(self.audited, digest, in_audit[-1].now if in_audit else None)
+                notes = [e.text for e in mine if e.kind == "note"]
+                _set(self.notes, digest, notes[-1] if notes else None)
+
+
+class Journal:
+    """The file, open and locked for one process; safe to use from several threads.
+
+    Raises:
+        OutputError: it cannot be written there, another process has it, or it is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.state = State()
+        self.version = 0  # grows with every act
+        self.lines: list[dict[str, Any]] = []
+        self._lock = threading.RLock()
+        try:
+            self._file: BinaryIO = self.path.open("ab")
+        except OSError as error:
+            raise OutputError(
+                f"corrections cannot be kept in {self.path} ({error.strerror}): "
+                "name another file with --journal"
+            ) from error
+        try:
+            _lock(self._file, self.path)
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, acts: Sequence[Mapping[str, Any]], *, by: str) -> int:
+        """Keep acts; they are on disk when this returns.
+
+        Args:
+            acts: each with an "id" and either "digests" and "now" (and "audit"), "note", "take", "sample",
+                "undo" or "redo", as in the file; what is known by its id already is not kept twice.
+            by: who acted.
+
+        Returns:
+            The number of acts in the file.
+
+        Raises:
+            RequestError: an act of no known form.
+            OutputError: it could not be written (the disk is full); none of them is kept.
+        """
+        with self._lock:
+            fresh: list[dict[str, Any]] = []
+            ids: set[str] = set()
+            for act in acts:
+                if not self.state.knows(str(act.get("id"))) and act.get("id") not in ids:
+                    fresh.append(self._checked(act, by))
+                    ids.add(fresh[-1]["id"])
+            if not fresh:
+                return len(self.lines)
+            if len(fresh) == 1:
+                self.state.check(fresh[0])
+            self._write(fresh)
+            for line in fresh:
+                try:
+                    self.state.check(line)
+                except RequestError:
+                    continue  # one of several, made of no effect by another window's act: kept, and harmless
+                self.state.fold(line)
+                self.lines.append(line)
+            self.version += 1
+            return len(self.lines)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._file.close()
+
+    def _checked(self, act: Mapping[str, Any], by: str) -> dict[str, Any]:
+        id = act.get("id")
+        if not isinstance(id, str) or not 0 < len(id) <= 64:
+            raise RequestError("an act needs an id, a text of at most 64 characters")
+        line: dict[str, Any] = {"id": id, "at": round(time.time(), 3), "by": by}
+        if "undo" in act or "redo" in act:
+            what = "undo" if "undo" in act else "redo"
+            return line | {what: str(act[what])}
+        digests = [str(digest) for digest in act.get("digests", ())]
+        if "take" in act:
+            return line | {"take": str(act["take"])}
+        if "sample" in act:
+            return line | {"sample": int(act["sample"]), "digests": digests}
+        if not digests:
+            raise RequestError("an act names the images that it is about")
+        said = self.state.said
+        if "note" in act:
+            if len(str(act["note"])) > _LONGEST:
+                raise RequestError(f"a note has at most {_LONGEST} characters")
+            was: list[Any] = [self.state.notes.get(digest) for digest in digests]
+            return line | {"digests": digests, "note": str(act["note"]), "was": was}
+        if "now" not in act:
+            raise RequestError("an act says what it is: now, note, take, undo or redo")
+        word = _word(act["now"])
+        before = [said.get(digest) for digest in digests]
+        line |= {
+            "digests": digests,
+            "now": None if word is None else word.to_dict(),
+            "was": [None if each is None else each.to_dict() for each in before],
+        }
+        return line | ({"audit": True} if act.get("audit") else {})
+
+    def _write(self, lines: Sequence[dict[str, Any]]) -> None:
+        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(
+            "utf-8", "replace"
+        )
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            self._file.write(data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), size)  # half an act would be read as damage
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def _read(self) -> None:
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # a kill tore the last line: it was never acknowledged
+            os.truncate(self.path, whole)
+        for line in _lines(data[:whole], self.path):
+            self.state.fold(line)
+            self.lines.append(line)
+        if not whole:
+            self._write([{"nshot_journal": _VERSION}])
+
+
+def read_words(path: str | os.PathLike[str]) -> State:
+    """What a journal holds, without locking it: for a command that only reads.
+
+    Args:
+        path: the file, or the folder of images that it lies in.
+
+    Raises:
+        RequestError: there is none, or it is damaged.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / JOURNAL
+    if not file.is_file():
+        raise RequestError(f"there is no journal {file}: nshot serve makes one when something is corrected")
+    data = file.read_bytes()
+    state = State()
+    for line in _lines(data[: data.rfind(b"\n") + 1], file):
+        state.fold(line)
+    return state
+
+
+def _lines(data: bytes, path: Path) -> Iterable[dict[str, Any]]:
+    for number, text in enumerate(data.splitlines(), 1):
+        try:
+            line = json.loads(text)
+            if "nshot_journal" in line:
+                if line["nshot_journal"] != _VERSION:
+                    raise OutputError(f"{path} was written by a later nshot: use that one")
+                continue
+            if not isinstance(line["id"], str):
+                raise ValueError("an act without an id")
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"line {number} of {path} is damaged ({error}): mend it, or name another file with --journal"
+            ) from error
+        yield line
+
+
+def _entry(line: Mapping[str, Any]) -> Entry:
+    common: dict[str, Any] = {
+        "id": line["id"],
+        "at": float(line.get("at", 0)),
+        "by": str(line.get("by", "")),
+        "digests": tuple(line.get("digests", ())),
+    }
+    if "take" in line:
+        return Entry(**common, kind="take", text=line["take"])
+    if "sample" in line:
+        return Entry(**common, kind="audit", text=str(line["sample"]))
+    if "note" in line:
+        return Entry(**common, kind="note", text=line["note"])
+    was = tuple(None if each is None else _word(each) for each in line.get("was", ()))
+    return Entry(**common, kind="say", now=_word(line["now"]), was=was, audit=bool(line.get("audit")))
+
+
+def _line(entry: Entry) -> dict[str, Any]:
+    line: dict[str, Any] = {"id": entry.id, "at": entry.at, "by": entry.by, "digests": list(entry.digests)}
+    if entry.kind == "take":
+        return line | {"take": entry.text}
+    if entry.kind == "audit":
+        return line | {"sample": int(entry.text)}
+    if entry.kind == "note":
+        return line | {"note": entry.text}
+    line["now"] = None if entry.now is None else entry.now.to_dict()
+    line["was"] = [None if each is None else each.to_dict() for each in entry.was]
+    return line | ({"audit": True} if entry.audit else {})
+
+
+def _word(said: Any) -> Word | None:
+    if said is None:
+        return None
+    if isinstance(said, Mapping):
+        label, answer = said.get("label"), said.get("answer")
+        if isinstance(label, str) and label.strip() and len(label) <= _LONGEST:
+            return Word("label", label)
+        if answer in ("none", "skip"):
+            return Word(answer)
+    raise RequestError(f'what is said is {{"label": "..."}}, {{"answer": "none"}} or "skip", not {said!r}')
+
+
+def _set(of: dict[str, Any], digest: str, value: Any) -> None:
+    if value is None:
+        of.pop(digest, None)
+    else:
+        of[digest] = value
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock, and two servers on one folder are the person's own care
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(f"another nshot serve is at work with {path}: stop it, or use --journal") from error

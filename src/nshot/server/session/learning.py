@@ -1,0 +1,192 @@
+"""Corrections -> a classifier, shown as what it would change before it is taken; which images come next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nshot.classifier.classifier import Classifier
+from nshot.decision import Decision
+from nshot.few_shot import Fitted, fit, select
+from nshot.metrics import wilson
+from nshot.server.session.images import Snapshot
+from nshot.server.session.journal import Word
+from nshot.server.session.questions import NONE, UNREAD, Answers, Asked, Questions
+
+NEXT = 48  # images offered to be labelled next
+AUDIT = 100  # images of an audit
+_POOL = 2000  # least sure images that the next ones are chosen among
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """A classifier that may be taken.
+
+    Attributes:
+        token: names it.
+        asked: the question, answered by it.
+        examples: corrections that it was learnt from.
+        reason: which method was chosen, and why.
+        seconds: how long it took.
+        moves: (answer before, answer after) -> rows, for every image that nobody has spoken about.
+        fitted: what ``fit`` gave; None where only the line to "none of these" moved.
+    """
+
+    token: str
+    asked: Asked
+    examples: int
+    reason: str
+    seconds: float
+    moves: Mapping[tuple[int, int], NDArray[np.intp]]
+    fitted: Fitted | None
+
+
+class Audited(NamedTuple):
+    """How often the answers are right on images drawn at random, with Wilson's 95 % interval."""
+
+    asked: int
+    right: int
+    low: float
+    high: float
+
+
+def learn(
+    questions: Questions,
+    now: Asked,
+    images: Snapshot,
+    said: Mapping[int, Word],
+    apart: frozenset[int],
+    *,
+    seed: int = 0,
+) -> Proposal | None:
+    """A classifier from what was said; None where nothing was said of these labels yet.
+
+    Args:
+        questions: where answers are computed and kept.
+        now: the question as it is answered now.
+        images: all of them.
+        said: row -> what was said of it.
+        apart: rows that nothing is learnt from: those of the audit.
+        seed: of the cross-validation.
+    """
+    began = time.perf_counter()
+    words, labels = now.words, now.question.names
+    known = [(row, word) for row, word in sorted(said.items()) if row < len(images) and row not in apart]
+    examples = [
+        (r, w.label) for r, w in known if w.answer == "label" and w.label in labels and images.read[r]
+    ]
+    strangers = [row for row, word in known if word.answer == "none" and images.read[row]]
+    if not examples and not strangers:
+        return None
+    fitted = None
+    classifier, reason = words, "No label was corrected yet; only the line to “none of these” moved."
+    if examples and len(labels) > 1:
+        vectors = images.vectors[[row for row, _ in examples]]
+        fitted = fit(vectors, [label for _, label in examples], words, labels=labels, seed=seed)
+        classifier, reason = fitted.classifier, f"{fitted.candidate}: {fitted.reason}"
+    asked = replace(
+        now, classifier=classifier, learnt=True, calibrated=False, key=f"{now.key}+{began}", notes=()
+    )
+    if now.rejection is not None:
+        asked = _with_line(questions, now, asked, images, examples, strangers)
+    before, after = questions.answers(now, images).label, questions.answers(asked, images).label
+    changed = before != after
+    changed[[row for row, word in said.items() if row < len(images) and word.answer != "skip"]] = False
+    rows = np.flatnonzero(changed)
+    moves = {
+        (int(a), int(b)): rows[(before[rows] == a) & (after[rows] == b)]
+        for a, b in {(a, b) for a, b in zip(before[rows].tolist(), after[rows].tolist(), strict=True)}
+    }
+    seconds = time.perf_counter() - began
+    return Proposal(asked.key, asked, len(examples) + len(strangers), reason, seconds, moves, fitted)
+
+
+def _with_line(
+    questions: Questions,
+    now: Asked,
+    asked: Asked,
+    images: Snapshot,
+    examples: list[tuple[int, str]],
+    strangers: list[int],
+) -> Asked:
+    """The threshold of "none of these" on the learnt classifier's own scale.
+
+    A fitted matrix has other scales than the prompts', so their threshold means nothing for it. As many
+    images stay rejected as were; then the threshold moves, as little as it can, to where it separates the
+    fewest corrections wrongly: images that show a label from images that show none.
+    """
+    assert asked.rejection is not None
+    evidence = questions.evidence(asked, images)
+    rejected = (
+        float((questions.answers(now, images).label[images.read] == NONE).mean()) if len(images) else 0.0
+    )
+    line = float(np.quantile(evidence[images.read], rejected)) if rejected > 0 else float("-inf")
+    if rejected == 0:
+        line = float(evidence[images.read].min()) - 1e-3
+    if strangers:
+        shown, strange = evidence[[row for row, _ in examples]], evidence[strangers]
+        cuts = np.unique(np.concatenate([[line], shown, np.nextafter(strange, np.float32(np.inf))]))
+        wrong = (strange[None] >= cuts[:, None]).sum(axis=1) + (shown[None] < cuts[:, None]).sum(axis=1)
+        best = np.flatnonzero(wrong == wrong.min())
+        line = float(cuts[best[np.abs(cuts[best] - line).argmin()]])
+    rejection = replace(asked.rejection, threshold=line)
+    classifier = asked.classifier.with_decision(Decision(rejection=rejection))
+    return replace(asked, classifier=classifier, rejection=rejection)
+
+
+def next_images(
+    asked: Asked, answers: Answers, images: Snapshot, said: Mapping[int, Word], apart: frozenset[int]
+) -> list[int]:
+    """Rows worth a look: unsure ones, no two alike, best first; none that somebody spoke about."""
+    free = images.read.copy()
+    free[[row for row in (*said, *apart) if row < len(images)]] = False
+    pool = np.flatnonzero(free)
+    if not len(pool) or len(asked.classifier.labels) < 2:
+        return []
+    pool = pool[np.argsort(answers.margin[pool], kind="stable")[:_POOL]]
+    known = [
+        row for row, word in said.items() if row < len(images) and images.read[row] and word.answer != "skip"
+    ]
+    chosen = select(
+        images.vectors[pool],
+        asked.classifier,
+        min(NEXT, len(pool)),
+        labelled=images.vectors[known] if known else None,
+    )
+    return [int(row) for row in pool[chosen]]
+
+
+def draw(images: Snapshot, seed: int, count: int = AUDIT) -> list[int]:
+    """Rows drawn at random, each readable image with the same chance."""
+    rows = np.flatnonzero(images.read)
+    drawn = np.random.default_rng(seed).choice(rows, min(count, len(rows)), replace=False)
+    return [int(row) for row in drawn]
+
+
+def audit(asked: Asked, answers: Answers, sample: list[int], audited: Mapping[int, Word]) -> Audited:
+    """The answers against what a person said of the sample without seeing them; skipped ones do not count."""
+    labels = asked.question.names
+    right = count = 0
+    for row in sample:
+        word = audited.get(row)
+        if word is None or word.answer == "skip" or row >= len(answers.label):
+            continue
+        count += 1
+        answer = int(answers.label[row])
+        if word.answer == "none":
+            right += answer == NONE
+        else:
+            right += answer not in (NONE, UNREAD) and labels[answer] == word.label
+    low, high = wilson(right, count) if count else (0.0, 1.0)
+    return Audited(count, right, float(low), float(high))
+
+
+def saved(asked: Asked) -> Classifier:
+    """The classifier with its rules, as it is written to a file."""
+    decision = asked.decision
+    return asked.classifier.with_decision(None if decision == Decision() else decision)

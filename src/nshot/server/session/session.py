@@ -1,0 +1,535 @@
+"""A person at work with a set of images: everything that the page shows and does, callable from Python."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nshot.classifier import file as classifier_file
+from nshot.classifier.classifier import Classifier
+from nshot.embedder import Embedder
+from nshot.errors import ImageError, NshotError, RequestError
+from nshot.images.decode import decode
+from nshot.images.sources import Source, expand
+from nshot.server.session import learning
+from nshot.server.session.images import Images, Snapshot
+from nshot.server.session.journal import CLASSIFIERS, Journal, Word
+from nshot.server.session.learning import Audited, Proposal
+from nshot.server.session.questions import Answers, Asked, Question, Questions
+from nshot.server.session.thumbnails import SIDE, Thumbnails, render
+from nshot.types import Embedded, Failure
+
+LARGE = 1280  # pixels of the large view's longer side
+_NEAR = 12
+_HITS = 240
+FITS = 3.0  # deviations above everyday words from which a search hit fits its words
+
+log = logging.getLogger("nshot")
+
+
+class Session:
+    """Images that are read in the background, and everything that is asked and said of them.
+
+    Safe to use from several threads. ``start`` returns at once; what is read can be asked at once.
+
+    Args:
+        load: gives the model; called in the background.
+        specs: files, folders, globs, archives, tables, files of vectors.
+        journal: where corrections go; open.
+        by: who corrects.
+        thumbnails: the file that small images are kept in; None keeps none.
+        saved: a classifier to start from, until another is taken.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Embedder],
+        specs: Sequence[str],
+        journal: Journal,
+        *,
+        by: str = "you",
+        thumbnails: str | Path | None = None,
+        saved: classifier_file.SavedClassifier | None = None,
+    ) -> None:
+        self.specs = list(specs)
+        self.images = Images()
+        self.journal = journal
+        self.by = by
+        self.number = secrets.token_hex(8)  # of this run: rows of another run are other rows
+        self.closing = threading.Event()
+        self._load = load
+        self._saved = saved
+        self._thumbnails = Thumbnails(thumbnails)
+        self._sources: dict[str, Source] = {}
+        self._questions: Questions | None = None
+        self._proposals: dict[str, Proposal] = {}
+        self._taken: tuple[str | None, Classifier | None] = (None, None)
+        self._going = threading.Event()
+        self._going.set()
+        self._phase = "model"
+        self._error = ""
+        self._looked: dict[str, Any] = {}
+        self._total: int | None = None
+        self._files = 0
+        self._began = 0.0
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+
+    # Reading
+
+    def start(self) -> None:
+        """Load the model and read the images, in the background."""
+        self._thread = threading.Thread(target=self._run, name="nshot-index", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until every image is read; whether it is."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return self._thread is not None and not self._thread.is_alive()
+
+    def pause(self, on: bool) -> None:
+        """Stop reading for a while, or go on."""
+        self._going.clear() if on else self._going.set()
+
+    def again(self) -> None:
+        """Read once more: what failed may be mended, and new images may have come."""
+        if self._thread is None or not self._thread.is_alive():
+            self.start()
+
+    def close(self) -> None:
+        """Stop reading, and let another process have the journal."""
+        self.closing.set()
+        self._going.set()
+        if self._thread is not None:
+            self._thread.join(10)
+        self.journal.close()
+        self._thumbnails.close()
+
+    def state(self) -> dict[str, Any]:
+        """How far the reading is: what the page shows beside its title."""
+        phase = "paused" if self._phase == "reading" and not self._going.is_set() else self._phase
+        spent = time.monotonic() - self._began if self._began else 0.0
+        rate = self._files / spent if spent > 0.5 else None
+        left = None
+        if rate and self._total is not None and phase == "reading":
+            left = max(self._total - self._files, 0) / rate
+        return {
+            "session": self.number,
+            "phase": phase,
+            "error": self._error,
+            "rows": len(self.images),
+            "failed": self.images.failed,
+            "repeated": self.images.repeated,
+            "files": self._files,
+            "total": self._total,
+            "rate": rate,
+            "left": left,
+            "acts": len(self.journal.lines),
+            "model": None if self._questions is None else self._questions.embedder.name,
+        } | self._looked
+
+    def _run(self) -> None:
+        try:
+            if self._questions is None:
+                self._questions = Questions(self._load())
+                if self._saved is not None:
+                    embedder = self._questions.embedder
+                    self._saved.check_model(embedder.space, embedder.name)
+            self._phase, self._files, self._began = "reading", 0, time.monotonic()
+            self._looked = {}
+            threading.Thread(target=self._count, daemon=True).start()
+            embedder = self._questions.embedder
+            for record in embedder.embed_images(self._teed(embedder.sources(self.specs))):
+                self._files += 1
+                self.images.add([record])
+                self._going.wait()
+                if self.closing.is_set():
+                    return
+            self._total = self._files
+            read = len(self.images) - self.images.failed
+            self._phase = "ready" if read else "failed" if len(self.images) else "empty"
+        except NshotError as error:
+            nothing = not len(self.images) and "hold" in str(error)
+            self._phase, self._error = ("empty" if nothing else "error"), str(error)
+        except Exception as error:  # told on the page: a thread that dies in silence would leave it waiting
+            log.debug("reading stopped", exc_info=True)
+            self._phase, self._error = "error", f"{type(error).__name__}: {error}"
+        if self._phase == "empty":
+            self._looked = {"looked": _looked(self.specs)}
+        if self._phase == "failed":
+            self._looked = {"failures": self.failures()}
+
+    def _teed(self, sources: Iterable[Source | Embedded | Failure]) -> Iterator[Source | Embedded | Failure]:
+        """The sources; where a file cannot be read twice, its small image is made on the way."""
+        for source in sources:
+            if isinstance(source, Source):
+                self._sources[source.name] = source
+                if source.path is None:
+                    source = replace(source, _read=partial(self._read_and_keep, source))
+            yield source
+
+    def _read_and_keep(self, source: Source) -> bytes:
+        data = source.read()
+        with suppress(ImageError):
+            self._thumbnails.put(hashlib.sha256(data).digest(), render(decode(data, draft=2 * SIDE)))
+        return data
+
+    def _count(self) -> None:
+        with suppress(NshotError):
+            if all(Path(spec).is_dir() for spec in self.specs):
+                self._total = sum(1 for _ in expand(self.specs))
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Why images could not be read: a kind each, how many, and one of them."""
+        kinds: Counter[tuple[str, str]] = Counter()
+        sample: dict[tuple[str, str], str] = {}
+        for row in self.images.rows:
+            if row.failure is not None:
+                kind = (row.failure.type, row.failure.message)
+                kinds[kind] += 1
+                sample.setdefault(kind, row.name)
+        return [
+            {"type": type, "message": message, "files": count, "such_as": sample[type, message]}
+            for (type, message), count in kinds.most_common(20)
+        ]
+
+    # Asking
+
+    @property
+    def questions(self) -> Questions:
+        """Where answers are computed.
+
+        Raises:
+            RequestError: the model is not there yet.
+        """
+        if self._questions is None:
+            raise RequestError(self._error or "the model is being loaded: ask again in a moment")
+        return self._questions
+
+    def ask(self, question: Question, rows: int | None = None) -> tuple[Asked, Answers]:
+        """Every image's answer.
+
+        Args:
+            question: what is asked.
+            rows: how many rows to answer for, at most; all by default.
+        """
+        asked = self.questions.prepare(question, self._current(), state=self.journal.state.taken or "")
+        return asked, self.questions.answers(asked, self.images.snapshot(rows))
+
+    def about(self, digest: str, key: str | None) -> dict[str, Any]:
+        """One image: its answers, its file, what is near it."""
+        row = self.row(digest)
+        known = self.images.rows[row]
+        told: dict[str, Any] = {
+            "digest": known.digest,
+            "name": known.name,
+            "others": known.others[:20],
+            "note": self.journal.state.notes.get(known.digest, ""),
+            "notes": list(known.notes),
+            "failure": None,
+        }
+        if known.failure is not None:
+            told["failure"] = {"type": known.failure.type, "message": known.failure.message}
+            return told
+        told |= self._file(known.name)
+        images = self.images.snapshot()
+        vector = images.vectors[row]
+        if key is not None:
+            asked = self.questions.known(key)
+            of = asked.classifier
+            logits = of.cosines(vector[None]) * of.scale + of.bias
+            scores = asked.decision.scores(logits, of.activation)[0]
+            cosines = asked.words.cosines(vector[None])[0]
+            order = np.argsort(-scores, kind="stable")[:12]
+            names = of.labels
+            told["scores"] = [
+                {"label": names[k], "place": k, "score": float(scores[k]), "cosine": float(cosines[k])}
+                for k in order.tolist()
+            ]
+        near = images.vectors @ vector
+        near[~images.read] = -2
+        near[row] = -2
+        nearest = np.argsort(-near, kind="stable")[:_NEAR]
+        told["near"] = [[int(k), float(near[k])] for k in nearest if near[k] > -2]
+        return told
+
+    def search(
+        self,
+        words: str = "",
+        like: Sequence[str] = (),
+        data: bytes | None = None,
+        *,
+        templates: tuple[str, ...] = ("a photo of a {}",),
+    ) -> dict[str, Any]:
+        """Images by words ("red star -dark"), by images of the session, by an image from elsewhere.
+
+        Returns:
+            rows and their cosines, closest first; where words alone were asked, how far each stands above
+            everyday words (``fits``), and the line from which it counts.
+        """
+        images = self.images.snapshot()
+        wanted, unwanted = _signed(words)
+        texts = [
+            template.replace("{}", text) for text in (wanted, *unwanted) if text for template in templates
+        ]
+        parts = []
+        if texts:
+            vectors = self.questions.embed(texts)
+            for number in range(len(texts) // len(templates)):
+                mean = vectors[number * len(templates) : (number + 1) * len(templates)].mean(axis=0)
+                parts.append((1.0 if wanted and number == 0 else -0.5, mean / np.linalg.norm(mean)))
+        for digest in like:
+            parts.append((1.0, images.vectors[self.row(digest)]))
+        if data is not None:
+            [record] = self.questions.embedder.embed_images([Source.of(data, name="the dropped image")])
+            if isinstance(record, Failure):
+                raise RequestError(f"the dropped image cannot be read: {record.message}")
+            parts.append((1.0, record.vector))
+        if not parts:
+            raise RequestError("search for words, or for images like some")
+        query = sum(weight * vector for weight, vector in parts)
+        query = (query / max(float(np.linalg.norm(query)), 1e-12)).astype(np.float32)
+        cosines = images.vectors @ query if len(images) and images.read.any() else np.zeros(0, np.float32)
+        cosines[~images.read[: len(cosines)]] = -2
+        for digest in like:
+            cosines[self.row(digest)] = -2  # what was asked with is no answer
+        best = np.argsort(-cosines, kind="stable")[:_HITS]
+        best = best[cosines[best] > -2]
+        told: dict[str, Any] = {"rows": best.tolist(), "cosines": cosines[best].tolist(), "line": None}
+        if wanted and not like and data is None and len(best):
+            some = Snapshot(images.vectors[best], images.read[best])
+            everyday = some.vectors @ self.questions.background(templates).matrix.T
+            fits = (cosines[best] - everyday.mean(axis=1)) / np.maximum(everyday.std(axis=1), 1e-6)
+            told |= {"line": FITS, "fits": fits.tolist()}
+        return told
+
+    # Saying and learning
+
+    def say(self, acts: Sequence[Mapping[str, Any]]) -> int:
+        """Keep what a person did; on disk when this returns. See ``Journal.append``.
+
+        Raises:
+            RequestError: an image that is not here.
+        """
+        for act in acts:
+            if "take" in act or "sample" in act:
+                raise RequestError("a classifier is taken, and an audit drawn, by routes of their own")
+            for digest in act.get("digests", ()):
+                self.row(digest)
+        return self.journal.append(acts, by=self.by)
+
+    def learn(self, question: Question) -> Proposal | None:
+        """A classifier from the corrections, and what it would change; nothing changes yet."""
+        asked, _ = self.ask(replace(question))
+        images = self.images.snapshot()
+        proposal = learning.learn(self.questions, asked, images, self.said(), self.apart())
+        if proposal is not None:
+            with self._lock:
+                self._proposals = {proposal.token: proposal}  # one is enough: the page shows one
+        return proposal
+
+    def take(self, token: str, id: str) -> int:
+        """Answer by a proposed classifier from now on; an act like any other.
+
+        Raises:
+            RequestError: the proposal is forgotten.
+        """
+        with self._lock:
+            proposal = self._proposals.get(token)
+            if proposal is None:
+                if self.journal.state.knows(id):
+                    return len(self.journal.lines)
+                raise RequestError("this proposal is forgotten: fit again")
+            folder = self.journal.path.parent / CLASSIFIERS
+            folder.mkdir(exist_ok=True)
+            name = f"{hashlib.sha256(id.encode()).hexdigest()[:16]}.nshot"
+            self.save(folder / name, proposal.asked, proposal)
+            return self.journal.append([{"id": id, "take": name}], by=self.by)
+
+    def save(self, path: Path, asked: Asked, proposal: Proposal | None = None) -> None:
+        """A question's classifier as a file that every command reads."""
+        recipe = {} if proposal is None or proposal.fitted is None else proposal.fitted.recipe()
+        classifier_file.save(
+            path,
+            learning.saved(asked),
+            model=self.questions.embedder.name,
+            recipe=recipe | {"templates": list(asked.question.templates)},
+        )
+
+    def next(self, question: Question) -> list[int]:
+        """Rows worth labelling next."""
+        asked, answers = self.ask(question)
+        images = self.images.snapshot(len(answers.label))
+        return learning.next_images(asked, answers, images, self.said(), self.apart())
+
+    def audit(self, question: Question, *, anew: bool = False) -> tuple[list[int], int, Audited]:
+        """The random sample, out of how many images it was drawn, and how often the answers are right on it.
+
+        Args:
+            question: whose answers to judge.
+            anew: draw another sample: because there are more images now, or to judge once more.
+
+        Raises:
+            RequestError: images are still being read: a sample of some would not be one of all.
+        """
+        asked, answers = self.ask(question)
+        if self.journal.state.sample is None or anew:
+            if self._phase != "ready":
+                raise RequestError("an audit draws from all images: wait until they are read")
+            images = self.images.snapshot()
+            rows = learning.draw(images, secrets.randbits(32))
+            act = {
+                "id": secrets.token_hex(12),
+                "sample": int(images.read.sum()),
+                "digests": [self.images.rows[row].digest for row in rows],
+            }
+            self.journal.append([act], by=self.by)
+        assert self.journal.state.sample is not None
+        digests, total = self.journal.state.sample
+        sample = [self.images.by_digest[digest] for digest in digests if digest in self.images.by_digest]
+        words = self._rows(self.journal.state.audited)
+        return sample, total, learning.audit(asked, answers, sample, words)
+
+    def audit_of(self, proposal: Proposal) -> Audited | None:
+        """How often a proposed classifier is right on the audit's images; None without an audit."""
+        sample = self.journal.state.sample
+        if sample is None:
+            return None
+        answers = self.questions.answers(proposal.asked, self.images.snapshot())
+        rows = [self.images.by_digest[d] for d in sample[0] if d in self.images.by_digest]
+        return learning.audit(proposal.asked, answers, rows, self._rows(self.journal.state.audited))
+
+    def said(self) -> dict[int, Word]:
+        """Row -> what was said of it."""
+        return self._rows(self.journal.state.said)
+
+    def apart(self) -> frozenset[int]:
+        """Rows of the audit, from which nothing is learnt."""
+        sample = self.journal.state.sample
+        known = self.images.by_digest
+        return frozenset() if sample is None else frozenset(known[d] for d in sample[0] if d in known)
+
+    # Files
+
+    def row(self, digest: str) -> int:
+        """The row of a content.
+
+        Raises:
+            RequestError: there is none.
+        """
+        row = self.images.by_digest.get(digest)
+        if row is None:
+            raise RequestError(f"there is no image {digest[:12]}")
+        return row
+
+    def thumbnail(self, digest: str) -> bytes:
+        """A small WebP of an image.
+
+        Raises:
+            RequestError: no such image.
+            ImageError: its file is gone, or holds something else now.
+        """
+        self.row(digest)
+        key = bytes.fromhex(digest)
+        held = self._thumbnails.get(key)
+        if held is None:
+            held = render(decode(self._bytes(digest), draft=2 * SIDE))
+            self._thumbnails.put(key, held)
+        return held
+
+    def large(self, digest: str) -> bytes:
+        """A large WebP of an image; the small one where its file cannot be read again."""
+        try:
+            return render(decode(self._bytes(digest), draft=2 * LARGE), LARGE)
+        except ImageError:
+            return self.thumbnail(digest)
+
+    def fill(self, digests: Iterable[str]) -> None:
+        """Make small images ahead of being asked for them."""
+        for digest in digests:
+            if self.closing.is_set():
+                return
+            with suppress(NshotError):
+                self.thumbnail(digest)
+
+    def _bytes(self, digest: str) -> bytes:
+        row = self.images.rows[self.row(digest)]
+        gone: ImageError | None = None
+        for name in (row.name, *row.others):
+            source = self._sources.get(name)
+            if source is None or source.path is None:
+                continue
+            try:
+                data = source.read()
+            except ImageError as error:
+                gone = error
+                continue
+            if hashlib.sha256(data).hexdigest() == digest:
+                return data
+            gone = ImageError(f"{name} has changed since it was read")
+        raise gone or ImageError(f"{row.name} cannot be read again")
+
+    def _file(self, name: str) -> dict[str, Any]:
+        """What the file itself tells: size in pixels, when it was taken."""
+        from PIL import Image
+
+        source = self._sources.get(name)
+        if source is None or source.path is None:
+            return {}
+        with suppress(Exception):  # a file of any kind, that may have gone: nothing here is worth an error
+            with Image.open(source.path) as image:
+                exif = image.getexif()
+                taken = exif.get_ifd(0x8769).get(0x9003) or exif.get(0x0132)
+                size = list(image.size)
+            told: dict[str, Any] = {"size": size, "bytes": Path(source.path).stat().st_size}
+            return told | ({"taken": str(taken)[:19]} if taken else {})
+        return {}
+
+    # Inside
+
+    def _current(self) -> Classifier | None:
+        """The classifier that was taken last, or the one to start from."""
+        name = self.journal.state.taken
+        if name is None:
+            return None if self._saved is None else self._saved.classifier
+        with self._lock:
+            if self._taken[0] != name:
+                path = self.journal.path.parent / CLASSIFIERS / Path(name).name
+                self._taken = (name, classifier_file.load(path).classifier)
+            return self._taken[1]
+
+    def _rows(self, words: Mapping[str, Word]) -> dict[int, Word]:
+        known = self.images.by_digest
+        return {known[digest]: word for digest, word in list(words.items()) if digest in known}
+
+
+def _signed(words: str) -> tuple[str, list[str]]:
+    """What is wanted, and what is not: "red star -dark" -> "red star", ["dark"]."""
+    wanted = [word for word in words.split() if not word.startswith("-")]
+    return " ".join(wanted), [word[1:] for word in words.split() if word.startswith("-") and len(word) > 1]
+
+
+def _looked(specs: Sequence[str]) -> dict[str, Any]:
+    """What lies where no image was found."""
+    kinds: Counter[str] = Counter()
+    folders = 0
+    for spec in specs:
+        for path in Path(spec).rglob("*") if Path(spec).is_dir() else ():
+            if path.is_dir():
+                folders += 1
+            elif not path.name.startswith("."):
+                kinds[path.suffix.lower() or "no ending"] += 1
+    return {"files": kinds.total(), "folders": folders + len(specs), "kinds": kinds.most_common(5)}

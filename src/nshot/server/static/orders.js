@@ -1,0 +1,113 @@
+// Which images are shown, in which groups. A request makes an order; nothing else moves an image under a person's hands.
+
+import { grid } from "./grid.js";
+import { $, button, fixed, html, many, put } from "./html.js";
+import { answerOf, app, failed, FILTERS, finalOf, idOf, isHidden, isUnsure, keyOf, names, NONE, NOTHING, ranked, rows, scoreWord,
+  SKIP } from "./state.js";
+
+let placed = new Int32Array(0); // what each image's label was when it was placed
+let made = { rows: 0, answer: null };
+
+function kept() {
+  const wanted = app.filter.startsWith("=") ? idOf(app.filter.slice(1)) : NOTHING; // "=cat": a label's images
+  const passes = FILTERS[app.filter] ?? (wanted ? (row) => finalOf(row) === wanted : () => true);
+  const list = [];
+  for (let row = 0; row < rows.n; row++) if (passes(row)) list.push(row);
+  return list;
+}
+
+const CUTS = [0.95, 0.8, 0.6, 0.4, 0];
+
+function groups() {
+  const a = app.answer;
+  if (app.show === "next") return [{ name: "Next images", note: "unsure, and unlike each other", ids: app.next }];
+  if (app.show === "audit") {
+    return [{ name: "Audit", note: "drawn at random. Say what you see: the answer is hidden until you have.", ids: app.sample }];
+  }
+  if (app.show) {
+    const move = app.proposal?.moves.find(([from, to]) => `${from}:${to}` === app.show);
+    return [{ name: move ? `${move.words[0]} → ${move.words[1]}` : "Would change", note: "would change", ids: move?.[2] ?? [] }];
+  }
+  const list = kept();
+  if (app.order === "folder" || !a) return [{ ids: list }];
+  if (app.order === "margin") {
+    const open = list.filter((row) => !rows.said[row] && rows.read[row]);
+    return [{ ids: [...ranked(open, a.marginCodes, false), ...list.filter((row) => rows.said[row] || !rows.read[row])] }];
+  }
+  const best = ranked(list, a.scoreCodes, true);
+  if (app.order === "score") {
+    return CUTS.map((low, k) => ({
+      name: `${scoreWord()} ${low} ${k ? `to ${CUTS[k - 1]}` : "and over"}`,
+      ids: best.filter((row) => (a.score[row] ?? 0) >= low && !(a.score[row] >= (CUTS[k - 1] ?? 9))),
+    }));
+  }
+  const per = new Map([...a.ids, NONE].map((id) => [id, []]));
+  for (const row of best) {
+    const id = finalOf(row);
+    if (!per.has(id)) per.set(id, []);
+    per.get(id).push(row);
+  }
+  const lost = per.get(NOTHING);
+  per.delete(NOTHING);
+  return [...[...per].map(([id, ids]) => ({ name: names[id], ids })), { name: "Not read, or not asked yet", ids: lost ?? [] }];
+}
+
+/** Places every image anew, as the order says. keep: the cursor stays on its image. */
+export function sort(keep) {
+  placed = Int32Array.from({ length: rows.n }, (_, row) => finalOf(row));
+  made = { rows: rows.n, answer: app.answer };
+  const all = groups();
+  grid.show(all, keep);
+  drawNothing();
+}
+
+/** What stands in the grid's place where a filter holds no image. */
+function drawNothing() {
+  const none = app.view === "images" && rows.n > 0 && !grid.ids.length && (app.filter || app.show);
+  if (!none) return;
+  nothing(html`<h2>No image here</h2><p>${app.show ? "Nothing is left to look at in this list." : "No image is in this group now."}</p>
+    ${button("back", html`<kbd>Esc</kbd> All images`)}`);
+}
+
+export function nothing(markup) {
+  $("nothing").hidden = !markup;
+  grid.box.hidden = !!markup;
+  if (markup) put($("nothing"), markup);
+}
+
+/** What has changed since the images were placed. */
+export function drawTell() {
+  let moved = 0;
+  if (app.order === "label" && !app.filter && made.answer) {
+    for (let row = 0; row < made.rows; row++) if (placed[row] !== finalOf(row)) moved++;
+  }
+  const more = rows.n - made.rows, stale = /score|margin/.test(app.order) && made.answer !== app.answer;
+  const words = [
+    moved > 0 && `${many(moved)} with another label now; nothing moves until you sort.`,
+    more > 0 && `${many(more)} more ready.`,
+    stale && "The answers changed since this order was made.",
+  ].filter(Boolean);
+  $("tell").hidden = app.view !== "images" || !$("nothing").hidden || (!app.show && !words.length);
+  put($("tell"), app.show ? html`${button("back", html`<kbd>Esc</kbd> Back to all images`)}`
+    : html`${words.join(" ")} ${button("resort", html`<kbd>R</kbd> Sort again`)}`);
+}
+
+/** What a cell says. Each mark is a shape and a word, never a colour alone. */
+export function caption(row) {
+  const said = rows.said[row], final = finalOf(row), a = app.answer, mine = said > SKIP;
+  if (failed(row)) return { words: "not read", mark: "!" };
+  if (isHidden(row)) return { words: "what is it?", spoken: "say what you see; the answer is hidden" };
+  if (app.view === "search") {
+    const hit = app.hits?.of.get(row);
+    return { words: hit ? `${hit.rank}` : "", number: hit ? fixed(hit.cosine, 3) : "", mark: mine ? "✓" : "" };
+  }
+  if (final === NOTHING) return { words: "", mark: said ? "»" : "", spoken: "no answer yet" };
+  const right = said === answerOf(row), score = a && final !== NONE ? fixed(a.score[row]) : "";
+  const number = mine ? (right ? "right" : "yours") : score;
+  const mark = mine ? "✓" : said ? "»" : isUnsure(row) ? "?" : "";
+  const how = mine ? (right ? "you said it is right" : `said by you, the model says ${names[answerOf(row)] || "nothing"}`)
+    : final === NONE ? "" : `${scoreWord()} ${number}`;
+  const also = mark === "?" ? ", unsure" : mark === "»" ? ", skipped" : "";
+  return { key: a ? (final === NONE ? "0" : keyOf(a.ids.indexOf(final))) : "", words: names[final], number, mark,
+    spoken: `${names[final]}${how && `, ${how}`}${also}` };
+}

@@ -1,0 +1,240 @@
+// The panel beside the grid, and the large view.
+
+import { json, Refused } from "./api.js";
+import { grid } from "./grid.js";
+import { $, bar, button, count, fixed, html, many, percent, put } from "./html.js";
+import { journal } from "./journal.js";
+import { answerOf, app, failed, isHidden, isUnsure, keyOf, nameOf, names, NONE, question, rows, scoreWord, selection,
+  SKIP } from "./state.js";
+import { sayButtons } from "./views.js";
+
+let changed = () => {}, later = 0;
+export const onChange = (act) => { changed = act; };
+
+// ---- One image --------------------------------------------------------------------------------------------------
+
+let asking = "";
+
+/** Asks for what is known of an image; what comes is drawn if the cursor is still there. */
+async function learnAbout(row) {
+  const digest = rows.digests[row], want = `${digest} ${app.answer?.key ?? ""}`;
+  if (asking === want || app.about?.want === want) return;
+  asking = want;
+  try {
+    const about = await json("/api/about", { digest, key: app.answer?.key });
+    if (asking === want) app.about = { ...about, want, row };
+    changed();
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+  } finally {
+    if (asking === want) asking = "";
+  }
+}
+
+const size = (bytes) => (bytes > 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${Math.ceil(bytes / 1000)} kB`);
+const thumbnail = (row, kind = "") => html`<img class="${kind}" src="/thumbnails/${rows.digests[row]}.webp" alt="" decoding="async">`;
+
+function scores(row, about) {
+  const a = app.answer;
+  if (!a || row >= a.rows) return html`<p class="soft">No answer yet.</p>`;
+  if (!about?.scores) return html`<p class="soft">…</p>`;
+  const best = about.scores[0], final = answerOf(row);
+  return html`<table><tr><th></th><th>label</th><th class="r">${scoreWord()}</th><th></th><th class="r">cosine</th></tr>${
+    about.scores.map((each, k) => html`<tr class="${k ? "" : "best"}"><td><kbd>${keyOf(each.place)}</kbd></td><td>${each.label}</td><td
+      class="r n">${fixed(each.score)}</td><td class="meter">${bar(each.score, k > 0)}</td><td class="r n">${fixed(each.cosine, 3)}</td></tr>`)}</table>
+  <dl><dt>margin</dt><dd>${fixed(a.margin[row], 3)}${isUnsure(row) && ": unsure"}</dd><dt>fits</dt><dd>${
+    final === NONE ? "no: none of these" : a.fits[row] > 2 ? "yes" : "hardly"}, ${fixed(a.fits[row], 1)} deviations above everyday words</dd>${
+    !a.calibrated && best && html`<dt>score</dt><dd class="soft">${a.learnt && app.start.calibrated
+      ? "The calibration no longer holds: it was made before these corrections." : "No probability until it is calibrated."}</dd>`}</dl>`;
+}
+
+function about(row) {
+  const known = app.about?.row === row ? app.about : null, said = rows.said[row];
+  learnAbout(row);
+  if (failed(row)) {
+    return html`<p class="bad">! ${known?.failure?.message ?? "This file could not be read."}</p><p>Mend it, then read again.</p>${
+      button("again", "Read again")}<h3>File</h3><dl><dt>name</dt><dd>${nameOf(row)}</dd></dl>`;
+  }
+  const hidden = isHidden(row);
+  const spoken = said > 0 && !hidden && html`<p>${said === SKIP ? "» Skipped." : html`✓ <b>${names[said]}</b>, said by you. The model says ${
+    names[answerOf(row)] || "nothing"}.`} ${button("forget", html`<kbd>⌫</kbd> Take back`)}</p>`;
+  const near = (known?.near ?? []).filter(([k]) => k < rows.n);
+  const when = known?.taken?.replace(/^(\d+):(\d+):(\d+)/, "$1-$2-$3");
+  return html`${spoken}${hidden ? html`<p><b>What is it?</b> The answer is hidden until you have said yours: who sees it first agrees
+    with it too often.</p>` : scores(row, known)}
+  <h3><label for="note">Note</label> <kbd>N</kbd></h3><textarea class="field" id="note" data-do="note" data-arg="${row}" rows="2">${
+    app.notes.get(rows.digests[row]) ?? ""}</textarea>
+  <h3>Nearest images</h3><div class="near">${near.map(([k, cosine]) => button("goto", thumbnail(k), k,
+    `aria-label="Image ${k + 1}, cosine ${fixed(cosine, 2)}" title="cosine ${fixed(cosine, 2)}"`))}</div>
+  <h3>File</h3><dl><dt>name</dt><dd>${nameOf(row)}</dd>${known?.others?.length > 0 && html`<dt>also</dt><dd>${known.others.join(", ")}</dd>`}${
+    when && html`<dt>taken</dt><dd>${when}</dd>`}${known?.size && html`<dt>size</dt><dd>${known.size[0]} × ${known.size[1]}, ${size(known.bytes)}</dd>`}${
+    known?.notes?.length > 0 && html`<dt>decoded</dt><dd>${known.notes.join(" ")}</dd>`}<dt>digest</dt><dd>${rows.digests[row]}</dd></dl>`;
+}
+
+// ---- Learn ------------------------------------------------------------------------------------------------------
+
+let fitted = "", tried = 0;
+
+/** A new classifier from what was said, some time after the last word; nothing changes until it is taken. */
+export function fitLater() {
+  clearTimeout(tried);
+  if (app.panel !== "learn" || app.trouble) return;
+  tried = setTimeout(async () => {
+    const said = journal.entries.filter((e) => e.kind !== "note" && !e.undone).map((e) => e.id).join();
+    const state = `${app.answer?.key} ${said}`;
+    if (state === fitted || !app.answer || journal.queue.length || app.fitting) return;
+    fitted = state;
+    app.fitting = true;
+    changed();
+    try {
+      const [proposal, audit] = await Promise.all([json("/api/fit", question()), auditIfThere()]);
+      const word = (place) => (place === 0xffff ? names[NONE] : app.answer?.labels[place] ?? "not read");
+      for (const move of proposal.moves ?? []) move.words = [word(move[0]), word(move[1])];
+      app.proposal = proposal.token ? proposal : null;
+      app.audit = audit;
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      app.proposal = { error: error.message };
+    } finally {
+      app.fitting = false;
+      changed();
+    }
+  }, 250);
+}
+
+export async function drawSample(anew = false) {
+  const audit = await json("/api/audit", { ...question(), anew });
+  Object.assign(app, { audit, sample: audit.rows, inAudit: new Set(audit.rows) });
+  fitted = "";
+  return audit;
+}
+
+/** The audit's figures, if somebody has begun one: asking for it would draw a sample. */
+async function auditIfThere() {
+  if (!app.sample.length && !app.audited.size) return null;
+  return drawSample();
+}
+
+function card(words, body) { return html`<div class="card"><h3>${words}</h3>${body}</div>`; }
+
+function newClassifier() {
+  const p = app.proposal;
+  if (app.fitting && !p) return html`<p class="soft">Learning …</p>`;
+  if (p?.error) return html`<p class="bad">! ${p.error}</p>`;
+  if (!p) return html`<p>Nothing to learn from yet. Two corrections per label already help.</p>`;
+  const total = p.moves.reduce((sum, move) => sum + move[2].length, 0);
+  const change = (move) => html`<tr><td>${move.words[0]}</td><td>→ ${move.words[1]}</td><td class="r">${
+    button("show", count(move[2].length), `${move[0]}:${move[1]}`)}</td></tr>`;
+  const audit = app.audit?.asked > 0 && p.audit && html`<p>Audit: ${app.audit.right} of ${app.audit.asked} right now,
+    <b>${p.audit.right} of ${p.audit.asked}</b> then.</p>`;
+  return html`<p>From the words and <b>${many(p.examples, "correction")}</b>, in ${Math.ceil(1000 * p.seconds)} ms. Nothing changes until
+    you take it.</p><p class="figure">${count(total)}</p><p>${total === 1 ? "image" : "images"} would change label. What you said stays.</p>${
+    total > 0 && html`<table>${p.moves.slice(0, 6).map(change)}</table>`}${audit}<p class="soft">${p.reason}</p>${
+    button("take", html`Take it <kbd>T</kbd>`, "", 'class="main"')}`;
+}
+
+function auditCard() {
+  const u = app.audit, x = (p) => (10 + 280 * p).toFixed(1);
+  if (!u) {
+    const ready = app.state.phase === "ready";
+    return html`<p>How often is it right? Only images drawn at random can tell.</p>${ready
+      ? button("audit", "Begin an audit of 100 images") : html`<p class="soft">When all images are read.</p>`}`;
+  }
+  const share = u.asked ? u.right / u.asked : 0, left = u.rows.length - u.rows.filter((row) => app.audited.has(row)).length;
+  const now = app.state.rows - app.state.failed;
+  return html`${u.asked > 0 ? html`<p class="figure">${percent(share)}</p><p>right, of ${many(u.asked)} drawn at random. The true share lies
+    between <b>${percent(u.low)}</b> and <b>${percent(u.high)}</b> (95 %).</p><svg class="scale" viewBox="0 0 300 26" aria-hidden="true"><line
+    x1="10" x2="290" y1="8" y2="8"/><line class="span" x1="${x(u.low)}" x2="${x(u.high)}" y1="8" y2="8"/><circle cx="${x(share)}" cy="8"
+    r="4.5"/><text x="4" y="24">0 %</text><text x="268" y="24">100 %</text></svg>` : html`<p>Say what each image shows; the answers are
+    hidden until you have.</p>`}<p class="soft">Kept apart: nothing is learnt from these.</p>${u.total < now && html`<p class="soft">Drawn
+    from ${count(u.total)} images; there are ${count(now)} now. ${button("audit", "Draw anew", "anew")}</p>`}${
+    left ? button("audit", `Go on, ${left} left`) : button("audit", "Look at it")}`;
+}
+
+// ---- Journal ----------------------------------------------------------------------------------------------------
+
+const clock = new Intl.DateTimeFormat("en-GB", { dateStyle: "short", timeStyle: "medium" });
+
+function what(entry) {
+  if (entry.kind === "take") return html`all images: <b>a new classifier</b>`;
+  const which = entry.digests.length === 1 ? (rows.of.has(entry.digests[0]) ? nameOf(rows.of.get(entry.digests[0])) : "an image that is not here") : many(entry.digests.length);
+  if (entry.kind === "note") return html`${which}: <b>note</b> ${entry.text}`;
+  const was = [...new Set(entry.was)].map((id) => names[id] || "model’s answer").slice(0, 3).join(", ");
+  return html`${which}: ${was || "model’s answer"} → <b>${names[entry.now] || "taken back"}</b>`;
+}
+
+// ---- Export -----------------------------------------------------------------------------------------------------
+
+const FORMATS = [["csv", "CSV"], ["jsonl", "JSON lines, every score"], ["parquet", "Parquet"], ["coco", "COCO"],
+  ["labelstudio", "Label Studio JSON"], ["nshot", "A classifier (.nshot)"], ["sort", "Files sorted into a folder per label"]];
+const word = (text) => (/^[\w./:@%+,=-]+$/.test(text) ? text : `"${text.replace(/(["\\$`])/g, "\\$1")}"`);
+
+/** The command that does the same. What it reads is what the page has saved. */
+export function commandLine() {
+  const { as, what: which } = app, sources = app.start.sources.map(word).join(" ");
+  const label = (text) => (/[,"]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const synonyms = app.labels.some((each) => each.synonyms.length);
+  const labels = synonyms ? "--labels-file labels.json" : `--labels ${word(app.labels.map((each) => label(each.label)).join(", "))}`;
+  const templates = question().templates.map((each) => ` --template ${word(each)}`).join("");
+  const model = app.start.model ? ` --model ${word(app.start.model)}` : "";
+  const taught = app.answer?.learnt, none = app.none && !taught ? " --reject background" : "";
+  const by = taught ? "--classifier photos.nshot" : `${labels}${templates}${model}`;
+  const journalled = ` --journal ${word(app.start.journal)}`, only = which === "yours" ? " --corrected" : "";
+  if (as === "nshot") return `nshot fit${journalled} ${sources} ${labels}${templates}${model} -o photos.nshot`;
+  if (as === "sort") return `nshot sort ${sources} sorted/ ${by}${none}${journalled}${only}`;
+  return `nshot classify ${sources} ${by}${none}${journalled}${only} --format ${as} -o answers.${as === "coco" || as === "labelstudio" ? "json" : as}`;
+}
+
+function exportPanel() {
+  const n = { all: rows.n, yours: 0, selection: selection.size, shown: grid.ids.length };
+  for (let row = 0; row < rows.n; row++) n.yours += rows.said[row] > SKIP;
+  const pick = (name, all) => html`${all.map(([value, words]) => html`<label><input type="radio" name="${name}" value="${value}" data-do="" data-arg="${value}"
+    ${app[name] === value && html`checked`}> ${words}</label>`)}`;
+  const acts = app.as === "sort", plan = app.plan, able = app.answer || app.what === "yours";
+  const partial = app.what === "selection" || app.what === "shown";
+  const main = acts ? (plan?.token ? `Copy ${many(plan.files, "file")}` : "Show what would happen") : app.as === "nshot" ? "Save the classifier"
+    : `Save ${many(n[app.what], "answer")}`;
+  return html`<fieldset><legend>Which images</legend>${pick("what", [["all", `All, ${count(n.all)}`], ["yours", `Those you corrected, ${count(n.yours)}`],
+    ["selection", `The selection, ${count(n.selection)}`], ["shown", `What is shown, ${count(n.shown)}`]])}</fieldset><fieldset><legend>As</legend>${
+    pick("as", FORMATS)}</fieldset>${acts && html`<p><label for="target">Into the folder</label> <input class="field" id="target" value="${app.target ?? ""}" placeholder="sorted"></p>`}${
+    button("export", main, plan?.token ?? "", `class="main" aria-disabled="${!able || !n[app.what]}"`)}${
+    acts && html`<p class="soft">Nothing is touched before you have seen it. Files are copied, and the copies can be taken back.</p>`}${
+    plan?.lines && html`<ul class="plan">${plan.lines.map((each) => html`<li>${each}</li>`)}</ul>`}${
+    plan?.undo && button("unsort", "Take the copies back", plan.undo)}
+    <h3>The same on the command line</h3><pre>${commandLine()}</pre>${partial && html`<p class="soft">The command answers for all of these
+    sources: only the page knows what is ${app.what === "shown" ? "shown" : "selected"}.</p>`}${button("copy", "Copy the line")}`;
+}
+
+const PAGES = {
+  image: () => {
+    const row = grid.row();
+    if (row === undefined) return html`<p class="soft">No image under the cursor.</p>`;
+    return html`${failed(row) ? "" : html`<img class="big" src="/thumbnails/${rows.digests[row]}.webp" alt="">`}${about(row)}`;
+  },
+  learn: () => html`${card("New classifier", newClassifier())}${card("Next images", html`<p>The least sure ones, unlike each other: they
+    teach the most. They cannot tell how often the model is right, since they were chosen because they are hard.</p>${
+    button("next", "Show them", "", `aria-disabled="${!app.answer}"`)}`)}${card("Audit", auditCard())}`,
+  journal: () => html`<p>Newest first. Nothing is erased: an undone entry stays. ${journal.queue.length > 0
+    && html`<b class="bad">! ${journal.queue.length} not saved yet.</b>`}</p><ol class="log">${journal.entries.slice(-150).reverse().map((e) => html`<li><time
+    class="n soft">${clock.format(1000 * e.at)}</time><span class="${e.undone ? "undone" : ""}">${what(e)} <small>${e.by}${e.audit && ", audit"}</small></span>${
+    e.undone ? "undone" : button("undoTo", "Undo to here", e.id)}</li>`)}</ol>`,
+  export: exportPanel,
+};
+
+/** Draws the panel and the large view. moving: an arrow key may be held, so wait until the cursor rests. */
+export function drawPage(moving) {
+  clearTimeout(later);
+  if (moving) { later = setTimeout(drawPage, 90); return; }
+  if (["note", "target"].includes(document.activeElement?.id)) return;
+  if (app.panel) put($("page"), PAGES[app.panel]());
+  fitLater();
+  const row = grid.row();
+  if (!$("large").open || row === undefined) return;
+  const g = grid.groupOf(grid.cursor);
+  put($("large"), html`<div class="row top"><b>${nameOf(row)}</b><span class="soft">${count(grid.cursor - g.first + 1)} of ${
+    count(g.ids.length)} ${g.name}</span>${button("by", "◀", -1, 'aria-label="Previous"')}${button("by", "▶", 1, 'aria-label="Next"')}${
+    button("close", html`<kbd>Esc</kbd> Close`)}</div><div class="stage">${failed(row) ? html`<p>not read</p>`
+    : html`<img src="/images/${rows.digests[row]}.webp" alt="${nameOf(row)}">`}</div><div class="side"><div class="row">${sayButtons()}${
+    button("undo", html`<kbd>U</kbd> Undo`)}</div>${about(row)}</div>`);
+}
+

@@ -1,0 +1,129 @@
+// The parts around the grid. Each draws itself from the state; put() writes only what changed.
+
+import { drawAsk } from "./ask.js";
+import { grid } from "./grid.js";
+import { $, bar, button, choices, count, html, many, put } from "./html.js";
+import { journal } from "./journal.js";
+import { nothing } from "./orders.js";
+import { app, asked, FILTERS, finalOf, idOf, keyOf, NONE, rows, scoreWord, selection, SKIP } from "./state.js";
+
+export const PANELS = [["image", "Image"], ["learn", "Learn"], ["journal", "Journal"], ["export", "Export"]];
+
+/** Labels with their counts; each is a filter. */
+export function drawRail() {
+  const tally = new Map(), yours = new Map(), also = { unsure: 0, yours: 0, skipped: 0, failed: 0 };
+  const add = (map, key) => map.set(key, (map.get(key) ?? 0) + 1);
+  for (let row = 0; row < rows.n; row++) {
+    add(tally, finalOf(row));
+    if (rows.said[row] > SKIP) add(yours, rows.said[row]);
+    for (const name in also) if (FILTERS[name](row)) also[name]++;
+  }
+  const line = (key, words, n, filter, id) => html`<li><button type="button" data-do="filter" data-arg="${filter}"
+    aria-current="${app.filter === filter && !app.show}"><span class="k">${key && html`<kbd>${key}</kbd>`}</span><span
+    class="name">${words}</span><span class="n">${yours.has(id) && html`<small>✓${count(yours.get(id))}</small> `}${count(n)}</span>${
+    id && bar(rows.n ? n / rows.n : 0, id === NONE)}</button></li>`;
+  const label = ({ label: text }, k) => line(keyOf(k), text, tally.get(idOf(text)) ?? 0, `=${text}`, idOf(text));
+  $("rail").toggleAttribute("aria-busy", app.asking);
+  put($("rail"), html`<ul>${line("", "All images", rows.n, "")}${app.answer && [
+    ...asked().map(label),
+    app.none && line("0", "none of these", tally.get(NONE) ?? 0, "none", NONE),
+    line("?", "Unsure", also.unsure, "unsure"),
+  ]}${line("✓", "Said by you", also.yours, "yours")}${line("»", "Skipped", also.skipped, "skipped")}${
+    line("!", "Not read", also.failed, "failed")}</ul>`);
+}
+
+const minutes = (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`);
+
+function indexLine() {
+  const { phase, rows: n, failed: lost, total, rate, left, files } = app.state;
+  if (app.trouble === "gone") return html`<b class="bad">! No answer</b>`;
+  if (app.trouble === "disk") return html`<b class="bad">! Not saved</b>`;
+  if (phase === "model") return html`<progress aria-label="Model"></progress><span class="n">Loading the model …</span>`;
+  if (phase === "error") return html`<b class="bad">! Stopped</b>`;
+  if (phase === "empty") return html`<span>No image</span>`;
+  if (phase === "failed") return html`<b class="bad">! 0 of ${count(n)} read</b>`;
+  const saved = journal.queue.length ? html`<b class="bad">! ${many(journal.queue.length, "act")} not saved yet.</b>` : "All saved.";
+  if (phase === "ready") {
+    return html`<span>${many(n - lost)} read${lost > 0 && html`, ${count(lost)} not`}. ${saved}</span>`;
+  }
+  const paused = phase === "paused", speed = rate >= 10 ? Math.round(rate) : rate?.toFixed(1);
+  return html`<progress ${total && html`max="${total}" value="${files}"`} aria-label="Images read"></progress><span class="n">${count(files)}${
+    total && ` of ${count(total)}`}${paused ? ", paused" : html`${rate && `, ${speed}/s`}${left !== null && `, ${minutes(left)} left`}`}</span>${
+    button("pause", paused ? "Go on" : "Pause", paused ? "" : "1")}`;
+}
+
+function banner() {
+  const { phase, error } = app.state;
+  if (app.trouble === "disk") {
+    return html`<p><b>! The disk is full. What you say is kept in this page, but not saved.</b> Free some space and try again. Do not
+      close the page.</p>${button("retry", "Try again")}${button("unsaved", "Download what is not saved")}`;
+  }
+  if (app.trouble === "gone") {
+    return html`<p><b>! nshot does not answer.</b> Go on: what you say waits here and is sent when it is back. The page tries every
+      3 s. If you stopped it: <b class="n">nshot serve ${app.start.sources.join(" ")}</b></p>${button("retry", "Try now")}${
+      journal.queue.length > 0 && button("unsaved", "Download what is not saved")}`;
+  }
+  if (phase === "model") {
+    return html`<p>nshot is loading its model; the first time it is fetched from the Hugging Face Hub, once. You can type labels
+      meanwhile; the answers come when it is here.</p>`;
+  }
+  if (phase === "error") return html`<p><b>! Reading stopped:</b> ${error}</p>${button("again", "Try again")}`;
+  return html``;
+}
+
+const HELP = {
+  UnreadableImage: "let your user read them, or copy them again",
+  UndecodableImage: "copy them again from where they come from",
+  ImageTooLarge: "make smaller copies",
+};
+
+function drawStates() {
+  const { phase, looked, failures, rows: n } = app.state;
+  if (phase === "empty") {
+    const kinds = (looked?.kinds ?? []).map(([kind, files]) => `${count(files)} ${kind}`).join(", ");
+    nothing(html`<h2>There is no image in ${app.start.title}</h2><p>nshot looked at ${many(looked?.files ?? 0, "file")} in ${
+      many(looked?.folders ?? 1, "folder")}${kinds && `: ${kinds}`}. It reads JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and others, also in
+      zip and tar archives.</p><pre>nshot serve another/folder/ --labels "circle, square"</pre>`);
+  } else if (phase === "failed") {
+    nothing(html`<h2>None of ${many(n)} could be read</h2><div class="sideways"><table><tr><th>why</th><th class="r">files</th><th>what helps</th><th>such as</th></tr>${
+      (failures ?? []).map((each) => html`<tr><td>${each.message}</td><td class="r n">${count(each.files)}</td><td>${
+        HELP[each.type] ?? ""}</td><td>${each.such_as}</td></tr>`)}</table></div><p>${button("again", "Read again", "", 'class="main"')}</p>`);
+  } else return false;
+  return true;
+}
+
+const VIEWS = [["images", "Images"], ["search", "Search"]];
+const ORDERS = () => [["label", "By label"], ["score", `By ${scoreWord()}`], ["margin", "Least sure"], ["folder", "Folder"]];
+
+export function drawShell() {
+  const none = drawStates(), v = app.view;
+  document.body.classList.toggle("lifeless", none);
+  put($("views"), html`${VIEWS.map(([a, words]) => button("view", words, a, `role="tab" aria-selected="${v === a}"`))}`);
+  put($("index"), indexLine());
+  put($("banner"), banner());
+  put($("topics"), html`${PANELS.slice(1).map(([p, words]) => button("panel", words, p, `aria-pressed="${app.panel === p}"`))}${
+    button("help", html`Keys <kbd>?</kbd>`)}`);
+  put($("tabs"), html`${choices("tab", PANELS, app.panel)}${button("panel", "✕", "", 'class="close" aria-label="Close the panel"')}`);
+  $("panel").hidden = !app.panel || none;
+  $("ask").hidden = $("rail").hidden = v !== "images";
+  $("find").hidden = v !== "search";
+  $("tools").hidden = v === "search" || none;
+  for (const id of ["rail", "ask", "tools", "actions"]) $(id).inert = none;
+  drawAsk();
+  const by = app.answer?.learnt && html`<span class="soft wide">by what you taught</span>`;
+  put($("tools"), html`${choices("order", ORDERS(), app.show ? "" : app.order, "radio", "checked")}<label class="row wide">Size
+    <input type="range" id="size" min="64" max="256" step="8" value="${grid.want}"></label><span class="soft n wide">${
+    app.answer ? `${many(app.answer.rows)} asked in ${Math.ceil(app.took)} ms` : "no answers yet"}</span>${by}`);
+}
+
+export const sayButtons = () => html`${app.labels.slice(0, 9).map(({ label }, k) => button("label", html`<kbd>${k + 1}</kbd> ${label}`, k))}${
+  app.labels.length > 9 && button("pick", html`<kbd>L</kbd> Other label`)}${button("right", html`<kbd>Space</kbd> Right`)}${
+  button("noneOf", html`<kbd>0</kbd> None of these`)}${button("skip", html`<kbd>S</kbd> Skip`)}`;
+
+export function drawActions() {
+  put($("actions"), html`<b class="say ${selection.size ? "" : "one"}">${selection.size ? `${many(selection.size)} selected` : "This image"}</b>${
+    button("undo", html`<kbd>U</kbd> Undo`, "", `aria-disabled="${!journal.undoable()}"`)}${
+    button("redo", html`<kbd>Y</kbd> Redo`, "", `aria-disabled="${!journal.redoable()}"`)}${sayButtons()}${
+    button("like", html`<kbd>M</kbd> More like this`)}<span id="said" class="soft">${app.said}</span>`);
+}
+

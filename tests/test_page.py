@@ -1,0 +1,150 @@
+"""The page's routes: what they answer, and whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import nshot
+from nshot import sketchbook
+
+pytest.importorskip("starlette")
+pytest.importorskip("httpx")
+
+from starlette.testclient import TestClient
+
+from nshot.server.app import build
+from nshot.server.session import JOURNAL, Journal, Session
+
+START = {"title": "<photos & more>", "sources": ["photos"], "labels": [], "templates": ["a drawing of a {}"]}
+ASK = {"labels": ["circle", "star"], "templates": ["a drawing of a {}"]}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(12):
+        pairs = [pair for pair in sketchbook.PAIRS if pair[1] == ("circle", "star")[number % 2]]
+        scene = sketchbook.sample(7_000_000 + number, pairs=pairs, several=0)
+        sketchbook.draw(scene, 96).save(folder / f"{number:02}.jpg")
+    (folder / "<b>broken.jpg").write_bytes(b"\xff\xd8 torn")
+    clip = nshot.load("sketchbook")
+    made = Session(lambda: clip, [str(folder)], Journal(folder / JOURNAL))
+    made.start()
+    assert made.wait(60)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(session: Session) -> Iterator[TestClient]:
+    with TestClient(build(session, START), base_url="http://127.0.0.1:7860") as made:
+        yield made
+
+
+def columns(data: bytes) -> tuple[dict[str, object], list[list[float]]]:
+    (length,) = np.frombuffer(data[:4], "<u4")
+    header = json.loads(data[4 : 4 + length])
+    rest, n = data[4 + length :], header["rows"]
+    kinds = ("<u2", "<f2", "<f2", "<f2")
+    return header, [
+        np.frombuffer(rest[2 * n * k : 2 * n * (k + 1)], kind).tolist() for k, kind in enumerate(kinds)
+    ]
+
+
+def test_the_page_holds_no_script_of_its_own_and_escapes_names(client: TestClient) -> None:
+    answer = client.get("/")
+    assert "<photos" not in answer.text
+    assert "&lt;photos &amp; more&gt;" in answer.text
+    assert answer.text.count("<script") == answer.text.count('<script type="module" src=') == 1
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    for path in ("/static/main.js", "/static/page.css", "/theme.css"):
+        assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/static/../page.py", "/static/%2e%2e/page.py", "/static/..%2fpage.py"])
+def test_nothing_but_the_static_files_is_to_be_had(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_rows_and_answers_come_in_columns(client: TestClient, session: Session) -> None:
+    data = client.get("/api/rows").content
+    assert np.frombuffer(data[:4], "<u4") == 13
+    assert data[4:36].hex() == session.images.rows[0].digest
+    assert sum(data[4 + 13 * 32 : 4 + 13 * 33]) == 12
+    assert data[4 + 13 * 33 :].decode().split("\0") == [row.name for row in session.images.rows]
+    header, (label, score, margin, fits) = columns(client.post("/api/ask", json=ASK).content)
+    assert header["labels"] == ["circle", "star"]
+    lost = next(row for row, known in enumerate(session.images.rows) if known.failure)
+    assert label[lost] == 0xFFFE
+    assert set(label) <= {0, 1, 0xFFFE, 0xFFFF}
+    assert all(0 <= value <= 1 for value in score)
+    assert len(margin) == len(fits) == 13
+
+
+def test_one_image_is_told_whole(client: TestClient, session: Session) -> None:
+    key = columns(client.post("/api/ask", json=ASK).content)[0]["key"]
+    row = next(row for row in session.images.rows if row.failure is None)
+    about = client.post("/api/about", json={"digest": row.digest, "key": key}).json()
+    assert [each["label"] for each in about["scores"]] in (["circle", "star"], ["star", "circle"])
+    assert len(about["near"]) == 11
+    assert about["size"] == [96, 96]
+    image = client.get(f"/thumbnails/{row.digest}.webp")
+    assert (image.status_code, image.headers["content-type"]) == (200, "image/webp")
+    assert "immutable" in image.headers["cache-control"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/ask", {"labels": []}, 400),
+        ("/api/ask", {"labels": ["cat"], "templates": ["no place"]}, 400),
+        ("/api/about", {"digest": "../../etc/passwd"}, 400),
+        ("/api/acts", {"acts": [{"id": "x", "digests": ["00" * 32], "now": {"label": "cat"}}]}, 400),
+        ("/api/acts", {"acts": [{"id": "x", "take": "../../x"}]}, 400),
+        ("/api/take", {"token": "none", "id": "x"}, 400),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(
+    client: TestClient, path: str, body: dict[str, object], status: int
+) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code == status
+    assert answer.json()["error"]
+
+
+def test_corrections_are_kept_learnt_from_and_undone(client: TestClient, session: Session) -> None:
+    for number, row in enumerate(r for r in session.images.rows if r.failure is None):
+        label = ("circle", "star")[number % 2]
+        act = {"id": f"{number}", "digests": [row.digest], "now": {"label": label}}
+        assert client.post("/api/acts", json={"acts": [act]}).status_code == 200
+    fitted = client.post("/api/fit", json=ASK).json()
+    assert fitted["examples"] == 12
+    taken = client.post("/api/take", json={"token": fitted["token"], "id": "take"})
+    assert taken.status_code == 200
+    assert columns(client.post("/api/ask", json=ASK).content)[0]["learnt"] is True
+    assert client.post("/api/acts", json={"acts": [{"id": "u", "undo": "take"}]}).status_code == 200
+    assert columns(client.post("/api/ask", json=ASK).content)[0]["learnt"] is False
+    assert len(client.get("/api/journal").json()) == 14
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "photos.example:7860"}, 421),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}, 200),
+    ],
+)
+def test_other_pages_and_other_names_are_refused(
+    client: TestClient, headers: dict[str, str], status: int
+) -> None:
+    assert client.get("/api/state", headers=headers).status_code == status
+    assert client.get("/api/state").status_code == 200
