@@ -17,7 +17,7 @@ from PIL import Image
 
 import nshot
 from nshot import sketchbook
-from nshot.classifier.file import load as open_classifier
+from nshot.classifier.classifier import Classifier
 from nshot.decision import Decision
 from nshot.errors import ImageError, OutputError, RequestError
 from nshot.metrics import wilson
@@ -256,7 +256,7 @@ def test_a_taken_classifier_answers_alike_on_the_command_line(session: Session, 
     session.take(proposal.token, "t")
     asked, answers = session.ask(ASKED)
     session.save(tmp_path / "shapes.nshot", asked, proposal)
-    classifier = open_classifier(tmp_path / "shapes.nshot").classifier
+    classifier = Classifier.open(tmp_path / "shapes.nshot")
     images = session.images.snapshot()
     records = classifier.predict(images.vectors[images.read])
     told = [None if k == NONE else SHAPES[k] for k in answers.label[images.read].tolist()]

@@ -64,7 +64,7 @@ def command(
         raise MissingExtra('serving needs starlette and uvicorn: pip install "nshot[serve]"') from error
     from dataclasses import replace
 
-    from nshot.classifier import file as files
+    from nshot.classifier.classifier import Classifier
     from nshot.labels.prompts import DEFAULT_TEMPLATE
     from nshot.paths import cache_dir
     from nshot.server.session import JOURNAL, Journal, Session
@@ -75,9 +75,9 @@ def command(
     if given and classifier_file is not None:
         raise RequestError("give labels or --classifier, not both")
     labels, templates = label_options.read() if given else ([], label_options.read_templates())
-    saved = None if classifier_file is None else files.load(classifier_file)
+    saved = None if classifier_file is None else Classifier.open(classifier_file)
     if saved is not None:
-        labels = list(saved.classifier.labels)
+        labels = list(saved.labels)
         model_options = replace(model_options, model=model_options.model or saved.model)
     folder = Path(sources[0]) if len(sources) == 1 and Path(sources[0]).is_dir() else Path()
     synonyms = labels if isinstance(labels, dict) else {}
@@ -88,8 +88,7 @@ def command(
         "labels": [{"label": each, "synonyms": list(synonyms.get(each, ()))} for each in labels],
         "templates": templates or [DEFAULT_TEMPLATE],
         "classifier": None if classifier_file is None else str(classifier_file),
-        "calibrated": saved is not None
-        and bool(saved.classifier.decision and saved.classifier.decision.calibrated),
+        "calibrated": saved is not None and bool(saved.decision and saved.decision.calibrated),
         "journal": str(folder) if journal is None else str(journal),
         "model": model_options.model,
     }

@@ -34,6 +34,7 @@ class Proposal:
         reason: which method was chosen, and why.
         seconds: how long it took.
         moves: (answer before, answer after) -> rows, for every image that nobody has spoken about.
+        rows: the rows that it was learnt from.
         fitted: what ``fit`` gave; None where only the line to "none of these" moved.
     """
 
@@ -43,6 +44,7 @@ class Proposal:
     reason: str
     seconds: float
     moves: Mapping[tuple[int, int], NDArray[np.intp]]
+    rows: tuple[int, ...]
     fitted: Fitted | None
 
 
@@ -97,13 +99,14 @@ def learn(
     before, after = questions.answers(now, images).label, questions.answers(asked, images).label
     changed = before != after
     changed[[row for row, word in said.items() if row < len(images) and word.answer != "skip"]] = False
-    rows = np.flatnonzero(changed)
+    moved = np.flatnonzero(changed)
     moves = {
-        (int(a), int(b)): rows[(before[rows] == a) & (after[rows] == b)]
-        for a, b in {(a, b) for a, b in zip(before[rows].tolist(), after[rows].tolist(), strict=True)}
+        (int(a), int(b)): moved[(before[moved] == a) & (after[moved] == b)]
+        for a, b in {(a, b) for a, b in zip(before[moved].tolist(), after[moved].tolist(), strict=True)}
     }
     seconds = time.perf_counter() - began
-    return Proposal(asked.key, asked, len(examples) + len(strangers), reason, seconds, moves, fitted)
+    rows = (*(row for row, _ in examples), *strangers)
+    return Proposal(asked.key, asked, len(rows), reason, seconds, moves, rows, fitted)
 
 
 def _with_line(

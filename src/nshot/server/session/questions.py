@@ -345,7 +345,7 @@ def _combined(taken: Classifier, words: Classifier) -> Classifier | None:
         return None
     if set(words.labels) == set(place):
         order = [place[label] for label in words.labels]
-        return _rows(taken, order, words.labels).with_decision(_decision(taken, order))
+        return taken.reordered(words.labels).with_decision(_decision(taken, order))
     missing = [k for k, label in enumerate(words.labels) if label not in place]
     if missing and (np.ptp(taken.bias) > 0 or taken.activation != words.activation):
         return None
@@ -366,14 +366,3 @@ def _decision(taken: Classifier, order: Sequence[int]) -> Decision | None:
     if taken.decision is None or list(order) == list(range(len(order))):
         return taken.decision
     return Decision(rejection=taken.decision.rejection)
-
-
-def _rows(classifier: Classifier, order: Sequence[int], labels: Sequence[str]) -> Classifier:
-    return Classifier(
-        labels,
-        classifier.matrix[list(order)],
-        scale=classifier.scale[list(order)],
-        bias=classifier.bias[list(order)],
-        activation=classifier.activation,
-        space=classifier.space,
-    )

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from nshot.classifier import file as classifier_file
 from nshot.classifier.classifier import Classifier
 from nshot.embedder import Embedder
 from nshot.errors import ImageError, NshotError, RequestError
@@ -61,7 +60,7 @@ class Session:
         *,
         by: str = "you",
         thumbnails: str | Path | None = None,
-        saved: classifier_file.SavedClassifier | None = None,
+        saved: Classifier | None = None,
     ) -> None:
         self.specs = list(specs)
         self.images = Images()
@@ -147,7 +146,7 @@ class Session:
                 self._questions = Questions(self._load())
                 if self._saved is not None:
                     embedder = self._questions.embedder
-                    self._saved.check_model(embedder.space, embedder.name)
+                    self._saved.check_space(embedder.recipe, embedder.name)
             self._phase, self._files, self._began = "reading", 0, time.monotonic()
             self._looked = {}
             threading.Thread(target=self._count, daemon=True).start()
@@ -184,7 +183,7 @@ class Session:
     def _read_and_keep(self, source: Source) -> bytes:
         data = source.read()
         with suppress(ImageError):
-            self._thumbnails.put(hashlib.sha256(data).digest(), render(decode(data, draft=2 * SIDE)))
+            self._thumbnails.put(hashlib.sha256(data).digest(), render(decode(data, draft=2 * SIDE).image))
         return data
 
     def _count(self) -> None:
@@ -361,13 +360,15 @@ class Session:
 
     def save(self, path: Path, asked: Asked, proposal: Proposal | None = None) -> None:
         """A question's classifier as a file that every command reads."""
-        recipe = {} if proposal is None or proposal.fitted is None else proposal.fitted.recipe()
-        classifier_file.save(
-            path,
-            learning.saved(asked),
+        made = {} if proposal is None or proposal.fitted is None else proposal.fitted.recipe()
+        classifier = learning.saved(asked).with_provenance(
             model=self.questions.embedder.name,
-            recipe=recipe | {"templates": list(asked.question.templates)},
+            made={**made, "templates": list(asked.question.templates)},
+            examples=[
+                bytes.fromhex(self.images.rows[row].digest) for row in (proposal.rows if proposal else ())
+            ],
         )
+        classifier.save(path)
 
     def next(self, question: Question) -> list[int]:
         """Rows worth labelling next."""
@@ -446,14 +447,14 @@ class Session:
         key = bytes.fromhex(digest)
         held = self._thumbnails.get(key)
         if held is None:
-            held = render(decode(self._bytes(digest), draft=2 * SIDE))
+            held = render(decode(self._bytes(digest), draft=2 * SIDE).image)
             self._thumbnails.put(key, held)
         return held
 
     def large(self, digest: str) -> bytes:
         """A large WebP of an image; the small one where its file cannot be read again."""
         try:
-            return render(decode(self._bytes(digest), draft=2 * LARGE), LARGE)
+            return render(decode(self._bytes(digest), draft=2 * LARGE).image, LARGE)
         except ImageError:
             return self.thumbnail(digest)
 
@@ -504,11 +505,11 @@ class Session:
         """The classifier that was taken last, or the one to start from."""
         name = self.journal.state.taken
         if name is None:
-            return None if self._saved is None else self._saved.classifier
+            return self._saved
         with self._lock:
             if self._taken[0] != name:
                 path = self.journal.path.parent / CLASSIFIERS / Path(name).name
-                self._taken = (name, classifier_file.load(path).classifier)
+                self._taken = (name, Classifier.open(path))
             return self._taken[1]
 
     def _rows(self, words: Mapping[str, Word]) -> dict[int, Word]:
