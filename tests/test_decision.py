@@ -27,6 +27,7 @@ from nshot.decision import (
     fit_surest,
 )
 from nshot.decision.background import unlike
+from nshot.decision.conformal import Kind
 from nshot.decision.rejection import threshold_for
 from nshot.decision.softmax import activate
 from nshot.errors import RequestError
@@ -143,7 +144,7 @@ def test_the_evidence_of_each_rule_is_what_it_says() -> None:
         "cosine": 0.6,
         "margin": 0.6,
         "energy": energy,
-        "background": energy - 0.75 * np.log(np.exp(8) + np.exp(-8)) / 10,
+        "background": energy - 0.75 * np.log(np.exp(8) + np.exp(-8)) / 10 + 0.007 * energy / 0.8,
     }
     for rule in RULES:
         asked = Rejection(rule, 0.0, background if rule == "background" else None)
@@ -212,16 +213,62 @@ def test_only_the_surest_are_answered_and_the_rest_are_unsure(rng: np.random.Gen
 # Sets
 
 
+@pytest.mark.parametrize("kind", ["least", "adaptive"])
 @pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
-def test_sets_hold_the_right_label_as_often_as_asked(rng: np.random.Generator, coverage: float) -> None:
+def test_sets_hold_the_right_label_as_often_as_asked(
+    rng: np.random.Generator, coverage: float, kind: Kind
+) -> None:
     covered = []
     for _ in range(40):
         classifier, vectors, targets = world(rng, n=300)
         chance = classifier.scores(vectors)
-        made = fit_conformal(chance[:150], vectors[:150], targets[:150])
+        made = fit_conformal(chance[:150], vectors[:150], targets[:150], kind=kind)
         found = made.sets(chance[150:], vectors[150:], coverage)
         covered.append(np.mean([t in s for t, s in zip(targets[150:], found, strict=True)]))
     assert np.mean(covered) == pytest.approx(coverage, abs=0.015)
+
+
+def test_sets_are_the_smallest_of_their_coverage_by_default(rng: np.random.Generator) -> None:
+    classifier, vectors, targets = world(rng, n=2000)
+    chance = activate(classifier.logits(vectors) / 4, "softmax")
+    size = {}
+    kinds: tuple[Kind, ...] = ("least", "adaptive")
+    for kind in kinds:
+        made = fit_conformal(chance[:1000], vectors[:1000], targets[:1000], kind=kind)
+        size[kind] = np.mean([len(s) for s in made.sets(chance[1000:], vectors[1000:], 0.95)])
+    assert size["least"] < size["adaptive"]
+
+
+def test_with_enough_images_of_every_label_each_label_is_covered_by_itself(rng: np.random.Generator) -> None:
+    covered: dict[int, list[float]] = {}
+    for _ in range(60):
+        classifier, vectors, targets = world(rng, n=1200)
+        vectors[targets == 0] += 1.5 * rng.normal(size=(np.sum(targets == 0), vectors.shape[1]))
+        chance = classifier.scores(vectors)
+        for count in (100, 600):
+            made = fit_conformal(chance[:count], vectors[:count], targets[:count])
+            found = made.sets(chance[600:], vectors[600:], 0.9)
+            own = [0 in s for t, s in zip(targets[600:], found, strict=True) if t == 0]
+            covered.setdefault(count, []).append(float(np.mean(own)))
+    assert np.mean(covered[100]) < 0.87  # a harder label pays for the others
+    assert np.mean(covered[600]) == pytest.approx(0.9, abs=0.02)
+
+
+def test_wrong_labels_among_the_images_leave_the_scores_as_they_are(rng: np.random.Generator) -> None:
+    classifier, vectors, targets = world(rng, n=240)
+    targets = classifier.logits(vectors).argmax(axis=1)
+    wrong = rng.random(240) < 0.1
+    targets[wrong] = (targets[wrong] + 1) % 4
+    sharp = Classifier(classifier.labels, classifier.matrix, scale=classifier.scale / 4)
+    decision, report = fit_for(sharp, vectors, targets, reject=None)
+    assert report.after is not None
+    if decision.calibration is None:
+        assert report.temperature is None
+        assert any("kept as they are" in note for note in report.notes)
+    else:
+        assert report.after.brier <= report.before.brier
+        assert report.after.ece <= report.before.ece
+        assert report.after.nll < report.before.nll
 
 
 def test_sets_that_are_not_randomized_are_never_empty_and_cover_at_least_as_much(
@@ -237,11 +284,13 @@ def test_sets_that_are_not_randomized_are_never_empty_and_cover_at_least_as_much
 
 def test_a_vector_has_the_same_set_alone_and_among_others(rng: np.random.Generator) -> None:
     classifier, vectors, targets = world(rng, n=300)
-    sets = fit_conformal(classifier.scores(vectors), vectors, targets)
-    decision = Decision(sets=sets, coverage=0.8)
-    together = [a.labels for a in decided(classifier, vectors, decision)]
-    assert together == [decided(classifier, v, decision)[0].labels for v in vectors]
-    assert {len(labels) for labels in together} >= {0, 1, 2}
+    kinds: tuple[Kind, ...] = ("least", "adaptive")
+    for kind in kinds:
+        sets = fit_conformal(classifier.scores(vectors), vectors, targets, kind=kind)
+        decision = Decision(sets=sets, coverage=0.9)
+        together = [a.labels for a in decided(classifier, vectors, decision)]
+        assert together == [decided(classifier, v, decision)[0].labels for v in vectors]
+        assert {len(labels) for labels in together} >= {0, 1, 2}
 
 
 def test_too_few_images_make_sets_of_every_label(rng: np.random.Generator) -> None:

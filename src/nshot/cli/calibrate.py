@@ -186,7 +186,10 @@ def _told(figures: CalibrationReport) -> str:
     if figures.after is not None:
         before, after = figures.before, figures.after
         lines += [
-            f"temperature {figures.temperature:.3f}" + (f", bias {figures.bias:.3f}" if figures.bias else ""),
+            "the scores are kept as they are: calibrating them does not surely help"
+            if figures.temperature is None
+            else f"temperature {figures.temperature:.3f}"
+            + (f", bias {figures.bias:.3f}" if figures.bias else ""),
             "                              as it is   calibrated (held out)",
             f"negative log-likelihood       {before.nll:8.3f}   {after.nll:10.3f}",
             f"expected calibration error    {before.ece:8.3f}   {after.ece:10.3f}",

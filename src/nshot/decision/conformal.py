@@ -1,11 +1,11 @@
-"""Sets of labels that hold the right one as often as was asked for (RAPS, Angelopoulos et al. 2021)."""
+"""Sets of labels that hold the right one as often as was asked for."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,44 +14,58 @@ from nshot.decision.softmax import Reals
 from nshot.errors import RequestError
 from nshot.unit import normalize
 
-_KEPT = 2000  # scores of labelled images that are kept: a random part of more is as valid, and small on disk
+Kind: TypeAlias = Literal["least", "adaptive"]
+
+PER_LABEL = 40  # labelled images of every label from which each label has a threshold of its own
+
+_KEPT = 4000  # scores of labelled images that are kept: a random part of more is as valid, and small on disk
+_WEIGHT, _FREE = 0.01, 5  # of the adaptive sets: each rank after the five first ones costs a hundredth
 
 
 @dataclass(frozen=True, slots=True)
 class Conformal:
-    """Prediction sets: all labels whose RAPS score is at most the quantile of the labelled images' own.
+    """Prediction sets: all labels whose score is at most the quantile of the labelled images' own.
 
-    The score of the label at rank r (from 1) of an image is::
+    A set holds the image's own label with a chance of at least the wanted coverage for images that come as
+    the labelled ones came (exchangeably), whatever the model. Two kinds::
 
-        sum of the probabilities before it + u * its own probability + weight * max(0, r - free)
+        least      score = 1 - probability: the smallest sets on average (LAC, Sadinle et al. 2019). With 40
+                   labelled images of every label the quantile is each label's own, and the coverage too.
+        adaptive   score of the label at rank r (from 1) = the probabilities before it + u * its own
+                   + 0.01 * max(0, r - 5): larger sets for harder images (RAPS, Angelopoulos et al. 2021)
 
-    A set holds the image's own label with a chance of at least the wanted coverage for images that come
-    as the labelled ones came (exchangeably), whatever the model; it may be empty. ``u`` in [0, 1) is drawn
-    from the digest of the image's vector, so that a vector has the same set whenever and with whatever
-    others it is asked. Without it (``randomized=False``, u = 0) no set is empty, and sets cover more than
-    asked for where the best label alone is right more often than that.
+    Where the best label alone is right more often than asked for, exact coverage means that a set is empty
+    now and then. ``u`` in [0, 1) is drawn from the digest of the image's vector, so that a vector has the
+    same set whenever and with whatever others it is asked. Without (``randomized=False``) no set is empty,
+    and sets cover more.
 
     Attributes:
         scores: the labelled images' own scores, growing: they serve any coverage.
-        weight, free: the regularisation: each rank after the ``free`` first ones costs ``weight``.
-        randomized: whether u is drawn.
+        labels: the label of each, as its column.
+        kind: one of the above.
+        randomized: whether sets are of exact coverage and may be empty.
         seed: another seed draws other u.
     """
 
     scores: tuple[float, ...]
-    weight: float = 0.01
-    free: int = 5
+    labels: tuple[int, ...]
+    kind: Kind = "least"
     randomized: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.scores:
             raise RequestError("prediction sets need labelled images, and there is none")
+        if len(self.scores) != len(self.labels) or self.kind not in ("least", "adaptive"):
+            raise RequestError("each score of prediction sets has a label; kinds are least and adaptive")
 
-    def quantile(self, coverage: float) -> float:
-        """The largest score of a label in a set; infinite, so every label, with too few labelled images."""
-        rank = math.ceil((len(self.scores) + 1) * coverage - 1e-9)
-        return self.scores[rank - 1] if rank <= len(self.scores) else math.inf
+    def quantiles(self, coverage: float, labels: int) -> Reals:
+        """The largest score of each label in a set: float64[labels]; infinite with too few images."""
+        scores, own = np.array(self.scores), np.array(self.labels)
+        needed = max(PER_LABEL, least_images(coverage))
+        if self.kind == "least" and np.bincount(own, minlength=labels).min() >= needed:
+            return np.array([_quantile(scores[own == label], coverage) for label in range(labels)])
+        return np.full(labels, _quantile(scores, coverage))
 
     def sets(self, probabilities: ArrayLike, vectors: ArrayLike, coverage: float) -> list[tuple[int, ...]]:
         """The labels of each image's set, best first.
@@ -62,8 +76,10 @@ class Conformal:
             coverage: the wanted rate, in (0, 1).
         """
         order, score = self._ranked(probabilities, vectors)
-        inside = (score <= self.quantile(coverage)).sum(axis=1).tolist()  # scores grow along a row
-        return [tuple(row[:count]) for row, count in zip(order.tolist(), inside, strict=True)]
+        inside = score <= self.quantiles(coverage, score.shape[1])[order]
+        if not self.randomized and len(inside):
+            inside[:, 0] = True
+        return [tuple(row[held].tolist()) for row, held in zip(order, inside, strict=True)]
 
     def own_scores(self, probabilities: ArrayLike, vectors: ArrayLike, targets: ArrayLike) -> Reals:
         """The score of each image's own label: float64[n]."""
@@ -76,8 +92,10 @@ class Conformal:
         chance = np.asarray(probabilities, np.float64)
         order = np.argsort(-chance, axis=1, kind="stable")
         ranked = np.take_along_axis(chance, order, axis=1)
+        if self.kind == "least":
+            return order, 1.0 - ranked
         u = _draws(vectors, self.seed)[:, None] if self.randomized else 0.0
-        penalty = self.weight * np.maximum(0, np.arange(1, chance.shape[1] + 1) - self.free)
+        penalty = _WEIGHT * np.maximum(0, np.arange(1, chance.shape[1] + 1) - _FREE)
         before = np.cumsum(ranked, axis=1) - ranked
         before[:, 0] = 0.0  # not a rounding error
         score: Reals = before + u * ranked + penalty
@@ -87,8 +105,8 @@ class Conformal:
         """As JSON holds it."""
         return {
             "scores": list(self.scores),
-            "weight": self.weight,
-            "free": self.free,
+            "labels": list(self.labels),
+            "kind": self.kind,
             "randomized": self.randomized,
             "seed": self.seed,
         }
@@ -96,7 +114,13 @@ class Conformal:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Conformal:
         """What ``to_dict`` made."""
-        return cls(**{**content, "scores": tuple(content["scores"])})
+        return cls(**{**content, "scores": tuple(content["scores"]), "labels": tuple(content["labels"])})
+
+
+def _quantile(scores: Reals, coverage: float) -> float:
+    """Of growing scores, the one at rank ceil((n + 1) * coverage); infinite where there is none."""
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return float(scores[rank - 1]) if rank <= len(scores) else math.inf
 
 
 def least_images(coverage: float) -> int:
@@ -109,6 +133,7 @@ def fit_conformal(
     vectors: ArrayLike,
     targets: ArrayLike,
     *,
+    kind: Kind = "least",
     randomized: bool = True,
     seed: int = 0,
 ) -> Conformal:
@@ -118,18 +143,21 @@ def fit_conformal(
         probabilities: float[n, labels], as they will be when sets are asked for.
         vectors: float[n, d], the same images' vectors.
         targets: int[n], each image's own label.
-        randomized: see ``Conformal``.
+        kind: the smallest sets, or sets that are larger for harder images; see ``Conformal``.
+        randomized: whether sets are of exact coverage and may be empty.
         seed: see ``Conformal``.
 
     Raises:
         RequestError: there is no image.
     """
     chance, y = np.asarray(probabilities, np.float64), np.asarray(targets, np.int64)
-    unfitted = Conformal((0.0,), randomized=randomized, seed=seed)
+    unfitted = Conformal((0.0,), (0,), kind, randomized, seed)
     own = unfitted.own_scores(chance, vectors, y)
     if len(own) > _KEPT:
-        own = np.random.default_rng(seed).choice(own, _KEPT, replace=False)
-    return Conformal(tuple(np.sort(own).tolist()), randomized=randomized, seed=seed)
+        kept = np.random.default_rng(seed).choice(len(own), _KEPT, replace=False)
+        own, y = own[kept], y[kept]
+    order = np.argsort(own, kind="stable")
+    return Conformal(tuple(own[order].tolist()), tuple(y[order].tolist()), kind, randomized, seed)
 
 
 def _draws(vectors: ArrayLike, seed: int) -> Reals:

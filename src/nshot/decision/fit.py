@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from nshot.decision.background import unlike
 from nshot.decision.calibration import Calibration, fit_calibration
 from nshot.decision.compared import Compared, compare
-from nshot.decision.conformal import fit_conformal, least_images
+from nshot.decision.conformal import Kind, fit_conformal, least_images
 from nshot.decision.decision import Decision, fit_surest
+from nshot.decision.folds import fold_numbers
 from nshot.decision.rejection import RULES, Rejection, Rule, threshold_for
 from nshot.decision.softmax import Reals, activate
 from nshot.errors import RequestError
@@ -56,8 +57,8 @@ class CalibrationReport:
         images: labelled images of the classifier's labels.
         none_images: images that show none of them; 0 where each label was left out in turn instead.
         accuracy: share of right best labels.
-        temperature, bias: the calibration on all images; None where there is nothing to calibrate.
-        before, after: scores as they are, and calibrated by cross-validation.
+        temperature, bias: the calibration on all images; None where the scores stay as they are.
+        before, after: scores as they are, and calibrated by cross-validation, whether that is used or not.
         rules: every rejection rule's figures.
         rule, threshold: the rule that was taken.
         kept: share of images of the labels that it lets answer.
@@ -108,6 +109,7 @@ def fit_decision(
     wrong: float = 0.05,
     coverage: float | None = None,
     surest: float | None = None,
+    kind: Kind = "least",
     randomized: bool = True,
     folds: int = 5,
     seed: int = 0,
@@ -128,6 +130,7 @@ def fit_decision(
         wrong: the wanted rate of wrong acceptances.
         coverage: answer with sets of this coverage from now on; None keeps them ready for later.
         surest: answer only this share of the images.
+        kind: the smallest sets, or sets that are larger for harder images; see ``Conformal``.
         randomized: sets of exact coverage, which may be empty; see ``Conformal``.
         folds: parts of the cross-validation.
         seed: draws the parts and the sets.
@@ -145,7 +148,7 @@ def fit_decision(
     if reject == "background" and background is None:
         raise RequestError("the background rule needs vectors of background labels")
     correct = logits.argmax(axis=1) == y
-    parts = list(_folds(len(x), folds, seed))
+    parts = list(_folds(y, folds, seed))
     notes: list[str] = []
 
     raw = activate(logits, activation)
@@ -157,6 +160,9 @@ def fit_decision(
             fitted = fit_calibration(logits[rest], y[rest], activation)
             chance[part] = activate(fitted.apply(logits[part]), activation)
         after = _scoring(chance, y, correct)
+        if why := _no_better(raw, chance, y, activation, before=_scoring(raw, y, correct), after=after):
+            notes.append(f"the scores are kept as they are: {why}")
+            calibration, chance = None, raw
     else:
         notes.append("with a single label every score is 1: there is nothing to calibrate")
 
@@ -185,14 +191,14 @@ def fit_decision(
     curve = risk_coverage(confidence, correct)
     final = raw if calibration is None else activate(calibration.apply(logits), activation)
     answered = None if surest is None else fit_surest(final.max(axis=1), correct, surest)
-    sets = fit_conformal(_shares(final), x, y, randomized=randomized, seed=seed)
+    sets = fit_conformal(_shares(final), x, y, kind=kind, randomized=randomized, seed=seed)
     wanted = 0.9 if coverage is None else coverage
     if len(x) < least_images(wanted):
         notes.append(
             f"sets that cover {wanted:g} need at least {least_images(wanted)} images: "
             f"with {len(x)} they hold every label"
         )
-    held = list(_sets(images, y, activation, parts, wanted, calibration, randomized, seed))
+    held = list(_sets(images, y, activation, parts, wanted, calibration, kind, randomized, seed))
     decision = Decision(calibration, rejection, answered, sets, coverage)
     return decision, CalibrationReport(
         images=len(x),
@@ -227,10 +233,46 @@ def _shares(chance: Reals) -> Reals:
     return total
 
 
-def _folds(n: int, folds: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """(the rest, the part) for each part of a seeded shuffle."""
-    for part in np.array_split(np.random.default_rng(seed).permutation(n), min(folds, n)):
-        yield np.setdiff1d(np.arange(n), part), part
+def _no_better(
+    raw: Reals,
+    calibrated: Reals,
+    y: NDArray[np.int64],
+    activation: Activation,
+    *,
+    before: Scoring,
+    after: Scoring,
+) -> str | None:
+    """Why the scores of held-out images are not surely better for the calibration; None where they are.
+
+    Wrong labels among the images, and few images, make a temperature that is worse than none.
+    """
+    gain = _losses(raw, y, activation) - _losses(calibrated, y, activation)
+    if gain.mean() <= gain.std() / np.sqrt(len(gain)):
+        return "calibrated, their log-likelihood on held-out images is not better by more than its error"
+    if after.brier > before.brier:
+        return "calibrated, their Brier score on held-out images is worse"
+    if after.ece > before.ece:
+        return "calibrated, their calibration error on held-out images is larger"
+    return None
+
+
+def _losses(chance: Reals, y: NDArray[np.int64], activation: Activation) -> Reals:
+    """Each image's negative log-likelihood in nats; under sigmoid, of all its labels."""
+    tiny = np.finfo(np.float64).tiny
+    own = np.take_along_axis(chance, y[:, None], axis=1)[:, 0]
+    loss = -np.log(np.maximum(own, tiny))
+    if activation == "sigmoid":
+        others = -np.log(np.maximum(1 - chance, tiny))
+        loss += others.sum(axis=1) - np.take_along_axis(others, y[:, None], axis=1)[:, 0]
+    return np.asarray(loss)
+
+
+def _folds(labels: ArrayLike, folds: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """(the rest, the part) for each part, every label spread as evenly as can be."""
+    of = np.asarray(labels)
+    numbers = fold_numbers(of, min(folds, len(of)), np.random.default_rng(seed))
+    for fold in range(min(folds, len(of))):
+        yield np.flatnonzero(numbers != fold), np.flatnonzero(numbers == fold)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -285,7 +327,7 @@ def _rejection(rule: Rule, matrix: ArrayLike, background: ArrayLike | None) -> R
 def _accepted(rule: _RuleEvidence, wrong: float, folds: int, seed: int) -> float:
     """Share of the unknown that is accepted by thresholds learnt without it."""
     hits = np.empty(len(rule.unknown), dtype=bool)
-    for rest, part in _folds(len(rule.unknown), folds, seed):
+    for rest, part in _folds(np.zeros(len(rule.unknown)), folds, seed):
         try:
             threshold = threshold_for(rule.known, rule.unknown[rest], wrong=wrong)
         except RequestError:  # the rate can be told with all of them, but not with a part
@@ -301,6 +343,7 @@ def _sets(
     parts: list[tuple[NDArray[np.intp], NDArray[np.intp]]],
     coverage: float,
     calibration: Calibration | None,
+    kind: Kind,
     randomized: bool,
     seed: int,
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -311,5 +354,5 @@ def _sets(
         if calibration is not None:
             inner = fit_calibration(logits[rest], y[rest], activation)
         chance = _shares(activate(inner.apply(logits), activation))
-        fitted = fit_conformal(chance[rest], x[rest], y[rest], randomized=randomized, seed=seed)
+        fitted = fit_conformal(chance[rest], x[rest], y[rest], kind=kind, randomized=randomized, seed=seed)
         yield from zip(y[part].tolist(), fitted.sets(chance[part], x[part], coverage), strict=True)
