@@ -194,6 +194,20 @@ SPELLINGS: dict[str, tuple[str, bytes | str]] = {
             }
         ),
     ),
+    "VIA's CSV": (
+        "t.csv",
+        "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
+        + "".join(f'{n},12,"{{""shape"":""{b}""}}",0,0,"{{}}","{{}}"\n' for n, b in ROWS),
+    ),
+    "Label Studio's short JSON": (
+        "t.json",
+        json.dumps([{"id": 1, "image": n, "shape": b, "annotator": 1, "annotation_id": 5} for n, b in ROWS]),
+    ),
+    "objects for labels": (
+        "t.json",
+        json.dumps([{"image": n, "label": {"id": 1, "name": b}} for n, b in ROWS]),
+    ),
+    "objects for images": ("t.json", json.dumps([{"image": {"path": n}, "label": b} for n, b in ROWS])),
     "CVAT": (
         "annotations.xml",
         "<annotations><version>1.1</version>"
@@ -246,6 +260,10 @@ def test_a_table_is_read_however_it_is_written(here: Path, spelling: str) -> Non
         ("t.csv", comma(renamed(lambda n: "else/" + n.replace(".", "_"))), "--image-root"),
         ("t.csv", "source,label,cosine,margin,score\ntrain/star0.png,star,0.2,0.1,1\n", "answers of nshot"),
         ("t.csv", "", "empty"),
+        ("t.csv", "<html><table><tr><td>image</td></tr></table>", "not a text table"),
+        ("t.csv", "PK\x03\x04\0\0", "not a text table"),
+        ("t.csv", "| image | label |\n|---|---|\n| train/star0.png | star |\n", "punctuation"),
+        ("t.csv", "My export\n" + comma(), "line of names"),
         ("t.csv", "image,label\n", "no rows|names no image"),
         ("t.csv", comma([(n, "") for n, _ in ROWS]), "no row has a label"),
         ("t.xlsx", "PK", "spreadsheet.*CSV"),
@@ -339,6 +357,22 @@ def test_rows_of_parts_are_said_and_chosen(here: Path) -> None:
         open_labelled(here / "t.csv", split="test")
 
 
+def test_labels_of_another_encoding_are_refused_and_those_of_western_europe_said(here: Path) -> None:
+    (here / "t.csv").write_bytes(comma([(n, "звезда") for n, _ in ROWS]).encode("cp1251"))
+    with pytest.raises(LabelError, match="another encoding"):
+        open_labelled(here / "t.csv")
+    (here / "t.csv").write_bytes(comma([(n, "étoile") for n, _ in ROWS]).encode("cp1252"))
+    data = open_labelled(here / "t.csv")
+    assert data.classes == ("étoile",)
+    assert any("Windows-1252" in note for note in data.remarks.news())
+
+
+def test_an_image_that_is_named_in_several_rows_is_said(here: Path) -> None:
+    (here / "t.csv").write_text(comma([*ROWS, (ROWS[0][0], "heart")]))
+    notes = open_labelled(here / "t.csv").remarks.news()
+    assert any("1 of the rows" in note and "1 of them with another label" in note for note in notes)
+
+
 def test_labels_that_look_like_lists_are_said(here: Path) -> None:
     (here / "t.csv").write_text(comma([(n, f"{b}|thing") for n, b in ROWS]))
     notes = open_labelled(here / "t.csv").remarks.news()
@@ -400,6 +434,8 @@ def test_a_class_that_is_called_test_is_a_class(tmp_path: Path) -> None:
         (("0", "1", "2"), "numbers"),
         (("n01440764", "n01443537"), "WordNet"),
         (("fold1", "fold2"), "codes"),
+        (("a/train/{}", "a/test/{}", "b/train/{}", "b/test/{}"), "several data sets"),
+        (("train/{}", "unlabeled"), "looks like a part"),
     ],
 )
 def test_folders_that_are_no_labels_are_refused(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:

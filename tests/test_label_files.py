@@ -55,6 +55,18 @@ FILES: dict[str, tuple[str, str, dict[int, str]]] = {
     "YAML by number": ("d.yaml", "path: x\nnc: 3\nnames:\n  0: star\n  1: heart\n  2: fish\n", NUMBERED),
     "YAML in a list": ("d.yaml", "nc: 3\nnames:\n- star\n- heart\n- fish\ntrain: x\n", {}),
     "YAML in one line": ("d.yml", "nc: 3\nnames: ['star', 'heart', 'fish']  # shapes\n", {}),
+    "lines of JSON": (
+        "l.jsonl",
+        "\n".join(json.dumps({"id": n, "name": x}) for n, x in NUMBERED.items()),
+        NUMBERED,
+    ),
+    "a data set's features": (
+        "l.json",
+        json.dumps({"features": {"label": {"names": SHAPES, "_type": "ClassLabel"}}}),
+        {},
+    ),
+    "one line of a .csv": ("l.csv", "star,heart,fish", {}),
+    "brackets around numbers": ("l.txt", "(0) star\n(1) heart\n(2) fish", NUMBERED),
     "a label map": (
         "l.pbtxt",
         "item {\n  id: 1\n  name: 'star'\n}\nitem {\n  id: 2\n  name: 'heart'\n}\n"
@@ -126,6 +138,11 @@ def test_a_file_that_cannot_be_made_out_is_refused(tmp_path: Path, text: str, re
         (["- star", "- heart"], "punctuation"),
         (["star\theart", "fish"], "punctuation"),
         (["names:", "star"], "punctuation"),
+        (["LABELS=star", "heart"], "punctuation"),
+        (["| star |", "| heart |"], "punctuation"),
+        (["---", "star"], "punctuation"),
+        (["hot%20dog", "cat"], "punctuation"),
+        (["çâåçäà", "cat"], "another encoding"),
         (["a.jpg", "b.jpg"], "names of images"),
         (["cat", "Cat"], "same label"),
         (["red_bird", "red bird"], "same label"),
@@ -165,6 +182,8 @@ def test_a_files_name_in_the_place_of_a_label_points_to_the_right_option(
     [
         (["star"], "nothing to choose"),
         (["cat", "unknown"], "'unknown'"),
+        (["star; heart", "fish"], "one label"),
+        (["1 cent", "2 cents", "5 cents"], "begin with a number"),
         (["nv", "mel", "bkl"], "abbreviations"),
         (["собака", "кошка"], "English"),
         (["étoile", "cœur"], "English"),

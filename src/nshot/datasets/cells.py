@@ -15,6 +15,7 @@ from nshot.errors import SourceError
 
 _MISSING = frozenset(("", "nan", "null", "none", "n/a", "#n/a", "na", "<na>", "#na", "nil"))
 _NUMBER = re.compile(r"[-+]?\d+(\.0*)?")
+_NAMES = ("name", "label", "class", "title", "value")  # of an object that stands for a label
 _TRUTHS = {"true": 1, "false": 0}
 
 
@@ -63,6 +64,8 @@ class Cells:
         if isinstance(cell, Mapping):
             if isinstance(cell.get("choices"), list):
                 return self._given(cell["choices"], where)
+            if named := next((cell[key] for key in _NAMES if isinstance(cell.get(key), str)), None):
+                return self._given(named, where)
             values = [value for value in cell.values() if not missing(value)]
             if len(values) == 1:
                 return self._given(values[0], where)

@@ -27,6 +27,7 @@ from nshot.datasets.patterns import by_pattern
 from nshot.embeddings import Embeddings, is_vector_file, read_vectors
 from nshot.errors import SourceError
 from nshot.images import archives
+from nshot.images.delimited import plain
 from nshot.images.remarks import Remarks
 from nshot.images.sources import Source, expand, table_sources
 from nshot.images.tables import LABEL_COLUMNS, PARQUET, Table, is_table, open_table
@@ -37,6 +38,13 @@ from nshot.types import DEFAULT_LIMITS, Limits
 _HUB = "hf://"
 _SAMPLE = 200  # rows by which it is judged what a column holds
 _SPLIT_COLUMNS = ("split", "subset", "set", "partition", "part", "fold")
+_BESIDE = frozenset(  # columns that tools write beside the label
+    (
+        *(*_SPLIT_COLUMNS, "id", "index", "unnamed:_0", "annotator", "annotation_id", "created_at"),
+        *("updated_at", "lead_time", "file_size", "size", "width", "height", "region_count", "region_id"),
+        "region_shape_attributes",
+    )
+)
 _ANSWERS = frozenset(("source", "label", "cosine", "margin"))  # what nshot classify writes
 _LISTS = (".txt", ".lst", ".list", ".tab", ".dat", ".psv")
 
@@ -419,7 +427,7 @@ class _Rows:
         others = [
             name
             for name in table.columns
-            if name and name != image and name != self.read.columns.domain and name not in _SPLIT_COLUMNS
+            if name not in ("", image, self.read.columns.domain) and plain(name) not in _BESIDE
         ]
         if len(others) == 1:
             self.read.remarks.note(f"labels are the column {others[0]!r} of {table.path}")
@@ -469,12 +477,19 @@ class _Rows:
         """All labels, sorted, and whether an image may have several, by one look at every row."""
         met: dict[str, None] = {}
         counts: Counter[int] = Counter()
-        extra = [self.split] if self.split else []
-        for number, row in enumerate(self.table.rows(*self.label, *extra)):
-            cells, part = row[: len(self.label)], row[len(self.label) :]
-            if part and not self._is_of(part[0]):
+        named = self._named()
+        wanted = [*self.label, *filter(None, (self.split, named))]
+        seen: dict[int, tuple[str, ...]] = {}
+        again = otherwise = 0
+        for number, row in enumerate(self.table.rows(*wanted)):
+            held = dict(zip(wanted, row, strict=True))
+            if self.split and not self._is_of(held[self.split]):
                 continue
-            own = self.of(cells, number)
+            own = self.of(row[: len(self.label)], number)
+            if named and isinstance(held[named], str) and own:
+                before = seen.setdefault(hash(held[named]), own)
+                again += before is not own
+                otherwise += before != own
             counts[len(own)] += 1
             met.update(dict.fromkeys(own))
         if not counts:
@@ -489,8 +504,18 @@ class _Rows:
                 f"{self.label[0]!r} the "
                 "column of labels?"
             )
+        if again:
+            self.read.remarks.note(
+                f"{again:,} of the rows of {self.table.path} name an image that an earlier row names too, "
+                f"{otherwise:,} of them with another label: each row counts as an image"
+            )
         self._separators(met)
         return tuple(sorted(met)), self.multi
+
+    def _named(self) -> str | None:
+        """The column of images, where it is cheap to read."""
+        image = self.table.image_column(self.read.columns.image)
+        return None if self.table.path.suffix.lower() in PARQUET or image in self.label else image
 
     def _separators(self, met: Iterable[str]) -> None:
         """Say that labels look like lists."""

@@ -18,7 +18,7 @@ from nshot.errors import SourceError
 from nshot.images.folders import subfolders, walk
 from nshot.images.kinds import is_image_name, left_behind, no_image
 from nshot.images.remarks import Remarks
-from nshot.images.tables import PARQUET, TEXT
+from nshot.images.tables import LABEL_COLUMNS, PARQUET, TEXT, open_table
 from nshot.labels.parts import part_of
 
 PREFERRED = ("test", "val", "train")
@@ -68,6 +68,9 @@ class Tree(Protocol):
     def files(self) -> Sequence[str]:
         """The names of the files right in it, hidden ones among them."""
 
+    def says_labels(self, table: str) -> bool:
+        """Whether a table right in it has a column of labels."""
+
     def left_behind(self) -> Sequence[str]:
         """The names of the folders in it that an operating system left, without hidden ones."""
 
@@ -104,6 +107,10 @@ class OnDisk:
             return sorted(entry.name for entry in self.path.iterdir() if not entry.is_dir())
         except OSError as error:
             raise SourceError(f"{self.path} cannot be listed: {error.strerror}") from error
+
+    def says_labels(self, table: str) -> bool:
+        """Whether a table right in it has a column of labels."""
+        return bool(open_table(self.path / table).known(LABEL_COLUMNS))
 
     def left_behind(self) -> list[str]:
         """What an operating system left beside them."""
@@ -143,6 +150,10 @@ class InArchive:
     def files(self) -> list[str]:
         """The files right in it."""
         return sorted(self.held)
+
+    def says_labels(self, table: str) -> bool:
+        """Not looked at in an archive: it is taken to."""
+        return bool(table)
 
     def left_behind(self) -> list[str]:
         """What an operating system left beside them."""
@@ -196,11 +207,13 @@ def layout(
                 f"checked. If you have corrected them, delete {at.place}/{_SORTED} (the sort can then no "
                 "longer be undone)"
             )
-        if (listed := next((name for name in _METADATA if name in files), None)) is not None:
-            remarks.note(f"labels are those of {at.place}/{listed}")
-            return f"{at.place}/{listed}"
         subs = list(at.folders())
         shown = [sub for sub in subs if sub.holds_images() or _lists(sub)]
+        if (listed := next((name for name in _METADATA if name in files), None)) is not None and (
+            not shown or at.says_labels(listed)
+        ):
+            remarks.note(f"labels are those of {at.place}/{listed}")
+            return f"{at.place}/{listed}"
         if (part := _part(at, shown, split, prefer, remarks)) is not None:
             at, split = part, None
             continue
@@ -234,12 +247,18 @@ def _part(
         if any(parts.values()) and all(parts.values()):
             raise SourceError(f"{at.place} has no part {split!r}; there is: {', '.join(parts)}")
         return None
-    if not shown or not all(parts.values()):
-        return None
-    if len(shown) == 1 and not any(sub.holds_images() for sub in shown[0].folders()) and not _lists(shown[0]):
+    divided = [sub for sub in shown if parts[sub.name] is not None and _is_wrapping(sub)]
+    if divided and not all(parts.values()):
+        others = ", ".join(name for name, part in parts.items() if part is None)
+        raise SourceError(
+            f"{at.place}: {divided[0].name!r} looks like a part of a data set, and {others} does not; name "
+            "one "
+            f"folder, such as {divided[0].place}"
+        )
+    if not shown or not all(parts.values()) or (len(shown) == 1 and not divided):
         return None
     for wanted in prefer:
-        for sub in shown:
+        for sub in divided or shown:
             if parts[sub.name] == wanted:
                 others = ", ".join(name for name in parts if name != sub.name)
                 beside = f", not {others} (--split names another)" if others else ""
@@ -280,6 +299,8 @@ def _inside(at: Tree, found: list[_Class], prefer: Sequence[str], remarks: Remar
         return found
     inner = [{sub.name for sub in subs} for subs in deep.values()]
     if all(part_of(name) for names in inner for name in names):
+        if any(_is_wrapping(sub) for subs in deep.values() for sub in subs):
+            raise SourceError(f"{at.place} holds several data sets ({_some(deep)}): name one of them")
         kinds = {part_of(name) for names in inner for name in names}
         wanted = next(part for part in prefer if part in kinds)
         remarks.note(f"each label's folder is divided into parts: images are those of its part {wanted!r}")

@@ -104,6 +104,10 @@ def open_delimited(path: Path, known: frozenset[str], *, blanks: bool = False) -
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise SourceError(f"{path} cannot be read: {reason}") from error
+    if any("\0" in line for line in lines) or (
+        lines and lines[0].lstrip().lower().startswith(("<", "{\\rtf"))
+    ):
+        raise SourceError(f"{path} is not a text table, whatever its name says: save it as CSV")
     first, separator = 1, None
     while lines and (not lines[0].strip() or lines[0].startswith("#")):
         if lines[0].startswith("#") and "," in lines[0] and plain(lines[0].split(",")[0]) in known:
@@ -129,7 +133,11 @@ def open_delimited(path: Path, known: frozenset[str], *, blanks: bool = False) -
     else:
         first += 1
         body = rows[1:]
-        if body and all(len(cells) == len(header) + 1 for cells in body) and all(c[-1].strip() for c in body):
+        if (
+            body
+            and all(len(cells) == len(header) + 1 for cells in body)
+            and not any(_names_image(c[0]) for c in body)
+        ):
             header = ["", *header]
             notes.append(f"{path} has a row's number in front of each row, and no name for it in the header")
     if separator != {".tsv": "\t"}.get(path.suffix.lower(), ",") and len(header) > 1:

@@ -393,7 +393,7 @@ def _cause(table: Table, image: str, first: str) -> str:
     """The likeliest reason why a table's images are not there, and what helps."""
     others = []
     row = next(table.rows(*table.columns), ())
-    for name, cell in zip(table.columns, row, strict=True):
+    for name, cell in zip(table.columns, row, strict=False):
         if name != image and isinstance(cell, str) and (is_image_name(cell) or _is_url(cell)):
             others.append(name)
     if others and not is_image_name(first):

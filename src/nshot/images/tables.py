@@ -46,7 +46,16 @@ IMAGE_COLUMNS = (
 LABEL_COLUMNS = (
     *("label", "labels", "class", "category", "target", "species", "tags", "fine_label", "class_name"),
     *("label_name", "category_name", "classname", "classes", "categories", "choice", "choices", "annotation"),
-    *("truth", "ground_truth", "label_id", "class_id", "category_id", "tag"),
+    *(
+        "truth",
+        "ground_truth",
+        "label_id",
+        "class_id",
+        "category_id",
+        "tag",
+        "file_attributes",
+        "region_attributes",
+    ),
 )
 """Where they put the labels."""
 
@@ -113,7 +122,11 @@ class Table:
             raise SourceError(f"{self.path} has no column {wanted!r}{meant}; its columns are: {there}")
         found = self.known(known)
         if not found:
-            raise SourceError(f"{self.path}: none of its columns is known to hold {otherwise.format(there)}")
+            raise SourceError(
+                f"{self.path}: none of its columns is known to hold {otherwise.format(there)}; if that is "
+                "a row and no "
+                "header, put a line of names above it"
+            )
         if self.columns.count(found[0]) > 1:
             raise SourceError(f"{self.path} has several columns called {found[0]!r}: rename one")
         return found[0]
@@ -141,7 +154,7 @@ class Table:
 
     def _first(self, fits: Callable[[Any], bool]) -> str | None:
         row = next(self.rows(*self.columns), ())
-        return next((name for name, cell in zip(self.columns, row, strict=True) if fits(cell)), None)
+        return next((name for name, cell in zip(self.columns, row, strict=False) if fits(cell)), None)
 
 
 def is_table(name: str) -> bool:

@@ -45,8 +45,10 @@ _INSIDE = (
     "label2id",
     "class_to_idx",
     "label_map",
+    "features",
+    "label",
 )
-_NUMBERED = re.compile(r"\s*(\d+)(?:\s*[:.)|-]\s+|\s*[:=,;\t|]\s*(?=\D)|\s+)(\S.*?)\s*")
+_NUMBERED = re.compile(r"\s*[(\[#]?(\d+)(?:\s*[:.)|-]\s+|\s*[:=,;\t|]\s*(?=\D)|\s+)(\S.*?)\s*")
 _NUMBER_LAST = re.compile(r"\s*(\S.*?)\s*(?:[:=,;\t|]|\s)\s*(\d+)\s*,?")
 _QUOTED = re.compile(r"""\s*(["'])(.*)\1\s*,?\s*""")
 _SYNSET = re.compile(r"(n\d{8})[\s,:]+(\S.*)")
@@ -105,6 +107,7 @@ def _read(path: Path, text: str) -> LabelFile:
     if not lines:
         raise LabelError(f"{path} holds no label: write one per line")
     suffix = path.suffix.lower()
+    text = re.sub(r"\A\s*[\w.]+\s*=\s*(?=[\[({])", "", text)  # a list in a program has a name
     start = text.lstrip()
     if start.startswith(("{", "[")):
         return _json(path, text)
@@ -123,6 +126,12 @@ def _read(path: Path, text: str) -> LabelFile:
             f"{path} looks like YAML or settings ({keyed[0].strip()!r}): write one label per line"
         )
     notes: tuple[str, ...] = ()
+    if len(lines) > 1 and (
+        all(re.match(r"\s*\d+\s", x) for x in lines) or all(re.search(r"\s\d+\s*$", x) for x in lines)
+    ):
+        notes = (
+            f"each line of {path} has a number, which is taken as part of the label: {lines[0].strip()!r}",
+        )
     if plain(lines[0]) in _NAMES:
         notes = (
             f"the first line of {path} is taken as the label {lines[0].strip()!r}: if it is a header, "
@@ -138,6 +147,8 @@ def _json(path: Path, text: str) -> LabelFile:
         try:
             content = ast.literal_eval(text.strip().rstrip(","))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
+            if (entries := _lines(text)) and (found := _entries(path, entries)) is not None:
+                return found
             raise LabelError(f"{path} starts like JSON but is not: {error}") from error
     found = _content(path, content)
     if found is None:
@@ -146,6 +157,15 @@ def _json(path: Path, text: str) -> LabelFile:
             "names by number"
         )
     return found
+
+
+def _lines(text: str) -> list[dict[str, Any]]:
+    """The objects of lines of JSON; none where they are not."""
+    try:
+        held = [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
+        return []
+    return held if all(isinstance(each, dict) for each in held) else []
 
 
 def _content(path: Path, content: Any, depth: int = 0) -> LabelFile | None:
@@ -242,6 +262,8 @@ def _table(path: Path, lines: Sequence[str]) -> LabelFile:
         if len(columns) == 1 and not known:
             labels = [_unquoted(line) for line in lines]
             return LabelFile(labels, notes=(f"{path} is read as a label per line, without a header",))
+        if not known and len(lines) == 1 and (found := _one_line(path, lines)) is not None:
+            return found
         if not known and len(columns) == 2:
             return _two_columns(path, lines)
         if not known:

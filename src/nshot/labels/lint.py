@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,10 @@ _NO_CLASS = frozenset(
         "-",
     ]
 )
-_PUNCTUATION = re.compile(r"^[\"'`\[{<]|^[-*•] |[\[{,;]$|[:=]$|^\d+\s*[,;:\t]\s*[^\d\s]|^</?\w")
+_PUNCTUATION = re.compile(
+    r"^[\"'`\[{<]|^[-*•] |[\[{,;]$|[:=]$|^\d+\s*[,;:\t]\s*[^\d\s]|^</?\w|^\||\|$|[\"']\]|\[[\"']|=\s*[\[{(]"
+    r"|^\w+=\S|%[0-9A-F]{2}"
+)
 _SEPARATORS = re.compile(r"[,;|\t，、；/]")
 
 
@@ -78,7 +82,7 @@ def check(
     names = list(labels)
     plain = [name for name in names if not (isinstance(labels, Mapping) and labels.get(name))]
     where = f"{source}: " if source else ""
-    for refuse in (_file_names, _punctuated, _parts, _truths, _codes, _alike):
+    for refuse in (_file_names, _garbled, _punctuated, _parts, _truths, _codes, _alike):
         if reason := refuse(plain, names, typed):
             raise LabelError(where + reason)
     notes = []
@@ -86,7 +90,7 @@ def check(
         notes += _lone(names[0], where, alone=alone, typed=typed)
     phrases = labels if isinstance(labels, Mapping) else {}
     notes += _written(plain, phrases)
-    for remark in (_numbers, _not_words, _no_class):
+    for remark in (_numbers, _not_words, _no_class, _separated, _numbered):
         if note := remark(plain):
             notes.append(note)
     if not multilingual and (note := _other_language(plain)):
@@ -109,8 +113,18 @@ def _file_names(plain: Sequence[str], names: Sequence[str], typed: bool) -> str 
     return None
 
 
+def _garbled(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
+    """Letters of the wrong encoding: a word of nothing but accented Latin letters is in no language."""
+    for name in plain:
+        letters = [letter for letter in name if letter.isalpha()]
+        accented = all("\xbf" < letter < "\u0100" for letter in letters)
+        if "\ufffd" in name or (len(letters) > 2 and accented):
+            return f"the label {name!r} is in another encoding than it was read in: save the file as UTF-8"
+    return None
+
+
 def _punctuated(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
-    odd = [name for name in plain if _PUNCTUATION.search(name.strip()) or _control(name)]
+    odd = [name for name in plain if _is_punctuated(name)]
     if not odd:
         return None
     how = (
@@ -221,6 +235,25 @@ def _not_words(plain: Sequence[str]) -> str | None:
     )
 
 
+def _numbered(plain: Sequence[str]) -> str | None:
+    """Numbers in front of all names, which count them and say nothing."""
+    found = [re.match(r"\d+(?=[._ -]*[A-Za-z])", spoken(name)) for name in plain]
+    if len(plain) < 3 or not all(found) or len({match[0] for match in found if match}) < len(plain):
+        return None
+    return (
+        f"all labels begin with a number ({_some(map(repr, plain))}), which is put to the model too: if it "
+        "only "
+        "counts them, say the names in a labels file"
+    )
+
+
+def _separated(plain: Sequence[str]) -> str | None:
+    odd = [name for name in plain if re.search(r"[;|，、；]", name)]
+    if not odd or len(plain) < 2:
+        return None
+    return f"{odd[0]!r} is taken as one label: put commas or lines between labels if it is several"
+
+
 def _no_class(plain: Sequence[str]) -> str | None:
     odd = [name for name in plain if name.strip().lower() in _NO_CLASS]
     if not odd or len(plain) < 2:
@@ -294,6 +327,12 @@ def _is_foreign(text: str) -> bool:
     return (accented and not any(word in text.lower() for word in borrowed)) or bool(
         len(words) > 1 and text.lower().split()[0] in articles
     )
+
+
+def _is_punctuated(name: str) -> bool:
+    bare = name.strip()
+    nothing = bare != "" and all(letter in string.punctuation for letter in bare) and bare not in _NO_CLASS
+    return nothing or _control(name) or _PUNCTUATION.search(bare) is not None
 
 
 def _control(name: str) -> bool:

@@ -33,6 +33,7 @@ _PROMPT = re.compile(
 _ARTICLE = re.compile(r"^(an?|the)\s+(?=\S)")
 _ARTICLE_BEFORE = re.compile(r"\b(an?|the)\s+$", re.IGNORECASE)
 _SNAKE = re.compile(r"[_\s]+")
+_COUNTED = re.compile(r"^\s*(?:\d{3,}|0\d+)[._-]\s*(?=[A-Za-z])")  # 001.Laysan_Albatross
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -76,8 +77,8 @@ def read_templates(path: str | Path) -> list[str]:
 
 
 def spoken(label: str) -> str:
-    """How a label is written into a prompt: snake_case and CamelCase as plain words, all else as it is."""
-    words = _SNAKE.sub(" ", label).strip()
+    """How a label is written into a prompt: snake_case and CamelCase as words, without "001." in front."""
+    words = _SNAKE.sub(" ", _COUNTED.sub("", label)).strip()
     return _CAMEL.sub(" ", words).lower() if _is_camel(words) else words
 
 
