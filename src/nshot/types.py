@@ -19,6 +19,9 @@ Activation: TypeAlias = Literal["softmax", "sigmoid"]
 
 Answer: TypeAlias = Literal["label", "set", "none", "unsure"]
 
+CORRECTED = "corrected: a person said so"
+"""The note of an answer that is a person's, from a journal of corrections."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

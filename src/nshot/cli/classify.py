@@ -20,6 +20,7 @@ from nshot.cli.options import (
     classifier_option,
     decision_options,
     format_of,
+    journal_options,
     label_options,
     model_options,
     output_options,
@@ -32,7 +33,7 @@ from nshot.cli.options import (
 )
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
-from nshot.types import Embedded, Failure
+from nshot.types import Embedded, Failure, Prediction
 
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Adapt the labels to the images themselves, where there are enough; all are embedded first.",
 )
+@journal_options
 @output_options
 @talk_options
 def command(
@@ -67,6 +69,8 @@ def command(
     model_options: ModelOptions,
     top_k: int | None,
     adapt: bool,
+    journal_file: Path | None,
+    corrected: bool,
     format: str | None,
     output: Path | None,
     resume: bool,
@@ -102,6 +106,10 @@ def command(
     images = listing.open(embedder, sources, remarks)
     if adapt:
         classifier, images = _adapted(classifier, embedder.embed_images(images), quiet=quiet)
+    if journal_file is not None and classifier.decision is None:
+        from nshot.decision import Decision
+
+        classifier = classifier.with_decision(Decision())  # a person's word may be "none of these"
     decision = classifier.decision
 
     # answers that a person watches are their own progress, and name what failed
@@ -118,7 +126,7 @@ def command(
     ) as sink:
         answered = sum(sink.answered.values())
         embedded = remarks.noting(embedder.embed_images(_without(images, sink.answered)))
-        answers = classifier.stream(embedded, top_k=top_k)
+        answers = _answers(classifier, embedded, top_k, journal_file, only=corrected)
         for answer in progress(answers, shown=not (quiet or on_screen), sources=sources, skipped=answered):
             sink.write(answer)
             answered += 1
@@ -132,6 +140,25 @@ def command(
             f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True
         )
     return 1 if sink.failed else 0
+
+
+def _answers(
+    classifier: Classifier,
+    embedded: Iterable[Embedded | Failure],
+    top_k: int,
+    journal_file: Path | None,
+    *,
+    only: bool,
+) -> Iterator[Prediction | Failure]:
+    """The classifier's answers, corrected by a journal where one was named."""
+    if journal_file is None:
+        if only:
+            raise RequestError("--corrected needs --journal")
+        return classifier.stream(embedded, top_k=top_k)
+    from nshot.server.session import read_words
+    from nshot.server.session.taking_away import answers
+
+    return answers(classifier, embedded, read_words(journal_file).said, top_k=top_k, only=only)
 
 
 def _adapted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from nshot.cli.data import DataOptions, data_options, tell_failures
 from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
 from nshot.cli.prompted import embed_prompted
+from nshot.errors import RequestError
 
 if TYPE_CHECKING:
     from nshot.few_shot import Fitted
@@ -37,6 +39,13 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
 )
 @click.option("--strength", type=float, metavar="X", help="C of the probe, the pull, or the share.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation.")
+@click.option(
+    "--journal",
+    "journal_file",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FILE_OR_FOLDER",
+    help="Corrections made on the page of nshot serve: DATA are the images, and what was said their labels.",
+)
 @label_options
 @model_options
 @talk_options
@@ -46,6 +55,7 @@ def command(
     method: Any,
     strength: float | None,
     seed: int,
+    journal_file: Path | None,
     label_options: LabelOptions,
     model_options: ModelOptions,
     quiet: bool,
@@ -68,6 +78,10 @@ def command(
     from nshot.few_shot.examples import fit
 
     check_output(output)
+    if journal_file is not None:
+        return _from_journal(
+            data_options.data, journal_file, output, label_options, model_options, quiet=quiet
+        )
     prompted = embed_prompted(data_options, label_options, model_options, quiet=quiet)
     fitted = fit(prompted.examples, prompted.zero, method=method, strength=strength, seed=seed)
     fitted.save(output)
@@ -75,6 +89,36 @@ def command(
     click.echo(f"\n{output}")
     failures = list(prompted.examples.failures.values())
     return tell_failures(failures, len(prompted.examples), quiet=quiet)
+
+
+def _from_journal(
+    data: str,
+    journal_file: Path,
+    output: Path,
+    label_options: LabelOptions,
+    model_options: ModelOptions,
+    *,
+    quiet: bool,
+) -> int:
+    """The classifier that the page of nshot serve would make from the same corrections."""
+    from nshot.server.session import Question, ReadOnly, Session, find_journal, read_words
+
+    labels, templates = label_options.read()
+    path = find_journal(journal_file)
+    model = model_options.load(quiet=quiet)
+    session = Session(lambda: model, [data], ReadOnly(path, replace(read_words(path), taken=None)))
+    session.start()
+    session.wait()
+    if session.state()["phase"] != "ready":
+        raise RequestError(session.state()["error"] or f"no image of {data} could be read")
+    question = Question.of(labels, templates=tuple(templates))
+    proposal = session.learn(question)
+    if proposal is None:
+        raise RequestError(f"{path} says nothing of these labels about images in {data}")
+    session.save(output, proposal.asked, proposal)
+    click.echo(f"{proposal.examples} corrections; {proposal.reason}\n\n{output}")
+    failed = [row.failure for row in session.images.rows if row.failure is not None]
+    return tell_failures(failed, len(session.images) - len(failed), quiet=quiet)
 
 
 def _told(fitted: Fitted, *, every: bool) -> str:

@@ -391,11 +391,22 @@ _SOURCES = (
 _OUTPUT = (
     click.option(
         "--format",
-        type=click.Choice(["table", "jsonl", "json", "csv", "tsv", "parquet"]),
+        type=click.Choice(["table", "jsonl", "json", "csv", "tsv", "parquet", "coco", "labelstudio"]),
         help="How answers are written.  [default: by the name of -o, else table]",
     ),
     click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where answers go."),
     click.option("--resume", is_flag=True, help="Go on from what -o holds already."),
+)
+
+_JOURNAL = (
+    click.option(
+        "--journal",
+        "journal_file",
+        type=click.Path(path_type=Path, exists=True),
+        metavar="FILE_OR_FOLDER",
+        help="Corrections made on the page of nshot serve: what a person said counts before the model.",
+    ),
+    click.option("--corrected", is_flag=True, help="With --journal: only what somebody has spoken about."),
 )
 
 _TALK = (
@@ -433,6 +444,11 @@ def talk_options(command: Command) -> Command:
         return command(*args, quiet=quiet, verbose=verbose, **others)
 
     return _decorated(wrapped, _TALK)
+
+
+def journal_options(command: Command) -> Command:
+    """Add --journal and --corrected; the command gets ``journal_file`` and ``corrected``."""
+    return _decorated(command, _JOURNAL)
 
 
 def source_arguments(command: Command) -> Command:

@@ -15,6 +15,7 @@ from nshot.cli.options import (
     ModelOptions,
     classifier_option,
     decision_options,
+    journal_options,
     label_options,
     model_options,
     progress,
@@ -45,6 +46,7 @@ _SHOWN = 5  # moves told of a plan, at most
 @classifier_option
 @decision_options
 @model_options
+@journal_options
 @talk_options
 def command(
     paths: tuple[str, ...],
@@ -54,6 +56,8 @@ def command(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
+    journal_file: Path | None,
+    corrected: bool,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -72,6 +76,8 @@ def command(
     """
     if take_back:
         return _undo(paths)
+    if corrected and journal_file is None:
+        raise RequestError("--corrected needs --journal")
     *sources, last = paths
     target = Path(last)
     if not sources:
@@ -91,15 +97,24 @@ def command(
     failed: list[tuple[str, str]] = []
     remarks = Remarks()
     images = remarks.noting(embedder.embed_images(embedder.sources(sources, remarks=remarks)))
-    for answer in progress(classifier.stream(images, top_k=1), shown=not quiet, sources=sources):
+    answers = classifier.stream(images, top_k=1)
+    if journal_file is not None:
+        from nshot.server.session import read_words, taking_away
+
+        words = read_words(journal_file).said
+        answers = taking_away.answers(classifier, images, words, top_k=1, only=corrected)
+    labels = dict.fromkeys(classifier.labels)
+    for answer in progress(answers, shown=not quiet, sources=sources):
         if isinstance(answer, Failure):
             failed.append((answer.source, answer.message))
         elif Path(answer.source).is_file():
+            if answer.label is not None:
+                labels.setdefault(answer.label)
             files.append((Path(answer.source), answer.label))  # None for all but a single label
         else:
             failed.append((answer.source, "it is no file of its own, so it cannot be sorted"))
     tell_remarks(remarks, quiet=quiet)
-    moves = plan(files, target, folder_names(classifier.labels))
+    moves = plan(files, target, folder_names(labels))
     _tell(moves, target, mode)
     if mode is not None:
         given_up = carry_out(moves, target, mode)

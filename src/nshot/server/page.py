@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import anyio
@@ -19,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from nshot.errors import ImageError, NshotError, OutputError, RequestError
 from nshot.pages.engine import asset, environment
-from nshot.server.session import Question, Session
+from nshot.server.session import Question, Session, taking_away
 from nshot.server.session.images import half, packed
 
 HERE = Path(__file__).parent
@@ -235,7 +237,42 @@ class _Page:
         return JSONResponse({"rows": rows, "total": total, **found._asdict()})
 
     async def export(self, request: Request) -> Response:
-        raise RequestError("not yet")
+        body = await _json(request)
+        return await to_thread.run_sync(self._exported, body)
+
+    def _exported(self, body: dict[str, Any]) -> Response:
+        form, target = str(body.get("as")), Path(str(body.get("target") or "sorted"))
+        if form == "sort" and body.get("undo"):
+            count = taking_away.take_back(Path(str(body["undo"])))
+            return JSONResponse({"said": f"{count:,} copies taken back."})
+        question = Question.from_dict(body)
+        classifier = self.session.classifier(question)
+        if form == "nshot":
+            with TemporaryDirectory(prefix="nshot-") as folder:
+                path = Path(folder) / "photos.nshot"
+                classifier.with_provenance(model=self.session.questions.embedder.name).save(path)
+                return _download(path.read_bytes(), path.name, "application/octet-stream")
+        some = body.get("what") in ("selection", "shown")
+        rows = {int(row) for row in body.get("rows") or ()} if some else None
+        records = self.session.records(classifier, rows, only=body.get("what") == "yours")
+        if form != "sort":
+            return _download(*taking_away.as_file(form, classifier, records))
+        plan = taking_away.sort(target, classifier, records)
+        files = len(plan.moves)
+        if body.get("token") != self._plan_token(plan):
+            said = f"Dry run: {files:,} files would be copied into {target}/; none is overwritten."
+            token = self._plan_token(plan)
+            return JSONResponse({"said": said, "files": files, "lines": plan.lines(), "token": token})
+        done = plan.carry_out()
+        said = f"{done:,} files copied into {target}/."
+        return JSONResponse({"said": said, "lines": [said], "undo": str(target)})
+
+    def _plan_token(self, plan: taking_away.Sorted) -> str:
+        """Tells a plan from every other, so that what is carried out is what was shown."""
+        told = "\0".join(f"{move.source}\0{move.target}" for move in plan.moves)
+        return sha256(f"{self.session.number}\0{plan.target}\0{told}".encode("utf-8", "replace")).hexdigest()[
+            :32
+        ]
 
     async def pause(self, request: Request) -> Response:
         self.session.pause(bool((await _json(request)).get("on")))
@@ -293,6 +330,11 @@ def _number(request: Request, name: str) -> int:
 
 def _event(name: str, data: str) -> bytes:
     return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def _download(data: bytes, name: str, media: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    return Response(data, media_type=media, headers=headers)
 
 
 def _columns(header: Mapping[str, Any], *columns: bytes) -> Response:

@@ -21,7 +21,7 @@ from nshot.output.sinks.target import FileTarget, StreamTarget
 
 __all__ = ["FORMATS", "Record", "Sink", "format_by_name", "open_sink"]
 
-FORMATS = ("table", "jsonl", "json", "csv", "tsv", "parquet")
+FORMATS = ("table", "jsonl", "json", "csv", "tsv", "parquet", "coco", "labelstudio")
 
 _ENDINGS = {
     **{".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"},
@@ -86,6 +86,12 @@ def open_sink(
     """
     if format not in FORMATS:
         raise RequestError(f"no format {format!r}: there are {', '.join(FORMATS)}")
+    if format in ("coco", "labelstudio"):
+        from nshot.output.annotations import AnnotationSink
+
+        if output is None or resume:
+            raise OutputError(f"{format} is written as a whole: name a file with -o, without --resume")
+        return AnnotationSink(format, check_output(output), list(labels))
     if resume and output is None:
         raise OutputError("only a file can be resumed: name it with -o")
     if resume and format == "table":

@@ -1,7 +1,27 @@
 """What the page does, without HTTP: read images, answer questions, keep what a person says, learn from it."""
 
-from nshot.server.session.journal import JOURNAL, Entry, Journal, Word, read_words
+from nshot.server.session.journal import (
+    JOURNAL,
+    Entry,
+    Journal,
+    ReadOnly,
+    Word,
+    corrected,
+    find_journal,
+    read_words,
+)
 from nshot.server.session.questions import Question
 from nshot.server.session.session import Session
 
-__all__ = ["JOURNAL", "Entry", "Journal", "Question", "Session", "Word", "read_words"]
+__all__ = [
+    "JOURNAL",
+    "Entry",
+    "Journal",
+    "Question",
+    "ReadOnly",
+    "Session",
+    "Word",
+    "corrected",
+    "find_journal",
+    "read_words",
+]

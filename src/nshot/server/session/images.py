@@ -53,6 +53,7 @@ class Images:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
+        self.files: list[tuple[str, int]] = []  # every file in its order, and its row
         self.by_digest: dict[str, int] = {}
         self.failed = 0
         self.repeated = 0  # files whose content was there already
@@ -85,6 +86,7 @@ class Images:
             or hashlib.sha256(record.source.encode("utf-8", "replace")).digest()
         )
         known = self.by_digest.get(digest.hex())
+        self.files.append((record.source, len(self.rows) if known is None else known))
         if known is not None:
             self.rows[known].others.append(record.source)
             self.repeated += 1

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from nshot.errors import OutputError, RequestError
+from nshot.types import CORRECTED, Decided, Failure, Prediction
 
 JOURNAL = ".nshot-journal.jsonl"
 CLASSIFIERS = ".nshot-classifiers"  # beside the journal: the classifiers that were taken
@@ -277,6 +278,56 @@ class Journal:
             self._write([{"nshot_journal": _VERSION}])
 
 
+class ReadOnly:
+    """A journal that is only read, for a command: it takes no act and no lock."""
+
+    def __init__(self, path: Path, state: State) -> None:
+        self.path = path
+        self.state = state
+        self.lines: list[dict[str, Any]] = []
+
+    def append(self, acts: Sequence[Mapping[str, Any]], *, by: str) -> int:
+        """Refused."""
+        raise RequestError(f"{self.path} is only read here")
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def corrected(record: Prediction | Failure, word: Word | None) -> Prediction | Failure:
+    """The record with a person's word as its answer; what the model scores stays, and a note says so.
+
+    Args:
+        record: the model's answer.
+        word: what was said of the image; None or a skipped image changes nothing.
+    """
+    if word is None or word.answer == "skip" or isinstance(record, Failure):
+        return record
+    return Decided(
+        record.source,
+        record.predictions,
+        record.margin,
+        "none" if word.answer == "none" else "label",
+        () if word.answer == "none" else (word.label,),
+        isinstance(record, Decided) and record.calibrated,
+        notes=(*record.notes, CORRECTED),
+    )
+
+
+def find_journal(path: str | os.PathLike[str]) -> Path:
+    """The journal's file: itself, or that of the folder of images that it lies in.
+
+    Raises:
+        RequestError: there is none.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / JOURNAL
+    if not file.is_file():
+        raise RequestError(f"there is no journal {file}: nshot serve makes one when something is corrected")
+    return file
+
+
 def read_words(path: str | os.PathLike[str]) -> State:
     """What a journal holds, without locking it: for a command that only reads.
 
@@ -286,11 +337,7 @@ def read_words(path: str | os.PathLike[str]) -> State:
     Raises:
         RequestError: there is none, or it is damaged.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / JOURNAL
-    if not file.is_file():
-        raise RequestError(f"there is no journal {file}: nshot serve makes one when something is corrected")
+    file = find_journal(path)
     data = file.read_bytes()
     state = State()
     for line in _lines(data[: data.rfind(b"\n") + 1], file):

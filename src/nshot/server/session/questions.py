@@ -37,7 +37,7 @@ class Question:
     """What is asked.
 
     Attributes:
-        labels: each with its synonyms; without any, the label stands for itself.
+        labels: each with the phrases that are written for it; without any, the label stands for itself.
         templates: each with {} where the label goes.
         none: whether "none of these" may be answered.
     """
@@ -81,8 +81,8 @@ class Question:
 
     @property
     def written(self) -> dict[str, list[str]]:
-        """The labels as ``zero_shot`` takes them: a label with synonyms is one of them itself."""
-        return {label: [label, *words] if words else [] for label, words in self.labels}
+        """The labels as ``zero_shot`` takes them."""
+        return {label: list(words) for label, words in self.labels}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

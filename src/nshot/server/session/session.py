@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,13 +22,13 @@ from nshot.embedder import Embedder
 from nshot.errors import ImageError, NshotError, RequestError
 from nshot.images.decode import decode
 from nshot.images.sources import Source, expand
-from nshot.server.session import learning
+from nshot.server.session import learning, taking_away
 from nshot.server.session.images import Images, Snapshot
-from nshot.server.session.journal import CLASSIFIERS, Journal, Word
+from nshot.server.session.journal import CLASSIFIERS, Journal, ReadOnly, Word
 from nshot.server.session.learning import Audited, Proposal
 from nshot.server.session.questions import Answers, Asked, Question, Questions
 from nshot.server.session.thumbnails import SIDE, Thumbnails, render
-from nshot.types import Embedded, Failure
+from nshot.types import Embedded, Failure, Prediction
 
 LARGE = 1280  # pixels of the large view's longer side
 _NEAR = 12
@@ -56,7 +56,7 @@ class Session:
         self,
         load: Callable[[], Embedder],
         specs: Sequence[str],
-        journal: Journal,
+        journal: Journal | ReadOnly,
         *,
         by: str = "you",
         thumbnails: str | Path | None = None,
@@ -422,6 +422,25 @@ class Session:
         sample = self.journal.state.sample
         known = self.images.by_digest
         return frozenset() if sample is None else frozenset(known[d] for d in sample[0] if d in known)
+
+    # Taking away
+
+    def classifier(self, question: Question) -> Classifier:
+        """What answers the question, with its rules."""
+        return learning.saved(self.ask(question)[0])
+
+    def records(
+        self, classifier: Classifier, rows: Collection[int] | None = None, *, only: bool = False
+    ) -> Iterator[Prediction | Failure]:
+        """Every file's answer, a person's word before the model's.
+
+        Args:
+            classifier: what answers where nobody has spoken.
+            rows: of these rows; all by default.
+            only: only what somebody has spoken about.
+        """
+        said = self.journal.state.said
+        return taking_away.answers(classifier, taking_away.files_of(self.images, rows), said, only=only)
 
     # Files
 

@@ -51,7 +51,8 @@ export async function ask() {
 /** "cat = kitten | tabby" is the label cat with synonyms. */
 function parsed(text) {
   const [label, also = ""] = text.split("=", 2).map((part) => part.trim());
-  return { label, synonyms: also.split("|").map((word) => word.trim()).filter(Boolean) };
+  const words = also.split("|").map((word) => word.trim()).filter(Boolean);
+  return { label, synonyms: words.length ? [...new Set([label, ...words])] : [] };
 }
 
 export function addLabel(text) {

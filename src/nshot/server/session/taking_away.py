@@ -1,0 +1,168 @@
+"""Answers and corrections as files: what the page's export panel does, and the command line does alike."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from nshot.classifier.classifier import Classifier
+from nshot.errors import RequestError
+from nshot.output.sinks import open_sink
+from nshot.output.sorting import Move, carry_out, folder_names, plan, undo
+from nshot.server.session.images import Images
+from nshot.server.session.journal import Word, corrected
+from nshot.types import Decided, Embedded, Failure, Prediction
+
+What: TypeAlias = Literal["all", "yours", "rows"]
+
+FORMATS = {
+    "csv": ("answers.csv", "text/csv"),
+    "jsonl": ("answers.jsonl", "application/x-ndjson"),
+    "parquet": ("answers.parquet", "application/vnd.apache.parquet"),
+    "coco": ("answers.json", "application/json"),
+    "labelstudio": ("answers.json", "application/json"),
+}
+_SHOWN = 8  # moves told of a plan
+
+
+def answers(
+    classifier: Classifier,
+    images: Iterable[Embedded | Failure],
+    words: Mapping[str, Word],
+    *,
+    top_k: int = 5,
+    only: bool = False,
+) -> Iterator[Prediction | Failure]:
+    """The classifier's answers, with a person's in the place of those that were corrected.
+
+    Args:
+        classifier: what answers.
+        images: as an embedder yields them, with their digests.
+        words: hexadecimal sha256 of a content -> what was said of it.
+        top_k: labels per image.
+        only: leave out what nobody has spoken about.
+    """
+    said: list[Word | None] = []
+
+    def seen() -> Iterator[Embedded | Failure]:
+        for image in images:
+            digest = image.digest if isinstance(image, Embedded) else None
+            word = None if digest is None else words.get(digest.hex())
+            if only and (word is None or word.answer == "skip"):
+                continue
+            said.append(word)
+            yield image
+
+    for number, answer in enumerate(classifier.stream(seen(), top_k=top_k)):
+        yield corrected(answer, said[number])
+
+
+def files_of(images: Images, rows: Collection[int] | None = None) -> Iterator[Embedded | Failure]:
+    """Every file of the session in its order, or those of some rows."""
+    snapshot = images.snapshot()
+    for name, row in images.files:
+        if row < len(snapshot) and (rows is None or row in rows):
+            known = images.rows[row]
+            if known.failure is not None:
+                yield Failure(name, known.failure.type, known.failure.message)
+            else:
+                yield Embedded(
+                    name, snapshot.vectors[row], digest=bytes.fromhex(known.digest), notes=known.notes
+                )
+
+
+def write(format: str, path: Path, classifier: Classifier, records: Iterable[Prediction | Failure]) -> int:
+    """Write records as nshot classify does; how many."""
+    decision = classifier.decision
+    count = 0
+    with open_sink(
+        format,
+        path,
+        top_k=min(5, len(classifier.labels)),
+        labels=classifier.labels,
+        decided=True,
+        calibrated=decision is not None and decision.calibrated,
+    ) as sink:
+        for record in records:
+            sink.write(decided(record))
+            count += 1
+    return count
+
+
+def decided(record: Prediction | Failure) -> Prediction | Failure:
+    """The record in the form of decided answers: a file of corrections has one form throughout."""
+    if isinstance(record, (Decided, Failure)):
+        return record
+    labels = () if record.label is None else (record.label,)
+    return Decided(
+        record.source, record.predictions, record.margin, "label", labels, False, notes=record.notes
+    )
+
+
+def as_file(
+    format: str, classifier: Classifier, records: Iterable[Prediction | Failure]
+) -> tuple[bytes, str, str]:
+    """The content of such a file, its usual name, and its media type.
+
+    Raises:
+        RequestError: a format that is not written here.
+    """
+    if format not in FORMATS:
+        raise RequestError(f"no format {format!r}: there are {', '.join(FORMATS)}, nshot and sort")
+    name, media = FORMATS[format]
+    with tempfile.TemporaryDirectory(prefix="nshot-") as folder:
+        path = Path(folder) / name
+        write(format, path, classifier, records)
+        return path.read_bytes(), name, media
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sorted:
+    """A plan to copy files into a folder per label.
+
+    Attributes:
+        moves: what goes where.
+        target: the folder.
+        skipped: files that are no files of their own (members of archives), or could not be read.
+    """
+
+    moves: list[Move]
+    target: Path
+    skipped: int
+
+    def lines(self) -> list[str]:
+        """Some of it, to read."""
+        counts: dict[str, int] = {}
+        for move in self.moves:
+            counts[str(move.target.parent)] = counts.get(str(move.target.parent), 0) + 1
+        told = [f"{folder}/: {count:,}" for folder, count in sorted(counts.items())]
+        told += [f"{move.source} → {self.target / move.target}" for move in self.moves[:_SHOWN]]
+        rest = len(self.moves) - _SHOWN
+        return told + ([f"… and {rest:,} more"] if rest > 0 else [])
+
+    def carry_out(self) -> int:
+        """Copy; how many were copied. See ``nshot.output.sorting``."""
+        return len(self.moves) - len(carry_out(self.moves, self.target, "copy"))
+
+
+def sort(target: Path, classifier: Classifier, records: Iterable[Prediction | Failure]) -> Sorted:
+    """Plan it; nothing is touched."""
+    files: list[tuple[Path, str | None]] = []
+    labels = dict.fromkeys(classifier.labels)
+    skipped = 0
+    for record in records:
+        if isinstance(record, Failure) or not Path(record.source).is_file():
+            skipped += 1
+            continue
+        files.append((Path(record.source), record.label))
+        if record.label is not None:
+            labels.setdefault(record.label)
+    return Sorted(plan(files, target, folder_names(labels)), target, skipped)
+
+
+def take_back(target: Path) -> int:
+    """Undo the last sort into a folder; how many copies are gone."""
+    return undo(target).restored

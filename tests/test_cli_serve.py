@@ -1,0 +1,158 @@
+"""What the page's export panel says on the command line exists there, and does the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nshot
+from nshot import sketchbook
+from nshot.cli import run
+from nshot.server.session import JOURNAL, Journal, Question, Session, corrected, read_words, taking_away
+from nshot.types import CORRECTED
+
+LABELS = "circle, star"
+ASKED = Question.of(["circle", "star"], templates=("a drawing of a {}",))
+ASK = ["--labels", LABELS, "--template", "a drawing of a {}", "--model", "sketchbook", "--no-store", "-q"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(16):
+        pairs = [pair for pair in sketchbook.PAIRS if pair[1] == ("circle", "star")[number % 2]]
+        scene = sketchbook.sample(7_100_000 + number, pairs=pairs, several=0)
+        sketchbook.draw(scene, 96).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def session(photos: Path) -> Session:
+    """A session in which some images were corrected; closed, so that commands may look at its journal."""
+    clip = nshot.load("sketchbook")
+    made = Session(lambda: clip, [str(photos)], Journal(photos / JOURNAL))
+    made.start()
+    assert made.wait(60)
+    rows = made.images.rows
+    made.say([{"id": "1", "digests": [rows[0].digest], "now": {"label": "moon"}}])
+    made.say([{"id": "2", "digests": [rows[1].digest], "now": {"answer": "none"}}])
+    made.say([{"id": "3", "digests": [rows[2].digest], "now": {"answer": "skip"}}])
+    made.say([{"id": "4", "digests": [r.digest for r in rows[4:10:2]], "now": {"label": "circle"}}])
+    made.say([{"id": "5", "digests": [r.digest for r in rows[5:11:2]], "now": {"label": "star"}}])
+    made.close()
+    return made
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "coco", "labelstudio"])
+def test_a_file_of_answers_is_the_one_that_classify_writes(
+    session: Session, photos: Path, tmp_path: Path, format: str
+) -> None:
+    out = tmp_path / f"answers.{format}"
+    extra = ["--reject", "background", "--journal", str(photos), "--format", format, "-o", str(out)]
+    assert run(["classify", str(photos), *ASK, *extra]) == 0
+    classifier = session.classifier(ASKED)
+    data, _, _ = taking_away.as_file(format, classifier, session.records(classifier))
+    if format in ("coco", "labelstudio"):
+        assert json.loads(data) == json.loads(out.read_bytes())
+    elif format == "jsonl":
+        mine, theirs = ([json.loads(line) for line in text.splitlines()] for text in (data, out.read_bytes()))
+        assert mine == [{name: each[name] for name in each if name != "run"} for each in theirs]
+    else:
+        mine, theirs = (list(csv.DictReader(text.decode().splitlines())) for text in (data, out.read_bytes()))
+        assert mine == [{name: each[name] for name in each if name != "run"} for each in theirs]
+
+
+def test_corrected_answers_say_so_and_the_rest_is_left_out_where_asked(
+    session: Session, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    extra = ["--journal", str(photos), "--corrected", "-o", str(out)]
+    assert run(["classify", str(photos), *ASK, *extra]) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(records) == 8
+    assert [(each["label"], each["answer"]) for each in records[:2]] == [("moon", "label"), (None, "none")]
+    assert all(CORRECTED in each["notes"] for each in records)
+
+
+def test_coco_and_label_studio_tell_what_a_person_said_from_what_the_model_says(
+    session: Session, tmp_path: Path
+) -> None:
+    classifier = session.classifier(ASKED)
+    coco = json.loads(taking_away.as_file("coco", classifier, session.records(classifier))[0])
+    assert [each["name"] for each in coco["categories"]] == ["circle", "star", "moon"]
+    assert coco["images"][0]["width"] == 96
+    first = coco["annotations"][0]
+    assert (first["category_id"], "score" in first, first["bbox"]) == (3, False, [0, 0, 96, 96])
+    tasks = json.loads(taking_away.as_file("labelstudio", classifier, session.records(classifier))[0])
+    assert tasks[0]["annotations"][0]["result"][0]["value"]["choices"] == ["moon"]
+    assert tasks[1]["annotations"][0]["result"] == []
+    assert tasks[12]["predictions"][0]["result"][0]["value"]["choices"] == ["circle"]
+
+
+def test_fit_from_a_journal_makes_the_page_s_classifier(
+    session: Session, photos: Path, tmp_path: Path
+) -> None:
+    proposal = session.learn(ASKED)
+    assert proposal is not None
+    session.save(tmp_path / "page.nshot", proposal.asked, proposal)
+    assert run(["fit", "--journal", str(photos), str(photos), *ASK, "-o", str(tmp_path / "cli.nshot")]) == 0
+    page, cli = (nshot.Classifier.open(tmp_path / f"{name}.nshot") for name in ("page", "cli"))
+    images = session.images.snapshot().vectors
+    told = [[record.label for record in each.predict(images)] for each in (page, cli)]
+    assert told[0] == told[1]
+    assert page.examples == cli.examples
+    assert len(page.examples) == 7
+
+
+def test_sort_takes_the_corrections_and_can_be_undone(session: Session, photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "sorted"
+    extra = ["--journal", str(photos), "--copy"]
+    assert run(["sort", str(photos), str(target), *ASK, *extra]) == 0
+    assert (target / "moon" / "00.png").is_file()
+    assert (target / "unsure" / "01.png").is_file()
+    classifier = session.classifier(ASKED)
+    plan = taking_away.sort(tmp_path / "other", classifier, session.records(classifier))
+    assert {str(move.target) for move in plan.moves} == {
+        str(path.relative_to(target)) for path in target.rglob("*.png")
+    }
+    assert plan.carry_out() == 16
+    assert taking_away.take_back(tmp_path / "other") == 16
+    assert len(list(photos.glob("*.png"))) == 16
+
+
+def test_a_word_on_a_failure_changes_nothing(session: Session) -> None:
+    failure = nshot.Failure("a.jpg", "UnreadableImage", "no such file")
+    assert corrected(failure, next(iter(read_words(session.journal.path).said.values()))) is failure
+
+
+def test_without_a_journal_it_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").touch()
+    assert run(["classify", str(tmp_path), *ASK, "--journal", str(tmp_path)]) == 2
+    assert "there is no journal" in capsys.readouterr().err
+    assert run(["classify", str(tmp_path), *ASK, "--corrected"]) == 2
+    assert "needs --journal" in capsys.readouterr().err
+
+
+def test_serving_without_the_extra_names_it() -> None:
+    code = "import sys; sys.modules['starlette'] = None; from nshot.cli import run; exit(run(['serve', '.']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert 'pip install "nshot[serve]"' in done.stderr
+
+
+def test_a_port_that_is_taken_is_said(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("uvicorn")
+    from nshot.server.run import listen
+
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert (
+            run(["serve", str(photos), "--port", str(port), "--no-open", "-q", "--model", "sketchbook"]) == 2
+        )
+    assert "name another port" in capsys.readouterr().err
