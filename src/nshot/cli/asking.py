@@ -97,7 +97,6 @@ def background_rows(options: DecisionOptions, label_options: LabelOptions, embed
 def _zero_shot(
     label_options: LabelOptions, model_options: ModelOptions, *, alone: bool, quiet: bool, verbose: bool
 ) -> tuple[Model, Classifier]:
-    from nshot.classifier.zero_shot import near_synonyms
     from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
 
     given = label_options.given(quiet=quiet, alone=alone)
@@ -109,12 +108,19 @@ def _zero_shot(
         say(f"{label.label}: {' | '.join(label.prompts)}")
     embedder = model_options.load(quiet=quiet)
     classifier = label_options.classifier(embedder, labels)
+    say_synonyms(classifier, quiet=quiet)
+    return embedder, classifier
+
+
+def say_synonyms(classifier: Classifier, *, quiet: bool) -> None:
+    """Pairs of labels that the model can hardly tell apart, on stderr."""
+    from nshot.classifier.zero_shot import near_synonyms
+
     pairs, count = ([], 0) if quiet else near_synonyms(classifier)
     for first, second, cosine in pairs:
         say(f"to this model {first!r} and {second!r} mean nearly the same (cosine {cosine:.3f})")
     if count > len(pairs):
         say(f"... and {count - len(pairs)} more such pairs")
-    return embedder, classifier
 
 
 def _rejection(

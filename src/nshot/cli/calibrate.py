@@ -103,7 +103,7 @@ def command(
 ) -> int:
     """Learn from labelled images when not to believe an answer.
 
-    DATA is a folder with a folder a label, a table (.csv, .tsv, .parquet) with a column of labels, or
+    DATA is a folder with a folder per label, a table or an export with labels, an archive, vectors, or
     hf://owner/name: images that the classifier has not learnt from. The classifier is a saved one, or
     zero-shot over --labels, --labels-file or the labels of the data. Images of other labels than the
     classifier's count as images of none.

@@ -64,7 +64,7 @@ def command(
 ) -> int:
     """Say how good the answers are, on labelled images.
 
-    DATA is a folder with a folder a label, a table (.csv, .tsv, .parquet) with a column of labels, or
+    DATA is a folder with a folder per label, a table or an export with labels, an archive, vectors, or
     hf://owner/name, a data set on the Hub. The labels are those of the data, unless --labels or
     --labels-file say how they are written. The report is one page (index.html), every number
     (report.json), and every image's answer (predictions.parquet or .csv).
@@ -79,7 +79,7 @@ def command(
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
     from nshot.classifier.calibrating import seen_before
-    from nshot.cli.asking import decided, from_file
+    from nshot.cli.asking import decided, from_file, say_synonyms
     from nshot.evaluation.evaluation import compare as side_by_side
     from nshot.evaluation.evaluation import evaluate, prompt_ways
 
@@ -112,6 +112,8 @@ def command(
             if learnt := seen_before(classifier, images):
                 say(f"WARNING: {told_seen(learnt, len(images))}: evaluate on images that it has not seen")
         asked = classifier or label_options.classifier(model, labels)
+        if classifier_file is None:
+            say_synonyms(asked, quiet=quiet)
         asked = decided(asked, decision_options, label_options, model)
         evaluations.append(evaluate(asked, images, ways, seed=seed))
         models.append(model)

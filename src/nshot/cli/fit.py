@@ -63,7 +63,7 @@ def command(
 ) -> int:
     """Make a classifier from labelled images, one to thousands a label.
 
-    DATA is a folder with a folder a label, a table (.csv, .tsv, .parquet) with a column of labels, or
+    DATA is a folder with a folder per label, a table or an export with labels, an archive, vectors, or
     hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data
     that it does not name are known by their images alone. Where examples do not beat the prompts,
     zero-shot is kept, and it says so.

@@ -321,7 +321,7 @@ _LABELS = (
         "--labels-file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="A label a line, or JSON {label: [synonyms or whole prompts]}.",
+        help="A label per line, JSON {label: [synonyms or whole prompts]}, or a file of another tool.",
     ),
     click.option(
         "--label-vectors",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nshot.cli.asking import say_synonyms
 from nshot.cli.data import DataOptions, check_choice, embed, with_one_label
 from nshot.cli.options import LabelOptions, ModelOptions, say
 
@@ -59,4 +60,6 @@ def embed_prompted(
     check_choice({*names, *examples.label})
     if (wordless := sorted(set(examples.label) - set(names))) and not quiet:
         say(f"known by their images alone, without a prompt: {', '.join(wordless)}")
-    return Prompted(model, labelled, examples, label_options.classifier(model, names))
+    zero = label_options.classifier(model, names)
+    say_synonyms(zero, quiet=quiet)
+    return Prompted(model, labelled, examples, zero)

@@ -61,7 +61,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Sort images into TARGET, a folder a label, and unsure/ for what has no single answer.
+    """Sort images into TARGET, a folder per label, and unsure/ for what has no single answer.
 
     Says what it would do, and does nothing until --copy, --link or --move is given. Nothing is overwritten,
     and everything can be undone. Without --reject or a calibrated classifier, images that seem to show
