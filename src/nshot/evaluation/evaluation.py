@@ -213,7 +213,7 @@ def evaluate(
         if classifier.activation == "softmax":
             figures["negative_log_likelihood"] = metrics.nll(scores, own)
             figures["brier"] = metrics.brier(scores, own)
-        suspects = label_errors.find(scores, own)
+        suspects = label_errors.find(scores, own, images.vectors, seed=seed)
     reliability = metrics.reliability(confidence, right)
     risk = metrics.risk_coverage(confidence, right)
     figures |= {"expected_calibration_error": reliability.error, "area_under_risk_coverage": risk.area}

@@ -1,8 +1,10 @@
-"""Images whose given label a model contradicts with confidence: often the label is what is wrong.
+"""Images whose given label the others contradict: often the label is what is wrong.
 
-Confident learning (Northcutt, Jiang and Chuang 2021): a class's own images say what score is usual for it,
-so a model that is sure of everything, or of nothing, is judged by its own habits. The scores must come from
-a model that has not learnt from these labels; a zero-shot classifier has not.
+Two witnesses are asked: the classifier, at the temperature at which it explains the given labels best, and a
+linear probe that has learnt the labels from the other images, so that no image speaks for its own label.
+An image is doubtful where their probabilities together (the geometric mean, normalised) give another label
+more than its own, and the more so the less its own label gets: self-confidence, as Northcutt, Jiang and
+Chuang 2021 rank it. The classifier must not have learnt from these labels; a zero-shot one has not.
 """
 
 from __future__ import annotations
@@ -10,7 +12,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from nshot.decision.calibration import fit_calibration
+from nshot.decision.folds import fold_numbers
+from nshot.decision.softmax import Reals, activate
+from nshot.few_shot.heads import Shown
+from nshot.few_shot.logistic import plain_probe
+from nshot.unit import normalize
+
+_FOLDS = 5
+_C = 10.0  # of the probe; on recorded sets with labels swapped 1 and 100 find fewer (bench/decisions.py)
+_MOST = 2_000_000  # images times labels from which the classifier is asked alone: a probe would take minutes
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +34,9 @@ class Suspect:
     Attributes:
         row: which image.
         given: the label it has.
-        suggested: the label that the model would rather give.
-        given_score: the model's score of the given label, in [0, 1].
-        suggested_score: its score of the suggested one, in [0, 1].
+        suggested: the label that it would rather be given.
+        given_score: the probability of the given label, in [0, 1].
+        suggested_score: that of the suggested one, in [0, 1].
     """
 
     row: int
@@ -32,29 +46,63 @@ class Suspect:
     suggested_score: float
 
 
-def find(scores: ArrayLike, targets: ArrayLike) -> list[Suspect]:
-    """The off-diagonal of the confident joint, most doubtful first.
-
-    A class's threshold is the mean score of the class over the images that are labelled with it. An image
-    counts confidently for the best-scored class among those whose threshold it reaches; where that is another
-    than the given one, the label is in doubt. Ranked by score of the given label minus score of the other.
+def find(
+    scores: ArrayLike, targets: ArrayLike, vectors: ArrayLike | None = None, *, seed: int = 0
+) -> list[Suspect]:
+    """The images that are rather of another label than of the one given, most doubtful first.
 
     Args:
-        scores: float[n, c] in [0, 1].
+        scores: float[n, c] in [0, 1], the classifier's; rows sum to 1.
         targets: int[n], the given labels.
+        vectors: float[n, d], the images', for the second witness; None asks the classifier alone.
+        seed: of the probe's folds.
     """
-    scores, targets = np.asarray(scores, np.float64), np.asarray(targets, np.int64)
-    n, c = scores.shape
-    rows = np.arange(n)
-    own = scores[rows, targets]
-    support = np.bincount(targets, minlength=c)
-    # A class without an image has no usual score, so nothing is confidently of it.
-    usual = np.where(support > 0, np.bincount(targets, own, c) / np.maximum(support, 1), np.inf)
-    confident = np.where(scores >= usual, scores, -np.inf)
-    best = confident.argmax(axis=1)
-    doubtful = np.flatnonzero((confident[rows, best] > own) & (best != targets))
-    order = doubtful[np.argsort((own - scores[rows, best])[doubtful], kind="stable")]
-    return [
-        Suspect(int(i), int(targets[i]), int(best[i]), float(own[i]), float(scores[i, best[i]]))
-        for i in order
-    ]
+    chance = probabilities(scores, targets, vectors, seed=seed)
+    given = np.asarray(targets, np.int64)
+    rows, best = np.arange(len(given)), chance.argmax(axis=1)
+    own, other = chance[rows, given], chance[rows, best]
+    doubtful = np.flatnonzero(other > own)
+    order = doubtful[np.argsort(own[doubtful], kind="stable")]
+    return [Suspect(int(i), int(given[i]), int(best[i]), float(own[i]), float(other[i])) for i in order]
+
+
+def probabilities(
+    scores: ArrayLike, targets: ArrayLike, vectors: ArrayLike | None = None, *, seed: int = 0
+) -> Reals:
+    """What both witnesses say of every image: float64[n, c], rows that sum to 1. Arguments as ``find``."""
+    y = np.asarray(targets, np.int64)
+    said = np.log(np.maximum(np.asarray(scores, np.float64), _TINY))
+    if said.shape[1] < 2 or not len(y):
+        return activate(said, "softmax")
+    together = _tempered(said, y)
+    if vectors is not None and len(y) * said.shape[1] <= _MOST and len(np.unique(y)) > 1:
+        learnt, rows = _held_out(normalize(vectors).astype(np.float64), y, seed)
+        other = np.full((len(rows), said.shape[1]), np.log(_TINY))
+        other[:, np.unique(y)] = learnt[rows]
+        together[rows] = (together[rows] + _tempered(other, y[rows])) / 2 if len(rows) else 0.0
+    return activate(together, "softmax")
+
+
+def _held_out(vectors: Reals, y: NDArray[np.int64], seed: int) -> tuple[Reals, NDArray[np.intp]]:
+    """Log probabilities of a probe taught by the other folds, [n, labels present], and whose they are.
+
+    An only image of its label has nobody to speak for it, and is left to the classifier.
+    """
+    _, places = np.unique(y, return_inverse=True)
+    counts = np.bincount(places)
+    folds = fold_numbers(places, min(_FOLDS, len(y)), np.random.default_rng(seed))
+    found = np.zeros((len(y), len(counts)))
+    for fold in np.unique(folds):
+        out = folds == fold
+        [head] = plain_probe(
+            Shown.of(vectors[~out], places[~out]), len(counts), strengths=[_C], tolerance=1e-2
+        )
+        found[out] = np.log(np.maximum(activate(head.logits(vectors[out]), "softmax"), _TINY))
+    return found, np.flatnonzero(counts[places] > 1)
+
+
+def _tempered(logits: Reals, y: NDArray[np.int64]) -> Reals:
+    """Log probabilities at the temperature that explains the given labels best."""
+    if not len(y):
+        return logits
+    return np.log(np.maximum(activate(fit_calibration(logits, y).apply(logits), "softmax"), _TINY))

@@ -311,9 +311,9 @@ def _suspects(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
     ]
     n = len(e.suspects)
     note = (
-        f"{n:,} image{'s' * (n != 1)} ({percent(n / len(e.images)).content}) whose given label the "
-        "classifier contradicts, with at least the score that is usual for the other label. Look at them "
-        "before blaming the classifier: the label may be wrong. All of them are in report.json."
+        f"{n:,} image{'s' * (n != 1)} ({percent(n / len(e.images)).content}) that the classifier and the "
+        "other images' labels would rather give another label. The first are the most doubtful: look at them "
+        "before blaming the classifier. All of them are in report.json."
     )
     return section("Labels in doubt", cards(items), note=note)
 

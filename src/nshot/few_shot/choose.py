@@ -21,7 +21,8 @@ SINGLE = Candidate("pulled", 0.5)  # with one example per label nothing can be c
 SINGLE_ALONE = Candidate("probe", 1.0)
 
 _SURE = 2.0  # nats by which a challenger must be better on the held-out examples together
-_FEW = 4  # labels below which a few examples cannot tell whether prompts know anything
+# nats against the prompts that it takes to leave them out: a few examples of two or three labels prove little
+_AGAINST = {2: 2.0, 3: 1.2}
 _PRIOR = 4.0  # Beta(4, 1): prompts that know something are right about four times in five
 _MANY = 3000  # examples from which one part is held out, once
 _ASKED = 600  # examples to hold out in all: the differences that matter are seen by then
@@ -89,7 +90,7 @@ def choose(shown: Shown, prompts: Prompts, *, seed: int) -> Choice:
     complete = bool((shown.counts(labels) > 0).all())
     if complete and prompts.known.any():
         know, hits, asked = knowledge(shown, prompts)
-        if know < (0.0 if labels >= _FEW else -_SURE):
+        if know < -_AGAINST.get(labels, 0.0):
             without = choose(shown, Prompts.none(*prompts.rows.shape), seed=seed)
             reason = f"the prompts name {hits} of {asked} examples, as chance would: they are left out"
             return Choice(without.candidate, reason, without.trials, prompted=False)
