@@ -34,7 +34,7 @@ def prompts(names: list[str], bank: str = "o365") -> Classifier:
 
 
 def draw(labels: list[str], shots: int, seed: int) -> tuple[list[int], list[int]]:
-    """Rows of so many examples a label, and all the others; a label keeps one for the others at least."""
+    """Rows of so many examples per label, and all the others; a label keeps one for the others at least."""
     generator = np.random.default_rng(seed)
     chosen: list[int] = []
     for label in sorted(set(labels)):

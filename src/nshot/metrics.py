@@ -112,7 +112,7 @@ def most_confused(matrix: ArrayLike, count: int = 10) -> list[tuple[int, int, in
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PerClass:
-    """One row a class, in the classes' order.
+    """One row per class, in the classes' order.
 
     Attributes:
         support: int64[c], images of the class.

@@ -30,7 +30,7 @@ class Limits:
     Attributes:
         max_bytes: bytes of the encoded image (a file, an archive's member, a download).
         max_pixels: width times height, read from the header before anything is decoded. An image takes four
-            bytes a pixel while it is decoded. Pillow itself refuses more than 178,956,970.
+            bytes per pixel while it is decoded. Pillow itself refuses more than 178,956,970.
         memory: bytes that reading, decoding and queueing may hold at once, over what the model takes; shared
             by all images of a run. An image that cannot fit is a failure.
         timeout: seconds of processor time for decoding one image; what takes longer is a failure.

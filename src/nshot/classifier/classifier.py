@@ -1,4 +1,4 @@
-"""A classifier is a labelled matrix: one unit row a label, compared with an image's unit vector."""
+"""A classifier is a labelled matrix: one unit row per label, compared with an image's unit vector."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from importlib import import_module
 import click
 
 import nshot
+from nshot.cli.help import nearest, sections
 from nshot.errors import NshotError
 from nshot.paths import spelled
 
@@ -44,10 +45,19 @@ class _Lazy(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            near = nearest(cmd_name, COMMANDS)
+            raise click.UsageError(f"there is no command {cmd_name!r}{near}", ctx)
         command = import_module(f"nshot.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        for name, members in sections(COMMANDS):
+            found = [(member, self.get_command(ctx, member)) for member in members]
+            rows = [(member, command.get_short_help_str(80)) for member, command in found if command]
+            with formatter.section(name):
+                formatter.write_dl(rows)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -10,6 +10,7 @@ import click
 
 from nshot.atomic import write_bytes
 from nshot.cli.data import DataOptions, check_choice, data_options, embed, tell_failures, told_seen
+from nshot.cli.help import Command
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from nshot.decision import CalibrationReport
 
 
-@click.command("calibrate", short_help="Learn from labelled images when not to believe an answer.")
+@click.command(
+    "calibrate", cls=Command, short_help="Learn from labelled images when not to believe an answer."
+)
 @data_options
 @classifier_option
 @label_options
@@ -74,7 +77,10 @@ if TYPE_CHECKING:
 @click.option("--never-empty", is_flag=True, help="Sets of at least one label, which may cover more.")
 @click.option("--background", metavar='"A, B"', help="What else there may be in images.  [everyday things]")
 @click.option(
-    "--background-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one a line."
+    "--background-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The same from a file, one per line.",
 )
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Every figure."

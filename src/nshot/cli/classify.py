@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from nshot.images.sources import Source
 
 
-@click.command("classify", short_help="Say which label fits each image.")
+@click.command("classify", cls=Command, short_help="Say which label fits each image.")
 @source_arguments
 @label_options
 @classifier_option
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     "--top-k",
     type=click.IntRange(min=1),
     metavar="K",
-    help="Labels told of each image.  [default: 1 in a table, else 5]",
+    help="How many labels to show per image.  [default: 1 in a table, else 5]",
 )
 @click.option(
     "--adapt",

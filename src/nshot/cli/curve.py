@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.data import DataOptions, data_options, tell_failures
+from nshot.cli.help import Command
 from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
 from nshot.cli.prompted import Prompted, embed_prompted
 from nshot.errors import RequestError
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from nshot.types import Floats
 
 
-@click.command("curve", short_help="Measure what more examples would buy.")
+@click.command("curve", cls=Command, short_help="Measure what more examples would buy.")
 @data_options
 @click.option(
     "--shots",
     default="0,1,2,4,8,16,all",
     show_default=True,
     metavar="N,N,...",
-    help="Examples a label; 0 is zero-shot.",
+    help="Numbers of examples per label to try; 0 is zero-shot.",
 )
 @click.option(
     "--draws", type=click.IntRange(min=1), default=5, show_default=True, help="Draws of examples to average."
@@ -71,7 +72,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Measure what more examples a label would buy, on labelled images.
+    """Measure what more examples per label would buy, on labelled images.
 
     Draws examples, fits on them, and measures on images that were held out: zero-shot, a plain linear probe
     (logistic regression with C = 1, and with C tuned), and what nshot fit would choose.
@@ -124,7 +125,7 @@ def command(
 
 
 def table(points: Sequence[Point]) -> str:
-    """A row a method, a column a number of examples: the mean, and the worst and best draw below it."""
+    """A row per method, a column per number of examples: the mean, and the worst and best draw below it."""
     columns: list[Shots] = list(dict.fromkeys(p.shots for p in points))
     width = max(len(p.method) for p in points)
     lines = [" " * width + "".join(f"{count:>12}" for count in columns)]

@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 import nshot
+from nshot.cli.help import Command
 from nshot.cli.options import ModelOptions, model_options, talk_options
 from nshot.cli.store import readable
 from nshot.errors import NshotError
@@ -26,7 +27,7 @@ _TEXTS = ("a cat", "a photo of a dog", "two red cars before a house", "a diagram
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 
 
-@click.command("doctor", short_help="Say what runs here, and whether the runtimes agree.")
+@click.command("doctor", cls=Command, short_help="Say what runs here, and whether the runtimes agree.")
 @model_options
 @talk_options
 def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:

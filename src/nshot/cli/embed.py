@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.options import (
     Listing,
     ModelOptions,
@@ -21,7 +22,7 @@ from nshot.images.remarks import Remarks
 from nshot.types import Failure
 
 
-@click.command("embed", short_help="Write images' vectors to a file.")
+@click.command("embed", cls=Command, short_help="Write images' vectors to a file.")
 @source_arguments
 @click.option(
     "-o",
@@ -79,4 +80,5 @@ def command(
     tell_remarks(remarks, quiet=quiet)
     if failed or verbose:
         click.echo(f"nshot: {written} images, {written - failed} embedded, {failed} failed", err=True)
+    click.echo(f"{written - failed:,} vectors: {output}")
     return 1 if failed else 0

@@ -16,6 +16,7 @@ import click
 import nshot
 from nshot.atomic import writing
 from nshot.cli.data import DataOptions, check_choice, data_options, embed, tell_failures, told_seen
+from nshot.cli.help import Command
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _MODULES = {"pillow": "PIL"}
 
 
-@click.command("evaluate", short_help="Say how good the answers are, on labelled images.")
+@click.command("evaluate", cls=Command, short_help="Say how good the answers are, on labelled images.")
 @data_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the report goes."

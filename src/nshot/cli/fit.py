@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nshot.cli.data import DataOptions, data_options, tell_failures
+from nshot.cli.help import Command
 from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
 from nshot.cli.prompted import embed_prompted
 from nshot.errors import RequestError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
 
 
-@click.command("fit", short_help="Make a classifier from a few labelled images.")
+@click.command("fit", cls=Command, short_help="Make a classifier from a few labelled images.")
 @data_options
 @click.option(
     "-o",
@@ -61,7 +62,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Make a classifier from labelled images, one to thousands a label.
+    """Make a classifier from labelled images, from one to thousands per label.
 
     DATA is a folder with a folder per label, a table or an export with labels, an archive, vectors, or
     hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data

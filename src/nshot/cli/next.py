@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nshot.cli.asking import from_file
+from nshot.cli.help import Command
 from nshot.cli.options import (
     Listing,
     ModelOptions,
@@ -22,7 +23,7 @@ from nshot.images.remarks import Remarks
 from nshot.paths import spelled
 
 
-@click.command("next", short_help="Say which images to label next.")
+@click.command("next", cls=Command, short_help="Say which images to label next.")
 @source_arguments
 @click.option(
     "--classifier",
@@ -46,7 +47,7 @@ from nshot.paths import spelled
     type=click.Choice(["paths", "jsonl"]),
     default="paths",
     show_default=True,
-    help="paths: a name a line. jsonl: with the label it would get, and its share.",
+    help="paths: one name per line. jsonl: also the label it would get now, and its score.",
 )
 @model_options
 @talk_options

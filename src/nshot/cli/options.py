@@ -284,14 +284,15 @@ _MODEL = (
         type=click.Choice(["crop", "pad", "squash"]),
         default="crop",
         show_default=True,
-        help="How an image becomes square: the centre, all with a border, or all squeezed.",
+        help="How an image becomes square. crop: its centre. pad: all of it, with borders. squash: all, "
+        "out of proportion.",
     ),
     click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images encoded at once."),
     click.option(
         "--workers",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Threads that decode.  [default: one a core]",
+        help="Threads that decode.  [default: one per core]",
     ),
     click.option(
         "--store",
@@ -316,7 +317,7 @@ _MODEL = (
 )
 
 _LABELS = (
-    click.option("--labels", metavar='"A, B"', help="The labels, in plain words, a comma between two."),
+    click.option("--labels", metavar='"A, B"', help="The labels, in plain words, separated by commas."),
     click.option(
         "--labels-file",
         type=click.Path(path_type=Path),
@@ -337,7 +338,7 @@ _LABELS = (
         f"[default: {DEFAULT_TEMPLATE}]",
     ),
     click.option(
-        "--templates", type=click.Path(path_type=Path), metavar="FILE", help="Templates, one a line."
+        "--templates", type=click.Path(path_type=Path), metavar="FILE", help="Templates, one per line."
     ),
 )
 
@@ -346,7 +347,7 @@ _CLASSIFIER = click.option(
     "classifier_file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="A classifier that nshot saved, in the place of labels.",
+    help="A classifier that nshot saved, instead of labels.",
 )
 
 _DECISION = (
@@ -362,14 +363,22 @@ _DECISION = (
         type=click.Choice(["background", "cosine", "margin", "energy", "off"]),
         help='The rule that says "none of these". background needs no threshold; off answers always.',
     ),
-    click.option("--threshold", type=float, metavar="T", help="The rule's least evidence."),
+    click.option(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="The threshold of that rule: an image below it shows none of the labels.",
+    ),
     click.option(
         "--background",
         metavar='"A, B"',
         help="What else there may be in the images, for the background rule.  [default: everyday things]",
     ),
     click.option(
-        "--background-file", type=click.Path(path_type=Path), metavar="FILE", help="The same, one a line."
+        "--background-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The same from a file, one per line.",
     ),
 )
 
@@ -395,7 +404,11 @@ _OUTPUT = (
         help="How answers are written.  [default: by the name of -o, else table]",
     ),
     click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where answers go."),
-    click.option("--resume", is_flag=True, help="Go on from what -o holds already."),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Continue an earlier run: images that -o already has an answer for are left out.",
+    ),
 )
 
 _JOURNAL = (

@@ -1,4 +1,4 @@
-"""`nshot robustness`: and on other images?"""
+"""`nshot robustness`: how much is lost on images of other kinds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.data import DataOptions, data_options, tell_failures
+from nshot.cli.help import Command
 from nshot.cli.options import (
     LabelOptions,
     ModelOptions,
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from nshot.evaluation.robustness import Condition
 
 
-@click.command("robustness", short_help="Measure on images of another kind, and on images made worse.")
+@click.command(
+    "robustness", cls=Command, short_help="Measure on images of other kinds, and on corrupted images."
+)
 @data_options
 @click.option(
     "--other",
@@ -60,7 +63,7 @@ if TYPE_CHECKING:
     default=200,
     show_default=True,
     metavar="N",
-    help="Images to make worse, at most: each is encoded five times a corruption.",
+    help="At most so many images are corrupted: each is encoded five times per corruption.",
 )
 @click.option(
     "-o",
@@ -88,7 +91,7 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Measure classifiers on images of another kind, and on images made worse.
+    """Measure classifiers on images of other kinds, and on corrupted images.
 
     Columns are CLIP zero-shot, CLIP few-shot, and with --supervised a probe on a supervised model. Half of
     DATA is what the latter two learn from; the other half is the base that all are measured on. Other sets
@@ -175,7 +178,7 @@ def _families(text: str) -> list[str]:
 
 
 def _told(conditions: Sequence[Condition]) -> str:
-    """A row a condition, a column a classifier; corruptions in the mean over their strengths."""
+    """A row per condition, a column per classifier; corruptions in the mean over their strengths."""
     names = list(conditions[0].tallies)
     width = max(len(c.name) for c in conditions) + 2
     lines = [" " * width + "".join(f"{name:>{max(len(name), 8) + 3}}" for name in names)]

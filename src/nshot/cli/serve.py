@@ -10,6 +10,7 @@ from threading import Timer
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.options import (
     LabelOptions,
     ModelOptions,
@@ -21,7 +22,7 @@ from nshot.cli.options import (
 from nshot.errors import MissingExtra, RequestError
 
 
-@click.command("serve", short_help="Look at images, correct and teach, in a browser.")
+@click.command("serve", cls=Command, short_help="Look at images, correct and teach, in a browser.")
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @label_options
 @classifier_option

@@ -1,4 +1,4 @@
-"""`nshot sort`: images into a folder a label, and back."""
+"""`nshot sort`: images into one folder per label, and back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _SHOWN = 5  # moves told of a plan, at most
 
 
-@click.command("sort", short_help="Sort images into a folder a label, or undo that.")
+@click.command("sort", cls=Command, short_help="Sort images into one folder per label, or undo that.")
 @click.argument("paths", nargs=-1, required=True, metavar="[SOURCE...] TARGET")
 @click.option(
     "--copy", "mode", flag_value="copy", type=click.Choice(["copy", "link", "move"]), help="Do it: copy."
@@ -112,7 +113,7 @@ def command(
                 labels.setdefault(answer.label)
             files.append((Path(answer.source), answer.label))  # None for all but a single label
         else:
-            failed.append((answer.source, "it is no file of its own, so it cannot be sorted"))
+            failed.append((answer.source, "it is not a file on disk, so it cannot be sorted"))
     tell_remarks(remarks, quiet=quiet)
     moves = plan(files, target, folder_names(labels))
     _tell(moves, target, mode)

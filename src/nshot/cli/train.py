@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.options import talk_options
 from nshot.errors import RequestError
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _LOGGED_EVERY = 30.0  # seconds
 
 
-@click.command("train", short_help="Train a model, or fine-tune one.")
+@click.command("train", cls=Command, short_help="Train a model, or fine-tune one.")
 @click.argument("data", metavar="DATA")
 @click.option(
     "-o",

@@ -506,7 +506,7 @@ class _Rows:
             )
         if again:
             self.read.remarks.note(
-                f"{again:,} of the rows of {self.table.path} name an image that an earlier row names too, "
+                f"{again:,} of the rows of {self.table.path} name per image that an earlier row names too, "
                 f"{otherwise:,} of them with another label: each row counts as an image"
             )
         self._separators(met)

@@ -168,7 +168,8 @@ def _checked(
     """Unit rows and their names; rows without a direction join the failures."""
     if array.ndim != 2 or array.dtype.kind != "f":
         raise SourceError(
-            f"{path} holds {array.dtype} of shape {array.shape}: a float array with a vector a row is needed"
+            f"{path} holds {array.dtype} of shape {array.shape}: "
+            "a float array with one vector per row is needed"
         )
     if sources is None:
         sources = _numbered(path, len(array))

@@ -86,7 +86,7 @@ def write_page(path: Path, html: str) -> None:
 
 
 def write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """A row an image, the failed ones last, with an empty answer; .parquet or .csv by the name.
+    """A row per image, the failed ones last, with an empty answer; .parquet or .csv by the name.
 
     Columns: source, own (several labels are joined by "|"), label (the answer), right, score, cosine, margin
     (the best cosine minus the second best), own_score, own_place (1 is the best), domain.

@@ -14,7 +14,7 @@ from nshot.few_shot.gaussian import shared_gaussian
 from nshot.few_shot.heads import Head
 from nshot.unit import normalize
 
-PER_LABEL = 20  # images a label, on average, below which the labels' spread is not known well enough
+PER_LABEL = 20  # images per label, on average, below which the labels' spread is not known well enough
 LEAST = 8  # images that the rarest label must have
 
 _STRENGTH = 0.2
@@ -47,7 +47,7 @@ def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
     neighbours' term, so that the result is a labelled matrix).
 
     It helps where every label has its images, and does harm where labels are rare or absent: their
-    Gaussians take images from the others. So it is refused below an average of 20 images a label, and
+    Gaussians take images from the others. So it is refused below an average of 20 images per label, and
     where the prompts give a label fewer than 8. Whether it helped cannot be known without labels.
 
     Args:

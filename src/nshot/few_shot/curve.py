@@ -1,4 +1,4 @@
-"""Accuracy against the number of examples a label: what would a few more buy?"""
+"""Accuracy against the number of examples per label: what would a few more buy?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Point:
 
     Attributes:
         method: ZERO_SHOT, PROBE, TUNED, NSHOT, or the name that other features were given.
-        shots: examples a label, or "all".
+        shots: examples per label, or "all".
         examples: how many that were in all, in the mean over the draws.
         accuracies: of each draw, in [0, 1], on images that no method was shown.
         chosen: the method or the strength used in each draw; empty for zero-shot.
@@ -80,7 +80,7 @@ def curve(
         vectors: float[n, d].
         labels_of: the label of each; labels of ``prompts`` without an image stay among the answers.
         prompts: a zero-shot classifier that knows every label.
-        shots: examples a label, 0 for none and "all" for every image that is not held out.
+        shots: examples per label, 0 for none and "all" for every image that is not held out.
         draws: how many.
         held_out: share of the images to measure on, in (0, 1).
         others: features of the same images by other models, [n, any], for a probe each.

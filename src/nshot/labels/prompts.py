@@ -58,7 +58,7 @@ def split_labels(text: str) -> list[str]:
 
 
 def read_templates(path: str | Path) -> list[str]:
-    """Templates from a file, one a line or a JSON list.
+    """Templates from a file, one per line or a JSON list.
 
     Raises:
         TemplateError: a file that cannot be read or holds none.
@@ -72,7 +72,7 @@ def read_templates(path: str | Path) -> list[str]:
         except json.JSONDecodeError as error:
             raise TemplateError(f"{path} starts like JSON but is not: {error}") from error
     if not templates or not all(isinstance(template, str) for template in templates):
-        raise TemplateError(f"{path} holds no template: write one a line, such as {DEFAULT_TEMPLATE!r}")
+        raise TemplateError(f"{path} holds no template: write one per line, such as {DEFAULT_TEMPLATE!r}")
     return templates
 
 

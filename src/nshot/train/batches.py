@@ -1,4 +1,4 @@
-"""A batch through both towers and back, in pieces: one a core, and no more memory than a piece needs.
+"""A batch through both towers and back, in pieces: one per core, and no more memory than a piece needs.
 
 Two cores each take pieces of their own, and no core waits for the other inside a layer, which two cores that
 share each matrix product do some hundred times a step.

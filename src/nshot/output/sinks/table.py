@@ -48,7 +48,7 @@ class Table:
         return self._bytes([self._painted(_BOLD, self._line("source", "label", *numbers))])
 
     def encode(self, record: Record) -> bytes:
-        """One line a label, or a failure's message in red."""
+        """One line per label, or a failure's message in red."""
         if isinstance(record, Failure):
             message = list(_wrapped(spelled(f"{record.type}: {record.message}"), max(self._rest, 16)))
             sources = [record.source, *[""] * (len(message) - 1)]
