@@ -17,6 +17,7 @@ from nshot.datasets.labelled import Columns, LabelledSet, open_labelled
 from nshot.errors import LabelError, RequestError, SourceError
 from nshot.images.remarks import Remarks
 from nshot.images.sources import expand
+from nshot.output.sorting.journal import JOURNAL
 
 LABELS = {"star": "red", "heart": "blue", "fish": "green"}
 ROWS = [(f"train/{label}{number}.png", label) for label in LABELS for number in range(2)]
@@ -460,6 +461,21 @@ def test_boxes_beside_images_are_no_labels(tmp_path: Path) -> None:
         open_labelled(tmp_path)
 
 
+@pytest.mark.parametrize("left", [".gitkeep", "Thumbs.db", "README", "notes.txt", ".DS_Store", "clip.mp4"])
+def test_a_folder_without_an_image_is_a_label_without_one(tmp_path: Path, left: str) -> None:
+    (folders(tmp_path, "{}") / "moon").mkdir()
+    (tmp_path / "moon" / left).write_text("some words")
+    data = open_labelled(tmp_path)
+    assert data.classes == ("fish", "heart", "moon", "star")
+    assert len(answers(data)) == 3
+
+
+def test_a_folder_called_none_or_na_is_a_label(tmp_path: Path) -> None:
+    for name in ("none", "NA", "nan"):
+        put(tmp_path / name / "1.png")
+    assert [source.labels for source in open_labelled(tmp_path)] == [("NA",), ("nan",), ("none",)]
+
+
 def test_images_beside_the_folders_of_labels_are_counted(tmp_path: Path) -> None:
     put(folders(tmp_path, "{}") / "loose.png")
     data = open_labelled(tmp_path)
@@ -471,6 +487,7 @@ def test_a_folder_that_sort_made_is_not_read_as_labels(tmp_path: Path) -> None:
     (folders(tmp_path, "{}") / ".nshot-sort.jsonl").write_text("{}")
     with pytest.raises(SourceError, match="nshot sort"):
         open_labelled(tmp_path)
+    assert (tmp_path / JOURNAL).is_file()  # the name that nshot sort gives it
 
 
 def test_a_list_in_the_folder_says_what_its_images_are(here: Path) -> None:

@@ -51,6 +51,14 @@ class Cells:
         """
         return tuple(dict.fromkeys(self._label(each, where) for each in self._given(cell, where)))
 
+    def name(self, text: str, where: str) -> str:
+        """The label that a folder's or a file's name means: its own, or that of the number that it is.
+
+        Raises:
+            SourceError: a number that has no name here.
+        """
+        return self._label(text, where)
+
     def _given(self, cell: Any, where: str) -> list[Any]:
         if isinstance(cell, str):
             text = cell.strip()

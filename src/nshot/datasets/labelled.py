@@ -216,7 +216,7 @@ def _folder(path: Path, name: str, by_domain: bool, config: str | None, read: _R
     def opened() -> Iterator[Source]:
         _count_loose(found, read)
         for folder, label, domain in found.folders:
-            own = read.cells.labels(label, folder.place)
+            own = (read.cells.name(label, folder.place),)
             for source in listed(label, folder.place):
                 yield replace(source, labels=own, domain=domain)
 
@@ -238,7 +238,7 @@ def _archive(path: Path, name: str, by_domain: bool, read: _Reading) -> Labelled
         _count_loose(found, read)
         for source in read.sources([path]):
             for label, domain in layouts.chosen(found, source.name):
-                yield replace(source, labels=read.cells.labels(label, source.name), domain=domain)
+                yield replace(source, labels=(read.cells.name(label, source.name),), domain=domain)
 
     return _classes(name, found, read, opened)
 
@@ -253,7 +253,7 @@ def _count_loose(found: Classes, read: _Reading) -> None:
 def _classes(
     name: str, found: Classes, read: _Reading, opened: Callable[[], Iterator[Source]]
 ) -> LabelledSet:
-    labels = {one for folder, label, _ in found.folders for one in read.cells.labels(label, folder.place)}
+    labels = {read.cells.name(label, folder.place) for folder, label, _ in found.folders}
     read.checked(sorted(labels), found.place)
     return LabelledSet(name, tuple(sorted(labels)), False, opened, read.remarks)
 
@@ -331,7 +331,7 @@ def _patterned(name: str, pattern: str, read: _Reading) -> LabelledSet:
             if label is None:
                 read.remarks.unlabelled[f"named otherwise than {pattern}"] += 1
             else:
-                yield replace(source, labels=read.cells.labels(label, source.name))
+                yield replace(source, labels=(read.cells.name(label, source.name),))
 
     labels = {label for source in opened() for label in source.labels or ()}
     if not labels:

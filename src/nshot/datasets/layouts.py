@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 
 from nshot.errors import SourceError
 from nshot.images.folders import subfolders, walk
-from nshot.images.kinds import is_image_name, left_behind, no_image
+from nshot.images.kinds import is_image_name, kind_of, left_behind, no_image
 from nshot.images.remarks import Remarks
 from nshot.images.tables import LABEL_COLUMNS, PARQUET, TEXT, open_table
 from nshot.labels.parts import part_of
@@ -119,7 +119,7 @@ class OnDisk:
 
     def holds_images(self) -> bool:
         """Whether a file below may be an image; the walk ends at the first."""
-        return any(error is None and no_image(name) is None for name, error in walk(str(self.path)))
+        return any(error is None and kind_of(name) is None for name, error in walk(str(self.path)))
 
 
 @dataclass(slots=True)

@@ -157,6 +157,11 @@ def is_text(path: str) -> bool:
         return False
 
 
+def kind_of(path: str) -> str | None:
+    """What a file plainly is, where it is no image; one whose name says nothing is looked into."""
+    return no_image(path) or ("text" if is_text(path) else None)
+
+
 def is_plain_text(data: bytes) -> bool:
     """Whether bytes begin like plain text, and not like a format of images that is written in text."""
     start = data[:_PEEK]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from nshot.errors import ImageError, ImageTooLarge, SourceError, UndecodableImage, UnreadableImage
 from nshot.images import folders
 from nshot.images.archives import Member, gathered
-from nshot.images.kinds import is_image, is_image_name, is_plain_text, is_text, no_image
+from nshot.images.kinds import is_image, is_image_name, is_plain_text, kind_of, no_image
 from nshot.images.remarks import Remarks
 from nshot.types import DEFAULT_LIMITS, Limits
 
@@ -246,7 +246,7 @@ class _Listing:
     def _images(self, entries: Iterator[folders.Entry]) -> Iterator[tuple[str, OSError | str | None]]:
         """The entries without what plainly is no image, which is counted; or, strictly, with what it is."""
         for name, error in entries:
-            kind = None if error is not None else _kind(name)
+            kind = None if error is not None else kind_of(name)
             if kind is None:
                 yield name, error
             elif self.strict:
@@ -373,11 +373,6 @@ class _Listing:
         if len(data) > self.max_bytes:
             return Source.failed(name, ImageTooLarge(f"more than the limit of {self.max_bytes:,} bytes"))
         return Source.of(data, name=name)
-
-
-def _kind(name: str) -> str | None:
-    """What a file in a folder is, if it plainly is no image."""
-    return no_image(name) or ("text" if is_text(name) else None)
 
 
 def _kind_of_member(name: str, read: Callable[[], bytes]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from nshot.images.tables import is_table, open_table
 from nshot.labels.prompts import write_prompts
 from nshot.train.data import Pair
 from nshot.types import DEFAULT_LIMITS
+
+log = logging.getLogger("nshot")
 
 _CAPTIONS = ("caption", "captions", "text", "title", "sentence", "description", "label")
 _BESIDE = ("txt", "text", "caption", "json")  # files of a webdataset sample that hold its caption
@@ -67,7 +70,9 @@ def listed(
 
 
 def _classes(folder: Path, templates: Sequence[str]) -> Iterator[Pair]:
-    found = open_labelled(folder)
+    found = open_labelled(folder, prefer=("train", "val", "test"))
+    for note in found.remarks.news():
+        log.warning(note)
     if len(found.classes or ()) < 2:
         raise SourceError(
             f"{folder} holds {len(found.classes or ())} class: give one folder per class, two at least"
