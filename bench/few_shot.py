@@ -294,6 +294,36 @@ def following() -> None:
     print(f"a random choice of 8 a label (80 labels): {target:.3f}; next reaches it with {needed} labels")
 
 
+def following_everywhere() -> None:
+    """`next` on every set with prompts, 60 labels in batches of ten: accuracy with 30 and with 60."""
+    for name, data in recorded.sets().items():
+        if data.prompts is None or len(data.targets) < 120:
+            continue
+        rows: list[list[float]] = []
+        for seed in range(10):
+            order = np.random.default_rng(seed).permutation(len(data.targets))[:400]
+            rest, pool = np.split(order, [int(0.4 * len(order))])
+            row = []
+            for chosen in (True, False):
+                have, current = np.empty(0, np.intp), data.zero
+                for step in range(6):
+                    left = np.setdiff1d(pool, have)
+                    seen = data.vectors[have] if len(have) else None
+                    picked = select(data.vectors[left], current, 10, labelled=seen)
+                    have = np.append(have, left[picked]) if chosen else pool[: 10 * (step + 1)]
+                    current = fit(
+                        data.vectors[have],
+                        [data.labels[k] for k in data.targets[have]],
+                        data.zero,
+                        method="pulled",
+                    ).classifier
+                    if step in (2, 5):
+                        row.append(right(current, data, rest).mean())
+            rows.append(row)
+        a, b, c, d = 100 * np.mean(rows, axis=0)
+        print(f"{name:20} next {a:5.1f} {b:5.1f}   random {c:5.1f} {d:5.1f}")
+
+
 PARTS: dict[str, Callable[[], None]] = {
     "gains": gains,
     "pairs": pairs,
@@ -304,6 +334,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "adapt": adapting,
     "added": added,
     "next": following,
+    "next-everywhere": following_everywhere,
 }
 
 if __name__ == "__main__":

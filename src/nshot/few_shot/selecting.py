@@ -1,4 +1,4 @@
-"""Which images to label next: those that the classifier is unsure of, and no two alike."""
+"""Which images to label next: those that the classifier is least sure of, and none twice."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from nshot.decision.softmax import activate
 from nshot.errors import RequestError
 from nshot.unit import normalize
 
+_SAME = 0.02  # one minus the cosine of two images of which one label would do
+_LAST = 1e6  # takes an image behind all others
+
 
 def select(
     vectors: ArrayLike,
@@ -20,10 +23,10 @@ def select(
 ) -> NDArray[np.intp]:
     """The images whose labels would tell the classifier most, best first.
 
-    One at a time, the image of the largest  unsureness * distance: one minus the gap between its two best
-    labels' shares of the softmax, times its distance to the nearest image that is chosen or labelled
-    already (greedy k-centre, weighted). The softmax is taken of a sigmoid model's logits too: the question is
-    which of the labels an image has; its own scores, all near 0, say how likely each is by itself.
+    One at a time, the image whose labels' shares of the softmax have the largest entropy, of those that no
+    chosen or labelled image is nearly the same as (cosine over 0.98); those come last. The softmax is taken
+    of a sigmoid model's logits too: the question is which label is best. On six recorded sets this finds more
+    than the gap between the two best labels times the distance to what is known (bench/few_shot.py).
 
     Args:
         vectors: float[n, d], images without labels.
@@ -42,8 +45,8 @@ def select(
         raise RequestError("an image at least is needed, and one at least to choose")
     if len(classifier.labels) < 2:
         raise RequestError("one label leaves nothing to be unsure of")
-    shares = np.sort(activate(classifier.logits(rows), "softmax"), axis=1)
-    unsure = 1.0 - (shares[:, -1] - shares[:, -2])
+    shares = activate(classifier.logits(rows), "softmax")
+    unsure = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
     units = normalize(rows).astype(np.float64)
     nearest = np.full(len(rows), 2.0)
     if labelled is not None and len(known := np.asarray(labelled)):
@@ -51,7 +54,7 @@ def select(
     left = np.ones(len(rows), dtype=bool)
     chosen = []
     for _ in range(min(count, len(rows))):
-        worth = np.where(left, (unsure + 1e-6) * np.maximum(nearest, 1e-6), -1.0)
+        worth = np.where(left, np.where(nearest > _SAME, unsure, unsure - _LAST), -np.inf)
         best = int(worth.argmax())
         chosen.append(best)
         left[best] = False
