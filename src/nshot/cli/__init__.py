@@ -30,6 +30,7 @@ COMMANDS = (
     "serve",
     "train",
     "sort",
+    "tag",
     "embed",
     "store",
     "doctor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.help import Command
+from nshot.cli.labelling import of_model, of_table, table_option
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -19,15 +21,11 @@ from nshot.cli.options import (
     journal_options,
     label_options,
     model_options,
-    progress,
     say,
     talk_options,
-    tell_remarks,
 )
 from nshot.errors import RequestError
-from nshot.images.remarks import Remarks
 from nshot.paths import spelled
-from nshot.types import Failure
 
 if TYPE_CHECKING:
     from nshot.output.sorting import Mode, Move
@@ -43,6 +41,7 @@ _SHOWN = 5  # moves told of a plan, at most
 @click.option("--link", "mode", flag_value="link", help="Do it: symbolic links.")
 @click.option("--move", "mode", flag_value="move", help="Do it: move.")
 @click.option("--undo", "take_back", is_flag=True, help="Take back the last sort into TARGET.")
+@table_option
 @label_options
 @classifier_option
 @decision_options
@@ -53,6 +52,7 @@ def command(
     paths: tuple[str, ...],
     mode: Mode | None,
     take_back: bool,
+    table: Path | None,
     label_options: LabelOptions,
     classifier_file: Path | None,
     decision_options: DecisionOptions,
@@ -66,11 +66,13 @@ def command(
 
     Says what it would do, and does nothing until --copy, --link or --move is given. Nothing is overwritten,
     and everything can be undone. Without --reject or a calibrated classifier, images that seem to show
-    none of the labels are told by the background rule; --reject off sorts every image.
+    none of the labels are told by the background rule; --reject off sorts every image. An image's sidecars
+    (photo.jpg.xmp, photo.xmp) go with it.
 
     \b
     nshot sort photos/ sorted/ --labels "cat, dog"           # what would happen
     nshot sort photos/ sorted/ --labels "cat, dog" --move
+    nshot sort sorted/ --table corrected.csv --move
     nshot sort --undo sorted/
 
     Exit status: 0 all sorted, 1 some images failed or were left alone, 2 the request itself was wrong.
@@ -81,40 +83,31 @@ def command(
         raise RequestError("--corrected needs --journal")
     *sources, last = paths
     target = Path(last)
-    if not sources:
+    if not sources and table is None:
         raise RequestError("name the images and then the folder to sort them into")
     if target.exists() and not target.is_dir():
         raise RequestError(f"{target} is not a folder: the last path is where the images go")
 
-    from nshot.cli.asking import ask
     from nshot.output.sorting import UNSURE, carry_out, folder_names, plan
 
-    if classifier_file is None and decision_options.reject is None:
-        decision_options = replace(decision_options, reject="background")
-    embedder, classifier = ask(
-        label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
-    )
-    files: list[tuple[Path, str | None]] = []
-    failed: list[tuple[str, str]] = []
-    remarks = Remarks()
-    images = remarks.noting(embedder.embed_images(embedder.sources(sources, remarks=remarks)))
-    answers = classifier.stream(images, top_k=1)
-    if journal_file is not None:
-        from nshot.server.session import read_words, taking_away
-
-        words = read_words(journal_file).said
-        answers = taking_away.answers(classifier, images, words, top_k=1, only=corrected)
-    labels = dict.fromkeys(classifier.labels)
-    for answer in progress(answers, shown=not quiet, sources=sources):
-        if isinstance(answer, Failure):
-            failed.append((answer.source, answer.message))
-        elif Path(answer.source).is_file():
-            if answer.label is not None:
-                labels.setdefault(answer.label)
-            files.append((Path(answer.source), answer.label))  # None for all but a single label
-        else:
-            failed.append((answer.source, "it is not a file on disk, so it cannot be sorted"))
-    tell_remarks(remarks, quiet=quiet)
+    if table is not None:
+        answered, failed = of_table(table, sources)
+        labels: Sequence[str] = list(dict.fromkeys(label for _, own in answered for label in own))
+    else:
+        if classifier_file is None and decision_options.reject is None:
+            decision_options = replace(decision_options, reject="background")
+        answered, failed, labels = of_model(
+            sources,
+            label_options,
+            classifier_file,
+            decision_options,
+            model_options,
+            quiet,
+            verbose,
+            journal=journal_file,
+            corrected=corrected,
+        )
+    files = [(image, own[0] if len(own) == 1 else None) for image, own in answered]
     moves = plan(files, target, folder_names(labels))
     _tell(moves, target, mode)
     if mode is not None:
@@ -126,8 +119,9 @@ def command(
         click.echo("\nnothing was done: add --copy, --link or --move")
     for source, reason in () if quiet else failed:
         click.echo(f"failed: {spelled(source)}: {spelled(reason)}", err=True)
-    unsure = sum(move.target.parent.name == UNSURE for move in moves)
-    if unsure > len(moves) / 2 and not quiet:
+    images_moved = [move for move in moves if not move.sidecar]
+    unsure = sum(move.target.parent.name == UNSURE for move in images_moved)
+    if table is None and unsure > len(images_moved) / 2 and not quiet:
         say(
             "more than half have no answer. If they should, calibrate on some labelled images; for "
             'wide labels such as "animal", name other things with --background, or use --reject off'
@@ -138,9 +132,12 @@ def command(
 
 
 def _tell(moves: list[Move], target: Path, mode: Mode | None) -> None:
+    sidecars = [move for move in moves if move.sidecar]
+    moves = [move for move in moves if not move.sidecar]
     counts = Counter(str(move.target.parent) for move in moves)
     done = {None: "would be sorted", "copy": "to copy", "link": "to link", "move": "to move"}[mode]
-    click.echo(f"{len(moves):,} images {done} into {target}")
+    along = f", and {len(sidecars):,} sidecars with them" if sidecars else ""
+    click.echo(f"{len(moves):,} images {done} into {target}{along}")
     width = max((len(folder) for folder in counts), default=0)
     for folder, count in sorted(counts.items()):
         click.echo(f"  {folder + '/':{width + 1}}  {count:,}")

@@ -24,10 +24,12 @@ class Move:
     Attributes:
         source: absolute path of the file.
         target: its path below the target folder.
+        sidecar: whether it goes along with an image, as its edits and keywords.
     """
 
     source: Path
     target: Path
+    sidecar: bool = False
 
 
 @dataclass(slots=True, eq=False)

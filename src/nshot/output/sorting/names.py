@@ -38,13 +38,27 @@ def _safe(label: str) -> str:
     return name + "_" if _RESERVED.fullmatch(name) else name
 
 
-def free_name(name: str, taken: set[str]) -> str:
-    """The name, or the first of "name (2)", "name (3)" ... that is not taken."""
+def free_name(
+    name: str, taken: set[str], last: dict[str, int] | None = None, beside: Iterable[str] = ()
+) -> str:
+    """The name, or the first of "name (2)", "name (3)" ... that is not taken.
+
+    Args:
+        name: the name wanted.
+        taken: folded names that are taken.
+        last: the number that each folded name got last; with it, many equal names take no longer than others.
+        beside: endings of what goes along under the same name, ".jpg.xmp" or ".xmp", to be free as well.
+    """
     stem, suffix = Path(name).stem, Path(name).suffix
-    number, free = 1, name
-    while folded(free) in taken:
+    number, free, own = 1, name, stem
+    if last is not None and folded(name) in taken:
+        number = last.get(folded(name), 1)
+    while folded(free) in taken or any(folded(own + ending) in taken for ending in beside):
         number += 1
-        free = f"{stem} ({number}){suffix}"
+        own = f"{stem} ({number})"
+        free = own + suffix
+    if last is not None:
+        last[folded(name)] = number
     return free
 
 

@@ -42,7 +42,8 @@ def plan(files: Iterable[tuple[Path, str | None]], target: Path, folders: Mappin
     """Where each file goes; nothing is touched.
 
     A name that is taken in its folder, by a file that is there or by another that comes, gets a number. A
-    file that is named twice goes once, and one that is in the target already stays.
+    file that is named twice goes once, and one that is in the target already stays. The sidecars of an image,
+    ``photo.jpg.xmp`` and ``photo.xmp``, go with it, and keep their names beside it.
 
     Args:
         files: each file with its label, or None for ``unsure``.
@@ -51,6 +52,7 @@ def plan(files: Iterable[tuple[Path, str | None]], target: Path, folders: Mappin
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100  (resolve would follow the links that are sorted)
     taken: dict[str, set[str]] = {}
+    last: dict[str, dict[str, int]] = {}
     moves: dict[Path, Move] = {}
     for file, label in files:
         source = Path(os.path.abspath(file))  # noqa: PTH100
@@ -61,10 +63,26 @@ def plan(files: Iterable[tuple[Path, str | None]], target: Path, folders: Mappin
             with suppress(FileNotFoundError):
                 taken[folder] = {folded(path.name) for path in (target / folder).iterdir()}
             taken.setdefault(folder, set())
-        name = free_name(source.name, taken[folder])
-        taken[folder].add(folded(name))
+        sidecars = {path: ending for path, ending in _sidecars(source) if path not in moves}
+        numbers = last.setdefault(folder, {})
+        name = free_name(source.name, taken[folder], numbers, sidecars.values())
+        stem = name.removesuffix(source.suffix)
         moves[source] = Move(source, Path(folder) / name)
+        for sidecar, ending in sidecars.items():
+            moves[sidecar] = Move(sidecar, Path(folder) / (stem + ending), sidecar=True)
+        taken[folder] |= {folded(name), *(folded(stem + ending) for ending in sidecars.values())}
     return list(moves.values())
+
+
+def _sidecars(image: Path) -> list[tuple[Path, str]]:
+    """The sidecars of an image that are there, and what stands behind the image's stem in their names."""
+    endings = (f"{image.suffix}.xmp", ".xmp", f"{image.suffix}.XMP", ".XMP")
+    found: list[tuple[Path, str]] = []
+    for ending in endings:
+        path = image.with_name(image.stem + ending)
+        if path.is_file() and not any(path.samefile(other) for other, _ in found):
+            found.append((path, ending))
+    return found
 
 
 def carry_out(

@@ -1,0 +1,122 @@
+"""Images with the labels that they are to be sorted or tagged by: out of a model, or out of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import click
+
+from nshot.cli.options import (
+    Command,
+    DecisionOptions,
+    LabelOptions,
+    ModelOptions,
+    progress,
+    tell_remarks,
+)
+from nshot.errors import RequestError
+from nshot.images.remarks import Remarks
+from nshot.paths import unspelled
+from nshot.types import Decided, Failure
+
+Labelled: TypeAlias = "list[tuple[Path, tuple[str, ...]]]"
+Failed: TypeAlias = "list[tuple[str, str]]"
+
+
+def table_option(command: Command) -> Command:
+    """Add --table; the command gets ``table``."""
+    option: Command = click.option(
+        "--table",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Labels from a table in place of a model: nshot's answers, perhaps corrected, or any other.",
+    )(command)
+    return option
+
+
+def of_model(
+    sources: Sequence[str],
+    label_options: LabelOptions,
+    classifier_file: Path | None,
+    decision_options: DecisionOptions,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+    *,
+    journal: Path | None = None,
+    corrected: bool = False,
+) -> tuple[Labelled, Failed, Sequence[str]]:
+    """Every image that is a file with what is answered for it, what failed, and all labels.
+
+    Args:
+        sources: the images.
+        label_options: the labels.
+        classifier_file: a classifier in place of labels.
+        decision_options: what is rejected.
+        model_options: the model.
+        quiet: say nothing.
+        verbose: say more.
+        journal: what somebody has put right on the page.
+        corrected: only the images that were put right.
+    """
+    from nshot.cli.asking import ask
+
+    embedder, classifier = ask(
+        label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
+    )
+    found: Labelled = []
+    failed: Failed = []
+    remarks = Remarks()
+    images = remarks.noting(embedder.embed_images(embedder.sources(sources, remarks=remarks)))
+    answers = classifier.stream(images, top_k=1)
+    if journal is not None:
+        from nshot.server.session import read_words, taking_away
+
+        words = read_words(journal).said
+        answers = taking_away.answers(classifier, images, words, top_k=1, only=corrected)
+    labels = dict.fromkeys(classifier.labels)
+    for answer in progress(answers, shown=not quiet, sources=sources):
+        if isinstance(answer, Failure):
+            failed.append((answer.source, answer.message))
+        elif not Path(answer.source).is_file():
+            failed.append((answer.source, "it is not a file on disk"))
+        else:
+            own = answer.labels if isinstance(answer, Decided) else (answer.label,) if answer.label else ()
+            labels.update(dict.fromkeys(own))
+            found.append((Path(answer.source), own))
+    tell_remarks(remarks, quiet=quiet)
+    return found, failed, list(labels)
+
+
+def of_table(table: Path, sources: Sequence[str] = ()) -> tuple[Labelled, Failed]:
+    """The images that a table names, with its labels, and those that are not there.
+
+    Args:
+        table: a table of images and labels; names are as they are written, or relative to the table's folder.
+        sources: files or folders to which images must belong; any image if none.
+
+    Raises:
+        SourceError: no such table, or no such columns in it.
+    """
+    from nshot.datasets.corrections import read_corrections
+
+    within = [Path(source).absolute() for source in sources]
+    found: Labelled = []
+    failed: Failed = []
+    for written, labels in read_corrections(table).items():
+        image = next((path for path in _meant(written, table.parent) if path.is_file()), None)
+        if image is None:
+            failed.append((written, "no such file"))
+        elif not within or any(place in (image.absolute(), *image.absolute().parents) for place in within):
+            found.append((image, labels))
+    if not found and not failed:
+        raise RequestError(f"{table} names no image{f' in {chr(32).join(sources)}' if sources else ''}")
+    return found, failed
+
+
+def _meant(written: str, folder: Path) -> list[Path]:
+    """The files that a name in a table may mean: as it is, and as nshot spells odd names in its outputs."""
+    names = dict.fromkeys((written, unspelled(written), unspelled(written.removeprefix("'"))))
+    return [place for name in names for place in (Path(name), folder / name)]
