@@ -9,7 +9,7 @@ import click
 
 # What stands in no group comes first, under "Options": it is the command's own.
 _OPTIONS = {
-    "Labels": ("labels", "labels_file", "template", "templates", "classifier_file", "label_vectors"),
+    "Labels": ("labels", "labels_file", "table", "template", "templates", "classifier_file", "label_vectors"),
     "When not to answer": ("coverage", "reject", "threshold", "background", "background_file", "wrong"),
     "Data": (
         *("image_column", "label_column", "label_separator", "domain_column", "domain_folders"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.labelling import Labelled, of_model, of_table, table_option
 from nshot.cli.options import (
     DecisionOptions,
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 _SHOWN = 5  # sidecars of a plan that are named, at most
 
 
-@click.command("tag", short_help="Write labels as keywords that photo managers read, or undo that.")
+@click.command(
+    "tag", cls=Command, short_help="Write labels as keywords that photo managers read, or undo that."
+)
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option("--write", is_flag=True, help="Do it: write the sidecars.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, which is the default.")
