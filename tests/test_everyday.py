@@ -338,6 +338,12 @@ def test_numbers_and_truths_have_the_names_that_are_given(here: Path) -> None:
     assert answers(open_labelled(here / "t.csv", columns=Columns(names=order, numbers=numbers))) == ALL
 
 
+def test_numbers_that_count_from_one_are_said(here: Path) -> None:
+    (here / "t.csv").write_text(comma([(n, "1" if b == "heart" else "2") for n, b in ROWS]))
+    notes = open_labelled(here / "t.csv", columns=Columns(names=list(LABELS))).remarks.news()
+    assert any("numbers from 1" in note and "'heart'" in note for note in notes)
+
+
 def test_a_column_of_words_beside_the_numbers_is_preferred_and_said(here: Path) -> None:
     (here / "t.csv").write_text("image,label,label_name\n" + lines([(n, "7", b) for n, b in ROWS], ","))
     data = open_labelled(here / "t.csv")

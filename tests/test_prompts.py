@@ -63,6 +63,11 @@ def test_quotes_keep_a_comma_inside_a_label() -> None:
     assert split_labels('cat, "salt, pepper" , hot dog') == ["cat", "salt, pepper", "hot dog"]
 
 
+def test_lines_on_the_command_line_are_labels_too() -> None:
+    assert split_labels("cat\nhot dog\n\nbird, fox\n") == ["cat", "hot dog", "bird", "fox"]
+    assert split_labels('cat\r\n"salt, pepper"') == ["cat", "salt, pepper"]
+
+
 @pytest.mark.parametrize("text", ["", "  ", "cat,,dog", "cat,", ","])
 def test_an_empty_label_on_the_command_line_is_an_error(text: str) -> None:
     with pytest.raises(LabelError, match="empty label"):

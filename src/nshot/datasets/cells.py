@@ -26,6 +26,9 @@ class Cells:
         names: the labels in their order, where the data holds numbers; of a mapping, its keys.
         numbers: the label of each number, where they do not count from 0.
         separator: cuts a text into several labels; None: a text is one label.
+
+    Attributes:
+        lowest: the least number that was met.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class Cells:
         self.names = None if names is None else tuple(names)
         self.numbers = dict(numbers) if numbers else dict(enumerate(self.names or ()))
         self.separator = separator
+        self.lowest: int | None = None
+        self._counted = not numbers
         self._written = {_folded(name): name for name in reversed(self.names or ())}
 
     def labels(self, cell: Any, where: str) -> tuple[str, ...]:
@@ -58,6 +63,15 @@ class Cells:
             SourceError: a number that has no name here.
         """
         return self._label(text, where)
+
+    def doubt(self) -> str | None:
+        """That numbers may count from 1, where the names were taken to count from 0."""
+        if not self._counted or not self.lowest:
+            return None
+        return (
+            f"the labels are numbers from {self.lowest}, and names are counted from 0 ({self.lowest} is "
+            f"{self.numbers[self.lowest]!r}): number the names in the labels file if they count otherwise"
+        )
 
     def _given(self, cell: Any, where: str) -> list[Any]:
         if isinstance(cell, str):
@@ -96,6 +110,7 @@ class Cells:
         if number is None:
             return self._written.get(_folded(text), text)
         if number in self.numbers:
+            self.lowest = number if self.lowest is None else min(number, self.lowest)
             return self.numbers[number]
         if self.names and len(self.numbers) > 0:
             raise SourceError(

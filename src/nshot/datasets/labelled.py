@@ -118,6 +118,8 @@ class _Reading:
 
     def checked(self, found: Iterable[str], name: str) -> None:
         """Refuse labels of the data that nobody can mean; those that were named are what they are."""
+        if doubt := self.cells.doubt():
+            self.remarks.note(doubt)
         given = set(self.columns.names or ())
         if fresh := [label for label in found if label not in given]:
             for note in check(fresh, source=name, alone=True):

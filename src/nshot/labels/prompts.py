@@ -48,10 +48,13 @@ class PromptedLabel:
 def split_labels(text: str) -> list[str]:
     """``'cat, dog, "salt, pepper"'`` -> its labels, in order; quotes keep a comma inside a label.
 
+    Lines count like commas, so that the content of a file with a label per line may be given.
+
     Raises:
         LabelError: nothing between two commas.
     """
-    labels = [label.strip() for label in next(csv.reader([text], skipinitialspace=True), [])]
+    lines = [line for line in text.splitlines() if line.strip()]
+    labels = [label.strip() for row in csv.reader(lines, skipinitialspace=True) for label in row]
     if not labels or not all(labels):
         raise LabelError(f"an empty label in {text!r}: write the labels with one comma between two")
     return labels

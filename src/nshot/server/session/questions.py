@@ -19,6 +19,7 @@ from nshot.decision import EVERYDAY, Decision, Rejection, default_rejection
 from nshot.decision.compared import Compared
 from nshot.embedder import Embedder
 from nshot.errors import LabelError, RequestError
+from nshot.labels.lint import check
 from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.server.session.images import Product, Snapshot
 from nshot.types import Floats
@@ -235,7 +236,7 @@ class Questions:
             raise LabelError("no label given")
         with self._texts:
             words = zero_shot(self.embedder, question.written, question.templates)
-        notes = []
+        notes = check(question.written, typed=True, alone=True)
         pairs, _ = near_synonyms(words)
         for first, second, _ in pairs[:1]:
             notes.append(
