@@ -66,9 +66,7 @@ _LOGGED_EVERY = 30.0  # seconds
 @click.option(
     "--only",
     type=click.Choice(["all", "text", "projections"]),
-    default="all",
-    show_default=True,
-    help="Which weights are trained; text locks the image tower (LiT).",
+    help="Which weights are trained; text locks the image tower.  [default: text for classes with --from]",
 )
 @click.option("--lora", type=int, default=0, metavar="RANK", help="Train LoRA adapters of this rank instead.")
 @click.option(
@@ -238,7 +236,10 @@ def _show(report: Report, output: Path) -> None:
         click.echo("share of images that are nearest to their own text")
         click.echo(f"{'':14}" + "".join(f"{name:>12}" for name in measured))
         for model, row in report.figures.items():
-            click.echo(f"{model:14}" + "".join(f"{row[name]:12.3f}" for name in measured))
+            click.echo(
+                f"{model:14}"
+                + "".join(f"{row[name]:12.3f}" if name in row else " " * 12 for name in measured)
+            )
     if measured and report.curve:
         click.echo("\nblend         " + "".join(f"{name:>12}" for name in measured))
         for point in report.curve:
@@ -247,5 +248,7 @@ def _show(report: Report, output: Path) -> None:
             click.echo(f"{mark} {point.share:<12.1f}" + "".join(f"{x:12.3f}" for x in found))
     if report.share is not None:
         click.echo(f"written: the blend {report.share:g} ({report.reason})")
+    if report.worth:
+        click.echo(report.worth)
     best = "" if report.kept == report.steps else f", the best of them after {report.kept}"
     click.echo(f"{output}: trained on {report.images} images, {report.steps} steps{best}")

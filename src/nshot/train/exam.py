@@ -12,6 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nshot.classifier.classifier import Classifier
+from nshot.few_shot import fit
 from nshot.train.batches import Towers
 from nshot.train.data import Images
 from nshot.train.feeding import Feeder
@@ -48,12 +50,27 @@ class Exam:
         own = self.images.texts()
         numbers = {text: number for number, text in enumerate(dict.fromkeys(own))}
         targets = torch.tensor([numbers[text] for text in own])
-        texts = F.normalize(_texts(towers, feeder, list(numbers)), dim=1)
+        texts = F.normalize(mean_vectors(towers, feeder, list(numbers)), dim=1)
         logits = torch.from_numpy(vectors(towers, self.images)) @ texts.t()
         own_logits = (float(towers.model.logit_scale.detach().exp()) * logits).log_softmax(1)
         right = (logits.argmax(dim=1) == targets).numpy()
         certainty = own_logits.gather(1, targets[:, None]).mean()
         return Mark(float(right.mean()), float(certainty), right)
+
+
+def few_shot(towers: Towers, feeder: Feeder, training: Images, held: Images) -> NDArray[np.bool_]:
+    """bool[n], which held-out images of classes ``nshot fit`` names right with the model as it is.
+
+    Its examples are the training images, and its prompts the classes' own.
+    """
+    texts = list(dict.fromkeys((*training.texts(), *held.texts())))
+    labels = {text: str(number) for number, text in enumerate(texts)}
+    scale = float(towers.model.logit_scale.detach().exp())
+    prompts = Classifier(list(labels.values()), mean_vectors(towers, feeder, texts).numpy(), scale)
+    found = fit(vectors(towers, training), [labels[text] for text in training.texts()], prompts).classifier
+    logits = found.scale * (vectors(towers, held) @ found.matrix.T) + found.bias
+    named = [found.labels[place] for place in logits.argmax(axis=1).tolist()]
+    return np.array([name == labels[text] for name, text in zip(named, held.texts(), strict=True)])
 
 
 def vectors(towers: Towers, images: Images) -> NDArray[np.float32]:
@@ -66,7 +83,7 @@ def vectors(towers: Towers, images: Images) -> NDArray[np.float32]:
     return found
 
 
-def _texts(towers: Towers, feeder: Feeder, texts: Sequence[Sequence[str]]) -> Tensor:
+def mean_vectors(towers: Towers, feeder: Feeder, texts: Sequence[Sequence[str]]) -> Tensor:
     """The mean of each text's captions, float32[n,d], not of unit norm."""
     captions = list(dict.fromkeys(caption for each in texts for caption in each))
     found = F.normalize(towers.encode_texts(*feeder.spelt(captions)).cpu(), dim=1)

@@ -24,13 +24,15 @@ class Options:
         batch: images that are told apart from each other at each step, over all processes; None is 128, or
             an eighth of a smaller set.
         lr: the highest learning rate; None is 1e-3 from scratch. From a checkpoint it is 1e-5 for all weights
-            of a tower of width 768, and more in a narrower one; ten times that for the projections and LoRA.
+            of a tower of width 768, and more in a narrower one; five times that for the text tower alone, ten
+            times for the projections and LoRA.
         warmup: steps until it is reached; None is 150, or a tenth of a short run.
         decay: AdamW's weight decay; gains, biases and the temperature have none.
         clip: the gradient's greatest norm.
         seed: of the first weights, the order of the data and the augmentation.
         part: train all weights, the text tower alone (the image tower is locked: Zhai et al., "LiT", 2022),
-            or the projections alone.
+            or the projections alone; None is the text tower for a folder of classes that a checkpoint goes on
+            with, which loses least of what the model knew, and all weights otherwise.
         lora: the rank of adapters that are trained in place of the weights (Hu et al., "LoRA", 2021), and
             merged into them at the end; 0 is none.
         balanced: each class as often as any other; None is yes for a folder of classes.
@@ -59,7 +61,7 @@ class Options:
     decay: float = 0.1
     clip: float = 1.0
     seed: int = 0
-    part: Part = "all"
+    part: Part | None = None
     lora: int = 0
     balanced: bool | None = None
     crop: float = 1.0
@@ -83,9 +85,9 @@ class Options:
                 raise RequestError(f"{field.name} {value} is too small")
         if self.crop > 1:
             raise RequestError(f"crop {self.crop} is a share of the image: at most 1")
-        if self.part not in ("all", "text", "projections"):
+        if self.part not in (None, "all", "text", "projections"):
             raise RequestError(f"{self.part!r} cannot be trained alone: choose all, text or projections")
-        if self.lora and self.part != "all":
+        if self.lora and self.part not in (None, "all"):
             raise RequestError(f"LoRA trains adapters in both towers: leave out {self.part!r}")
 
     @property
@@ -93,12 +95,13 @@ class Options:
         """The batch, once it is settled."""
         return self.batch or _BATCH
 
-    def settled(self, images: int, width: int | None) -> Options:
+    def settled(self, images: int, width: int | None, by_class: bool = False) -> Options:
         """The same with what was left open decided.
 
         Args:
             images: in the training set.
             width: of the image tower of the checkpoint that is gone on from; None: from scratch.
+            by_class: whether it is a folder of classes.
 
         Raises:
             RequestError: fewer images than a batch.
@@ -109,11 +112,14 @@ class Options:
                 f"{images} images to train on are fewer than a batch of {batch}: give a smaller batch"
             )
         epochs = self.epochs or (1.0 if width is None else _EPOCHS)
-        few = self.lora > 0 or self.part == "projections"
-        rate = 1e-3 if width is None else 1e-5 * (768 / width) * (10 if few else 1)
+        text = by_class and width is not None and not self.lora
+        part: Part = self.part or ("text" if text else "all")
+        times = 10 if self.lora or part == "projections" else 5 if part == "text" else 1
+        rate = 1e-3 if width is None else times * 1e-5 * (768 / width)
         return replace(
             self,
             batch=batch,
+            part=part,
             epochs=epochs,
             steps=self.steps or max(1, round(epochs * (images // batch))),
             lr=self.lr or rate,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nshot.atomic import writing
 from nshot.errors import OutputError, RequestError
@@ -28,10 +29,10 @@ from nshot.sketchbook.pairs import scene_seed
 from nshot.train import checkpoints, state
 from nshot.train.adapters import adapted
 from nshot.train.batches import Towers
-from nshot.train.blend import SHARES, Point, recommended
+from nshot.train.blend import SHARES, Point, difference, recommended
 from nshot.train.blend import blend as blended
 from nshot.train.data import Images, Pair, Pairs, Sketchbook, prepared, reopened
-from nshot.train.exam import Exam
+from nshot.train.exam import Exam, Mark, few_shot
 from nshot.train.feeding import Feeder
 from nshot.train.listing import listed
 from nshot.train.log import Log
@@ -63,6 +64,8 @@ class Report:
         curve: after fine-tuning, every blend of the weights before and after.
         share: the blend that was written; None: no blend.
         reason: why that one, in words.
+        worth: for a folder of classes, whether fine-tuning named more of the held-out images than ``nshot
+            fit`` on the model as it was, in words; its figure is the row "few-shot".
     """
 
     steps: int
@@ -73,6 +76,7 @@ class Report:
     curve: tuple[Point, ...] = ()
     share: float | None = None
     reason: str = ""
+    worth: str = ""
 
 
 def train(
@@ -127,7 +131,7 @@ def train(
         raise RequestError(f"held_out {held_out} is a share of the data, below 1")
     if start is not None and config is not None:
         raise RequestError("a model that goes on from a checkpoint has that checkpoint's configuration")
-    if start is None and (options.lora or options.part != "all"):
+    if start is None and (options.lora or options.part not in (None, "all")):
         raise RequestError("LoRA, and training a part, go on from a checkpoint: name one as the start")
     output, share = Path(output), (0.05 if start is None else 0.2) if held_out is None else held_out
     read = partial(listed, templates=templates, image_column=image_column, caption_column=caption_column)
@@ -161,9 +165,9 @@ def train(
             exams.append(Exam("untouched", opened(untouched, "untouched", folder)))
         if processes.rank == 0:
             processes.wait()
-        options = options.settled(
-            len(training), begin.model.config.vision_config.hidden_size if begin else None
-        )
+        by_class = isinstance(training, Images) and training.by_class
+        width = begin.model.config.vision_config.hidden_size if begin else None
+        options = options.settled(len(training), width, by_class)
         begin = begin or checkpoints.anew(settings, training.corpus(), options.seed)
         recipe = _recipe(options, digest, begin, len(training), share, processes)
         if finished := _finished(output, resume, recipe):
@@ -175,10 +179,16 @@ def train(
         twice = _is_large(model, options, processes) if options.twice is None else options.twice
         towers, feeder = _towers(begin, options, processes, twice), _feeder(begin, options, processes)
 
-        def measured() -> dict[str, float]:
-            return {exam.name: exam.take(towers, feeder).accuracy for exam in exams}
+        def marks() -> dict[str, Mark]:
+            return {exam.name: exam.take(towers, feeder) for exam in exams}
 
-        figures = {"zero-shot": measured()} if start is not None else {}
+        figures: dict[str, dict[str, float]] = {}
+        probe = None
+        if start is not None:
+            figures["zero-shot"] = _shares(marks())
+            if by_class and isinstance(training, Images) and len(held):
+                probe = few_shot(towers, feeder, training, held)
+                figures["few-shot"] = {"held-out": float(probe.mean())}
         wrapped = adapted(model, options)
         steps = options.steps or 1
         torch.set_flush_denormal(True)
@@ -205,21 +215,26 @@ def train(
         )
         if wrapped is not None:
             wrapped.merge_and_unload()
-        figures["trained" if start is None else "fine-tuned"] = measured()
+        figures["trained" if start is None else "fine-tuned"] = _shares(marks())
         curve: list[Point] = []
-        reason = "" if blend is None else "asked for"
+        reason, worth = "" if blend is None else "as asked for", ""
         if start is not None:
             before, after = checkpoints.of(start).model.state_dict(), model.state_dict()
             after = {name: weight.detach().cpu().clone() for name, weight in after.items()}
+            first: dict[str, Mark] = {}
             for each in SHARES:
                 model.load_state_dict(blended(before, after, each))
-                row = measured()
-                curve.append(Point(each, row.get("held-out"), row.get("untouched")))
+                row = marks()
+                first = first or row
+                curve.append(_point(each, row, first))
             if blend is None:
                 blend, reason = recommended(curve)
             model.load_state_dict(blended(before, after, blend))
-            figures[f"blended {blend:g}"] = measured()
-        result = Report(done, kept, len(training), failures, figures, tuple(curve), blend, reason)
+            row = marks()
+            figures[f"blended {blend:g}"] = _shares(row)
+            if probe is not None:
+                worth = _worth(row["held-out"], probe)
+        result = Report(done, kept, len(training), failures, figures, tuple(curve), blend, reason, worth)
         processes.wait()
         if processes.rank == 0:
             with writing(output):
@@ -228,6 +243,27 @@ def train(
             checkpoints.write(begin, output, half=options.half)
             shutil.rmtree(folder)
         return result
+
+
+def _shares(marks: Mapping[str, Mark]) -> dict[str, float]:
+    return {name: mark.accuracy for name, mark in marks.items()}
+
+
+def _point(share: float, marks: Mapping[str, Mark], before: Mapping[str, Mark]) -> Point:
+    found = _shares(marks)
+    lost = None
+    if "untouched" in marks:
+        gain, margin = difference(marks["untouched"].right, before["untouched"].right)
+        lost = margin - gain
+    return Point(share, found.get("held-out"), found.get("untouched"), lost)
+
+
+def _worth(tuned: Mark, probe: NDArray[np.bool_]) -> str:
+    gain, margin = difference(tuned.right, probe)
+    said = f"{100 * gain:+.1f} ± {100 * margin:.1f} points against `nshot fit`, on {len(probe)} images"
+    if gain > margin:
+        return f"fine-tuning is worth it: {said}"
+    return f"fine-tuning is not worth it: {said}; use `nshot fit`, which takes seconds"
 
 
 @contextmanager
