@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+from small_training import QUICK, TINY, class_folders, pairs, scenes, weights  # noqa: E402
 
 import nshot  # noqa: E402
 from nshot import sketchbook  # noqa: E402
@@ -35,34 +36,7 @@ from nshot.train.loss import contrastive  # noqa: E402
 from nshot.train.towers import image_vectors, text_vectors  # noqa: E402
 from nshot.train.vocabulary import learn  # noqa: E402
 
-TINY: dict[str, Any] = {
-    "projection_dim": 16,
-    "text_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 24,
-    },
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 24,
-        "patch_size": 8,
-    },
-}
 PLAIN: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.3, 0.3, 0.3)}
-QUICK = Options(steps=6, batch=8, seed=3, threads=2, piece=3, minutes=0, lr=1e-3)
-
-
-def scenes(count: int, start: int = 0) -> list[sketchbook.Scene]:
-    return [sketchbook.sample(number) for number in range(start, start + count)]
-
-
-def pairs(count: int = 24) -> list[tuple[Image.Image, str]]:
-    return [(sketchbook.draw(scene, 24), sketchbook.caption(scene, 0)) for scene in scenes(count)]
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +144,6 @@ def test_a_run_is_repeatable_and_goes_on_after_a_kill_in_the_same_order(
     assert not (tmp_path / "parts" / "training").exists()
 
 
-def weights(folder: Path) -> dict[str, Any]:
-    return dict(transformers.CLIPModel.from_pretrained(folder).state_dict())
-
-
 def test_a_state_of_other_options_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = anew(TINY, ["a"], 0).model
     optimizer = torch.optim.AdamW(model.parameters())
@@ -239,15 +209,6 @@ def test_what_is_written_loads_on_both_sides_with_the_same_vectors(tmp_path: Pat
     mine = next(iter(embedder.embed_images([image])))
     assert isinstance(mine, nshot.Embedded)
     assert np.allclose(mine.vector, torch.nn.functional.normalize(seen).numpy()[0], atol=1e-5)
-
-
-def class_folders(folder: Path) -> Path:
-    for label in ("star", "fish"):
-        (folder / label).mkdir(parents=True)
-        for number in range(8):
-            scene = sketchbook.sample(number, styles=("flat",), pairs=[("red", label)], several=0)
-            sketchbook.draw(scene, 30).save(folder / label / f"{number}.png")
-    return folder
 
 
 def test_the_command_trains_on_a_folder_of_classes_and_blends(tmp_path: Path, capfd: Any) -> None:

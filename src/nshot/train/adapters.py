@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from nshot.errors import MissingExtra
@@ -33,7 +34,8 @@ def adapted(model: Any, options: Options) -> Any:
         raise MissingExtra('LoRA needs peft: pip install "nshot[train]"') from error
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
         torch.manual_seed(options.seed)
         wrapped = get_peft_model(
             model, LoraConfig(r=options.lora, lora_alpha=2 * options.lora, target_modules=_ADAPTED)

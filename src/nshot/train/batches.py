@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +160,7 @@ class Towers:
     def _piece(self, tower: Callable[..., Tensor], *inputs: Tensor) -> Piece:
         def run() -> Tensor:
             placed = [each.to(self.device) for each in inputs]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            with torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext():
                 return tower(self.model, *placed)
 
         return run

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
@@ -52,12 +50,7 @@ def recommended(curve: Sequence[Point]) -> tuple[float, str]:
         return 0.5, "halfway: no --untouched images say what is lost"
     if curve[0].held_out is None:
         return 0.5, "halfway: no held-out images say what is won"
-    safe = [each for each in curve if each.lost is not None and each.lost <= _LOST]
+    most = max(_LOST, curve[0].lost or 0)  # of a few images none may be lost, which proves no more
+    safe = [each for each in curve if each.lost is not None and each.lost <= most]
     best = max(safe, key=lambda each: (each.held_out or 0, -each.share))
     return best.share, "the best on held-out images that surely loses at most one point on untouched ones"
-
-
-def difference(right: NDArray[np.bool_], than: NDArray[np.bool_]) -> tuple[float, float]:
-    """How much larger the first share right is, and half the width of its 95 % interval; paired."""
-    each = right.astype(np.float64) - than
-    return float(each.mean()), float(1.96 * each.std() / max(1, len(each)) ** 0.5)

@@ -22,6 +22,7 @@ from nshot.atomic import writing
 from nshot.errors import OutputError, RequestError
 from nshot.images.preprocess import Preprocessor
 from nshot.labels.prompts import DEFAULT_TEMPLATE
+from nshot.metrics import paired_gain
 from nshot.paths import cache_dir
 from nshot.sketchbook import caption, sample
 from nshot.sketchbook.pairs import drawings as sketchbook_drawings
@@ -29,7 +30,7 @@ from nshot.sketchbook.pairs import scene_seed
 from nshot.train import checkpoints, state
 from nshot.train.adapters import adapted
 from nshot.train.batches import Towers
-from nshot.train.blend import SHARES, Point, difference, recommended
+from nshot.train.blend import SHARES, Point, recommended
 from nshot.train.blend import blend as blended
 from nshot.train.data import Images, Pair, Pairs, Sketchbook, prepared, reopened
 from nshot.train.exam import Exam, Mark, few_shot
@@ -175,7 +176,8 @@ def train(
             return finished
         model = begin.model.to(processes.device).train()
         if options.checkpointing:
-            model.gradient_checkpointing_enable()
+            for tower in (model.vision_model, model.text_model):
+                tower.encoder.gradient_checkpointing = True
         twice = _is_large(model, options, processes) if options.twice is None else options.twice
         towers, feeder = _towers(begin, options, processes, twice), _feeder(begin, options, processes)
 
@@ -253,15 +255,14 @@ def _point(share: float, marks: Mapping[str, Mark], before: Mapping[str, Mark]) 
     found = _shares(marks)
     lost = None
     if "untouched" in marks:
-        gain, margin = difference(marks["untouched"].right, before["untouched"].right)
-        lost = margin - gain
+        lost = -paired_gain(marks["untouched"].right, before["untouched"].right).low
     return Point(share, found.get("held-out"), found.get("untouched"), lost)
 
 
 def _worth(tuned: Mark, probe: NDArray[np.bool_]) -> str:
-    gain, margin = difference(tuned.right, probe)
-    said = f"{100 * gain:+.1f} ± {100 * margin:.1f} points against `nshot fit`, on {len(probe)} images"
-    if gain > margin:
+    low, high = paired_gain(tuned.right, probe)
+    said = f"{100 * low:+.1f} to {100 * high:+.1f} points against `nshot fit`, on {len(probe)} images"
+    if low > 0:
         return f"fine-tuning is worth it: {said}"
     return f"fine-tuning is not worth it: {said}; use `nshot fit`, which takes seconds"
 
