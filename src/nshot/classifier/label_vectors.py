@@ -30,8 +30,7 @@ def from_label_vectors(path: str | os.PathLike[str], embedder: TextEmbedder, *, 
     if found.dimension != dimension:
         raise RequestError(
             f"the label vectors in {path} are {found.dimension} long, and those of {embedder.name} "
-            f"{dimension}: "
-            "they are of another model"
+            f"{dimension}: they are of another model"
         )
     if found.recipe is not None and found.recipe.space != embedder.space:
         raise RequestError(f"the label vectors in {path} were made by {found.model or 'another model'}")

@@ -172,8 +172,7 @@ def check_choice(labels: Collection[str], *, alone: bool = False) -> None:
     if len(labels) == 1 and not alone:
         raise RequestError(
             f"there is one label alone, {next(iter(labels))!r}: every answer would be right, so there is "
-            "nothing to "
-            "measure or to learn; give data of several labels, or name the others with --labels"
+            "nothing to measure or to learn; give data of several labels, or name the others with --labels"
         )
 
 

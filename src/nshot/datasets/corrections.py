@@ -61,8 +61,7 @@ def corrected(data: LabelledSet, corrections: Mapping[str, tuple[str, ...]], nam
     if corrections and not met:
         raise SourceError(
             f"{name} corrects no image of {data.name}: its first name is {next(iter(corrections))}; names "
-            "are "
-            "compared as nshot evaluate writes them"
+            "are compared as nshot evaluate writes them"
         )
     missed = len(corrections) - len(met)
     data.remarks.note(

@@ -252,8 +252,7 @@ def _part(
         others = ", ".join(name for name, part in parts.items() if part is None)
         raise SourceError(
             f"{at.place}: {divided[0].name!r} looks like a part of a data set, and {others} does not; name "
-            "one "
-            f"folder, such as {divided[0].place}"
+            f"one folder, such as {divided[0].place}"
         )
     if not shown or not all(parts.values()) or (len(shown) == 1 and not divided):
         return None
@@ -310,8 +309,7 @@ def _inside(at: Tree, found: list[_Class], prefer: Sequence[str], remarks: Remar
     if len(deep) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner):
         raise SourceError(
             f"{at.place}: {_some(deep)} hold the same folders ({_some(sorted(inner[0]))}). If those are "
-            "the labels, "
-            "add --domain-folders; if the outer ones are, put the images right into them"
+            "the labels, add --domain-folders; if the outer ones are, put the images right into them"
         )
     example = next((label, subs[0].name) for label, subs in deep.items())
     remarks.note(

@@ -66,9 +66,8 @@ class Delimited:
                 if long == 1:
                     self._note(
                         f"{self.path}, line {number} has {len(cells)} cells where the header has {width}: "
-                        "its "
-                        "cells cannot be told apart, so only the first is used; put quotation marks around "
-                        f"a cell that holds {_SEPARATORS.get(self.separator, 'blanks')}"
+                        "its cells cannot be told apart, so only the first is used; put quotation marks "
+                        f"around a cell that holds {_SEPARATORS.get(self.separator, 'blanks')}"
                     )
                 yield [cells[0], *[None] * (width - 1)]
             else:
@@ -174,8 +173,7 @@ def encoding_of(path: Path) -> tuple[str, list[str]]:
         return "utf-8", [f"{path} is read as UTF-8, although {odd} bytes of it are not"]
     return "cp1252", [
         f"{path} is not UTF-8: it is read as Windows-1252 (western Europe); if its names look wrong, save "
-        "it as "
-        "UTF-8"
+        "it as UTF-8"
     ]
 
 

@@ -81,12 +81,11 @@ _GROUPS = {
 }
 _OTHERS = (
     ".xmp .thm .aae .json .jsonl .ndjson .txt .csv .tsv .xml .yaml .yml .md .rst .html .htm .css .js .ini "
-    ".log "
-    ".toml .cfg .conf .py .pyc .ipynb .r .m .mat .sh .bat .ps1 .c .h .cpp .java .url .lnk .webloc .desktop "
-    ".tex "
-    ".parquet .arrow .feather .npy .npz .pkl .pickle .pt .pth .ckpt .safetensors .onnx .h5 .hdf5 .tfrecord "
-    ".sqlite .db .db-wal .db-shm .mdb .bak .tmp .part .crdownload .download .lock .exe .dll .msi .apk .app "
-    ".pp3 .dop .on1 .cos .lrcat .lrprev .picasa .ctg .idx .srt .vtt .gpx .kml .kmz .nmea .eml .msg .ics .vcf "
+    ".log .toml .cfg .conf .py .pyc .ipynb .r .m .mat .sh .bat .ps1 .c .h .cpp .java .url .lnk .webloc "
+    ".desktop .tex .parquet .arrow .feather .npy .npz .pkl .pickle .pt .pth .ckpt .safetensors .onnx .h5 "
+    ".hdf5 .tfrecord .sqlite .db .db-wal .db-shm .mdb .bak .tmp .part .crdownload .download .lock .exe "
+    ".dll .msi .apk .app .pp3 .dop .on1 .cos .lrcat .lrprev .picasa .ctg .idx .srt .vtt .gpx .kml .kmz "
+    ".nmea .eml .msg .ics .vcf "
     ".cls .nshot .sha256 .md5 .sfv .torrent .woff .ttf .otf"
 )
 _KIND = {ending: ending for ending in _OTHERS.split()} | {

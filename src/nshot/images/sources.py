@@ -365,8 +365,7 @@ class _Listing:
             raise SourceError(f"{table.path}: column {image!r} names no image in any row")
         raise SourceError(
             f"{table.path}: none of the images in column {image!r} can be found. The first is {first!r}, "
-            "looked "
-            f"for at {resolver.written(first.strip())}: {doubt or _cause(table, image, first)}"
+            f"looked for at {resolver.written(first.strip())}: {doubt or _cause(table, image, first)}"
         )
 
     def _held(self, name: str, data: bytes) -> Source:

@@ -124,8 +124,7 @@ class Table:
         if not found:
             raise SourceError(
                 f"{self.path}: none of its columns is known to hold {otherwise.format(there)}; if that is "
-                "a row and no "
-                "header, put a line of names above it"
+                "a row and no header, put a line of names above it"
             )
         if self.columns.count(found[0]) > 1:
             raise SourceError(f"{self.path} has several columns called {found[0]!r}: rename one")

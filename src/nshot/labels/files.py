@@ -269,8 +269,7 @@ def _table(path: Path, lines: Sequence[str]) -> LabelFile:
         if not known:
             raise LabelError(
                 f"{path} is a table whose columns ({', '.join(columns)}) are not known to hold labels: "
-                "call one "
-                "'label', or write one label per line"
+                "call one 'label', or write one label per line"
             )
         cells = [(row[0], row[-1]) for row in table.rows(known[0], *([number] if number else []))]
     except SourceError as error:

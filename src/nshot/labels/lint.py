@@ -176,13 +176,11 @@ def _codes(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | Non
     if all(_NUMBER.fullmatch(name.strip()) for name in codes):
         return (
             f"the labels are numbers ({_some(codes)}); name them with --labels-file, a label per line, the "
-            "first "
-            'one for 0, or JSON such as {"0": ["a star"]}'
+            'first one for 0, or JSON such as {"0": ["a star"]}'
         )
     return (
         f"the labels are codes ({_some(codes)}), no words: say what they mean with --labels-file, in JSON "
-        "such as "
-        f'{{"{codes[0]}": ["a star"]}}'
+        f'such as {{"{codes[0]}": ["a star"]}}'
     )
 
 
@@ -205,8 +203,7 @@ def _lone(name: str, where: str, *, alone: bool, typed: bool) -> list[str]:
         return []
     return [
         f"with the one label {name!r} there is nothing to choose, so its score of 1 says nothing: give "
-        "more labels, "
-        "or add --reject background to ask whether an image shows it at all"
+        "more labels, or add --reject background to ask whether an image shows it at all"
     ]
 
 
@@ -242,8 +239,7 @@ def _numbered(plain: Sequence[str]) -> str | None:
         return None
     return (
         f"all labels begin with a number ({_some(map(repr, plain))}), which is put to the model too: if it "
-        "only "
-        "counts them, say the names in a labels file"
+        "only counts them, say the names in a labels file"
     )
 
 
@@ -283,8 +279,7 @@ def _other_language(plain: Sequence[str]) -> str | None:
         return None
     return (
         f"labels that do not look English ({_some(map(repr, foreign))}): most models have learnt English "
-        "alone, so "
-        "write labels in English or take a multilingual model"
+        "alone, so write labels in English or take a multilingual model"
     )
 
 
