@@ -98,6 +98,19 @@ def test_classify_without_a_decision_writes_the_plain_record_and_with_one_says_n
     assert {record["answer"] for record in records(capsys.readouterr().out)} == {"label"}
 
 
+def test_sets_are_the_smallest_unless_adaptive_ones_are_asked_for(
+    by_class: Path, tiny: Path, tmp_path: Path
+) -> None:
+    for extra, kind in (([], "least"), (["--sets", "adaptive"], "adaptive")):
+        out = tmp_path / f"{kind}.nshot"
+        asked = ["calibrate", str(by_class), "--model", str(tiny), "-o", str(out), "--reject", "off", "-q"]
+        assert run([*asked, *extra]) == 0
+        decision = Classifier.open(out).decision
+        assert decision is not None
+        assert decision.sets is not None
+        assert decision.sets.kind == kind
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

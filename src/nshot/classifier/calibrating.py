@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from nshot.classifier.classifier import Classifier
 from nshot.decision import Rule, fit_decision
+from nshot.decision.conformal import Kind
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
 
@@ -21,6 +22,7 @@ def calibrate(
     wrong: float = 0.05,
     coverage: float | None = None,
     surest: float | None = None,
+    kind: Kind = "least",
     randomized: bool = True,
     seed: int = 0,
 ) -> Classifier:
@@ -38,6 +40,7 @@ def calibrate(
         wrong: of images that show none of the labels, the share that may be answered all the same.
         coverage: answer with sets of labels that hold the right one this often.
         surest: answer only this share of the images.
+        kind: "least": the smallest sets of that coverage; "adaptive": larger ones for harder images.
         randomized: sets of exact coverage, which may be empty.
         seed: of the cross-validation and the sets.
 
@@ -66,6 +69,7 @@ def calibrate(
         wrong=wrong,
         coverage=coverage,
         surest=surest,
+        kind=kind,
         randomized=randomized,
         seed=seed,
     )

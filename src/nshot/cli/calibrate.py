@@ -25,6 +25,7 @@ from nshot.errors import RequestError
 
 if TYPE_CHECKING:
     from nshot.decision import CalibrationReport
+    from nshot.decision.conformal import Kind
 
 
 @click.command(
@@ -74,6 +75,14 @@ if TYPE_CHECKING:
     metavar="SHARE",
     help='Answer only the surest images, such as 0.8 of them; the others are "unsure".',
 )
+@click.option(
+    "--sets",
+    "kind",
+    type=click.Choice(("least", "adaptive")),
+    default="least",
+    show_default=True,
+    help="The smallest sets of that coverage, or larger ones for harder images.",
+)
 @click.option("--never-empty", is_flag=True, help="Sets of at least one label, which may cover more.")
 @click.option("--background", metavar='"A, B"', help="What else there may be in images.  [everyday things]")
 @click.option(
@@ -98,6 +107,7 @@ def command(
     wrong: float,
     coverage: float | None,
     surest: float | None,
+    kind: Kind,
     never_empty: bool,
     background: str | None,
     background_file: Path | None,
@@ -168,6 +178,7 @@ def command(
         wrong=wrong,
         coverage=coverage,
         surest=surest,
+        kind=kind,
         randomized=not never_empty,
         seed=seed,
     )
