@@ -93,6 +93,31 @@ def test_doubts_are_written_corrected_and_read_back(command: Nshot, data: Path, 
     assert command("fit", data, "--corrections", tmp_path / "right.csv", "-o", tmp_path / "c.nshot")[0] == 0
 
 
+def test_images_that_were_learnt_from_are_found_among_those_measured_on(
+    command: Nshot, data: Path, tmp_path: Path
+) -> None:
+    train = tmp_path / "train"
+    for label in ("heart", "star"):
+        (train / label).mkdir(parents=True)
+        shutil.copy(data / label / "3.png", train / label / "again.png")
+    status, _, err = command("evaluate", data, "--training", train, "-o", tmp_path / "r")
+    assert status == 0
+    assert "WARNING: 2 of the 18 images are in" in err
+    with (tmp_path / "r" / "in-training.csv").open() as file:
+        assert {Path(row["copy"]).name for row in csv.DictReader(file)} == {"again.png"}
+
+
+def test_one_label_with_a_rule_gets_no_share_of_right_answers(command: Nshot, data: Path) -> None:
+    shutil.rmtree(data / "fish")
+    shutil.rmtree(data / "heart")
+    status, out, _ = command("evaluate", data, "--reject", "background")
+    assert status == 0
+    assert "says nothing of one label" in out
+    assert "of those right" not in out
+    assert "chance" not in out
+    assert "interval" not in out
+
+
 def test_corrections_that_fit_nothing_are_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("image,label\nelsewhere.png,star\n")
     with pytest.raises(SourceError, match=r"corrects no image.*elsewhere\.png"):

@@ -34,6 +34,7 @@ from nshot.labels.prompts import DEFAULT_TEMPLATE
 if TYPE_CHECKING:
     from nshot.datasets.labelled import LabelledSet
     from nshot.embedder import Embedder
+    from nshot.embeddings import Embeddings
     from nshot.evaluation.evaluation import Evaluation, Rival
 
 _MODULES = {"pillow": "PIL"}
@@ -43,6 +44,11 @@ _MODULES = {"pillow": "PIL"}
 @data_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the report goes."
+)
+@click.option(
+    "--training",
+    metavar="DATA",
+    help="What was learnt from: images of it that are measured on as well are counted and listed.",
 )
 @click.option("--compare", metavar="MODEL,MODEL", help="Models to measure side by side; the first leads.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of resampling and cross-validation.")
@@ -54,6 +60,7 @@ _MODULES = {"pillow": "PIL"}
 def command(
     data_options: DataOptions,
     output: Path | None,
+    training: str | None,
     compare: str | None,
     seed: int,
     label_options: LabelOptions,
@@ -122,6 +129,10 @@ def command(
     leading = evaluations[0]
     _tell(leading, rivals)
     _doubts(leading, folder, quiet=quiet)
+    if training is not None:
+        part = ("train", "val", "test")
+        learnt_from = data_options.open_other(training, model_options, given, prefer=part, quiet=quiet)
+        _both(leading, embed(models[0], learnt_from, quiet=quiet), training, folder)
     if folder is not None:
         run = _run(data_options.data, models[0], model_options, templates, seed)
         run |= {"classifier": str(classifier_file), "templates": None} if classifier_file is not None else {}
@@ -151,6 +162,23 @@ def _doubts(evaluation: Evaluation, folder: Path | None, *, quiet: bool) -> None
         write_copies(folder / "duplicates.csv", evaluation.images, pairs)
 
 
+def _both(evaluation: Evaluation, training: Embeddings, name: str, folder: Path | None) -> None:
+    """Images that are in the training data too, on the screen and in the folder."""
+    from nshot.evaluation.doubts import copies, write_copies
+
+    pairs = copies(evaluation.images, training)
+    rows = {pair.row for pair in pairs}
+    if rows:
+        example = evaluation.images.sources[min(rows)]
+        many = f"{len(rows):,} of the {len(evaluation.images):,} images"
+        say(
+            f"WARNING: {many} are in {name} too, such as {example}: the figures flatter what was learnt "
+            "from it"
+        )
+    if folder is not None and pairs:
+        write_copies(folder / "in-training.csv", evaluation.images, pairs, training)
+
+
 def _models(model: str | None, compare: str | None) -> list[str | None]:
     """The models to measure, the leading one first."""
     named = [name.strip() for name in (compare or "").split(",") if name.strip()]
@@ -170,22 +198,24 @@ def _made(output: Path | None) -> Path | None:
 def _tell(evaluation: Evaluation, models: Sequence[Rival]) -> None:
     """The headline, on standard output."""
     figures, (low, high) = evaluation.figures, evaluation.interval
-    if len(evaluation.classifier.labels) == 1:
-        say("there is one label alone: top-1 says nothing, only what is rejected does")
-    lines = [("top-1", f"{_share(figures['top_1'])}   95 % interval {100 * low:.1f} to {100 * high:.1f} %")]
+    lone = len(evaluation.classifier.labels) == 1  # every answer is right, by chance as well
+    top = f"{_share(figures['top_1'])}   95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+    lines = [("top-1", "says nothing of one label" if lone else top)]
     if len(evaluation.classifier.labels) > 5:
         lines.append(("top-5", _share(figures["top_5"])))
-    for name in ("mean_per_class_recall", "mean_average_precision"):
+    for name in () if lone else ("mean_per_class_recall", "mean_average_precision"):
         if name in figures:
             lines.append((name.replace("_", " ").replace("per class", "per-class"), _share(figures[name])))
     lines.append(("calibration error", f"{100 * figures['expected_calibration_error']:.1f} points"))
     if "answered" in figures:
         right = _share(figures["right_of_answered"]).strip()
-        lines.append(("answered", f"{_share(figures['answered'])}   of those right {right}"))
+        of_those = "" if lone else f"   of those right {right}"
+        lines.append(("answered", _share(figures["answered"]) + of_those))
     if "set_coverage" in figures:
         size = figures["mean_set_size"]
         lines.append(("sets hold it", f"{_share(figures['set_coverage'])}   {size:.2f} labels in a set"))
-    lines += [(rival.name, _share(rival.value)) for rival in evaluation.rivals if rival.interval is None]
+    known = () if lone else evaluation.rivals
+    lines += [(rival.name, _share(rival.value)) for rival in known if rival.interval is None]
     if evaluation.suspects:
         lines.append(("labels in doubt", f"{len(evaluation.suspects)}"))
     if len(models) > 1:
