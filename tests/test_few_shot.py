@@ -138,12 +138,12 @@ def test_prompts_that_know_nothing_are_left_out_and_what_remains_is_the_fit_with
 def test_of_two_labels_a_few_wrong_answers_do_not_cost_the_prompts_their_say() -> None:
     rows = np.eye(16)[:2] + 0.5 * np.eye(16)[14]
     two = Prompts(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.ones(2, bool), 30.0)
-    evidence, hits, asked = knowledge(Shown.of(np.eye(16)[[1, 1]], [0, 1]), two)
+    evidence, _, hits, asked = knowledge(Shown.of(np.eye(16)[[1, 1]], [0, 1]), two)
     assert (hits, asked) == (1, 2)
     assert -2 < evidence < 0
     vectors, of = np.eye(16)[[1, 1]] + 0.1 * np.eye(16)[[2, 3]], ["ant", "bee"]
     assert fit(vectors, of, words(["ant", "bee"])).method == "pulled"
-    evidence, hits, asked = knowledge(Shown.of(np.eye(16)[[1, 0] * 9], [0, 1] * 9), two)
+    evidence, _, hits, asked = knowledge(Shown.of(np.eye(16)[[1, 0] * 9], [0, 1] * 9), two)
     assert (hits, asked) == (0, 18)
     assert evidence < -2
 

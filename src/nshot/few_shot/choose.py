@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ SINGLE_ALONE = Candidate("probe", 1.0)
 _SURE = 2.0  # nats by which a challenger must be better on the held-out examples together
 # nats against the prompts that it takes to leave them out: a few examples of two or three labels prove little
 _AGAINST = {2: 2.0, 3: 1.2}
+_EXPLAINED = 4.0  # nats that prompts explain of the examples where they know something all the same
 _PRIOR = 4.0  # Beta(4, 1): prompts that know something are right about four times in five
 _MANY = 3000  # examples from which one part is held out, once
 _ASKED = 600  # examples to hold out in all: the differences that matter are seen by then
@@ -75,7 +77,8 @@ class Choice:
 def choose(shown: Shown, prompts: Prompts, *, seed: int) -> Choice:
     """Choose a candidate on the examples alone.
 
-    Prompts that name the examples no more often than chance would are left out (see ``knowledge``). Then
+    Prompts that name the examples no more often than chance would, and explain nothing else of them, are left
+    out (see ``knowledge``). Then
     candidates are scored by their cross-validated log loss, averaged per label, so that common labels do
     not outvote rare ones. A pulled probe of middling pull stands unless another, which names no fewer of
     them, is better by more than two nats: that is how much the best of some candidates on a few examples
@@ -89,8 +92,8 @@ def choose(shown: Shown, prompts: Prompts, *, seed: int) -> Choice:
     labels = len(prompts.rows)
     complete = bool((shown.counts(labels) > 0).all())
     if complete and prompts.known.any():
-        know, hits, asked = knowledge(shown, prompts)
-        if know < -_AGAINST.get(labels, 0.0):
+        know, explained, hits, asked = knowledge(shown, prompts)
+        if know < -_AGAINST.get(labels, 0.0) and explained < _EXPLAINED:
             without = choose(shown, Prompts.none(*prompts.rows.shape), seed=seed)
             reason = f"the prompts name {hits} of {asked} examples, as chance would: they are left out"
             return Choice(without.candidate, reason, without.trials, prompted=False)
@@ -118,19 +121,40 @@ def choose(shown: Shown, prompts: Prompts, *, seed: int) -> Choice:
     return Choice(chosen, "best of the held-out examples, by more than chance would", trials)
 
 
-def knowledge(shown: Shown, prompts: Prompts) -> tuple[float, int, int]:
-    """How much the examples speak for the prompts: log Bayes factor in nats, hits, examples asked.
+class Knowledge(NamedTuple):
+    """How much the examples speak for the prompts.
+
+    Attributes:
+        evidence: log Bayes factor of the hits, in nats.
+        explained: nats by which the prompts' shares, at the scale that suits best, explain the examples
+            better than chance.
+        hits: how many of the examples the prompts name.
+        asked: how many have a label with a prompt.
+    """
+
+    evidence: float
+    explained: float
+    hits: int
+    asked: int
+
+
+def knowledge(shown: Shown, prompts: Prompts) -> Knowledge:
+    """How much the examples speak for the prompts.
 
     Against chance, a hit in k, stands an accuracy above chance that is Beta(4, 1) there. Hits are counted
     per label, so that many examples of one label prove no more than they do. Only labels with a prompt are
     asked.
+
+    Hits alone do not do: of the images that ``select`` finds, those that the prompts are least sure of, good
+    prompts name few, but still give the right label more than chance would.
     """
     known = np.flatnonzero(prompts.known)
     asked = prompts.known[shown.targets]
     if len(known) < 2 or not asked.any():
-        return math.inf, 0, 0
+        return Knowledge(math.inf, math.inf, 0, 0)
     targets = shown.targets[asked]
-    hit = known[(shown.vectors[asked] @ prompts.rows[known].T).argmax(axis=1)] == targets
+    cosines, places = shown.vectors[asked] @ prompts.rows[known].T, np.searchsorted(known, targets)
+    hit = cosines.argmax(axis=1) == places
     share = _per_label(targets, shown.weights[asked])
     count = 1.0 / float(share @ share)
     hits, chance = count * float(share @ hit), 1 / len(known)
@@ -138,7 +162,9 @@ def knowledge(shown: Shown, prompts: Prompts) -> tuple[float, int, int]:
     prior = accuracy ** (_PRIOR - 1)
     likelihood = hits * np.log(accuracy / chance) + (count - hits) * np.log((1 - accuracy) / (1 - chance))
     evidence = float(log_sum_exp(likelihood + np.log(prior / prior.sum())))
-    return evidence, int(hit.sum()), len(hit)
+    losses = [share @ log_loss(s * prompts.scale * cosines, places) for s in np.linspace(0.0, 1.0, 21)]
+    explained = count * (math.log(len(known)) - float(min(losses)))
+    return Knowledge(evidence, explained, int(hit.sum()), len(hit))
 
 
 def choose_probe(shown: Shown, labels: int, *, seed: int) -> float:
