@@ -132,6 +132,7 @@ def test_labels_travel_into_a_file_of_vectors_and_back(command: Nshot, data: Pat
         assert (status, err) == (0, "")
         assert "18 images, 3 labels" in out
         assert command("fit", tmp_path / name, "-o", tmp_path / "c.nshot")[0] == 0
+        assert command("evaluate", tmp_path / name, "--split", "test")[0] == 2
         assert command("calibrate", tmp_path / name, "--wrong", "0.4")[0] == 0
 
 
@@ -161,6 +162,16 @@ def test_vectors_from_elsewhere_are_measured_and_what_is_missing_is_said(
     status, _, err = command("evaluate", file)
     assert status == 2
     assert "10 long" in err
+
+
+def test_vectors_without_their_images_are_not_made_worse(command: Nshot, data: Path, tmp_path: Path) -> None:
+    assert command("embed", data, "--labelled", "-o", tmp_path / "v.npz")[0] == 0
+    shutil.rmtree(data)
+    robustness = ("robustness", tmp_path / "v.npz", "-o", tmp_path / "r", "--corruptions")
+    status, _, err = command(*robustness, "noise")
+    assert status == 2
+    assert "--corruptions none" in err
+    assert command(*robustness, "none")[0] == 0
 
 
 def test_label_vectors_from_elsewhere_answer_in_the_place_of_prompts(

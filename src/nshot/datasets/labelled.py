@@ -79,6 +79,11 @@ def open_labelled(
     name, remarks = os.fspath(spec), Remarks()
     cells = Cells(columns.names, columns.numbers, columns.separator)
     read = Reading(columns, split, prefer, image_root, strict, limits, remarks, cells)
+    vectors = name.lower().endswith((".npz", ".npy", *PARQUET)) and is_vector_file(name)
+    if split is not None and (vectors or label_pattern is not None):
+        raise SourceError(
+            f"{name}: --split chooses among folders, shards or rows, and there is nothing to choose from"
+        )
     if label_pattern is not None:
         return _patterned(name, label_pattern, read)
     if name.startswith(_HUB):
@@ -94,7 +99,7 @@ def open_labelled(
             f"{name}: no such file or folder (a data set on the Hub is written hf://owner/name)"
         )
     lower = name.lower()
-    if lower.endswith((".npz", ".npy", *PARQUET)) and is_vector_file(path):
+    if vectors:
         return _of_vectors(path, name, read)
     if lower.endswith((*archives.TAR, *archives.ZIP)):
         return _archive(path, name, domain_folders, read)
@@ -142,7 +147,7 @@ def _archive(path: Path, name: str, by_domain: bool, read: Reading) -> LabelledS
     most = read.limits.max_bytes
     is_zip = name.lower().endswith(archives.ZIP)
     if not is_zip and webdataset.is_webdataset(path, most):
-        return _webdataset([path], name, read)
+        return _webdataset(_of_part(path, [path], read), name, read)
     members = archives.zip_members(path, most) if is_zip else archives.tar_members(path, most)
     tree = InArchive.of(name, (member.name for member in members))
     found = layout(tree, by_domain=by_domain, split=read.split, prefer=read.prefer, remarks=read.remarks)

@@ -222,6 +222,10 @@ def _made_worse(
                 yield corrupt(image, family, strength, size=size, seed=seed + row)
 
     found = model.collect(watch(model.embed_images(worse())))
+    if not kept:
+        raise RequestError(
+            "none of the images is there to be made worse: give the images, or --corruptions none"
+        )
     vectors = found.vectors.reshape(len(kept), 1 + len(states), -1)
     of = targets[kept]
     plain = asked.of(vectors[:, 0], small, of)
