@@ -8,15 +8,17 @@ PHOTOS ?= photos
 FUZZ ?= 1
 
 SITE := .venv-docs
+BROWSER := .venv-browser
 WHEEL := .venv-wheel
 
-.PHONY: help demo test fuzz check parity wheel bench docs clean
+.PHONY: help demo test fuzz check browser parity wheel bench docs clean
 
 help:
 	@echo "make demo    classify images with what is here, offline, and show the page"
 	@echo "make test    run the tests"
 	@echo "make fuzz    the seeded fuzz tests at length: 100,000 inputs for each reader"
 	@echo "make check   ruff, mypy --strict, the walls between the layers"
+	@echo "make browser the page of nshot serve in a real Chromium (chromium and chromium-driver must be there)"
 	@echo "make parity  compare with transformers (installs torch in its own environment)"
 	@echo "make wheel   build the wheel, install it into an empty environment, and try it there"
 	@echo "make docs    write the command line's page, build the site, check its links"
@@ -35,7 +37,7 @@ $(PARITY)/.installed: pyproject.toml
 	@touch $@
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not parity"
+	$(BIN)/python -m pytest -m "not parity and not browser"
 
 fuzz: $(VENV)/.installed
 	NSHOT_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
@@ -45,6 +47,14 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_walls.py
+
+$(BROWSER)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BROWSER)
+	$(BROWSER)/bin/python -m pip install --quiet --editable ".[serve]" "pytest>=8.3" "selenium>=4.20" "axe-core-python==0.1.0"
+	@touch $@
+
+browser: $(BROWSER)/.installed
+	$(BROWSER)/bin/python -m pytest -m browser tests/browser
 
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest -m parity tests/parity
@@ -56,7 +66,7 @@ bench: $(PARITY)/.installed
 	$(PARITY)/bin/python bench/speed.py --model "$(MODEL)" --photos "$(PHOTOS)"
 
 clean:
-	rm -rf $(VENV) $(PARITY) $(WHEEL) $(SITE) site demo bench/out dist build
+	rm -rf $(VENV) $(PARITY) $(BROWSER) $(WHEEL) $(SITE) site demo bench/out dist build
 
 wheel:
 	rm -rf dist $(WHEEL)

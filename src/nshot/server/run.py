@@ -44,10 +44,15 @@ def run(
         stopping: called once when it is to stop, so that streams end by themselves.
         verbose: log every request on stderr.
     """
+    with listening:
+        server_of(app, stopping=stopping, verbose=verbose).run(sockets=[listening])
+
+
+def server_of(app: ASGIApp, *, stopping: Callable[[], None], verbose: bool = False) -> uvicorn.Server:
+    """The server that ``run`` runs."""
     level = "info" if verbose else "warning"
     config = uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_GRACE, lifespan="off")
-    with listening:
-        _Server(config, stopping).run(sockets=[listening])
+    return _Server(config, stopping)
 
 
 class _Server(uvicorn.Server):

@@ -1,6 +1,7 @@
 // The question: labels are asked as they are typed.
 
 import { bytes, columns, Refused } from "./api.js";
+import { grid } from "./grid.js";
 import { $, button, html, put } from "./html.js";
 import { sort } from "./orders.js";
 import { app, asked, idOf, keyOf, MEAN, question, rows } from "./state.js";
@@ -33,7 +34,7 @@ export async function ask() {
     app.answer = Object.assign(answer, { ids: answer.labels.map(idOf) });
     app.took = performance.now() - began;
     app.hint = answer.notes[0] ?? "";
-    if (first && app.view === "images" && !app.show) sort();
+    if (first && app.view === "images" && !app.show) sort(grid.cursor > 0);
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof Refused)) throw error;

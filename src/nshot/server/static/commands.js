@@ -282,7 +282,7 @@ const acts = { // what only a button does
   anyway: () => search(true),
   unlike: () => { Object.assign(app, { like: [], dropped: null }); search(); },
   by: (step) => grid.go(grid.cursor + Number(step)),
-  close: () => document.querySelector("dialog[open]").close(),
+  close: () => document.querySelector("dialog[open]")?.close(),
   give: (place) => give(Number(place)),
   goto: (row) => {
     if ((grid.where[row] ?? -1) < 0) { app.filter = app.show = ""; nothing(); if (app.view === "search") { app.view = "images"; } sort(); }

@@ -14,7 +14,7 @@ import { drawActions, drawRail, drawShell } from "./views.js";
 
 const AGAIN = 2500; // ms until new rows are asked about once more
 
-let due = false, askedAt = 0;
+let due = false, askedAt = 0, returnTo = ""; // the digest under the cursor before nshot was started again
 
 /** Draws what is about the images at once, the rest in the next frame. */
 function changed() {
@@ -50,7 +50,12 @@ async function loadRows() {
       rows.add(part, (digest) => journal.saidOf(digest));
       for (const digest of part.digests) if (journal.last(digest, "say", true)) app.audited.add(rows.of.get(digest));
     }
-    if (first && rows.n && app.view === "images") sort();
+    const back = rows.of.get(returnTo);
+    if (app.view === "images" && ((first && rows.n) || back !== undefined)) sort();
+    if (back !== undefined) {
+      grid.go(grid.where[back]);
+      returnTo = "";
+    }
     if (rows.n && app.labels.length && (app.answer?.rows ?? 0) < rows.n && performance.now() - askedAt > AGAIN) {
       askedAt = performance.now();
       asking.ask();
@@ -66,11 +71,12 @@ async function loadRows() {
 async function onState(state) {
   const before = app.state.phase, another = rows.session && rows.session !== state.session;
   app.state = state;
+  if (another) returnTo = rows.digests[grid.row()] ?? returnTo;
   if (another || !rows.session) rows.clear(state.session);
   if (another) { // nshot was started again: the same images may be other rows
     Object.assign(app, { answer: null, about: null, proposal: null, sample: [], audit: null, show: "", plan: null });
-    await journal.reload().catch(() => {});
     grid.show([]);
+    await journal.reload().catch(() => {});
   }
   if (app.trouble === "gone") { app.trouble = ""; journal.send(); commands.tell("All saved again."); }
   if (before !== state.phase && (before === "empty" || before === "failed")) nothing();

@@ -41,11 +41,11 @@ function groups() {
       ids: best.filter((row) => (a.score[row] ?? 0) >= low && !(a.score[row] >= (CUTS[k - 1] ?? 9))),
     }));
   }
-  const per = new Map([...a.ids, NONE].map((id) => [id, []]));
+  const per = new Map([...a.ids, NONE].map((id) => [id, []])), lists = [...per].reduce((all, [id, list]) => { all[id] = list; return all; }, []);
   for (const row of best) {
     const id = finalOf(row);
-    if (!per.has(id)) per.set(id, []);
-    per.get(id).push(row);
+    if (lists[id] === undefined) per.set(id, (lists[id] = []));
+    lists[id].push(row);
   }
   const lost = per.get(NOTHING);
   per.delete(NOTHING);
@@ -54,7 +54,8 @@ function groups() {
 
 /** Places every image anew, as the order says. keep: the cursor stays on its image. */
 export function sort(keep) {
-  placed = Int32Array.from({ length: rows.n }, (_, row) => finalOf(row));
+  placed = new Int32Array(rows.n);
+  for (let row = 0; row < rows.n; row++) placed[row] = finalOf(row);
   made = { rows: rows.n, answer: app.answer };
   const all = groups();
   grid.show(all, keep);

@@ -53,7 +53,7 @@ function about(row) {
   learnAbout(row);
   if (failed(row)) {
     return html`<p class="bad">! ${known?.failure?.message ?? "This file could not be read."}</p><p>Mend it, then read again.</p>${
-      button("again", "Read again")}<h3>File</h3><dl><dt>name</dt><dd>${nameOf(row)}</dd></dl>`;
+      button("again", "Read again")}<h2 class="sub">File</h2><dl><dt>name</dt><dd>${nameOf(row)}</dd></dl>`;
   }
   const hidden = isHidden(row);
   const spoken = said > 0 && !hidden && html`<p>${said === SKIP ? "» Skipped." : html`✓ <b>${names[said]}</b>, said by you. The model says ${
@@ -62,11 +62,11 @@ function about(row) {
   const when = known?.taken?.replace(/^(\d+):(\d+):(\d+)/, "$1-$2-$3");
   return html`${spoken}${hidden ? html`<p><b>What is it?</b> The answer is hidden until you have said yours: who sees it first agrees
     with it too often.</p>` : scores(row, known)}
-  <h3><label for="note">Note</label> <kbd>N</kbd></h3><textarea class="field" id="note" data-do="note" data-arg="${row}" rows="2">${
+  <h2 class="sub"><label for="note">Note</label> <kbd>N</kbd></h2><textarea class="field" id="note" data-do="note" data-arg="${row}" rows="2">${
     app.notes.get(rows.digests[row]) ?? ""}</textarea>
-  <h3>Nearest images</h3><div class="near">${near.map(([k, cosine]) => button("goto", thumbnail(k), k,
+  <h2 class="sub">Nearest images</h2><div class="near">${near.map(([k, cosine]) => button("goto", thumbnail(k), k,
     `aria-label="Image ${k + 1}, cosine ${fixed(cosine, 2)}" title="cosine ${fixed(cosine, 2)}"`))}</div>
-  <h3>File</h3><dl><dt>name</dt><dd>${nameOf(row)}</dd>${known?.others?.length > 0 && html`<dt>also</dt><dd>${known.others.join(", ")}</dd>`}${
+  <h2 class="sub">File</h2><dl><dt>name</dt><dd>${nameOf(row)}</dd>${known?.others?.length > 0 && html`<dt>also</dt><dd>${known.others.join(", ")}</dd>`}${
     when && html`<dt>taken</dt><dd>${when}</dd>`}${known?.size && html`<dt>size</dt><dd>${known.size[0]} × ${known.size[1]}, ${size(known.bytes)}</dd>`}${
     known?.notes?.length > 0 && html`<dt>decoded</dt><dd>${known.notes.join(" ")}</dd>`}<dt>digest</dt><dd>${rows.digests[row]}</dd></dl>`;
 }
@@ -115,7 +115,7 @@ async function auditIfThere() {
   return drawSample();
 }
 
-function card(words, body) { return html`<div class="card"><h3>${words}</h3>${body}</div>`; }
+function card(words, body) { return html`<div class="card"><h2 class="sub">${words}</h2>${body}</div>`; }
 
 function newClassifier() {
   const p = app.proposal;
@@ -201,7 +201,7 @@ function exportPanel() {
     acts && html`<p class="soft">Nothing is touched before you have seen it. Files are copied, and the copies can be taken back.</p>`}${
     plan?.lines && html`<ul class="plan">${plan.lines.map((each) => html`<li>${each}</li>`)}</ul>`}${
     plan?.undo && button("unsort", "Take the copies back", plan.undo)}
-    <h3>The same on the command line</h3><pre>${commandLine()}</pre>${partial && html`<p class="soft">The command answers for all of these
+    <h2 class="sub">The same on the command line</h2><pre>${commandLine()}</pre>${partial && html`<p class="soft">The command answers for all of these
     sources: only the page knows what is ${app.what === "shown" ? "shown" : "selected"}.</p>`}${button("copy", "Copy the line")}`;
 }
 

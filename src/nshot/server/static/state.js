@@ -13,7 +13,7 @@ const COLUMN_NONE = 0xffff, COLUMN_UNREAD = 0xfffe;
 
 /** A file's name as the page shows it: without the one folder that all lie in. */
 export function nameOf(row) {
-  const name = rows.names[row], { folder } = app.start;
+  const name = rows.names[row] ?? "", { folder } = app.start;
   return folder && name.startsWith(folder) ? name.slice(folder.length) : name;
 }
 

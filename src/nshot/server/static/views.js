@@ -5,28 +5,29 @@ import { grid } from "./grid.js";
 import { $, bar, button, choices, count, html, many, put } from "./html.js";
 import { journal } from "./journal.js";
 import { nothing } from "./orders.js";
-import { app, asked, FILTERS, finalOf, idOf, keyOf, NONE, rows, scoreWord, selection, SKIP } from "./state.js";
+import { app, asked, finalOf, idOf, isUnsure, keyOf, names, NONE, rows, scoreWord, selection, SKIP } from "./state.js";
 
 export const PANELS = [["image", "Image"], ["learn", "Learn"], ["journal", "Journal"], ["export", "Export"]];
 
 /** Labels with their counts; each is a filter. */
 export function drawRail() {
-  const tally = new Map(), yours = new Map(), also = { unsure: 0, yours: 0, skipped: 0, failed: 0 };
-  const add = (map, key) => map.set(key, (map.get(key) ?? 0) + 1);
+  const tally = new Uint32Array(names.length), yours = new Uint32Array(names.length);
+  const also = { unsure: 0, yours: 0, skipped: 0, failed: 0 };
   for (let row = 0; row < rows.n; row++) {
-    add(tally, finalOf(row));
-    if (rows.said[row] > SKIP) add(yours, rows.said[row]);
-    for (const name in also) if (FILTERS[name](row)) also[name]++;
+    const said = rows.said[row];
+    tally[finalOf(row)]++;
+    if (said > SKIP) { yours[said]++; also.yours++; } else if (said === SKIP) also.skipped++;
+    if (!rows.read[row]) also.failed++; else if (!said && isUnsure(row)) also.unsure++;
   }
   const line = (key, words, n, filter, id) => html`<li><button type="button" data-do="filter" data-arg="${filter}"
     aria-current="${app.filter === filter && !app.show}"><span class="k">${key && html`<kbd>${key}</kbd>`}</span><span
-    class="name">${words}</span><span class="n">${yours.has(id) && html`<small>✓${count(yours.get(id))}</small> `}${count(n)}</span>${
+    class="name">${words}</span><span class="n">${yours[id] > 0 && html`<small>✓${count(yours[id])}</small> `}${count(n)}</span>${
     id && bar(rows.n ? n / rows.n : 0, id === NONE)}</button></li>`;
-  const label = ({ label: text }, k) => line(keyOf(k), text, tally.get(idOf(text)) ?? 0, `=${text}`, idOf(text));
+  const label = ({ label: text }, k) => line(keyOf(k), text, tally[idOf(text)] ?? 0, `=${text}`, idOf(text));
   $("rail").toggleAttribute("aria-busy", app.asking);
   put($("rail"), html`<ul>${line("", "All images", rows.n, "")}${app.answer && [
     ...asked().map(label),
-    app.none && line("0", "none of these", tally.get(NONE) ?? 0, "none", NONE),
+    app.none && line("0", "none of these", tally[NONE], "none", NONE),
     line("?", "Unsure", also.unsure, "unsure"),
   ]}${line("✓", "Said by you", also.yours, "yours")}${line("»", "Skipped", also.skipped, "skipped")}${
     line("!", "Not read", also.failed, "failed")}</ul>`);
