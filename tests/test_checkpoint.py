@@ -125,6 +125,7 @@ class TestConfig:
     """What config.json may leave out, say twice, or ask for."""
 
     def test_a_silent_config_means_vit_b_32(self, folder: Path) -> None:
+        edit(folder / "preprocessor_config.json", size=None, crop_size=None)
         (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
         config: Any = checkpoint.find(folder).config
         assert (config.text.hidden_size, config.text.layers, config.text.heads) == (512, 12, 8)
@@ -138,6 +139,7 @@ class TestConfig:
 
     def test_a_config_dict_replaces_the_config_beside_it(self, folder: Path) -> None:
         edit(folder / "config.json", vision_config_dict={"hidden_act": "gelu", "patch_size": 14})
+        edit(folder / "preprocessor_config.json", size=None, crop_size=None)
         vision: Any = checkpoint.find(folder).config.vision
         assert (vision.activation, vision.patch_size) == ("gelu", 14)
         assert vision.hidden_size == 768, "the default, not what vision_config says"
@@ -145,6 +147,7 @@ class TestConfig:
     def test_sizes_may_be_lists(self, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
         edit(folder / "config.json", vision_config=config["vision_config"] | {"image_size": [48, 48]})
+        edit(folder / "preprocessor_config.json", size=48, crop_size=48)
         assert checkpoint.find(folder).config.vision.image_size == 48
 
     @pytest.mark.parametrize("eos_token_id", [2, None])
@@ -158,7 +161,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("model_type", "architecture"),
         [
-            ("siglip", "SiglipModel"),
+            ("siglip2", "Siglip2Model"),
             ("blip", "BlipForConditionalGeneration"),
             ("chinese_clip", "ChineseCLIPModel"),
             ("altclip", "AltCLIP"),
@@ -180,12 +183,12 @@ class TestConfig:
             UnsupportedArchitecture, match=architecture or model_type or "without a name"
         ) as refusal:
             checkpoint.find(folder)
-        assert "It reads CLIPModel checkpoints" in str(refusal.value)
+        assert "nshot reads CLIPModel" in str(refusal.value)
 
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"hidden_act": "gelu_new"}, UnsupportedArchitecture, "gelu_new"),
+            ({"hidden_act": "relu"}, UnsupportedArchitecture, "relu"),
             ({"num_channels": 1}, UnsupportedArchitecture, "1 channels"),
             ({"image_size": [32, 48]}, UnsupportedArchitecture, "32 x 48"),
             ({"num_attention_heads": 5}, CorruptCheckpoint, "5 heads"),

@@ -271,14 +271,12 @@ def test_a_private_model_comes_with_its_token(hub: Hub, machine: Machine) -> Non
 def test_another_architecture_is_refused_before_its_weights_are_fetched(
     hub: Hub, machine: Machine, tmp_path: Path
 ) -> None:
-    folder = tiny_checkpoint(tmp_path / "siglip")
-    (folder / "config.json").write_text(
-        json.dumps({"architectures": ["SiglipModel"], "model_type": "siglip"})
-    )
-    hub.models["google/siglip"] = {"main": folder}
-    [answer] = machine.find("google/siglip")
+    folder = tiny_checkpoint(tmp_path / "blip")
+    (folder / "config.json").write_text(json.dumps({"architectures": ["BlipModel"], "model_type": "blip"}))
+    hub.models["owner/blip"] = {"main": folder}
+    [answer] = machine.find("owner/blip")
     assert answer["error"] == "UnsupportedArchitecture"
-    assert "SiglipModel" in answer["message"]
+    assert "BlipModel" in answer["message"]
     assert hub.downloaded == {"config.json"}
 
 

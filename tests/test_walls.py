@@ -44,7 +44,7 @@ DOORS = {
     "transformers": {"encoders.torch", "evaluation.supervised", "train"},
     "peft": {"train"},
     "sklearn": {"few_shot.sklearn"},
-    "tokenizers": {"models.tokenizer", "train"},
+    "tokenizers": {"models.tokenizer", "models.sentencepiece", "train"},
     "huggingface_hub": {"models.hub", "datasets.hub"},
     "pyarrow": {"extras"},
     "click": {"cli"},

@@ -61,7 +61,7 @@ def load(
     device: Device = "auto",
     precision: Precision = "auto",
     decode: Decode = "exact",
-    fit: Fit = "crop",
+    fit: Fit = "own",
     batch_size: int | None = None,
     workers: int | None = None,
     store: bool | str | Path = False,
@@ -77,7 +77,8 @@ def load(
         precision: ``auto`` is bf16 where the processor has it, else f32.
         decode: ``exact`` gives the pixels of the checkpoint's own processor, bit for bit; ``fast`` decodes
             large JPEGs at a reduced size (vectors at cosine 0.999 or better).
-        fit: how an image becomes square: centre ``crop`` (CLIP's own), ``pad`` or ``squash``.
+        fit: how an image becomes square: as the model was trained (``own``: by a centre crop, or squashed as
+            for SigLIP), or ``crop``, ``pad`` or ``squash``.
         batch_size: images encoded at once; the runtime's preference by default.
         workers: decoding threads; one per core by default.
         store: keep vectors on disk and use them again: True for the usual place, or a file.
@@ -92,7 +93,9 @@ def load(
     return Model(
         checkpoint,
         encoders.load(checkpoint, device=device, precision=precision),
-        Preprocessor.from_config(checkpoint.preprocessor, decode=decode, fit=fit),
+        Preprocessor.from_config(
+            checkpoint.preprocessor, decode=decode, fit=fit, size=checkpoint.config.vision.image_size
+        ),
         batch_size=batch_size,
         workers=workers,
         store=None if store is False else Store(default_path() if store is True else Path(store)),

@@ -281,11 +281,11 @@ _MODEL = (
     ),
     click.option(
         "--fit",
-        type=click.Choice(["crop", "pad", "squash"]),
-        default="crop",
+        type=click.Choice(["own", "crop", "pad", "squash"]),
+        default="own",
         show_default=True,
-        help="How an image becomes square. crop: its centre. pad: all of it, with borders. squash: all, "
-        "out of proportion.",
+        help="How an image becomes square. own: as the model was trained. crop: its centre. pad: all of it, "
+        "with borders. squash: all, out of proportion.",
     ),
     click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images encoded at once."),
     click.option(

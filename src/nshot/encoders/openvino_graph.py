@@ -14,7 +14,7 @@ from nshot.types import Floats
 
 if TYPE_CHECKING:
     from nshot.models.family import ImageTower, Tensors, TextTower
-    from nshot.models.ops import Gelu, Node
+    from nshot.models.ops import Gelu, Node, Rope
 
 VERSION = "3"
 """To be raised by whatever changes a vector."""
@@ -33,7 +33,7 @@ def image_tower(tower: ImageTower, tensors: Tensors, mean: Sequence[float], std:
     shift = np.array(mean, np.float64).reshape(1, 3, 1, 1) * 255
     scale = 1 / (np.array(std, np.float64).reshape(1, 3, 1, 1) * 255)
     x = op.multiply(op.subtract(op.convert(pixels, "f32"), _float(shift)), _float(scale))
-    return ov.Model([_unit(tower(OpenVINOOps(), tensors, x))], [pixels])
+    return ov.Model([_unit(tower(OpenVINOOps(), tower.prepare(tensors), x))], [pixels])
 
 
 def holds_table(tower: TextTower) -> bool:
@@ -53,7 +53,7 @@ def text_tower(tower: TextTower, tensors: Tensors) -> ov.Model:
         rows = op.gather(ops.weight(tensors[tower.table]), tokens, op.constant(np.int64(0)))
     else:
         tokens = rows = op.parameter([-1, -1, tower.hidden_size], np.float32, name="rows")
-    return ov.Model([_unit(tower(ops, tensors, rows, ends))], [tokens, ends])
+    return ov.Model([_unit(tower(ops, tower.prepare(tensors), rows, ends))], [tokens, ends])
 
 
 class OpenVINOOps:
@@ -69,20 +69,58 @@ class OpenVINOOps:
         """Sum."""
         return op.add(x, y)
 
-    def convolution(self, x: Node, weight: Node, stride: int) -> Node:
+    def convolution(
+        self,
+        x: Node,
+        weight: Node,
+        stride: int,
+        *,
+        bias: Node | None = None,
+        padding: int = 0,
+        groups: int = 1,
+    ) -> Node:
         """n,c,h,w -> n,o,h/stride,w/stride."""
-        return op.convolution(x, weight, [stride, stride], [0, 0], [0, 0], [1, 1])
+        where = ([stride, stride], [padding, padding], [padding, padding], [1, 1])
+        if groups == 1:
+            x = op.convolution(x, weight, *where)
+        else:
+            outputs, *rest = weight.get_output_shape(0)
+            x = op.group_convolution(
+                x, op.reshape(weight, _ints(groups, outputs // groups, *rest), False), *where
+            )
+        return x if bias is None else op.add(x, op.reshape(bias, _ints(1, -1, 1, 1), False))
 
     def tokens(self, x: Node) -> Node:
         """n,c,h,w -> n,h*w,c."""
         channels = x.get_output_partial_shape(0)[1].get_length()
         return op.transpose(op.reshape(x, _ints(0, channels, -1), special_zero=True), _ints(0, 2, 1))
 
+    def grid(self, x: Node, side: int) -> Node:
+        """n,side*side,c -> n,c,side,side."""
+        return op.reshape(op.transpose(x, _ints(0, 2, 1)), _ints(0, 0, side, side), special_zero=True)
+
+    def scale(self, x: Node, factors: Node) -> Node:
+        """n,c,h,w times n,c."""
+        return op.multiply(x, op.unsqueeze(factors, _ints(2, 3)))
+
+    def relu(self, x: Node) -> Node:
+        """Zero where negative."""
+        return op.relu(x)
+
+    def sigmoid(self, x: Node) -> Node:
+        """Logistic function."""
+        return op.sigmoid(x)
+
     def prepend(self, row: Node, x: Node) -> Node:
         """n,t,c -> n,1+t,c."""
         rows = op.gather(op.shape_of(x), _ints(0), _ints(0))
         width = row.get_output_shape(0)[-1]
         return op.concat([op.broadcast(row, op.concat([rows, _ints(1, width)], 0)), x], 1)
+
+    def repeat(self, rows: Node, x: Node) -> Node:
+        """s,c -> n,s,c."""
+        count = op.gather(op.shape_of(x), _ints(0), _ints(0))
+        return op.broadcast(rows, op.concat([count, _ints(*rows.get_output_shape(0))], 0))
 
     def prefix(self, table: Node, x: Node) -> Node:
         """The first t rows of a table."""
@@ -96,6 +134,12 @@ class OpenVINOOps:
     def pick(self, x: Node, position: int) -> Node:
         """n,t,c -> n,c."""
         return op.gather(x, op.constant(np.int64(position)), op.constant(np.int64(1)))
+
+    def mean(self, x: Node, *, skip: bool) -> Node:
+        """n,t,c -> n,c."""
+        if skip:
+            x = op.slice(x, _ints(1), _ints(2**31), _ints(1), _ints(1))
+        return op.reduce_mean(x, _ints(1), False)
 
     def at(self, x: Node, positions: Node) -> Node:
         """n,t,c -> n,c."""
@@ -116,7 +160,9 @@ class OpenVINOOps:
             return op.swish(x, op.constant(np.float32(1.702)))
         return op.gelu(x, "erf" if kind == "gelu" else "tanh")
 
-    def attention(self, q: Node, k: Node, v: Node, heads: int, *, causal: bool = False) -> Node:
+    def attention(
+        self, q: Node, k: Node, v: Node, heads: int, *, causal: bool = False, rope: Rope | None = None
+    ) -> Node:
         """n,s,c and n,t,c and n,t,c -> n,s,c."""
         width = q.get_output_partial_shape(0)[2].get_length()
 
@@ -124,8 +170,18 @@ class OpenVINOOps:
             y = op.reshape(x, _ints(0, 0, heads, width // heads), special_zero=True)
             return op.transpose(y, _ints(0, 2, 1, 3))
 
-        y = op.scaled_dot_product_attention(split(q), split(k), split(v), causal=causal)
+        q, k, v = split(q), split(k), split(v)
+        if rope is not None:
+            q, k = _turned(q, rope), _turned(k, rope)
+        y = op.scaled_dot_product_attention(q, k, v, causal=causal)  # scales by head size ** -0.5
         return op.reshape(op.transpose(y, _ints(0, 2, 1, 3)), _ints(0, 0, width), special_zero=True)
+
+
+def _turned(x: Node, rope: Rope) -> Node:
+    """n,heads,t,c -> the same."""
+    a, b = op.split(x, op.constant(np.int64(-1)), 2).outputs()
+    other = op.concat([op.multiply(b, op.constant(np.float32(-1))), a], -1)
+    return op.add(op.multiply(x, _float(rope.cos)), op.multiply(other, _float(rope.sin)))
 
 
 def _unit(x: Node) -> Node:

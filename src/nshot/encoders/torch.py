@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nshot.models.checkpoint import Checkpoint
-    from nshot.models.family import Shapes
-    from nshot.models.ops import Gelu, Node
+    from nshot.models.family import ImageTower, TextTower
+    from nshot.models.ops import Gelu, Node, Rope
 
 
 def best_device() -> str:
@@ -68,7 +68,7 @@ class TorchEncoder:
 
         def run(part: slice) -> Node:
             x = (self._there(pixels[part]).float() / 255 - self._shift) / self._scale
-            return tower(TorchOps(), self._tensors("images", tower.shapes()), x)
+            return tower(TorchOps(), self._weights("images", tower), x)
 
         return self._batches(len(pixels), run)
 
@@ -78,9 +78,8 @@ class TorchEncoder:
         ends = tower.ends(tokens)
 
         def run(part: slice) -> Node:
-            shapes = {name: shape for name, shape in tower.shapes().items() if name != tower.table}
             x = self._there(tensors.rows(tower.table, tokens[part]))
-            return tower(TorchOps(), self._tensors("texts", shapes), x, self._there(ends[part]))
+            return tower(TorchOps(), self._weights("texts", tower), x, self._there(ends[part]))
 
         return self._batches(len(tokens), run)
 
@@ -102,13 +101,13 @@ class TorchEncoder:
     def _there(self, values: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.array(values)).to(self.device)
 
-    def _tensors(self, tower: str, shapes: Shapes) -> Any:
-        """A tower's tensors on the device, read by nshot's own reader: nothing in the files is executed."""
+    def _weights(self, name: str, tower: ImageTower | TextTower) -> dict[str, torch.Tensor]:
+        """A tower's weights on the device, read by nshot's own reader: nothing in the files is executed."""
         with self._lock:
-            if tower not in self._loaded:
-                tensors = self._checkpoint.tensors()
-                self._loaded[tower] = {name: self._there(tensors[name]) for name in shapes}
-            return self._loaded[tower]
+            if name not in self._loaded:
+                weights = tower.prepare(self._checkpoint.tensors())
+                self._loaded[name] = {key: self._there(value) for key, value in weights.items()}
+            return self._loaded[name]
 
 
 class TorchOps:
@@ -124,17 +123,46 @@ class TorchOps:
         """Sum."""
         return x + y
 
-    def convolution(self, x: Node, weight: Node, stride: int) -> Node:
+    def convolution(
+        self,
+        x: Node,
+        weight: Node,
+        stride: int,
+        *,
+        bias: Node | None = None,
+        padding: int = 0,
+        groups: int = 1,
+    ) -> Node:
         """n,c,h,w -> n,o,h/stride,w/stride."""
-        return functional.conv2d(x, weight, stride=stride)
+        return functional.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
 
     def tokens(self, x: Node) -> Node:
         """n,c,h,w -> n,h*w,c."""
         return x.flatten(2).transpose(1, 2)
 
+    def grid(self, x: Node, side: int) -> Node:
+        """n,side*side,c -> n,c,side,side."""
+        return x.transpose(1, 2).unflatten(2, (side, side))
+
+    def scale(self, x: Node, factors: Node) -> Node:
+        """n,c,h,w times n,c."""
+        return x * factors[:, :, None, None]
+
+    def relu(self, x: Node) -> Node:
+        """Zero where negative."""
+        return functional.relu(x)
+
+    def sigmoid(self, x: Node) -> Node:
+        """Logistic function."""
+        return torch.sigmoid(x)
+
     def prepend(self, row: Node, x: Node) -> Node:
         """n,t,c -> n,1+t,c."""
         return torch.cat([row.expand(len(x), 1, -1), x], dim=1)
+
+    def repeat(self, rows: Node, x: Node) -> Node:
+        """s,c -> n,s,c."""
+        return rows.expand(len(x), -1, -1)
 
     def prefix(self, table: Node, x: Node) -> Node:
         """The first t rows of a table."""
@@ -147,6 +175,10 @@ class TorchOps:
     def pick(self, x: Node, position: int) -> Node:
         """n,t,c -> n,c."""
         return x[:, position]
+
+    def mean(self, x: Node, *, skip: bool) -> Node:
+        """n,t,c -> n,c."""
+        return x[:, int(skip) :].mean(dim=1)
 
     def at(self, x: Node, positions: Node) -> Node:
         """n,t,c -> n,c."""
@@ -166,13 +198,20 @@ class TorchOps:
             return x * torch.sigmoid(1.702 * x)
         return functional.gelu(x, approximate="none" if kind == "gelu" else "tanh")
 
-    def attention(self, q: Node, k: Node, v: Node, heads: int, *, causal: bool = False) -> Node:
+    def attention(
+        self, q: Node, k: Node, v: Node, heads: int, *, causal: bool = False, rope: Rope | None = None
+    ) -> Node:
         """n,s,c and n,t,c and n,t,c -> n,s,c."""
 
         def split(x: Node) -> Node:
             return x.unflatten(2, (heads, -1)).transpose(1, 2)
 
-        y = functional.scaled_dot_product_attention(split(q), split(k), split(v), is_causal=causal)
+        q, k, v = split(q), split(k), split(v)
+        if rope is not None:
+            cos, sin = (torch.from_numpy(values).to(v.device) for values in rope)
+            q, k = (x * cos + torch.cat([-x.chunk(2, -1)[1], x.chunk(2, -1)[0]], -1) * sin for x in (q, k))
+            q, k = q.to(v.dtype), k.to(v.dtype)
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return y.transpose(1, 2).flatten(2)
 
 

@@ -14,7 +14,7 @@ from nshot.errors import CheckpointError, RequestError
 from nshot.types import Pixels
 
 Decode: TypeAlias = Literal["exact", "fast"]
-Fit: TypeAlias = Literal["crop", "pad", "squash"]
+Fit: TypeAlias = Literal["own", "crop", "pad", "squash"]
 
 # Part of every fingerprint: raise it with any change here or in decode.py that changes a pixel.
 # 2: profiles, 10 to 14 bits in 16, white-is-zero, alpha that is zero everywhere, blank first pages. Images
@@ -46,9 +46,11 @@ class Preprocessor:
         resample: Pillow's number of the filter, 0 to 5.
         decode: "exact" is bit for bit what transformers' PIL processor gives; "fast" lets the decoder and the
             resizer shrink big images coarsely first, to no less than twice the size.
-        fit: "crop" is the checkpoint's own way and drops what a square does not hold; "pad" keeps the whole
-            image, with borders in `fill`; "squash" keeps all of it and changes its proportions.
+        fit: "crop" follows `edge` and `crop`; "pad" keeps the whole image, with borders in `fill`; "squash"
+            keeps all of it and changes its proportions.
         fill: the RGB colour of `pad`'s borders: the checkpoint's mean, which the encoder sees as zeros.
+        rounds: whether the crop begins at half a pixel rounded to even, as torchvision has it, and not at the
+            pixel before, as transformers has it.
     """
 
     size: int
@@ -58,6 +60,7 @@ class Preprocessor:
     decode: Decode
     fit: Fit
     fill: tuple[int, int, int]
+    rounds: bool = False
 
     @classmethod
     def from_config(
@@ -65,7 +68,7 @@ class Preprocessor:
         config: Mapping[str, Any],
         *,
         decode: Decode = "exact",
-        fit: Fit = "crop",
+        fit: Fit = "own",
         size: int | None = None,
     ) -> Preprocessor:
         """Read a checkpoint's preprocessor_config.json, in its old form (integers) or new (dictionaries).
@@ -73,7 +76,8 @@ class Preprocessor:
         Args:
             config: the file's content; what it leaves out is as in CLIP.
             decode: "exact" or "fast".
-            fit: "crop", "pad" or "squash".
+            fit: "own" is the checkpoint's way, which most do by "crop" and SigLIP by "squash"; or one of
+                "crop" (the middle), "pad" (all of it, with borders) and "squash" (all of it, squeezed).
             size: the model's own image size, for a config that does not say.
 
         Raises:
@@ -82,8 +86,8 @@ class Preprocessor:
         """
         if decode not in ("exact", "fast"):
             raise RequestError(f"decode {decode!r} is unknown: choose exact or fast")
-        if fit not in ("crop", "pad", "squash"):
-            raise RequestError(f"fit {fit!r} is unknown: choose crop, pad or squash")
+        if fit not in ("own", "crop", "pad", "squash"):
+            raise RequestError(f"fit {fit!r} is unknown: choose own, crop, pad or squash")
         fallback = size or _SIZE
         crop = bool(_given(config, "do_center_crop", True))
         edge = _edge(_given(config, "size", fallback)) if _given(config, "do_resize", True) else None
@@ -96,8 +100,15 @@ class Preprocessor:
         resample = _given(config, "resample", _BICUBIC)
         if resample not in range(6):
             raise CheckpointError(f"the preprocessor config's resample is {resample!r}, not 0 to 5")
-        red, green, blue = (round(float(channel) * 255) for channel in _given(config, "image_mean", _MEAN))
-        return cls(target[0], edge, crop, int(resample), decode, fit, (red, green, blue))
+        fill = [round(float(channel) * 255) for channel in _given(config, "image_mean", _MEAN)]
+        if fit == "own":
+            fit = "pad" if "pad_color" in config else "crop"
+            fill = config.get("pad_color", fill)
+        elif fit == "crop" and not crop:
+            edge, crop = target[0], True
+        red, green, blue = fill
+        rounds = bool(config.get("crop_rounds"))
+        return cls(target[0], edge, crop, int(resample), decode, fit, (red, green, blue), rounds)
 
     @property
     def draft(self) -> int | None:
@@ -135,6 +146,8 @@ class Preprocessor:
         )
         if self.fit == "pad":
             parts += ";fill=" + ",".join(map(str, self.fill))
+        if self.fit == "crop" and self.crop and self.rounds:
+            parts += ";rounds"
         return f"v{version};{parts}"
 
     def __call__(self, image: Image.Image) -> Pixels:
@@ -173,7 +186,7 @@ class Preprocessor:
             return self._resize(image, (width, height))
         # Rounds down below zero too, and Pillow's crop paints what lies outside of the image black: as
         # the reference does with an image smaller than the crop.
-        left, top = (width - self.size) // 2, (height - self.size) // 2
+        left, top = (self._start(edge) for edge in (width, height))
         right, bottom = left + self.size, top + self.size
         if self.decode == "exact" and width * height <= _MAX_RESIZED:
             return self._resize(image, (width, height)).crop((left, top, right, bottom))
@@ -185,6 +198,9 @@ class Preprocessor:
         y0, y1 = max(top - y_margin, 0), min(bottom + y_margin, height)
         kept = self._resize(image, (x1 - x0, y1 - y0), (x0 * across, y0 * down, x1 * across, y1 * down))
         return kept.crop((left - x0, top - y0, right - x0, bottom - y0))
+
+    def _start(self, edge: int) -> int:
+        return round((edge - self.size) / 2) if self.rounds else (edge - self.size) // 2
 
     def _resize(
         self,

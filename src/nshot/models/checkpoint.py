@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nshot.errors import CheckpointNotFound, CorruptCheckpoint, UnsupportedArchitecture
-from nshot.models.clip import Clip
+from nshot.errors import CheckpointNotFound, CorruptCheckpoint, HubUnavailable, UnsupportedArchitecture
+from nshot.images.preprocess import Preprocessor
 from nshot.models.digests import file_digest
-from nshot.models.family import Family, Get, ModelConfig, TokenizerFiles
-from nshot.models.files import read_json
+from nshot.models.family import ModelConfig
+from nshot.models.files import Folder, TokenizerFiles
+from nshot.models.layout import Found, choose
 from nshot.models.weights import Tensors
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 
 BUILT_IN = {"sketchbook": Path(__file__).parents[1] / "sketchbook" / "checkpoint"}
 """Models that come with nshot."""
-
-FAMILIES: tuple[Family, ...] = (Clip(),)
-"""The kinds of models that nshot knows; the first one that claims a checkpoint reads it."""
 
 # what transformers' CLIPImageProcessor assumes where a preprocessor_config.json is silent
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -126,11 +124,12 @@ class Checkpoint:
 def find(model: str | Path, revision: str | None = None, *, progress: bool = False) -> Checkpoint:
     """Find a checkpoint: a folder, or a model of the Hub, from the local cache or downloaded into it.
 
-    Weights are model.safetensors, one or sharded, else pytorch_model.bin, read without running anything.
+    Weights are safetensors, one file or sharded, else torch's .bin, read without running anything.
     A model that is in the cache is found there without asking the Hub.
 
     Args:
-        model: a folder in the layout of transformers, a Hub id such as "openai/clip-vit-base-patch32", or
+        model: a folder in the layout of transformers, sentence-transformers or open_clip; a Hub id such as
+            "openai/clip-vit-base-patch32", or the address of its page; a short name of ``nshot models``; or
             "sketchbook", the small model that comes with nshot (a folder of that name is "./sketchbook").
         revision: a branch, tag, commit or reference of the Hub; main if not given.
         progress: draw downloads on stderr.
@@ -139,100 +138,55 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
         CheckpointNotFound: no such folder, model, revision or file.
         HubUnavailable: not cached, and the Hub cannot be reached, or HF_HUB_OFFLINE is set.
         CorruptCheckpoint: a file is damaged, or not the one that is pinned.
-        UnsupportedArchitecture: another kind of model than CLIP.
+        UnsupportedArchitecture: a kind of model that nshot does not know.
     """
-    name = str(model)
-    folder = BUILT_IN.get(name) or Path(model).expanduser()
-    if folder.is_dir():
+    name = str(model).removeprefix("local-dir:")
+    place = BUILT_IN.get(name) or Path(name).expanduser()
+    if place.is_dir():
         if revision is not None:
             raise CheckpointNotFound(f"{name} is a folder, and has no revisions: leave out {revision!r}.")
-        return _checkpoint(name, None, lambda file: _existing(folder / file))
-    if folder.is_file():
+        return _checkpoint(name, None, choose(name, Folder(place)))
+    if place.is_file():
         raise CheckpointNotFound(f"{name} is a file: give the folder that holds it and its config.json.")
     from nshot.models import hub
 
-    if isinstance(model, Path) or _looks_like_a_path(name):
+    repository, named = hub.named(name)
+    if isinstance(model, Path) or name != str(model) or _looks_like_a_path(repository):
         raise CheckpointNotFound(f"no such folder: {name}")
-    if not hub.is_name(name):
+    if not hub.is_name(repository):
         raise CheckpointNotFound(
             f"{name!r} is neither a folder nor a name on the Hub, such as {DEFAULT_MODEL}."
         )
-    repository = hub.Repository(name, revision or "main", progress)
+    if named and revision and named != revision:
+        raise CheckpointNotFound(f"{name} names the revision {named}, and {revision!r} is asked for.")
+    there = hub.Repository(repository, revision or named or "main", progress)
     try:
-        return _checkpoint(name, repository.name, repository.cached)
+        found = choose(repository, there.files(cached=True))
     except CheckpointNotFound:
-        return _checkpoint(name, repository.name, repository.download)
+        found = choose(repository, there.files(cached=False))
+    except UnsupportedArchitecture as refusal:  # unless it is open_clip's, and that file is not cached
+        try:
+            found = choose(repository, there.files(cached=False))
+        except HubUnavailable:
+            raise refusal from None
+    return _checkpoint(repository, found.settings.parent.name, found)
 
 
-def _checkpoint(name: str, repository: str | None, get: Get) -> Checkpoint:
-    """Choose a checkpoint's files by asking ``get`` for each."""
-
-    def missing(what: str) -> CheckpointNotFound:
-        return CheckpointNotFound(
-            f"{name} has no {what}. nshot reads checkpoints in the layout of transformers."
-        )
-
-    settings = get("config.json")
-    if settings is None:
-        raise missing("config.json")
-    family, table = _family(settings)
-    config = family.read(table, str(settings))  # another architecture: said before its weights come
-    preprocessor = family.preprocessor(get, config)
-    if preprocessor is None:
-        raise missing("preprocessor_config.json")
+def _checkpoint(name: str, revision: str | None, found: Found) -> Checkpoint:
+    preprocessor, config = found.preprocessor, found.config
     factor = preprocessor.get("rescale_factor", 1 / 255)
     if preprocessor.get("do_rescale") is False or not math.isclose(factor, 1 / 255):
         raise UnsupportedArchitecture(
             f"the image processor of {name} wants pixel values other than 0 to 255 scaled to 0 to 1."
         )
-    vocabulary = family.vocabulary(get)
-    if vocabulary is None:
-        raise missing("tokenizer.json, nor vocab.json and merges.txt")
-    weights = _weights(family.weights, get, missing)
-    revision = settings.parent.name if repository else None
-    return Checkpoint(name, settings, revision, config, preprocessor, weights, vocabulary)
-
-
-def _family(settings: Path) -> tuple[Family, dict[str, Any]]:
-    table = read_json(settings)
-    for family in FAMILIES:
-        if family.claims(table):
-            return family, table
-    named = ", ".join(map(str, table.get("architectures") or [])) or table.get("model_type")
-    raise UnsupportedArchitecture(
-        f"{settings}: this is {named or 'a model without a name'}, which nshot does not know. It reads "
-        "CLIPModel checkpoints, both towers, in the layout of transformers: OpenAI's CLIP ViT-B/32, B/16, "
-        "L/14, L/14@336, LAION's, and their kin."
-    )
-
-
-def _weights(
-    names: tuple[str, ...], get: Get, missing: Callable[[str], CheckpointNotFound]
-) -> tuple[Path, ...]:
-    for single in names:
-        if path := get(single):
-            return (path,)
-        if index := get(f"{single}.index.json"):
-            shards = [(shard, get(shard)) for shard in _shards(index)]
-            absent = [shard for shard, path in shards if path is None]
-            if absent:
-                raise missing(", ".join(absent))
-            return tuple(path for _, path in shards if path)
-    raise missing(", nor ".join(names))
-
-
-def _shards(index: Path) -> list[str]:
-    """The files that an index names; each must stand beside it."""
-    table = read_json(index).get("weight_map")
-    shards = sorted(set(map(str, table.values()))) if isinstance(table, dict) else []
-    suffix = Path(index.name.removesuffix(".index.json")).suffix
-    if not shards or any("/" in shard or "\\" in shard or Path(shard).suffix != suffix for shard in shards):
-        raise CorruptCheckpoint(f"{index} does not list weight files beside it. Fetch it again.")
-    return shards
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    made = Preprocessor.from_config(preprocessor, size=config.vision.image_size).size
+    if made != config.vision.image_size:
+        raise CorruptCheckpoint(
+            f"{name}: the image processor makes squares of {made} pixels, and the model takes "
+            f"{config.vision.image_size}. Set crop_size, or size where nothing is cropped, to "
+            f"{config.vision.image_size} in {found.settings.with_name('preprocessor_config.json')}."
+        )
+    return Checkpoint(name, found.settings, revision, config, preprocessor, found.weights, found.vocabulary)
 
 
 def _looks_like_a_path(name: str) -> bool:

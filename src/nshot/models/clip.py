@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 from nshot.errors import CorruptCheckpoint, UnsupportedArchitecture
-from nshot.models.family import Get, ModelConfig, TokenizerFiles
-from nshot.models.files import image_processor, vocabulary
-from nshot.models.ops import Gelu
+from nshot.models.family import ModelConfig
+from nshot.models.files import (
+    TRANSFORMERS_WEIGHTS,
+    Files,
+    TokenizerFiles,
+    image_processor,
+    section,
+    side,
+    tower,
+    vocabulary,
+)
 from nshot.models.tokenizer import Tokenizer
 from nshot.models.transformer import TextTransformer, VisionTransformer, check_sizes
 
@@ -41,7 +50,7 @@ class Clip:
     """CLIPModel in the layout of transformers."""
 
     name = "CLIP"
-    weights: tuple[str, ...] = ("model.safetensors", "pytorch_model.bin")
+    weights = TRANSFORMERS_WEIGHTS
 
     def claims(self, config: Mapping[str, Any]) -> bool:
         """Whether this is the config.json of a CLIPModel, of 2021 or of now."""
@@ -54,22 +63,25 @@ class Clip:
     def read(self, config: Mapping[str, Any], where: str) -> ModelConfig:
         """See ``Family``."""
         try:
-            text = _section(config, "text_config", _TEXT)
-            vision = _section(config, "vision_config", _VISION)
+            text = section(config, "text_config", _TEXT)
+            vision = section(config, "vision_config", _VISION)
             end = text["eos_token_id"]
+            end = int(end[0] if isinstance(end, list) else end)
             dimension = int(config.get("projection_dim") or 512)
             texts = TextTransformer(
-                **_tower(text, where),
+                **tower(text, where),
                 dimension=dimension,
                 context=int(text["max_position_embeddings"]),
                 vocab_size=int(text["vocab_size"]),
-                eos_token_id=int(end[0] if isinstance(end, list) else end),
+                # configs of 2021 name a wrong end token, 2: the right one has the largest id
+                pool="largest" if end == 2 else "eos",
+                eos_token_id=end,
             )
             images = VisionTransformer(
-                **_tower(vision, where),
+                **tower(vision, where),
                 dimension=dimension,
-                image_size=_side(vision["image_size"], where),
-                patch_size=_side(vision["patch_size"], where),
+                image_size=side(vision["image_size"], where),
+                patch_size=side(vision["patch_size"], where),
             )
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             raise CorruptCheckpoint(f"{where} is not the config of a CLIP model: {error}.") from error
@@ -80,45 +92,38 @@ class Clip:
         check_sizes(images, texts, where)
         return ModelConfig(family=self, vision=images, text=texts, dimension=dimension)
 
-    def preprocessor(self, get: Get, config: ModelConfig) -> Mapping[str, Any] | None:
+    def preprocessor(self, files: Files, config: ModelConfig) -> Mapping[str, Any] | None:
         """See ``Family``."""
-        return image_processor(get)
+        return image_processor(files)
 
-    def vocabulary(self, get: Get) -> TokenizerFiles | None:
+    def vocabulary(self, files: Files, config: ModelConfig) -> TokenizerFiles | None:
         """See ``Family``."""
-        return vocabulary(get)
+        return vocabulary(files)
 
     def tokenizer(self, files: TokenizerFiles, config: ModelConfig) -> Tokenizer:
         """See ``Family``."""
-        return Tokenizer.from_files(**files, context=config.text.context)
-
-
-def _section(config: Mapping[str, Any], name: str, defaults: dict[str, Any]) -> dict[str, Any]:
-    """One tower's settings. As in transformers, a ``text_config_dict`` replaces all of ``text_config``."""
-    override = config.get(f"{name}_dict")
-    given = (config.get(name) or {}) if override is None else override
-    return defaults | {key: given[key] for key in defaults if given.get(key) is not None}
-
-
-def _tower(section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    activation = section["hidden_act"]
-    if activation not in ("quick_gelu", "gelu"):
-        raise UnsupportedArchitecture(
-            f"{where}: the activation {activation}; nshot knows quick_gelu and gelu."
+        return Tokenizer.from_files(
+            files["tokenizer_json"], files["vocab"], files["merges"], context=config.text.context
         )
-    return {
-        "hidden_size": int(section["hidden_size"]),
-        "intermediate_size": int(section["intermediate_size"]),
-        "layers": int(section["num_hidden_layers"]),
-        "heads": int(section["num_attention_heads"]),
-        "activation": cast(Gelu, activation),
-        "layer_norm_eps": float(section["layer_norm_eps"]),
-    }
 
 
-def _side(size: Any, where: str) -> int:
-    """The side of a square, which newer configs may write as [height, width]."""
-    height, width = size if isinstance(size, list) else (size, size)
-    if height != width:
-        raise UnsupportedArchitecture(f"{where}: {height} x {width}; nshot knows square images and patches.")
-    return int(height)
+class MetaClip2(Clip):
+    """MetaClip2Model: CLIP in many languages. Its tokenizer is XLM-V's, and 2 is indeed its end token."""
+
+    name = "MetaCLIP 2"
+
+    def claims(self, config: Mapping[str, Any]) -> bool:
+        """Whether this is the config.json of a MetaClip2Model."""
+        return config.get("model_type") == "metaclip_2" or "MetaClip2Model" in (
+            config.get("architectures") or []
+        )
+
+    def read(self, config: Mapping[str, Any], where: str) -> ModelConfig:
+        """See ``Family``."""
+        found = super().read(config, where)
+        assert isinstance(found.text, TextTransformer)
+        return replace(found, text=replace(found.text, pool="eos"))
+
+    def tokenizer(self, files: TokenizerFiles, config: ModelConfig) -> Tokenizer:
+        """See ``Family``: the file's own."""
+        return Tokenizer.as_stored(files, context=config.text.context)

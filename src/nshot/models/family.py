@@ -7,31 +7,20 @@ A new family is a new file, and a line in ``nshot.models.checkpoint``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
+from nshot.models.files import Files, TokenizerFiles
 from nshot.models.ops import Node, Ops
 from nshot.types import Activation, Floats, Tokens
 
 if TYPE_CHECKING:
     from nshot.models.tokenizer import Tokenizer
 
-Get: TypeAlias = Callable[[str], "Path | None"]
-"""A file of the checkpoint by its name, fetched if need be; None where it has no such file."""
-
 Tensors: TypeAlias = Mapping[str, Floats]
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
-
-
-class TokenizerFiles(TypedDict):
-    """What a tokenizer is made from: tokenizer.json, else vocab.json and merges.txt."""
-
-    tokenizer_json: Path | None
-    vocab: Path | None
-    merges: Path | None
 
 
 class Place(NamedTuple):
@@ -60,7 +49,10 @@ class ImageTower(Protocol):
     def shapes(self) -> Shapes:
         """The tensors that it needs, by nshot's names."""
 
-    def __call__(self, ops: Ops, tensors: Tensors, x: Node) -> Node:
+    def prepare(self, tensors: Tensors) -> Mapping[str, Floats]:
+        """The weights of the graph: the tensors, or what is made of them beforehand."""
+
+    def __call__(self, ops: Ops, weights: Mapping[str, Any], x: Node) -> Node:
         """float[n,3,s,s], normalised -> float[n,d], of any length."""
 
 
@@ -93,7 +85,10 @@ class TextTower(Protocol):
     def shapes(self) -> Shapes:
         """The tensors that it needs, the table among them, by nshot's names."""
 
-    def __call__(self, ops: Ops, tensors: Tensors, x: Node, ends: Node) -> Node:
+    def prepare(self, tensors: Tensors) -> Mapping[str, Floats]:
+        """The weights of the graph, without the table."""
+
+    def __call__(self, ops: Ops, weights: Mapping[str, Any], x: Node, ends: Node) -> Node:
         """float[n,t,width] of the table's rows, int64[n] -> float[n,d], of any length."""
 
 
@@ -109,6 +104,7 @@ class ModelConfig:
         activation: how logits become scores: "softmax" over the labels, or each by "sigmoid".
         has_bias: whether the checkpoint has a ``logit_bias`` beside its ``logit_scale``.
         places: where tensors stand that do not stand under nshot's own name.
+        settings: what the family itself wants to know again.
     """
 
     family: Family
@@ -118,6 +114,7 @@ class ModelConfig:
     activation: Activation = "softmax"
     has_bias: bool = False
     places: Mapping[str, Place] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Place]:
         """Every tensor of the model, by nshot's name, and where it stands."""
@@ -148,10 +145,10 @@ class Family(Protocol):
             CorruptCheckpoint: sizes that are not there or do not fit.
         """
 
-    def preprocessor(self, get: Get, config: ModelConfig) -> Mapping[str, Any] | None:
+    def preprocessor(self, files: Files, config: ModelConfig) -> Mapping[str, Any] | None:
         """The image processor's settings, in the form of transformers; None where there are none."""
 
-    def vocabulary(self, get: Get) -> TokenizerFiles | None:
+    def vocabulary(self, files: Files, config: ModelConfig) -> TokenizerFiles | None:
         """The tokenizer's files; None where there are none."""
 
     def tokenizer(self, files: TokenizerFiles, config: ModelConfig) -> Tokenizer:

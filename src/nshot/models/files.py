@@ -1,18 +1,92 @@
-"""The files of a checkpoint, as the layouts of the Hub name them."""
+"""The files of a checkpoint, as the layouts of the Hub name them, and their settings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, Protocol, TypedDict
 
-from nshot.errors import CorruptCheckpoint
-from nshot.models.family import Get, TokenizerFiles
+from nshot.errors import CorruptCheckpoint, UnsupportedArchitecture
+from nshot.models.ops import Gelu
+
+_GELUS: dict[str, Gelu] = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",  # the same formula
+    "gelu_fast": "gelu_tanh",
+}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A table of settings.
+TRANSFORMERS_WEIGHTS: tuple[str, ...] = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.fp16.safetensors",
+    "pytorch_model.fp16.bin",
+)
+
+
+class Files(Protocol):
+    """The files of one checkpoint."""
+
+    def __call__(self, name: str) -> Path | None:
+        """A file, fetched if need be; None where there is no such file."""
+
+    def elsewhere(self, repository: str) -> Files:
+        """The files of another repository of the Hub."""
+
+
+class Folder:
+    """The files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str) -> Path | None:
+        """See ``Files``."""
+        path = self.folder / name
+        return path if path.is_file() else None
+
+    def elsewhere(self, repository: str) -> Files:
+        """See ``Files``: from the cache if it is there."""
+        from nshot.models import hub
+
+        return hub.Repository(repository).files(cached=None)
+
+
+class Inside:
+    """The files of a folder among those of a checkpoint, and where it lacks one, those above."""
+
+    def __init__(self, files: Files, folder: str) -> None:
+        self._files = files
+        self._folder = folder
+
+    @classmethod
+    def of(cls, files: Files, folder: str) -> Files:
+        """The files themselves where the folder has no name."""
+        return cls(files, folder) if folder else files
+
+    def __call__(self, name: str) -> Path | None:
+        """See ``Files``."""
+        return self._files(self._folder + name) or self._files(name)
+
+    def elsewhere(self, repository: str) -> Files:
+        """See ``Files``."""
+        return self._files.elsewhere(repository)
+
+
+class TokenizerFiles(TypedDict):
+    """What a tokenizer is made from: tokenizer.json, else vocab.json and merges.txt, else spiece.model."""
+
+    tokenizer_json: Path | None
+    vocab: Path | None
+    merges: Path | None
+    spiece: NotRequired[Path]
+
+
+def read_json(path: Path, kind: type[Any] = dict) -> Any:
+    """A table of settings, or a list.
 
     Raises:
         CorruptCheckpoint: it is not one.
@@ -21,24 +95,60 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise CorruptCheckpoint(f"{path} is not JSON: {error}. Fetch it again.") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, kind):
         raise CorruptCheckpoint(f"{path} should be a table of settings.")
     return content
 
 
-def image_processor(get: Get) -> Mapping[str, Any] | None:
+def image_processor(files: Files) -> Mapping[str, Any] | None:
     """The image processor's settings. As transformers does: of the two files, the newer form counts."""
-    newer = get("processor_config.json")
+    newer = files("processor_config.json")
     if newer is not None and isinstance(settings := read_json(newer).get("image_processor"), dict):
         return settings
-    older = get("preprocessor_config.json")
+    older = files("preprocessor_config.json")
     return None if older is None else read_json(older)
 
 
-def vocabulary(get: Get) -> TokenizerFiles | None:
+def vocabulary(files: Files) -> TokenizerFiles | None:
     """The tokenizer's files."""
-    get("tokenizer_config.json")  # for the tokenizer, which looks beside its own file
-    if tokenizer_json := get("tokenizer.json"):
+    files("tokenizer_config.json")  # for the tokenizer, which looks beside its own file
+    if tokenizer_json := files("tokenizer.json"):
         return TokenizerFiles(tokenizer_json=tokenizer_json, vocab=None, merges=None)
-    vocab, merges = get("vocab.json"), get("merges.txt")
-    return TokenizerFiles(tokenizer_json=None, vocab=vocab, merges=merges) if vocab and merges else None
+    vocab, merges = files("vocab.json"), files("merges.txt")
+    if vocab and merges:
+        return TokenizerFiles(tokenizer_json=None, vocab=vocab, merges=merges)
+    if spiece := files("spiece.model"):
+        return TokenizerFiles(tokenizer_json=None, vocab=None, merges=None, spiece=spiece)
+    return None
+
+
+def section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """One tower's settings. As in transformers, a ``text_config_dict`` replaces all of ``text_config``."""
+    override = config.get(f"{name}_dict")
+    given = (config.get(name) or {}) if override is None else override
+    return dict(defaults) | {key: given[key] for key in defaults if given.get(key) is not None}
+
+
+def tower(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What every tower of transformers' layout says of itself."""
+    activation = settings["hidden_act"]
+    if activation not in _GELUS:
+        raise UnsupportedArchitecture(
+            f"{where}: the activation {activation}; nshot knows {', '.join(_GELUS)}."
+        )
+    return {
+        "hidden_size": int(settings["hidden_size"]),
+        "intermediate_size": int(settings["intermediate_size"]),
+        "layers": int(settings["num_hidden_layers"]),
+        "heads": int(settings["num_attention_heads"]),
+        "activation": _GELUS[activation],
+        "layer_norm_eps": float(settings["layer_norm_eps"]),
+    }
+
+
+def side(size: Any, where: str) -> int:
+    """The side of a square, which may be written as [height, width]."""
+    height, width = size if isinstance(size, list) else (size, size)
+    if height != width:
+        raise UnsupportedArchitecture(f"{where}: {height} x {width}; nshot knows square images and patches.")
+    return int(height)

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 from huggingface_hub import constants
 
@@ -53,6 +54,10 @@ class Repository:
     name: str
     revision: str = "main"
     progress: bool = False
+
+    def files(self, *, cached: bool | None) -> HubFiles:
+        """Its files: those in the cache, those that the Hub has now, or (None) either, the cache first."""
+        return HubFiles(self, cached)
 
     def cached(self, file: str) -> Path | None:
         """The local copy of a file, or None. Asks nobody; a copy that is not the pinned one is removed."""
@@ -161,6 +166,41 @@ class Repository:
             f"{self._state()}, and {file} cannot be fetched from {constants.ENDPOINT} ({reason}). "
             "Check the network and HF_ENDPOINT and try again, or give a folder that holds the model."
         )
+
+
+class HubFiles:
+    """Files of a repository; see ``nshot.models.files.Files``."""
+
+    def __init__(self, repository: Repository, cached: bool | None) -> None:
+        self.repository = repository
+        self._cached = cached
+
+    def __call__(self, name: str) -> Path | None:
+        """See ``Files``."""
+        if self._cached is not False and (path := self.repository.cached(name)):
+            return path
+        return None if self._cached else self.repository.download(name)
+
+    def elsewhere(self, repository: str) -> HubFiles:
+        """See ``Files``."""
+        return Repository(repository, progress=self.repository.progress).files(cached=self._cached)
+
+
+def named(text: str) -> tuple[str, str | None]:
+    """A repository and perhaps a revision, of an id, of open_clip's "hf-hub:" or of a page's address."""
+    text = text.removeprefix("hf-hub:")
+    match = re.fullmatch(
+        r"(?:hf://|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|"
+        + re.escape(constants.ENDPOINT.rstrip("/"))
+        + r"/)([\w.-]+/[\w.-]+)(?:/(?:tree|blob|resolve|commit)/([^?#]+?))?/?(?:[?#].*)?",
+        text,
+    )
+    if not match:
+        return text, None
+    revision = match[2] and unquote(match[2])
+    if revision and not revision.startswith("refs/"):
+        revision = revision.partition("/")[0]
+    return match[1], revision
 
 
 def is_name(text: str) -> bool:
