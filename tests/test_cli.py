@@ -283,3 +283,31 @@ def test_without_a_terminal_nothing_is_coloured(spawn: Spawn, photos: Path) -> N
     out, err = child.communicate(timeout=60)
     assert child.returncode == 0, err
     assert "\x1b" not in out + err
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_the_columns_of_a_table_stay_beside_the_answers(
+    nshot: Nshot, photos: Path, tmp_path: Path, format: str
+) -> None:
+    names = sorted(path.name for path in photos.iterdir())
+    rows = [f"{number},photos/{name},=truth {number}" for number, name in enumerate([*names, "gone.jpg"])]
+    (tmp_path / "table.csv").write_text("\n".join(["id,image,label", *rows]) + "\n")
+    out = tmp_path / f"out.{format}"
+    asked = ("classify", tmp_path / "table.csv", "--labels", "cat, dog", "--keep-columns", "-o", out)
+    assert nshot(*asked)[0] == 1, "one image is gone"
+    if format == "parquet":
+        read = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    elif format in ("csv", "tsv"):
+        with out.open(newline="") as file:
+            read = list(csv.DictReader(file, delimiter="\t" if format == "tsv" else ","))
+    else:
+        read = json.loads(out.read_text()) if format == "json" else records(out.read_text())
+    nested = format in ("jsonl", "json")
+    told = [record["columns"] if nested else record for record in read]
+    assert [each["id"] for each in told] == [str(number) for number in range(len(rows))]
+    mark = "'" if format in ("csv", "tsv") else ""
+    truth = [each["label" if nested else "input_label"] for each in told]
+    assert truth == [f"{mark}=truth {number}" for number in range(len(rows))]
+    before = out.read_bytes()
+    assert nshot(*asked, "--resume")[0] == 1
+    assert out.read_bytes() == before

@@ -194,6 +194,7 @@ class Embedder:
         image_column: str | None = None,
         image_root: str | os.PathLike[str] | None = None,
         strict: bool = False,
+        keep_columns: bool = False,
         remarks: Remarks | None = None,
     ) -> Iterator[Source | Embedded | Failure]:
         """What a command line names, checked at once and listed as it is asked for.
@@ -204,6 +205,7 @@ class Embedder:
             image_column: the column of a table that holds the images.
             image_root: the folder that the names in a table are relative to; None: the table's own.
             strict: list what plainly is no image as well, as failures, where it would be skipped.
+            keep_columns: let the other cells of a table's row go along with the image, into its record.
             remarks: where it is noted what was skipped, and how tables were read.
 
         Raises:
@@ -223,6 +225,7 @@ class Embedder:
                         image_column=image_column,
                         image_root=image_root,
                         strict=strict,
+                        keep_columns=keep_columns,
                         remarks=remarks,
                     )
                 )

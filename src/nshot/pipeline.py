@@ -55,13 +55,15 @@ class _Slot:
         """The vector is known; what belongs to the image comes along."""
         source = self.source
         assert source is not None
-        self.result = Embedded(self.name, vector, source.labels, source.domain, digest, notes=self.notes)
+        self.result = Embedded(
+            self.name, vector, source.labels, source.domain, digest, notes=self.notes, beside=source.beside
+        )
 
     def fail(self, type: str, message: str) -> None:
         """There is no vector; what belongs to the image comes along."""
         source = self.source
         assert source is not None
-        self.result = Failure(self.name, type, message, source.labels, source.domain)
+        self.result = Failure(self.name, type, message, source.labels, source.domain, beside=source.beside)
 
 
 @dataclass(slots=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -83,6 +84,7 @@ class Failure:
         labels: the image's own labels, where it came from a labelled set.
         domain: its domain, likewise.
         notes: what was done with the image before it failed.
+        beside: the other cells of its row, where it comes from a table and they are to be kept.
     """
 
     source: str
@@ -91,6 +93,7 @@ class Failure:
     labels: tuple[str, ...] | None = field(default=None, compare=False)
     domain: str | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    beside: Mapping[str, str] | None = field(default=None, kw_only=True, compare=False)
 
     label: ClassVar[None] = None
     score: ClassVar[float] = math.nan
@@ -107,7 +110,7 @@ class Failure:
     def to_dict(self) -> dict[str, Any]:
         """The record as the JSONL sink writes it."""
         error = {"type": self.type, "message": self.message}
-        return {"source": self.source, "error": error, **_noted(self.notes)}
+        return {"source": self.source, "error": error, **_noted(self.notes, self.beside)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +124,7 @@ class Embedded:
         domain: where it comes from (photograph, sketch ...), if the data says so.
         digest: sha256 of the image's bytes, where they were read.
         notes: what decoding did that a person should know, one short sentence each; mostly none.
+        beside: the other cells of its row, where it comes from a table and they are to be kept.
     """
 
     source: str
@@ -129,6 +133,7 @@ class Embedded:
     domain: str | None = None
     digest: bytes | None = None
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    beside: Mapping[str, str] | None = field(default=None, kw_only=True, compare=False)
 
 
 class LabelScore(NamedTuple):
@@ -152,12 +157,14 @@ class Prediction:
         score: the best label's score, in [0, 1]: its share of the softmax over the given labels, or its own
             sigmoid. Not a calibrated probability.
         cosine: the best label's cosine, in [-1, 1], which does not depend on the other labels.
+        beside: the other cells of its row, where it comes from a table and they are to be kept.
     """
 
     source: str
     predictions: tuple[LabelScore, ...]
     margin: float | None
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    beside: Mapping[str, str] | None = field(default=None, kw_only=True, compare=False)
     label: str | None = field(init=False)
     score: float = field(init=False)
     cosine: float = field(init=False)
@@ -177,7 +184,7 @@ class Prediction:
             "cosine": self.cosine,
             "margin": self.margin,
             "predictions": [p._asdict() for p in self.predictions],
-            **_noted(self.notes),
+            **_noted(self.notes, self.beside),
         }
 
 
@@ -212,10 +219,11 @@ class Decided(Prediction):
             "cosine": self.cosine,
             "margin": self.margin,
             "predictions": [{"label": p.label, score: p.score, "cosine": p.cosine} for p in self.predictions],
-            **_noted(self.notes),
+            **_noted(self.notes, self.beside),
         }
 
 
-def _noted(notes: tuple[str, ...]) -> dict[str, Any]:
-    """The notes as a record holds them: the key is there only where there are some."""
-    return {"notes": list(notes)} if notes else {}
+def _noted(notes: tuple[str, ...], beside: Mapping[str, str] | None) -> dict[str, Any]:
+    """The notes and the row as a record holds them: each key is there only where there is something."""
+    said: dict[str, Any] = {"notes": list(notes)} if notes else {}
+    return said if beside is None else said | {"columns": dict(beside)}

@@ -327,7 +327,9 @@ class Classifier:
             ranked = tuple(LabelScore(labels[k], score[i], cosine[i]) for i, k in enumerate(order[:told]))
             margin = cosine[0] - cosine[1] if len(order) > 1 else None
             if verdicts is None or decision is None:
-                answers.append(Prediction(image.source, ranked, margin, notes=image.notes))
+                answers.append(
+                    Prediction(image.source, ranked, margin, notes=image.notes, beside=image.beside)
+                )
                 continue
             answer, own = verdicts[row]
             answers.append(
@@ -339,6 +341,7 @@ class Classifier:
                     tuple(labels[k] for k in own),
                     decision.calibrated,
                     notes=image.notes,
+                    beside=image.beside,
                 )
             )
         return answers

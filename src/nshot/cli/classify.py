@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Adapt the labels to the images themselves, where there are enough; all are embedded first.",
 )
+@click.option(
+    "--keep-columns",
+    is_flag=True,
+    help="Keep the other columns of a table, such as ids and true labels, beside the answers.",
+)
 @journal_options
 @output_options
 @talk_options
@@ -70,6 +75,7 @@ def command(
     model_options: ModelOptions,
     top_k: int | None,
     adapt: bool,
+    keep_columns: bool,
     journal_file: Path | None,
     corrected: bool,
     format: str | None,
@@ -104,7 +110,7 @@ def command(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
     remarks = Remarks()
-    images = listing.open(embedder, sources, remarks)
+    images = listing.open(embedder, sources, remarks, keep_columns=keep_columns)
     if adapt:
         classifier, images = _adapted(classifier, embedder.embed_images(images), quiet=quiet)
     if journal_file is not None and classifier.decision is None:
@@ -122,6 +128,7 @@ def command(
         resume=resume,
         request=_request(classifier, top_k, embedder.recipe.digest),
         labels=classifier.labels,
+        kept=remarks.kept,
         decided=decision is not None,
         calibrated=decision is not None and decision.calibrated,
     ) as sink:

@@ -193,7 +193,7 @@ class Listing:
     strict: bool
 
     def open(
-        self, model: Model, sources: Sequence[str], remarks: Remarks
+        self, model: Model, sources: Sequence[str], remarks: Remarks, *, keep_columns: bool = False
     ) -> Iterator[Source | Embedded | Failure]:
         """What the sources name, checked now and listed later; ``remarks`` says what was passed over."""
         return model.sources(
@@ -202,6 +202,7 @@ class Listing:
             image_column=self.image_column,
             image_root=self.image_root,
             strict=self.strict,
+            keep_columns=keep_columns,
             remarks=remarks,
         )
 

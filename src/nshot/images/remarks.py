@@ -20,12 +20,14 @@ class Remarks:
         skipped: files that are no images, by kind.
         unlabelled: rows or images without a label, by what stands in its place; they are left out.
         decoded: what decoding did with the images, by kind.
+        kept: names of the tables' columns that go along with their images.
     """
 
     notes: list[str] = field(default_factory=list)
     skipped: Skipped = field(default_factory=Skipped)
     unlabelled: Counter[str] = field(default_factory=Counter)
     decoded: Noted = field(default_factory=Noted)
+    kept: list[str] = field(default_factory=list)
     _told: int = 0
 
     def note(self, text: str) -> None:

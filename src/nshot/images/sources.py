@@ -14,9 +14,10 @@ Thumbs.db) is skipped and counted in ``remarks``; only hidden files are left out
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,7 @@ class Source:
         domain: where it comes from (photograph, sketch ...), if the data says so.
         size: bytes that it holds, or will once it is read; None where nobody knows before. A file's is asked
             of the file.
+        beside: the other cells of its row, where it comes from a table and they are to be kept.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Source:
     labels: tuple[str, ...] | None = None
     domain: str | None = None
     size: int | None = 0
+    beside: Mapping[str, str] | None = None
 
     def read(self, before_more: tuple[int, Callable[[], object]] | None = None) -> bytes:
         """The encoded image; may be called once, from any thread.
@@ -124,6 +127,7 @@ def expand(
     image_column: str | None = None,
     image_root: str | os.PathLike[str] | None = None,
     strict: bool = False,
+    keep_columns: bool = False,
     remarks: Remarks | None = None,
 ) -> Iterator[Source]:
     """List the images that the specs name, in their order; a folder's in the order of their names.
@@ -138,13 +142,14 @@ def expand(
         image_column: the column of tables that holds the images; None looks for a well-known name.
         image_root: the folder that the names in tables are relative to; None: the table's own.
         strict: list what plainly is no image as well, as failures, where it would be skipped.
-        remarks: where it is noted what was skipped, and how tables were read.
+        keep_columns: let the other cells of a table's row go along with the image.
+        remarks: where it is noted what was skipped, how tables were read, and which columns are kept.
 
     Raises:
         SourceError: a spec that names nothing, or that cannot be listed.
         MissingExtra: a .parquet file, and pyarrow is not installed.
     """
-    listing = _Listing(limits, stdin, image_column, image_root, strict, remarks or Remarks())
+    listing = _Listing(limits, stdin, image_column, image_root, strict, remarks or Remarks(), keep_columns)
     return itertools.chain.from_iterable([listing.spec(os.fspath(spec)) for spec in specs])
 
 
@@ -182,6 +187,7 @@ class _Listing:
     image_root: str | os.PathLike[str] | None
     strict: bool
     remarks: Remarks
+    keep_columns: bool = False
 
     @property
     def max_bytes(self) -> int:
@@ -293,8 +299,18 @@ class _Listing:
                 self.remarks.skipped.kinds[kind] += 1
 
     def _table(self, table: Table) -> Iterator[Source]:
-        rows = self.rows(table)
-        return (source for source, _ in self._to_the_end(table, rows))
+        image = table.image_column(self.image_column)
+        kept = [name for name in table.columns if self.keep_columns and name and name != image]
+        rows = self._to_the_end(table, self.rows(table, kept))
+        if not kept:
+            return (source for source, _ in rows)
+        self.remarks.kept += [name for name in kept if name not in self.remarks.kept]
+        return (
+            replace(source, beside={name: _text(cell) for name, cell in zip(kept, cells, strict=True)})
+            if cells
+            else source
+            for source, cells in rows
+        )
 
     def _to_the_end(self, table: Table, rows: Iterator[tuple[Source, Row]]) -> Iterator[tuple[Source, Row]]:
         try:
@@ -381,6 +397,13 @@ def _kind_of_member(name: str, read: Callable[[], bytes]) -> str | None:
         return "text" if is_plain_text(read()) else None
     except ImageError:
         return None  # it fails in its place
+
+
+def _text(cell: Any) -> str:
+    """A cell of any table, as text."""
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False, default=str)
 
 
 def _cause(table: Table, image: str, first: str) -> str:

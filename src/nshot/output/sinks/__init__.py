@@ -9,7 +9,7 @@ run is complete; while it is there, ``resume`` goes on with the file, and only w
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,6 +63,7 @@ def open_sink(
     color: bool | None = None,
     decided: bool = False,
     calibrated: bool = False,
+    kept: Sequence[str] = (),
 ) -> Sink:
     """A sink for answers; nothing is written, nor an existing file touched, before the first record.
 
@@ -79,6 +80,7 @@ def open_sink(
         color: colours in the table; by default where the stream is a terminal, unless NO_COLOR is set.
         decided: the answers are ``Decided``, which sets the columns of a CSV and of Parquet.
         calibrated: their scores are probabilities, and called so.
+        kept: columns of the input that go along with the answers, where a format has columns.
 
     Raises:
         OutputError: the answers cannot go there, another run writes there, or it cannot be resumed.
@@ -105,12 +107,12 @@ def open_sink(
         if format in ("json", "parquet"):
             raise OutputError(f"{output} is not a regular file, so {format} cannot go there")
         target = StreamTarget(path or stream or sys.stdout.buffer)
-        lines = _lines(format, top_k, "", decided, calibrated)  # what cannot be resumed needs no run
+        lines = _lines(format, top_k, "", decided, calibrated, kept)  # what cannot be resumed needs no run
         return Sink(lines or _table(target.stream, width, color, calibrated), target)
     lock = Lock(path)
     try:
         return _file_sink(
-            format, path, lock, top_k, resume, request, labels, width, color, decided, calibrated
+            format, path, lock, top_k, resume, request, labels, width, color, decided, calibrated, kept
         )
     except BaseException:
         lock.release()
@@ -129,6 +131,7 @@ def _file_sink(
     color: bool | None,
     decided: bool,
     calibrated: bool,
+    kept: Sequence[str],
 ) -> Sink:
     run = request[:_SHORT]
     if format in ("json", "parquet"):
@@ -140,6 +143,7 @@ def _file_sink(
             path,
             decided=decided,
             calibrated=calibrated,
+            kept=kept,
             resume=resume,
             request=request,
             run=run,
@@ -147,18 +151,20 @@ def _file_sink(
             lock=lock,
         )
     file = FileTarget(path, request=request, resumable=format != "table")
-    if (lines := _lines(format, top_k, run, decided, calibrated)) is not None:
+    if (lines := _lines(format, top_k, run, decided, calibrated, kept)) is not None:
         return Sink(lines, file, resume=resume, labels=labels, run=run, lock=lock)
     return Sink(_table(None, width, color, calibrated), file, lock=lock)
 
 
-def _lines(format: str, top_k: int, run: str, decided: bool, calibrated: bool) -> Format | None:
+def _lines(
+    format: str, top_k: int, run: str, decided: bool, calibrated: bool, kept: Sequence[str]
+) -> Format | None:
     """What is written line by line for a program; None for a person's table, and for what needs a journal."""
     if format == "jsonl":
         return Jsonl(run)
     if format in ("csv", "tsv"):
         delimiter = "," if format == "csv" else "\t"
-        return Csv(top_k, decided=decided, calibrated=calibrated, delimiter=delimiter, run=run)
+        return Csv(top_k, decided=decided, calibrated=calibrated, delimiter=delimiter, run=run, kept=kept)
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
@@ -77,6 +77,9 @@ class Jsonl:
             )
         if record.notes:
             line += f', "notes": {_json([spelled(note) for note in record.notes])}'
+        if record.beside is not None:
+            cells = {spelled(name): spelled(cell) for name, cell in record.beside.items()}
+            line += f', "columns": {_json(cells)}'
         return f"{line}{self._run}}}\n".encode()
 
     def read(self, file: BinaryIO) -> Iterator[Written]:
@@ -108,6 +111,7 @@ class Csv:
         calibrated: their scores are probabilities.
         delimiter: what stands between two cells: "," or a tab.
         run: a short name of the request, in a column of its own; no such column if empty.
+        kept: columns of the input that go along; "input_" stands before a name that is taken.
     """
 
     def __init__(
@@ -118,18 +122,24 @@ class Csv:
         calibrated: bool = False,
         delimiter: str = ",",
         run: str = "",
+        kept: Sequence[str] = (),
     ) -> None:
         score = score_name(calibrated)
         following = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", score, "cosine")]
         answer = ["answer", "labels", "best"] if decided else []
         first = ["source", "label", *answer, score, "cosine", "margin"]
         columns = [*first, *following, "notes", "error_type", "error_message", *(["run"] if run else [])]
-        self.header = f"{delimiter.join(columns)}\n".encode()
+        self._kept = tuple(kept)
+        end = len(columns) - bool(run)
+        columns[end:end] = kept_names(kept, columns)
+        names = [_cell(spelled(name)) for name in columns]
+        self.header = f"{delimiter.join(names)}\n".encode()
         self._delimiter = delimiter
         self._run = [run] if run else []
         self._error = columns.index("error_type")
         self._width = len(columns)
-        self._labels = [i for i, name in enumerate(columns) if name == "best" or name.startswith("label_")]
+        told = columns[: self._error]
+        self._labels = [i for i, name in enumerate(told) if name == "best" or name.startswith("label_")]
         self._labels += [] if decided else [columns.index("label")]
 
     def encode(self, record: Record) -> bytes:
@@ -148,6 +158,8 @@ class Csv:
                 cells[1:1] = record.label or "", record.answer, "; ".join(record.labels)
             cells += [""] * (self._error - 1 - len(cells))
             cells += notes, "", ""
+        beside = record.beside or {}
+        cells += [spelled(beside.get(name, "")) for name in self._kept]
         try:
             return self._line(cells)
         except UnicodeEncodeError:  # a label from a folder's name that is not UTF-8
@@ -176,6 +188,18 @@ class Csv:
                 source, failed = unspelled(_plain(cells[0])), cells[self._error] != ""
                 yield Written(source, failed, len(row), labels, cells[-1] if self._run else "")
                 row = b""
+
+
+def kept_names(kept: Iterable[str], own: Iterable[str]) -> list[str]:
+    """How the input's columns are called beside our own: "input_" stands before a name that is taken."""
+    taken = set(own) | {"run"}
+    names = []
+    for name in kept:
+        while name in taken:
+            name = f"input_{name}"
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def score_name(calibrated: bool) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 from nshot.atomic import Lock, replacing, writing
 from nshot.errors import OutputError
 from nshot.extras import pyarrow
-from nshot.output.sinks.formats import Jsonl, score_name
+from nshot.output.sinks.formats import Jsonl, kept_names, score_name
 from nshot.output.sinks.sink import Sink
 from nshot.output.sinks.target import FileTarget
-from nshot.paths import unspelled
+from nshot.paths import spelled, unspelled
 
 _ROWS = 16384  # rows per group, which is all that is in memory at once
 _FLUSHED = 1 << 16
@@ -148,19 +148,33 @@ class ParquetSink(JournaledSink):
     """
 
     def __init__(
-        self, path: Path, *, decided: bool = False, calibrated: bool = False, **options: Any
+        self,
+        path: Path,
+        *,
+        decided: bool = False,
+        calibrated: bool = False,
+        kept: Sequence[str] = (),
+        **options: Any,
     ) -> None:
         pyarrow()  # rather now than after an hour of answers
+        self._kept = tuple(map(spelled, kept))
         self._decided = decided
         self._score = score_name(calibrated)
         super().__init__(path, **options)
+
+    @property
+    def _names(self) -> dict[str, str]:
+        """How the input's columns are called here -> their own names."""
+        own = ["source", "label", "answer", "labels", "score", "probability", "cosine", "margin"]
+        own += ["predictions", "notes", "error_type", "error_message"]
+        return dict(zip(kept_names(self._kept, own), self._kept, strict=True))
 
     def _records(self) -> Iterator[dict[str, Any]]:
         pa = pyarrow()
         try:
             with pa.parquet.ParquetFile(self._path) as file:
                 for batch in file.iter_batches(batch_size=_ROWS):
-                    yield from map(_record, batch.to_pylist())
+                    yield from (_record(row, self._names) for row in batch.to_pylist())
         except pa.ArrowException as error:
             raise ValueError(str(error)) from error
 
@@ -172,9 +186,13 @@ class ParquetSink(JournaledSink):
         columns = [("source", text), ("label", text), *answer, (self._score, real), ("cosine", real)]
         columns += [("margin", real), ("predictions", pa.list_(label)), ("notes", pa.list_(text))]
         columns += [("error_type", text), ("error_message", text), *([("run", text)] if self._run else [])]
+        columns += [(name, text) for name in self._names]
         schema = pa.schema(columns)
         with pa.parquet.ParquetWriter(part, schema) as writer:
             while rows := [_row(json.loads(line)) for line in islice(lines, _ROWS)]:
+                for row in rows:
+                    beside = row.pop("columns", {})
+                    row |= {own: beside.get(name) for own, name in self._names.items()}
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
@@ -184,12 +202,15 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "error_type": error["type"], "error_message": error["message"]}
 
 
-def _record(row: dict[str, Any]) -> dict[str, Any]:
+def _record(row: dict[str, Any], kept: Mapping[str, str]) -> dict[str, Any]:
     """A row as JSONL has it."""
+    beside = {name: row.pop(own, None) or "" for own, name in kept.items()}
+    columns = {"columns": beside} if beside else {}
     failed = row.pop("error_type"), row.pop("error_message")
     run = {"run": row["run"]} if row.get("run") else {}
     notes = {"notes": row["notes"]} if row.get("notes") else {}
     if failed[0] is not None:
         error = {"type": failed[0], "message": failed[1]}
-        return {"source": row["source"], "error": error, **notes, **run}
-    return {**{key: value for key, value in row.items() if key not in ("notes", "run")}, **notes, **run}
+        return {"source": row["source"], "error": error, **notes, **columns, **run}
+    rest = {key: value for key, value in row.items() if key not in ("notes", "run")}
+    return {**rest, **notes, **columns, **run}

@@ -226,7 +226,7 @@ def _take_back(sidecar: Path, entry: dict[str, Any]) -> str | None:
         return None
     with replacing(sidecar, locked=True) as part:
         part.write_bytes(before)
-    os.utime(sidecar, ns=(sidecar.stat().st_atime_ns, entry["mtime_ns"]))
+        os.utime(part, ns=(entry["mtime_ns"], entry["mtime_ns"]))  # now: a kill may come right behind
     return None
 
 
