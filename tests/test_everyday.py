@@ -384,6 +384,9 @@ def test_labels_that_look_like_lists_are_said(here: Path) -> None:
     (here / "t.csv").write_text(comma([(n, f"{b}|thing") for n, b in ROWS]))
     notes = open_labelled(here / "t.csv").remarks.news()
     assert any("--label-separator '|'" in note for note in notes)
+    (here / "t.csv").write_text(comma([(n, f"{b} thing") for n, b in ROWS], "image,tags"))
+    notes = open_labelled(here / "t.csv").remarks.news()
+    assert any("--label-separator ' '" in note for note in notes)
 
 
 # Folders and archives

@@ -174,10 +174,15 @@ class Rows:
         if self.read.columns.separator is not None:
             return
         labels = list(met)
-        for separator in ("|", ";", ","):
+        plural = plain(self.label[0]) in ("tags", "labels", "classes", "categories", "keywords")
+        for separator in ("|", ";", ",", *([" "] if plural else [])):
             held = [label for label in labels if separator in label]
             parts = {part.strip() for label in held for part in label.split(separator)}
-            if held and (separator != "," or any(part in labels for part in parts)):
+            words = [part.strip() for label in held for part in set(label.split(separator))]
+            again = any(part in labels for part in parts) or (
+                separator == " " and len(words) > len(set(words))
+            )
+            if held and (separator in "|;" or again):
                 self.read.remarks.note(
                     f"labels such as {held[0]!r} are taken as one label: if they are several, add "
                     f"--label-separator '{separator}'"
