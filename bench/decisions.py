@@ -306,7 +306,7 @@ def every_label_errors() -> None:
         for _, data in _prompted():
             if round(rate * len(data.targets)) < 15:
                 continue
-            for draw in range(20):
+            for draw in range(5):
                 given, wrong = _swapped(data, rate, likely, draw)
                 scores = data.zero.scores(data.vectors)
                 row = []

@@ -31,8 +31,8 @@ def test_swapped_labels_are_found_first_and_the_right_one_is_suggested() -> None
     assert np.mean([suspect.row in wrong for suspect in first]) >= 0.9
     assert np.mean([suspect.suggested == (given[suspect.row] - 1) % 5 for suspect in first]) >= 0.9
     assert all(suspect.given == given[suspect.row] for suspect in found)
-    own = [suspect.given_score for suspect in found]
-    assert own == sorted(own)
+    share = [suspect.given_score / suspect.suggested_score for suspect in found]
+    assert share == sorted(share)
     assert all(suspect.suggested_score > suspect.given_score for suspect in found)
 
 

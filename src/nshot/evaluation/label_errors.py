@@ -3,8 +3,9 @@
 Two witnesses are asked: the classifier, at the temperature at which it explains the given labels best, and a
 linear probe that has learnt the labels from the other images, so that no image speaks for its own label.
 An image is doubtful where their probabilities together (the geometric mean, normalised) give another label
-more than its own, and the more so the less its own label gets: self-confidence, as Northcutt, Jiang and
-Chuang 2021 rank it. The classifier must not have learnt from these labels; a zero-shot one has not.
+more than its own, and the more so the smaller its own label's share is of the two. (Northcutt, Jiang and
+Chuang 2021 rank by the own label's probability alone, which finds fewer labels swapped for likely ones.)
+The classifier must not have learnt from these labels; a zero-shot one has not.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def find(
     rows, best = np.arange(len(given)), chance.argmax(axis=1)
     own, other = chance[rows, given], chance[rows, best]
     doubtful = np.flatnonzero(other > own)
-    order = doubtful[np.argsort(own[doubtful], kind="stable")]
+    order = doubtful[np.argsort((own / other)[doubtful], kind="stable")]
     return [Suspect(int(i), int(given[i]), int(best[i]), float(own[i]), float(other[i])) for i in order]
 
 
