@@ -317,3 +317,66 @@ def test_https_is_verified_against_the_name(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(FetchError, match="no secure connection"):
             get(f"https://other.test:{port}/ok")
         served.shutdown()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "168.63.129.16",
+            "192.0.0.192",
+            "100.100.100.200",
+            "169.254.169.254",
+            "169.254.170.2",
+            "fd00:ec2::254",
+        ),
+        *(
+            "3fff::1",
+            "3fff:fff::1",
+            "5f00::1",
+            "2001:db8::1",
+            "2001:2::1",
+            "64:ff9b:1::1",
+            "100::1",
+            "::8.8.8.8",
+        ),
+        *("192.0.0.8", "192.88.99.1", "198.18.0.1", "240.0.0.1", "255.255.255.255", "224.0.0.1", "ff0e::1"),
+        *(
+            "::ffff:168.63.129.16",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a83f:8110::1",
+            "fec0::1",
+            "fe80::1%eth0",
+            "4000::1",
+        ),
+    ],
+)
+def test_what_iana_or_a_cloud_keeps_for_itself_is_not_fetched_from(address: str) -> None:
+    assert not is_routable(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "8.8.8.8",
+            "168.63.129.17",
+            "192.0.0.9",
+            "192.0.0.10",
+            "192.31.196.1",
+            "192.52.193.1",
+            "192.175.48.1",
+        ),
+        *(
+            "2606:4700::1",
+            "2001:4860:4860::8888",
+            "2001:1::1",
+            "2001:4:112::1",
+            "2001:20::1",
+            "2620:4f:8000::1",
+        ),
+        *("64:ff9b::808:808", "::ffff:8.8.8.8", "2a00:1450::1"),
+    ],
+)
+def test_what_is_globally_reachable_may_be_fetched_from(address: str) -> None:
+    assert is_routable(address)

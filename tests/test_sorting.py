@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -344,3 +345,89 @@ def test_killed_at_twenty_random_moments_every_file_is_in_one_place_and_undo_res
         assert state(photos) == before
         assert not target.exists() or not any(target.iterdir())
     assert halfway >= 10
+
+
+def moved(photos: Path, target: Path) -> None:
+    carry_out(
+        plan([(path, "cat") for path in sorted(photos.rglob("*.jpg"))], target, {"cat": "cat"}),
+        target,
+        "move",
+    )
+
+
+def test_a_journal_that_somebody_else_wrote_moves_nothing_elsewhere(photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "sorted"
+    moved(photos, target)
+    journal = target / JOURNAL
+    journal.write_text(journal.read_text().replace(str(photos), str(tmp_path / "victim")))
+    before = state(target)
+    with pytest.raises(OutputError, match=r"points to .*victim.*nothing is undone.*--undo .*victim"):
+        undo(target)
+    with pytest.raises(OutputError, match="points to"):
+        undo(target, [photos])
+    assert state(target) == before
+    assert not (tmp_path / "victim").exists()
+    assert undo(target, [tmp_path / "victim"]).restored == 6
+
+
+def test_a_journal_from_another_machine_is_undone_where_the_folders_are_named(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state(photos)
+    moved(photos, tmp_path / "sorted")
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "another"))
+    with pytest.raises(OutputError, match="points to"):
+        undo(tmp_path / "sorted")
+    assert undo(tmp_path / "sorted", [photos]).restored == 6
+    assert state(photos) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": "../../victim.jpg"},
+        {"target": "/etc/victim.jpg"},
+        {"target": ""},
+        {"source": "relative.jpg"},
+        {"source": "/a/../b.jpg"},
+        {"source": 7},
+        {"size": "large"},
+        {"mtime_ns": 10**30},
+    ],
+)
+def test_a_journal_that_makes_no_sense_is_refused_in_one_line(
+    photos: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    target = tmp_path / "sorted"
+    moved(photos, target)
+    journal = target / JOURNAL
+    entry = json.loads(journal.read_text().splitlines()[0])
+    entry["items"][0] |= change
+    journal.write_text(json.dumps(entry) + "\n")
+    before = state(target)
+    with pytest.raises(OutputError, match=r"line 1 is damaged, so nothing is undone") as told:
+        undo(target, [photos, tmp_path])
+    assert "\n" not in str(told.value)
+    assert state(target) == before
+
+
+def test_undo_follows_no_link_out_of_the_folder(photos: Path, tmp_path: Path) -> None:
+    target, victim = tmp_path / "sorted", tmp_path / "victim"
+    moved(photos, target)
+    (target / "cat").rename(victim)
+    (target / "cat").symlink_to(victim)
+    before = state(victim)
+    undone = undo(target)
+    assert {why for _, why in undone.left} == {"a link in its place leads out of the folder"}
+    assert state(victim) == before
+
+
+def test_naming_takes_as_long_for_each_of_many_equal_names(tmp_path: Path) -> None:
+    def spent(count: int) -> float:
+        files = [(Path(f"/photos/{number}/a.jpg"), "cat") for number in range(count)]
+        begun = time.process_time()
+        moves = plan(files, tmp_path / "sorted", {"cat": "cat"})
+        assert moves[-1].target == Path(f"cat/a ({count}).jpg")
+        return time.process_time() - begun
+
+    assert spent(16_000) < 16 * spent(4_000) + 0.5

@@ -29,6 +29,12 @@ A message says what is wrong, names the file or the label, and says what to do.
 from __future__ import annotations
 
 
+def brief(error: BaseException) -> str:
+    """What an error of a library's says, on one line of bearable length."""
+    said = " ".join(str(error)[:2000].split())
+    return said if 0 < len(said) <= 160 else f"{said[:160]}..." if said else type(error).__name__
+
+
 class NshotError(Exception):
     """The root: ``except nshot.NshotError`` catches everything that nshot raises on purpose."""
 

@@ -192,7 +192,7 @@ class Classifier:
                 made=told["made"] if "made" in told else told["recipe"],
                 examples=map(bytes.fromhex, told.get("examples", ())),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except file.NONSENSE as error:
             raise file.damaged(path, error) from error
 
     def check_space(self, recipe: Recipe | None, model: str | None, *, name: str = "this classifier") -> None:

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.atomic import check_output, write_bytes
-from nshot.errors import RequestError
+from nshot.errors import RequestError, brief
 from nshot.types import Floats
 
 FORMAT = "nshot-classifier/1"
+# what settings of other types than they should be end in
+NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 ARRAYS = ("matrix", "scale", "bias")
 
 
@@ -53,10 +55,12 @@ def read(path: str | Path) -> tuple[dict[str, Floats], dict[str, Any]]:
                 raise RequestError(f"{path} is not a classifier that this version of nshot can read")
             arrays = {name: file.get_tensor(name) for name in ARRAYS}
         return arrays, {name: json.loads(value) for name, value in metadata.items() if name != "format"}
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except RequestError:
+        raise
+    except (SafetensorError, OSError, *NONSENSE) as error:
         raise damaged(path, error) from error
 
 
 def damaged(path: str | Path, error: Exception) -> RequestError:
     """What a file that holds something else means to a person."""
-    return RequestError(f"{path} is not a classifier file, or a damaged one: {error}")
+    return RequestError(f"{path} is not a classifier file, or a damaged one: {brief(error)}")

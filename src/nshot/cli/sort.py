@@ -74,6 +74,7 @@ def command(
     nshot sort photos/ sorted/ --labels "cat, dog" --move
     nshot sort sorted/ --table corrected.csv --move
     nshot sort --undo sorted/
+    nshot sort --undo photos/ sorted/                        # sorted elsewhere, or by somebody else
 
     Exit status: 0 all sorted, 1 some images failed or were left alone, 2 the request itself was wrong.
     """
@@ -152,14 +153,11 @@ def _tell(moves: list[Move], target: Path, mode: Mode | None) -> None:
 def _undo(paths: tuple[str, ...]) -> int:
     from nshot.output.sorting import undo
 
-    if len(paths) != 1:
-        raise RequestError(
-            "name the one folder whose last sort is to be taken back: nshot sort --undo TARGET"
-        )
-    undone = undo(Path(paths[0]))
+    *sources, target = map(Path, paths)
+    undone = undo(target, sources)
     click.echo(f"{undone.restored:,} images taken back")
     for path, reason in undone.left:
         click.echo(f"left alone: {spelled(path)}: {reason}", err=True)
     if undone.earlier:
-        say(f"{undone.earlier} earlier sorts into {paths[0]} can be taken back too")
+        say(f"{undone.earlier} earlier sorts into {target} can be taken back too")
     return 1 if undone.left else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from nshot.embeddings.embeddings import Embeddings
-from nshot.errors import SourceError
+from nshot.errors import NshotError, SourceError, brief
 from nshot.extras import pyarrow
 from nshot.paths import unspelled
 from nshot.types import Failure, Floats, Recipe
@@ -267,7 +266,7 @@ def _meta(text: str | bytes) -> dict[str, Any]:
     """What nshot wrote about the vectors; nothing where a ``meta`` is somebody else's."""
     try:
         meta = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return meta if isinstance(meta, dict) and meta.get("nshot") == 1 else {}
 
@@ -282,5 +281,7 @@ def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise SourceError(f"{path} is damaged, or no file of vectors: {error}") from error
+    except NshotError:
+        raise
+    except Exception as error:  # numpy, zipfile and pyarrow raise whatever their parsing runs into
+        raise SourceError(f"{path} is damaged, or no file of vectors: {brief(error)}") from error

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage
+from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage, brief
 
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
@@ -96,7 +96,7 @@ def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
     try:
         archive = zipfile.ZipFile(path)
     except _DAMAGED as error:
-        raise SourceError(f"{path} is not a zip archive that can be read: {error}") from error
+        raise SourceError(f"{path} is not a zip archive that can be read: {brief(error)}") from error
     overlapping = _overlapping(archive.infolist())
     return (
         Member(
@@ -131,7 +131,7 @@ def _read_zipped(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo, ma
         with archive.open(info) as member:
             data = gathered(member, max_bytes + 1)  # the size in the directory may be a lie
     except _DAMAGED as error:
-        raise UnreadableImage(f"damaged in the archive ({error})") from error
+        raise UnreadableImage(f"damaged in the archive ({brief(error)})") from error
     if len(data) > max_bytes:
         raise _too_large(max_bytes)
     return data
@@ -157,7 +157,7 @@ def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
     try:
         archive, stream = _open_tar(path)
     except (*_DAMAGED, RecursionError) as error:
-        raise SourceError(f"{path} is not a tar archive that can be read: {error}") from error
+        raise SourceError(f"{path} is not a tar archive that can be read: {brief(error)}") from error
     return _tar_members(archive, stream, max_bytes)
 
 
@@ -204,7 +204,7 @@ def _tar_members(archive: tarfile.TarFile, stream: _Bounded, max_bytes: int) -> 
 
 
 def _cut_off(last: str, error: BaseException) -> Member:
-    damage = UnreadableImage(f"the archive is damaged after {last}; the rest is not read ({error})")
+    damage = UnreadableImage(f"the archive is damaged after {last}; the rest is not read ({brief(error)})")
     return Member("", 0, partial(_fail, damage))
 
 
@@ -218,7 +218,7 @@ def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: i
         assert file is not None
         data = gathered(file, member.size)
     except (*_DAMAGED, RecursionError) as error:
-        raise UnreadableImage(f"the archive is damaged in it; the rest is not read ({error})") from error
+        raise UnreadableImage(f"the archive is damaged in it, and not read on ({brief(error)})") from error
     if len(data) < member.size:
         raise UnreadableImage("the archive is cut off within it; the rest is not read")
     return data

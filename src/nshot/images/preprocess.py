@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
-from nshot.errors import CheckpointError, RequestError
+from nshot.errors import CheckpointError, RequestError, brief
 from nshot.types import Pixels
 
 Decode: TypeAlias = Literal["exact", "fast"]
@@ -88,7 +88,13 @@ class Preprocessor:
             raise RequestError(f"decode {decode!r} is unknown: choose exact or fast")
         if fit not in ("own", "crop", "pad", "squash"):
             raise RequestError(f"fit {fit!r} is unknown: choose own, crop, pad or squash")
-        fallback = size or _SIZE
+        try:
+            return cls._read(config, decode, fit, size or _SIZE)
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise CheckpointError(f"the preprocessor config makes no sense: {brief(error)}") from error
+
+    @classmethod
+    def _read(cls, config: Mapping[str, Any], decode: Decode, fit: Fit, fallback: int) -> Preprocessor:
         crop = bool(_given(config, "do_center_crop", True))
         edge = _edge(_given(config, "size", fallback)) if _given(config, "do_resize", True) else None
         target = _both(_given(config, "crop_size", fallback)) if crop else edge

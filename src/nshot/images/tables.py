@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from nshot.errors import SourceError
+from nshot.errors import SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.delimited import open_delimited, plain
 
@@ -206,7 +206,10 @@ def _records(path: Path) -> Table:
     """A table out of JSON, lines of JSON or XML."""
     from nshot.images import records
 
-    found = records.read(path)
+    try:
+        found = records.read(path)
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise SourceError(f"{path} is no export of a tool that nshot knows: {brief(error)}") from error
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
         return (tuple(row.get(column) for column in columns) for row in found.rows)
@@ -226,7 +229,7 @@ def _parquet(path: Path) -> Table:
     try:
         schema = pa.parquet.read_schema(path)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise SourceError(f"{path} is not a Parquet file that can be read: {error}") from error
+        raise SourceError(f"{path} is not a Parquet file that can be read: {brief(error)}") from error
     kinds = {name: schema.field(place).type for place, name in enumerate(schema.names)}
 
     def pictures(column: str) -> str | None:
@@ -257,7 +260,7 @@ def _parquet_rows(pa: Any, path: Path, columns: Sequence[str], heavy: Sequence[s
                     yield tuple(_cell(pa, column[row]) for column in held)
                     number += 1
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise SourceError(f"{path} is damaged after row {number}: {error}") from error
+        raise SourceError(f"{path} is damaged after row {number}: {brief(error)}") from error
 
 
 def _refuse_bomb(path: Path, metadata: Any, columns: Sequence[str]) -> None:

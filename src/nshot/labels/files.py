@@ -143,7 +143,7 @@ def _read(path: Path, text: str) -> LabelFile:
 def _json(path: Path, text: str) -> LabelFile:
     try:
         content = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(path, pairs))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         try:
             content = ast.literal_eval(text.strip().rstrip(","))
         except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -11,7 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nshot.errors import CheckpointNotFound, CorruptCheckpoint, HubUnavailable, UnsupportedArchitecture
+from nshot.errors import (
+    CheckpointNotFound,
+    CorruptCheckpoint,
+    HubUnavailable,
+    NshotError,
+    UnsupportedArchitecture,
+    brief,
+)
 from nshot.images.preprocess import Preprocessor
 from nshot.models.digests import file_digest
 from nshot.models.family import ModelConfig
@@ -32,6 +39,17 @@ BUILT_IN = {"sketchbook": Path(__file__).parents[1] / "sketchbook" / "checkpoint
 # what transformers' CLIPImageProcessor assumes where a preprocessor_config.json is silent
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+_NONSENSE = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    AssertionError,
+)
 
 
 @dataclass(frozen=True)
@@ -116,8 +134,9 @@ class Checkpoint:
         if self.preprocessor.get("do_normalize") is False:
             return none
         values = self.preprocessor.get(key) or default
-        if not isinstance(values, list | tuple) or len(values) != 3:
-            raise CorruptCheckpoint(f"{self.name}: {key} should be three numbers, not {values!r}.")
+        numbers = isinstance(values, list | tuple) and all(isinstance(each, (int, float)) for each in values)
+        if not numbers or len(values) != 3:
+            raise CorruptCheckpoint(f"{self.name}: {key} should be three numbers, not {str(values)[:80]}.")
         return float(values[0]), float(values[1]), float(values[2])
 
 
@@ -140,6 +159,18 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
         CorruptCheckpoint: a file is damaged, or not the one that is pinned.
         UnsupportedArchitecture: a kind of model that nshot does not know.
     """
+    try:
+        return _find(model, revision, progress)
+    except NshotError:
+        raise
+    except _NONSENSE as error:  # settings of other types than they should be, in whatever way they are used
+        raise CorruptCheckpoint(
+            f"{model}: its config.json or preprocessor_config.json holds a setting that makes no sense "
+            f"({brief(error)}). Fetch it again."
+        ) from error
+
+
+def _find(model: str | Path, revision: str | None, progress: bool) -> Checkpoint:
     name = str(model).removeprefix("local-dir:")
     place = BUILT_IN.get(name) or Path(name).expanduser()
     if place.is_dir():

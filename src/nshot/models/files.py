@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
-from nshot.errors import CorruptCheckpoint, UnsupportedArchitecture
+from nshot.errors import CorruptCheckpoint, UnsupportedArchitecture, brief
 from nshot.models.ops import Gelu
 
 _GELUS: dict[str, Gelu] = {
@@ -16,6 +17,23 @@ _GELUS: dict[str, Gelu] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",  # the same formula
     "gelu_fast": "gelu_tanh",
+}
+
+_LARGEST = 2**26  # bytes: an index of a thousand shards has a hundredth of it
+
+# The most that a setting may be, by what its name contains. Time and memory grow with each of these.
+_MOST = {
+    "vocab": 10**8,
+    "layers": 1000,
+    "heads": 10_000,
+    "depth": 1000,
+    "image_size": 10_000,
+    "patch_size": 10_000,
+    "crop_size": 10_000,
+    "edge": 10_000,
+    "height": 10_000,
+    "width": 1_000_000,
+    "hidden_size": 1_000_000,
 }
 
 
@@ -92,12 +110,31 @@ def read_json(path: Path, kind: type[Any] = dict) -> Any:
         CorruptCheckpoint: it is not one.
     """
     try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"more than {_LARGEST:,} bytes")
         content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CorruptCheckpoint(f"{path} is not JSON: {error}. Fetch it again.") from error
+    except (ValueError, RecursionError) as error:
+        raise CorruptCheckpoint(f"{path} is not JSON: {brief(error)}. Fetch it again.") from error
     if not isinstance(content, kind):
         raise CorruptCheckpoint(f"{path} should be a table of settings.")
+    _check_numbers(content, path)
     return content
+
+
+def _check_numbers(settings: Any, where: Path, name: str = "") -> None:
+    """Refuse a number that no model has, before anything of its size is made."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            _check_numbers(value, where, str(key))
+    elif isinstance(settings, list):
+        for value in settings[:100]:
+            _check_numbers(value, where, name)
+    elif isinstance(settings, (int, float)) and "max_length" not in name:  # which says 10^30 for none
+        most = next((most for part, most in _MOST.items() if part in name), math.inf)
+        small = isinstance(settings, float) or settings.bit_length() < 64
+        if not small or not math.isfinite(settings) or settings > most:
+            shown = settings if small else "a number of more than 64 bits"
+            raise CorruptCheckpoint(f"{where}: {name or 'a setting'} is {shown}, which no model has.")
 
 
 def image_processor(files: Files) -> Mapping[str, Any] | None:

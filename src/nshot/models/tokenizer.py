@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nshot.errors import CorruptCheckpoint, LabelError
+from nshot.errors import CorruptCheckpoint, LabelError, brief
 from nshot.models.cleaning import Clean, repaired_lower
 from nshot.models.files import TokenizerFiles, read_json
 from nshot.models.sentencepiece import read_sentencepiece
@@ -222,8 +222,10 @@ def _read(files: TokenizerFiles) -> tuple[tokenizers.Tokenizer, Path]:
             return Tokenizer.from_file(str(tokenizer_json)), file
         model = models.BPE.from_file(str(vocab), str(merges), end_of_word_suffix="</w>", unk_token=_END)
         return Tokenizer(model), file
-    except Exception as error:  # tokenizers knows no narrower one
-        raise CorruptCheckpoint(f"{file} is missing or damaged: {error}. Fetch it again.") from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # tokenizers knows no narrower one; what panics in Rust is no Exception
+        raise CorruptCheckpoint(f"{file} is missing or damaged: {brief(error)}. Fetch it again.") from error
 
 
 def _clip_ends(tokenizer: tokenizers.Tokenizer, file: Path) -> tuple[int, int]:

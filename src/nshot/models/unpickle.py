@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.errors import CorruptCheckpoint, UnsafeCheckpoint
+from nshot.errors import CorruptCheckpoint, UnsafeCheckpoint, brief
 
+_MOST_STEPS = 500_000  # that of a ViT-L/14 has twenty thousand
+_MOST_AXES = 8
 _LARGEST_PICKLE = 64 << 20  # bytes; that of a ViT-L/14 has a tenth of a megabyte
 
 # numpy has no bfloat16: its bits are handed on as uint16, a type that no checkpoint's weights have
@@ -58,7 +60,7 @@ _MARK = object()
 
 # whatever reading nonsense can end in
 _DAMAGE = (
-    *(zipfile.BadZipFile, struct.error, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, struct.error, EOFError, NotImplementedError, RecursionError, MemoryError, OSError),
     *(ValueError, LookupError, TypeError, ArithmeticError),
 )
 
@@ -77,7 +79,7 @@ def read_bin(path: Path) -> dict[str, NDArray[Any]]:
     except _DAMAGE as error:
         if not zipfile.is_zipfile(path):
             raise CorruptCheckpoint(_not_a_zip(path)) from error
-        raise CorruptCheckpoint(f"{path} is damaged: {error}. Fetch it again.") from error
+        raise CorruptCheckpoint(f"{path} is damaged: {brief(error)}. Fetch it again.") from error
     if not isinstance(root, dict):
         raise CorruptCheckpoint(f"{path} does not hold a table of tensors.")
     return {
@@ -134,7 +136,9 @@ class _Machine:
     def run(self) -> Any:
         stack, memo = self.stack, self.memo
         argument: Any
-        for opcode, argument, _ in pickletools.genops(bytes(self.pickle)):
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(bytes(self.pickle))):
+            if step > _MOST_STEPS:
+                raise ValueError("its pickle takes more steps than any table of tensors")
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass
@@ -174,11 +178,13 @@ class _Machine:
                     values = self._since_mark()
                     self._top(list).extend(values)
                 case "SETITEM":
-                    pair = stack.pop(-2), stack.pop()
-                    self._top(dict).update([pair])
+                    key, value = stack.pop(-2), stack.pop()
+                    self._top(dict)[_key(key)] = value
                 case "SETITEMS":
                     values = self._since_mark()
-                    self._top(dict).update(zip(values[::2], values[1::2], strict=True))
+                    table = self._top(dict)
+                    for key, value in zip(values[::2], values[1::2], strict=True):
+                        table[_key(key)] = value
                 case "BINPUT" | "LONG_BINPUT":
                     memo[argument] = stack[-1]
                 case "MEMOIZE":
@@ -189,6 +195,8 @@ class _Machine:
                     stack.append(self._global(str(argument).replace(" ", ".", 1)))
                 case "STACK_GLOBAL":
                     module, name = stack.pop(-2), stack.pop()
+                    if not (isinstance(module, str) and isinstance(name, str)):
+                        raise TypeError("its pickle names something by what is no text")
                     stack.append(self._global(f"{module}.{name}"))
                 case "BINPERSID":
                     stack.append(self._storage(stack.pop()))
@@ -219,9 +227,10 @@ class _Machine:
     def _global(self, name: str) -> _Global:
         if name in _CALLS or (name.startswith("torch.") and name.removeprefix("torch.") in _STORAGES):
             return _Global(name)
+        shown = name if len(name) <= 100 else f"{name[:100]}..."
         raise UnsafeCheckpoint(
-            f"{self.path} is refused: its pickle asks for {name}, and nshot runs nothing from a checkpoint. "
-            "Use a model.safetensors of the same model."
+            f"{self.path} is refused: its pickle asks for {shown!r}, and nshot runs nothing from a "
+            "checkpoint. Use a model.safetensors of the same model."
         )
 
     def _call(self, function: Any, arguments: Any) -> Any:
@@ -234,14 +243,22 @@ class _Machine:
                 f"{self.path} is refused: its pickle calls what is not a function of tensors."
             )
         if function.name == "collections.OrderedDict":
-            return dict(*arguments)
+            if not arguments:
+                return {}
+            (pairs,) = arguments
+            if not isinstance(pairs, list):
+                raise TypeError("its pickle makes a table of what is no list")
+            return {_key(key): value for key, value in pairs}
         if function.name == "torch._utils._rebuild_parameter":
             return arguments[0]
         return _view(*arguments[:4])
 
     def _storage(self, identifier: Any) -> _Storage:
+        if not isinstance(identifier, tuple) or len(identifier) != 5:
+            raise ValueError("its pickle refers to something that is not a storage")
         kind, storage_type, key, _, count = identifier
-        if kind != "storage" or not isinstance(storage_type, _Global):
+        usual = isinstance(kind, str) and isinstance(key, (str, int)) and type(count) is int
+        if not usual or kind != "storage" or not isinstance(storage_type, _Global):
             raise ValueError("its pickle refers to something that is not a storage")
         dtype = _STORAGES[storage_type.name.removeprefix("torch.")]
         data = self._bytes(f"data/{key}")
@@ -250,9 +267,23 @@ class _Machine:
         return _Storage(data[: count * dtype.itemsize], dtype)
 
 
+def _key(value: Any) -> str | int:
+    """A key of a table. Anything deeper would be hashed, and deep enough nesting ends the process."""
+    if not isinstance(value, (str, int)):
+        raise TypeError("its pickle has a table whose keys are no names")
+    return value
+
+
 def _view(storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[Any]:
     """A tensor of a storage; the strides count values, not bytes."""
-    if not isinstance(storage, _Storage) or not all(isinstance(n, int) for n in (offset, *shape, *strides)):
+    lists = (
+        isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= _MOST_AXES
+    )
+    if (
+        not lists
+        or not isinstance(storage, _Storage)
+        or not all(isinstance(n, int) for n in (offset, *shape, *strides))
+    ):
         raise TypeError("its pickle describes a tensor in an unknown way")
     if min((offset, *shape, *strides), default=0) < 0:
         raise ValueError("a tensor reaches outside its storage")

@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.errors import CorruptCheckpoint
+from nshot.errors import CorruptCheckpoint, brief
 from nshot.models.family import Place
 from nshot.types import Floats
 
 # numpy has no bfloat16: its bits are read as uint16, a type that no checkpoint's weights have
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
+
+
+_LARGEST_HEADER = 10**8  # bytes, as the format's own reader has it
+_MOST_AXES = 8
 
 
 class Tensors(Mapping[str, Floats]):
@@ -89,6 +93,8 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
         length = int.from_bytes(mapped[:8], "little")
         if length > len(mapped) - 8:
             raise ValueError("its header is cut off")
+        if length > _LARGEST_HEADER:
+            raise ValueError(f"a header of {length:,} bytes")
         header = json.loads(mapped[8 : 8 + length])
         header.pop("__metadata__", None)
         tensors: dict[str, NDArray[Any]] = {}
@@ -100,6 +106,8 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
                 entry["shape"],
                 entry["data_offsets"],
             )
+            if len(shape) > _MOST_AXES or any(type(n) is not int or n >= 2**63 for n in (start, end, *shape)):
+                raise ValueError(f"the place of {name} makes no sense")
             count = math.prod(shape)
             if min((0, start, *shape)) < 0 or end - start != count * dtype.itemsize:
                 raise ValueError(f"the place of {name} does not fit its shape")
@@ -108,8 +116,10 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
             data = np.frombuffer(mapped, dtype, count, 8 + length + start) if count else np.empty(0, dtype)
             tensors[name] = data.reshape(shape)
         return tensors
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptCheckpoint(f"{path} is damaged or incomplete: {error}. Fetch it again.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise CorruptCheckpoint(
+            f"{path} is damaged or incomplete: {brief(error)}. Fetch it again."
+        ) from error
 
 
 def _prefix(names: Mapping[str, Any]) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
-from nshot.errors import OutputError
+from nshot.errors import OutputError, brief
+from nshot.paths import cache_dir
 
 Mode: TypeAlias = Literal["copy", "link", "move"]
 
@@ -44,6 +47,7 @@ class Run:
         times: access and modification times, in ns, of the folders that files are taken from.
         items: source, target, size and mtime_ns of each file.
         failed: numbers of the items that were not carried out.
+        sealed: whether this person's nshot wrote it, and nobody changed it since.
         undone: whether it was taken back.
     """
 
@@ -54,7 +58,23 @@ class Run:
     times: dict[str, list[int]]
     items: list[dict[str, Any]]
     failed: set[int]
+    sealed: bool = False
     undone: bool = False
+
+    def elsewhere(self, target: Path, sources: Sequence[Path]) -> Path | None:
+        """The first place outside of these folders that undoing would touch, links followed."""
+        below = Path(os.path.realpath(target))
+        for made in map(Path, self.made):
+            if made != target and made not in target.parents:
+                return made
+        if self.mode == "move":
+            given = [Path(os.path.realpath(source)) for source in sources]
+            places = {Path(item["source"]).parent for item in self.items} | set(map(Path, self.times))
+            for place in sorted(places):
+                real = Path(os.path.realpath(place))
+                if not any(real.is_relative_to(one) for one in (below, *given)):
+                    return place
+        return None
 
     def restore_times(self) -> None:
         """Files came and went in these folders: let them not show it."""
@@ -102,30 +122,30 @@ class Journal:
     def runs(self) -> list[Run]:
         """Every run so far, in order."""
         runs: list[Run] = []
-        for line in self._path.read_bytes().splitlines():
-            entry = json.loads(line)
-            if "items" in entry:
-                if entry["version"] != 1:
-                    raise OutputError(f"{self._path} was written by a later nshot: undo with that one")
-                runs.append(
-                    Run(
-                        number=len(runs),
-                        mode=entry["mode"],
-                        made=entry["made"],
-                        folders=entry["folders"],
-                        times=entry["times"],
-                        items=entry["items"],
-                        failed=set(),
-                    )
-                )
-            elif "failed" in entry:
-                runs[-1].failed.add(entry["failed"])
-            else:
-                runs[entry["undone"]].undone = True
+        number, seal = 0, _key(make=False)
+        try:
+            for line in self._path.read_bytes().splitlines():
+                number += 1
+                entry = json.loads(line)
+                if "items" in entry:
+                    if entry["version"] != 1:
+                        raise OutputError(f"{self._path} was written by a later nshot: undo with that one")
+                    runs.append(_run(len(runs), entry))
+                    runs[-1].sealed = seal is not None and entry.get("seal") == _seal(entry, seal)
+                elif "failed" in entry:
+                    runs[-1].failed.add(_whole(entry["failed"], len(runs[-1].items)))
+                else:
+                    runs[_whole(entry["undone"], len(runs))].undone = True
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise OutputError(
+                f"{self._path}, line {number} is damaged, so nothing is undone ({brief(error)})"
+            ) from error
         return runs
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append a line; a kill cannot take it back, a power cut can before ``sync``."""
+        if "items" in entry and (key := _key(make=True)) is not None:
+            entry = entry | {"seal": _seal(entry, key)}
         self._file.write((json.dumps(entry) + "\n").encode())
         self._file.flush()
 
@@ -144,6 +164,67 @@ class Journal:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             os.truncate(self._path, whole)
+
+
+def _key(*, make: bool) -> bytes | None:
+    """The secret that seals this person's journals, so that undoing trusts no other's; None without one."""
+    path = cache_dir() / "journal.key"
+    try:
+        if make and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with suppress(FileExistsError):
+                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                with os.fdopen(handle, "wb") as file:
+                    file.write(secrets.token_bytes(32))
+        key = path.read_bytes()
+    except OSError:
+        return None
+    return key if len(key) == 32 else None
+
+
+def _seal(entry: dict[str, Any], key: bytes) -> str:
+    said = json.dumps({name: value for name, value in entry.items() if name != "seal"}, sort_keys=True)
+    return hmac.new(key, said.encode(), "sha256").hexdigest()
+
+
+def _run(number: int, entry: dict[str, Any]) -> Run:
+    """A run out of its line; whatever is not as ``planned`` makes it is an error."""
+    if entry["mode"] not in ("copy", "link", "move"):
+        raise ValueError("an unknown mode")
+    items, times = entry["items"], entry["times"]
+    for item in items:
+        _path(item["source"], absolute=True)
+        _path(item["target"], absolute=False)
+        _whole(item["size"]), _whole(item["mtime_ns"], low=-(2**63))
+    for folder, pair in times.items():
+        _path(folder, absolute=True)
+        if len(pair) != 2:
+            raise ValueError("times that are no pair")
+        _whole(pair[0], low=-(2**63)), _whole(pair[1], low=-(2**63))
+    return Run(
+        number=number,
+        mode=entry["mode"],
+        made=[_path(path, absolute=True) for path in entry["made"]],
+        folders=[_path(path, absolute=False) for path in entry["folders"]],
+        times=times,
+        items=items,
+        failed=set(),
+    )
+
+
+def _path(text: Any, *, absolute: bool) -> str:
+    """A path as it is; one that leads out of its folder is an error."""
+    if not isinstance(text, str) or "\0" in text or os.path.isabs(text) != absolute:  # noqa: PTH117
+        raise ValueError("a path that is none")
+    if ".." in Path(text).parts or (not absolute and not Path(text).parts):
+        raise ValueError(f"a path that leads elsewhere: {text[:60]!r}")
+    return text
+
+
+def _whole(number: Any, below: int = 2**63, low: int = 0) -> int:
+    if type(number) is not int or not low <= number < below:
+        raise ValueError("a number that is out of place")
+    return number
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,14 +136,21 @@ def carry_out(
     return failed
 
 
-def undo(target: Path) -> Undone:
+def undo(target: Path, sources: Sequence[Path] = ()) -> Undone:
     """Take back the last run, finished or interrupted; an undo that was interrupted itself goes on.
+
+    Only what lies below the target and below the folders that are named is touched. A journal that this
+    person's nshot wrote, and nobody changed since, may also move files back to where it took them from.
 
     Moved files go back, with the times of their folders; copies and links go if nobody changed them; folders
     that the run made go if they are empty. What cannot be taken back safely is left alone and told.
 
+    Args:
+        target: the folder that was sorted into.
+        sources: the folders that files go back to.
+
     Raises:
-        OutputError: nothing to undo there, or it cannot be written.
+        OutputError: nothing to undo there, it cannot be written, or the journal points elsewhere.
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100
     if not (target / JOURNAL).exists():
@@ -155,6 +162,13 @@ def undo(target: Path) -> Undone:
             standing = [run for run in runs if not run.undone]
             taken_back, restored = standing[-1:], 0
             for run in taken_back:
+                elsewhere = None if run.sealed else run.elsewhere(target, sources)
+                if elsewhere is not None:
+                    raise OutputError(
+                        f"{target / JOURNAL} was not written by you on this machine, or was changed since, "
+                        f"and it points to {elsewhere}: nothing is undone. If that is right, name the folder "
+                        f"too: nshot sort --undo {elsewhere} {target}"
+                    )
                 for number in reversed(range(len(run.items))):
                     why = _take_back(run, number, target)
                     if why is None:
@@ -224,6 +238,8 @@ def _take_back(run: Run, number: int, target: Path) -> str | None:
     """None: it is as it was. Otherwise why it was left alone; "" where there was nothing to take back."""
     item = run.items[number]
     source, sorted_to = Path(item["source"]), target / item["target"]
+    if not Path(os.path.realpath(sorted_to.parent)).is_relative_to(os.path.realpath(target)):
+        return "a link in its place leads out of the folder"
     part = _part(target, run.number, number)
     part.unlink(missing_ok=True)
     if number in run.failed:
