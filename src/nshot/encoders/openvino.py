@@ -45,7 +45,7 @@ class OpenVINOEncoder:
     batch = _BATCH
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision = "auto") -> None:
-        core = ov.Core()
+        core = _core()
         capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self.precision = "bf16" if "BF16" in capabilities and precision != "f32" else "f32"
         self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision)
@@ -59,8 +59,8 @@ class OpenVINOEncoder:
             return _Tower(
                 # A mapping of the files of its own: the pages that compiling reads leave memory with it.
                 lambda: build(checkpoint.open_tensors()),
-                lambda model: core.compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
-                lambda blob: core.import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
+                lambda model: _core().compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
+                lambda blob: _core().import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
                 cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{self.precision}-{key}.blob",
                 dimension=self.dimension,
                 streams=streams,
@@ -106,6 +106,16 @@ class OpenVINOEncoder:
         return vectors
 
 
+_cores_of: dict[int, ov.Core] = {}  # by process: a fork's own, beside its parent's, which it must not touch
+_parents: list[Any] = []
+
+
+def _core() -> ov.Core:
+    if os.getpid() not in _cores_of:
+        _cores_of[os.getpid()] = ov.Core()
+    return _cores_of[os.getpid()]
+
+
 class _Tower:
     """One graph, compiled when it is first called, and then called by any number of threads.
 
@@ -134,6 +144,17 @@ class _Tower:
         self._requests: SimpleQueue[Any] | None = None
         self._mapped: mmap.mmap | None = None  # OpenVINO reads it as long as the tower lives
         self._packed = False
+        self._pid = os.getpid()
+
+    def _notice_fork(self) -> None:
+        """In a forked process OpenVINO's threads are gone, and a call would wait for them forever: start anew.
+
+        What the parent had is kept untouched; to destroy it would wait as well.
+        """
+        if self._pid != os.getpid():
+            _parents.append((self._requests, self._mapped))
+            self._requests, self._mapped, self._packed = None, None, False
+            self._lock, self._pid = threading.Lock(), os.getpid()
 
     def __call__(self, count: int, inputs: Callable[[slice], list[NDArray[Any]]]) -> Floats:
         """Vectors of as many rows, of which ``inputs`` gives each part as the graph takes it."""
@@ -144,6 +165,7 @@ class _Tower:
         return vectors
 
     def _infer(self, inputs: list[NDArray[Any]]) -> Floats:
+        self._notice_fork()
         with self._lock:
             if self._requests is None:
                 self._requests = self._start()

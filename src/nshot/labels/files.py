@@ -163,7 +163,7 @@ def _lines(text: str) -> list[dict[str, Any]]:
     """The objects of lines of JSON; none where they are not."""
     try:
         held = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return held if all(isinstance(each, dict) for each in held) else []
 
