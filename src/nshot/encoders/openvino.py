@@ -147,7 +147,7 @@ class _Tower:
         self._pid = os.getpid()
 
     def _notice_fork(self) -> None:
-        """In a forked process OpenVINO's threads are gone, and a call would wait for them forever: start anew.
+        """In a forked process OpenVINO's threads are gone, and a call would wait forever: start anew.
 
         What the parent had is kept untouched; to destroy it would wait as well.
         """
