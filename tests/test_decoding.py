@@ -378,3 +378,17 @@ def test_nothing_is_left_unsaid_where_there_is_nothing_to_see() -> None:
         assert said(path.read_bytes()), path.name
         if path.stem not in ("truly_white", "white_on_clear"):
             assert np.abs(pixels(path.read_bytes()) - right).mean() < 3, path.name
+
+
+def test_a_heic_of_ordinary_size_is_read_within_the_memory_that_its_worker_gets() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    from nshot.images.budget import Budget
+    from nshot.images.prepare import Preparing
+    from nshot.types import Limits
+
+    limits = Limits()
+    prepare = Preparing(Preprocessor.from_config({}), limits, Budget(2**30))
+    for size in ((29, 100), (1600, 1200)):
+        buffer = io.BytesIO()
+        heif.from_pillow(drawing(size=size)).save(buffer, quality=50)
+        assert prepare(buffer.getvalue()).pixels.shape == (3, 224, 224)

@@ -32,6 +32,7 @@ _MOST_PARTS = 2000  # of a JPEG's segments or a PNG's chunks: Pillow reads each 
 _REFUSED_PARTS = 100_000
 _MOST_SCANNED = 2**28  # pixels x scans of a JPEG, at some 100 million a second
 _REFUSED_SCANNED = 2**32
+_THREADS = 2**28  # of address space: a decoder of HEIF or AVIF starts threads, each with a stack and a heap
 _RARE = 2**26  # bytes of a file that is more than usually packed
 
 # a pixel takes four bytes in Pillow, whatever its mode; the decoder, transposing, colours and white add to it
@@ -63,9 +64,9 @@ def cost(data: bytes, limits: Limits, draft: int | None = None) -> Cost:
 
 def _rare(data: bytes, limits: Limits) -> Cost:
     """Formats that are slow, or read by code of many years and many parts; and what is no image at all."""
-    size = None
-    if data[4:8] == b"ftyp" and (place := data[: 2**20].find(b"ispe")) > 0 and place + 16 <= len(data):
-        size = struct.unpack_from(">II", data, place + 8)
+    size, also = None, 2**25
+    if data[4:8] == b"ftyp":
+        size, also = _largest(data[: 2**20]), _THREADS
     elif data.startswith(b"qoif") and len(data) >= 12:
         size = struct.unpack_from(">II", data, 4)
     elif data.startswith(b"DDS ") and len(data) >= 20:
@@ -73,11 +74,21 @@ def _rare(data: bytes, limits: Limits) -> Cost:
     elif data.startswith(b"8BPS") and len(data) >= 22:
         size = struct.unpack_from(">II", data, 14)[::-1]
     if size is not None and 0 < size[0] * size[1] <= limits.max_pixels:
-        return Cost(2 * len(data) + 2**25 + 4 * _IMAGE * size[0] * size[1], alone=True)
+        return Cost(2 * len(data) + also + 4 * _IMAGE * size[0] * size[1], alone=True)
     head = data[:64]
     plain = head.isascii() and b"\0" not in head and not head.startswith(b"P")
     # text, and other things that no decoder takes: soon told, as long as they are short
     return Cost(0) if plain and len(data) < 2**20 and not data.endswith(b"XFILE.\0") else UNKNOWN
+
+
+def _largest(head: bytes) -> tuple[int, int] | None:
+    """The size of the largest image in a HEIF or AVIF file: others are its tiles, thumbnails and masks."""
+    sizes: list[tuple[int, int]] = []
+    place = head.find(b"ispe")
+    while place > 0 and place + 16 <= len(head) and len(sizes) < 1000:
+        sizes.append(struct.unpack_from(">II", head, place + 8))
+        place = head.find(b"ispe", place + 4)
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _of(width: int, height: int, copies: float, limits: Limits, *, also: int = 0) -> Cost:
