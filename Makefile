@@ -33,6 +33,9 @@ $(VENV)/.installed: pyproject.toml
 $(PARITY)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python -m pip install --quiet torch==2.13.0 transformers peft tensorboard
+	$(PARITY)/bin/python -m pip install --quiet --no-deps open_clip_torch timm
+	$(PARITY)/bin/python -m pip install --quiet --no-deps --target $(PARITY)/apart torchvision
+	$(PARITY)/bin/python -m pip install --quiet regex sentencepiece protobuf
 	$(PARITY)/bin/python -m pip install --quiet --editable ".[data]" pytest
 	@touch $@
 

@@ -81,19 +81,22 @@ def zero_shot(
 
 
 def near_synonyms(
-    classifier: Classifier, threshold: float = 0.95, most: int = 5
+    classifier: Classifier, threshold: float | None = None, most: int = 5
 ) -> tuple[list[tuple[str, str, float]], int]:
     """Pairs of labels whose rows nearly coincide: the model can hardly tell them apart.
 
     Args:
         classifier: a zero-shot classifier.
-        threshold: the cosine from which a pair counts, in [-1, 1]. ViT-B/32 puts "girl" and "woman" at 0.96,
-            "cat" and "dog" at 0.94.
+        threshold: the cosine from which a pair counts, in [-1, 1]; None: 0.95 for models under softmax
+            (ViT-B/32 puts "girl" and "woman" at 0.96, "cat" and "dog" at 0.94), and 0.99, next to equal, for
+            those under sigmoid, of which no such figures are known.
         most: how many pairs to name.
 
     Returns:
         The closest pairs with their cosines, closest first, and how many pairs there are in all.
     """
+    if threshold is None:
+        threshold = 0.95 if classifier.activation == "softmax" else 0.99
     labels, matrix = classifier.labels, classifier.matrix
     pairs: list[tuple[str, str, float]] = []
     count = 0

@@ -28,6 +28,7 @@ COMMANDS = (
     "next",
     "robustness",
     "serve",
+    "models",
     "train",
     "sort",
     "tag",

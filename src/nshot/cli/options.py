@@ -81,11 +81,12 @@ class ModelOptions:
     def load(self, *, quiet: bool = False) -> Model:
         """The model, loaded."""
         from nshot.model import load
+        from nshot.models.catalogue import entry
         from nshot.models.checkpoint import DEFAULT_MODEL
 
         if self.store is not None and self.no_store:
             raise click.UsageError("--store and --no-store exclude each other.")
-        return load(
+        model = load(
             self.model or DEFAULT_MODEL,
             revision=self.revision,
             device=self.device,
@@ -98,6 +99,9 @@ class ModelOptions:
             limits=self.limits,
             progress=not quiet,
         )
+        if not quiet and (known := entry(model.name)) is not None and known.restricted:
+            say(f"the licence of {model.name} is {known.licence}")
+        return model
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from nshot.errors import (
     brief,
 )
 from nshot.images.preprocess import Preprocessor
+from nshot.models.catalogue import full_name
 from nshot.models.digests import file_digest
 from nshot.models.family import ModelConfig
 from nshot.models.files import Folder, TokenizerFiles
@@ -171,7 +172,7 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
 
 
 def _find(model: str | Path, revision: str | None, progress: bool) -> Checkpoint:
-    name = str(model).removeprefix("local-dir:")
+    name = full_name(str(model).removeprefix("local-dir:"))
     place = BUILT_IN.get(name) or Path(name).expanduser()
     if place.is_dir():
         if revision is not None:
@@ -182,7 +183,7 @@ def _find(model: str | Path, revision: str | None, progress: bool) -> Checkpoint
     from nshot.models import hub
 
     repository, named = hub.named(name)
-    if isinstance(model, Path) or name != str(model) or _looks_like_a_path(repository):
+    if isinstance(model, Path) or str(model).startswith("local-dir:") or _looks_like_a_path(repository):
         raise CheckpointNotFound(f"no such folder: {name}")
     if not hub.is_name(repository):
         raise CheckpointNotFound(

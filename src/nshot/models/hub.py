@@ -70,6 +70,17 @@ class Repository:
             return None
         return path
 
+    def has_weights(self) -> bool:
+        """Whether a file of weights is in the cache; asks nobody."""
+        names = (
+            "model.safetensors",
+            "pytorch_model.bin",
+            "open_clip_model.safetensors",
+            "open_clip_pytorch_model.bin",
+        )
+        files = [name for single in names for name in (single, f"{single}.index.json")]
+        return any((self._snapshot(self._place(file)[0]) / file).is_file() for file in files)
+
     def download(self, file: str) -> Path | None:
         """The file as the Hub has it now, fetched if need be, or None where the Hub has no such file.
 

@@ -61,7 +61,7 @@ class Table:
         lines = []
         for rank, prediction in enumerate(record.predictions):
             source, margin = (record.source, record.margin) if rank == 0 else ("", None)
-            numbers = [f"{value:{_NUMBER}.4f}" for value in (prediction.score, prediction.cosine)]
+            numbers = [_shown(prediction.score), f"{prediction.cosine:{_NUMBER}.4f}"]
             if rank == 0:
                 numbers.append(f"{'—':>{_NUMBER}}" if margin is None else f"{margin:{_NUMBER}.4f}")
             label = _answered(record) if rank == 0 and isinstance(record, Decided) else prediction.label
@@ -149,3 +149,8 @@ def _wrapped(text: str, width: int) -> Iterator[str]:
         yield part.rstrip()
         text = text[len(part) :]
     yield text
+
+
+def _shown(score: float) -> str:
+    """A score; one that four decimals would make zero, as a sigmoid model's often are, by its size."""
+    return f"{score:{_NUMBER}.4f}" if score == 0 or score >= 5e-5 else f"{score:{_NUMBER}.0e}"

@@ -1,0 +1,182 @@
+"""`nshot models`: which models there are, which one suits, and whether one is what it should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from nshot.cli.data import DataOptions, data_options, embed
+from nshot.cli.help import Command
+from nshot.cli.options import ModelOptions, model_options, say, talk_options
+from nshot.errors import RequestError
+
+
+@click.group("models", invoke_without_command=True, short_help="List models, compare them, verify one.")
+@click.option("--speed", is_flag=True, help="Measure the images per second of those that are cached here.")
+@click.pass_context
+def command(context: click.Context, speed: bool) -> None:
+    """List models worth knowing, with short names for --model; compare some on your images; verify one.
+
+    ImageNet: published zero-shot accuracy in per cent. GFLOP: work per image. Params: of both towers, in
+    millions. Cached: on this machine already.
+
+    \b
+    nshot models
+    nshot models compare photos-by-class/ --models clip-b32,datacomp-b32,siglip2-b16
+    nshot models verify clip-b32 --images references/
+    """
+    if context.invoked_subcommand is None:
+        _list(speed)
+
+
+def _list(speed: bool) -> None:
+    from nshot.models.catalogue import CATALOGUE
+    from nshot.models.hub import Repository
+
+    head: tuple[str, ...] = (
+        "name",
+        "ImageNet",
+        "GFLOP",
+        "params",
+        "pixels",
+        "labels in",
+        "licence",
+        "cached",
+        "id",
+    )
+    rows = [(*head, "images/s") if speed else head]
+    for each in CATALOGUE:
+        cached = Repository(each.id).has_weights()
+        row: tuple[str, ...] = (
+            each.short,
+            "" if each.imagenet is None else f"{each.imagenet:.1f}",
+            f"{each.gflop:.1f}",
+            str(each.parameters),
+            str(each.pixels),
+            each.languages,
+            each.licence.partition(":")[0],
+            "yes" if cached else "",
+            each.id,
+        )
+        rows.append((*row, _speed(each.id) if cached else "") if speed else row)
+    _table(rows)
+    click.echo(
+        "\nAny other CLIP, SigLIP or open_clip model of the Hub, or a folder, can be given to --model too."
+    )
+
+
+def _speed(name: str) -> str:
+    from nshot.evaluation.models import images_per_second
+    from nshot.model import load
+
+    return f"{images_per_second(load(name)):.1f}"
+
+
+@command.command("compare", cls=Command, short_help="Compare models on labelled images.")
+@data_options
+@click.option("--models", required=True, metavar="NAME,NAME", help="Two or more; the first is the reference.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="A chart, as SVG."
+)
+@model_options
+@talk_options
+def compare(
+    data_options: DataOptions,
+    models: str,
+    output: Path | None,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Compare models on labelled images: zero-shot accuracy, with its interval and that of the difference to
+    the first model; calibration error of the scores; images per second and memory on this machine.
+
+    \b
+    nshot models compare photos-by-class/ --models clip-b32,siglip2-b16 -o frontier.svg
+    """
+    from nshot.atomic import writing
+    from nshot.evaluation.models import compare_models, frontier
+
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    if model_options.model is not None:
+        raise RequestError("--models names the models: leave out --model")
+    labelled = data_options.open(model_options, None, quiet=quiet)
+    rows = compare_models(
+        names,
+        lambda name: replace(model_options, model=name).load(quiet=quiet),
+        lambda embedder: embed(embedder, labelled, quiet=quiet),  # type: ignore[arg-type]
+    )
+    head = (
+        "model",
+        "right",
+        "95 %",
+        "against the first",
+        "calibration error",
+        "images/s",
+        "memory",
+        "ImageNet",
+    )
+    table: list[tuple[str, ...]] = [head]
+    for row in rows:
+        table.append(
+            (
+                row.name,
+                f"{row.top1:.1%}",
+                f"{row.interval.low:.1%} to {row.interval.high:.1%}",
+                "" if row.gain is None else f"{100 * row.gain.low:+.1f} to {100 * row.gain.high:+.1f} points",
+                f"{row.calibration_error:.3f}",
+                f"{row.images_per_second:.1f}",
+                "" if row.memory is None else f"{row.memory / 1e6:.0f} MB",
+                "" if row.published is None else f"{row.published:.1f}",
+            )
+        )
+    _table(table)
+    if output is not None:
+        with writing(output):
+            output.write_text(frontier(rows), encoding="utf-8")
+        if not quiet:
+            say(f"the chart is in {output}")
+    return 0
+
+
+@command.command("verify", cls=Command, short_help="Compare a model's figures here with the published ones.")
+@click.argument("name", metavar="MODEL")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="FOLDER",
+    help="Where the images of the references are: 000000039769.png of COCO val2017.",
+)
+@model_options
+@talk_options
+def verify(name: str, images: Path | None, model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
+    """Compare what MODEL answers here with what is published for it: weights, image processor and tokenizer
+    together. It runs in f32.
+
+    Exit status: 0 it agrees, 1 it does not or an image is not at hand, 2 nothing is published for it.
+    """
+    from nshot.evaluation.models import verify as verified
+    from nshot.models.references import REFERENCES
+
+    options = replace(model_options, model=name, precision="f32", no_store=True, store=None)
+    found = verified(options.load(quiet=quiet), images)
+    if not found:
+        known = ", ".join(sorted({reference.model for reference in REFERENCES}))
+        raise RequestError(f"no published figures are known for {name}; they are for {known}")
+    for reference, logits in found:
+        click.echo(f"{reference.id}: {reference.source}")
+        if logits is None:
+            click.echo(f"  not compared: give the folder of {reference.image} with --images")
+            continue
+        for text, there, here in zip(reference.texts, reference.logits, logits, strict=True):
+            fine = abs(here - there) <= reference.atol
+            click.echo(f"  {text!r}: here {here:.4f}, published {there:.4f}{'' if fine else '  DIFFERS'}")
+    return 0 if all(each.agrees for each in found) else 1
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,106 @@
+"""Which model: the table, comparing some on labelled images, and a model's figures against published ones."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from checkpoints import tiny_checkpoint
+from click.testing import CliRunner
+from layouts import tiny_siglip
+from PIL import Image
+
+import nshot
+from nshot.cli import cli
+from nshot.errors import RequestError
+from nshot.evaluation.models import compare_models, frontier, verify
+from nshot.models.catalogue import CATALOGUE, SHORT, entry, full_name
+from nshot.models.references import REFERENCES, Reference, drawing
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for label, colour in (("cat", (200, 40, 40)), ("dog", (40, 40, 200))):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(4):
+            image = Image.new("RGB", (50 + number, 40), colour)
+            image.save(tmp_path / "photos" / label / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_the_table_lists_models_with_short_names_and_whether_they_are_cached() -> None:
+    output = CliRunner().invoke(cli, ["models"]).output
+    assert "siglip2-b16" in output
+    assert "openai/clip-vit-base-patch32" in output
+    assert len(SHORT) == len(CATALOGUE) >= 25, "no short name twice"
+    assert len({each.id for each in CATALOGUE}) == len(CATALOGUE)
+
+
+def test_a_short_name_stands_for_its_id_and_other_names_for_themselves() -> None:
+    assert full_name("siglip2-b16") == "google/siglip2-base-patch16-224"
+    assert full_name("owner/model") == "owner/model"
+    known = entry("google/siglip2-base-patch16-224")
+    assert known is not None
+    assert not known.restricted
+    assert all(each.restricted == ("NC" in each.licence or "Apple" in each.licence) for each in CATALOGUE)
+
+
+def test_models_are_compared_on_the_same_labelled_images(tmp_path: Path, photos: Path) -> None:
+    one, other = str(tiny_checkpoint(tmp_path / "one")), str(tiny_siglip(tmp_path / "other"))
+    examples = [(path, path.parent.name) for path in sorted(photos.rglob("*.png"))]
+
+    def embed(embedder: nshot.embedder.Embedder) -> nshot.Embeddings:
+        found = embedder.embed([path for path, _ in examples])
+        return found.with_labels([label for _, label in examples])
+
+    rows = compare_models([one, other], lambda name: nshot.load(name), embed, seconds=0.01)
+    assert [row.name for row in rows] == [one, other]
+    assert rows[0].gain is None
+    gain = rows[1].gain
+    assert gain is not None
+    assert gain.low <= rows[1].top1 - rows[0].top1 <= gain.high
+    assert all(row.interval.low <= row.top1 <= row.interval.high for row in rows)
+    assert all(row.images == 8 and row.images_per_second > 0 for row in rows)
+    assert frontier(rows).startswith("<svg")
+    with pytest.raises(RequestError, match="two models or more"):
+        compare_models([one, one], lambda name: nshot.load(name), embed)
+
+
+def test_compare_prints_a_row_per_model_and_writes_a_chart(tmp_path: Path, photos: Path) -> None:
+    models = [str(tiny_checkpoint(tmp_path / name, seed=seed)) for seed, name in enumerate(("one", "two"))]
+    chart = tmp_path / "chart.svg"
+    result = CliRunner().invoke(
+        cli, ["models", "compare", str(photos), "--models", ",".join(models), "-o", str(chart), "--no-store"]
+    )
+    assert result.exit_code == 0, result.output
+    assert all(model in result.output for model in models)
+    assert "points" in result.output
+    assert chart.read_text().startswith("<svg")
+
+
+def test_verify_says_whether_a_model_gives_the_published_figures(tmp_path: Path) -> None:
+    model = nshot.load(tiny_siglip(tmp_path / "m"), precision="f32")
+    image = model.embed([drawing()]).vectors[0].astype(float)
+    texts = model.embed_texts(["a cat", "the dog"]).astype(float)
+    logits = tuple(math.exp(4.7) * float(text @ image) - 12.5 for text in texts)
+    right = Reference("drawn", model.name, None, ("a cat", "the dog"), logits, 1e-3, "here")
+    wrong = right._replace(logits=(logits[0] + 0.1, logits[1]))
+    absent = right._replace(image="not-there.png")
+    elsewhere = right._replace(model="another/model")
+    found = verify(model, tmp_path, [right, wrong, absent, elsewhere])
+    assert [each.agrees for each in found] == [True, False, None]
+
+
+def test_verify_by_the_command_refuses_what_nothing_is_published_for(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "m")
+    result = CliRunner().invoke(cli, ["models", "verify", str(folder)])
+    assert result.exit_code != 0
+    message = str(result.exception) + result.output
+    assert "no published figures" in message
+    assert all(reference.model in message for reference in REFERENCES)
