@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 
 from nshot.classifier.classifier import Classifier
 from nshot.decision import Decision
-from nshot.few_shot import Fitted, fit, select
+from nshot.few_shot import Fitted, fit
 from nshot.metrics import wilson
 from nshot.server.session.images import Snapshot
 from nshot.server.session.journal import Word
 from nshot.server.session.questions import NONE, UNREAD, Answers, Asked, Questions
+from nshot.types import Floats
 
 NEXT = 48  # images offered to be labelled next
 AUDIT = 100  # images of an audit
-_POOL = 2000  # least sure images that the next ones are chosen among
+_POOL = 2000  # images that the next ones are chosen among
+_SHARPNESS = 4.0  # how quickly an image ceases to stand for others
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,23 +147,54 @@ def _with_line(
 def next_images(
     asked: Asked, answers: Answers, images: Snapshot, said: Mapping[int, Word], apart: frozenset[int]
 ) -> list[int]:
-    """Rows worth a look: unsure ones, no two alike, best first; none that somebody spoke about."""
+    """Rows worth a look, best first; none that somebody spoke about.
+
+    Chosen among a random 2,000 by ``cover``, so that every image has its chance.
+    """
     free = images.read.copy()
     free[[row for row in (*said, *apart) if row < len(images)]] = False
     pool = np.flatnonzero(free)
-    if not len(pool) or len(asked.classifier.labels) < 2:
+    if not len(pool):
         return []
-    pool = pool[np.argsort(answers.margin[pool], kind="stable")[:_POOL]]
-    known = [
-        row for row, word in said.items() if row < len(images) and images.read[row] and word.answer != "skip"
-    ]
-    chosen = select(
-        images.vectors[pool],
-        asked.classifier,
-        min(NEXT, len(pool)),
-        labelled=images.vectors[known] if known else None,
-    )
+    pool = np.sort(np.random.default_rng(len(said)).permutation(pool)[:_POOL])
+    spoken = [row for row, word in said.items() if row < len(images) and word.answer != "skip"]
+    known = [row for row in spoken if images.read[row]]
+    unsure = np.clip(1 - answers.margin[pool] / max(5 * answers.unsure, 1e-9), 0, 1)
+    chosen = cover(images.vectors[pool], unsure, NEXT, images.vectors[known])
     return [int(row) for row in pool[chosen]]
+
+
+def cover(vectors: Floats, unsure: Floats, count: int, known: Floats) -> NDArray[np.intp]:
+    """Images that stand for many others, unsure ones twice as much: greedy facility location.
+
+    Asking for unsure images alone never meets a label that the words are surely wrong about; asking for
+    many different ones does. See bench/people.py for the figures.
+
+    Args:
+        vectors: float32[n, d], unit rows.
+        unsure: float32[n] in [0, 1].
+        count: how many.
+        known: float32[m, d], images that were spoken about: what is like them is covered already.
+
+    Returns:
+        min(count, n) rows.
+    """
+    middle = vectors.mean(axis=0)
+    units = vectors - middle
+    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-9)
+    alike = np.exp(_SHARPNESS * (units @ units.T - 1))
+    covered = np.zeros(len(vectors), np.float32)
+    if len(known):
+        others = known - middle
+        others /= np.maximum(np.linalg.norm(others, axis=1, keepdims=True), 1e-9)
+        covered = np.exp(_SHARPNESS * (units @ others.T - 1)).max(axis=1)
+    chosen: list[int] = []
+    for _ in range(min(count, len(vectors))):
+        gain = (1 + unsure) @ np.maximum(alike - covered[:, None], 0)
+        gain[chosen] = -1
+        chosen.append(int(gain.argmax()))
+        covered = np.maximum(covered, alike[:, chosen[-1]])
+    return np.array(chosen, dtype=np.intp)
 
 
 def draw(images: Snapshot, seed: int, count: int = AUDIT) -> list[int]:

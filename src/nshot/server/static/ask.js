@@ -61,8 +61,8 @@ export function addLabel(text) {
   if (!added.label) return;
   const known = app.labels.find(({ label }) => label === added.label);
   if (known && added.synonyms.length) known.synonyms = added.synonyms;
-  else if (known) app.hint = `“${added.label}” is there already.`;
-  else { app.labels.push(added); app.hint = ""; }
+  else if (known) app.notice = `“${added.label}” is there already.`;
+  else app.labels.push(added);
 }
 
 export function unlabel(place) {
@@ -70,7 +70,7 @@ export function unlabel(place) {
   let n = 0;
   for (let row = 0; row < rows.n; row++) n += rows.said[row] === id;
   ask();
-  app.hint = `“${label}” is removed.${n ? ` ${n} correction${n === 1 ? "" : "s"} with it are kept; type it again to see them.` : ""}`;
+  app.notice = `“${label}” is removed.${n ? ` ${n} correction${n === 1 ? "" : "s"} with it are kept; type it again to see them.` : ""}`;
   $("words").focus();
 }
 
@@ -79,7 +79,7 @@ export function drawAsk() {
     synonyms.length > 0 && html`<small> = ${synonyms.join(" | ")}</small>`}${
     button("unlabel", "✕", k, `aria-label="Remove label ${k + 1}"`)}</li>`)}`);
   const help = "Comma adds a label. Enter adds it and sorts. Synonyms: cat = kitten | tabby.";
-  put($("hint"), html`${app.hint ? html`<b>${app.hint}</b>` : help}`);
+  put($("hint"), html`${app.notice || app.hint ? html`<b>${app.notice || app.hint}</b>` : help}`);
 }
 
 export function listenToAsk() {
@@ -88,6 +88,7 @@ export function listenToAsk() {
   put(prompt, html`${prompts.map((text) => html`<option>${text}</option>`)}<option value="">another …</option>`);
   prompt.value = app.prompt;
   words.addEventListener("input", () => {
+    app.notice = "";
     const parts = words.value.split(/[,\n]/);
     words.value = parts.pop().trimStart();
     parts.forEach(addLabel);
@@ -105,14 +106,11 @@ export function listenToAsk() {
   $("ask").addEventListener("submit", async (e) => {
     e.preventDefault();
     clearTimeout(typing);
-    app.draft = "";
-    app.hint = "";
+    app.draft = app.notice = "";
     addLabel(words.value);
     words.value = "";
     app.show = "";
-    const hint = app.hint;
     await ask();
-    if (hint) app.hint = hint;
     sort();
   });
   $("none").addEventListener("change", () => { app.none = $("none").checked; ask(); });

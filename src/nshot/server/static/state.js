@@ -46,7 +46,7 @@ export const rows = {
 
 export const app = {
   start: {}, state: { phase: "model", rows: 0, failed: 0 }, trouble: "", // "", "gone" or "disk"
-  view: "images", panel: "", order: "label", show: "", filter: "", hint: "", said: "", keysOn: true,
+  view: "images", panel: "", order: "label", show: "", filter: "", hint: "", notice: "", said: "", keysOn: true,
   labels: [], draft: "", prompt: "", none: true, // the question; a label is {label, synonyms}
   answer: null, asking: false, took: 0,
   sample: [], audit: null, inAudit: new Set(), audited: new Set(), next: [], proposal: null, fitting: false,
