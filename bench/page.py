@@ -37,7 +37,8 @@ _KEY = """const done = arguments[0]; (async () => { const out = []; nshotPage.gr
   for (let k = 0; k < 20; k++) nshotPage.act("undo");
   done(out); })()"""
 _SCROLL = """const done = arguments[0], box = document.getElementById("scroll");
-  nshotPage.act("order", "folder"); const speed = 3 * box.clientHeight / 1000, out = [], first = performance.now(); let last = first;
+  nshotPage.act("order", "folder"); const speed = 3 * box.clientHeight / 1000, out = [];
+  const first = performance.now(); let last = first;
   const frame = (now) => { out.push(now - last); last = now; box.scrollTop = (now - first) * speed;
     if (now - first < 10000) requestAnimationFrame(frame); else { out.shift(); done(out); } };
   requestAnimationFrame(frame);"""
