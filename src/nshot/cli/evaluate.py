@@ -90,6 +90,7 @@ def command(
     from nshot.cli.asking import decided, from_file, say_synonyms
     from nshot.evaluation.evaluation import compare as side_by_side
     from nshot.evaluation.evaluation import evaluate, prompt_ways
+    from nshot.models.catalogue import entry
 
     folder = _made(output)
     alone = decision_options.reject not in (None, "off") or classifier_file is not None
@@ -98,6 +99,10 @@ def command(
         raise RequestError("--classifier brings its labels and its model: give neither labels nor --compare")
     templates = label_options.read_templates()  # rather now than after a download
     labelled = data_options.open(model_options, given, quiet=quiet)
+    if labelled.templates and not templates:
+        label_options = replace(label_options, template=labelled.templates)
+        templates = label_options.read_templates()
+        say(f"prompts are the {len(labelled.templates)} templates of {labelled.name}")
     if (known := labelled.classes if given is None else given.labels) is not None:
         check_choice(known, alone=alone or labelled.multi)
     model_options = data_options.of_model(model_options)
@@ -128,6 +133,8 @@ def command(
     rivals = side_by_side([model.name for model in models], evaluations, seed=seed)
     leading = evaluations[0]
     _tell(leading, rivals)
+    if labelled.name.endswith("wds_imagenet1k") and (known_as := entry(models[0].name)) and known_as.imagenet:
+        say(f"published for {known_as.id}: {known_as.imagenet:.1f}% (see nshot models)")
     _doubts(leading, folder, quiet=quiet)
     if training is not None:
         part = ("train", "val", "test")

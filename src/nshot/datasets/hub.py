@@ -83,6 +83,31 @@ class Shards(Sequence[str]):
             raise _translated(error, self.name, self.revision) from error
 
 
+def get(name: str, file: str, revision: str | None = None) -> Path | None:
+    """One file of a data set, from the cache or downloaded into it; None where it has no such file.
+
+    Raises:
+        HubUnavailable: the Hub cannot be reached, and it is not cached.
+        SourceError: no such data set or revision.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    wanted = revision or "main"
+    try:
+        with suppress(LocalEntryNotFoundError):
+            return Path(
+                hf_hub_download(name, file, repo_type="dataset", revision=wanted, local_files_only=True)
+            )
+        return Path(hf_hub_download(name, file, repo_type="dataset", revision=wanted))
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise _translated(error, name, wanted) from error
+        return None
+    except Exception as error:
+        raise _translated(error, name, wanted) from error
+
+
 def _files(name: str, revision: str) -> tuple[list[str], str]:
     """All files of the repository at a revision, and the commit that this is."""
     from huggingface_hub import HfApi, constants, snapshot_download

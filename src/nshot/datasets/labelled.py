@@ -5,6 +5,7 @@
     coco.json             COCO, and exports of Label Studio, VIA, Datumaro and CVAT
     shards/0001.tar       webdataset: 7.jpg with 7.cls, 7.txt or 7.json; or an archive of folders
     hf://owner/name       Parquet on the Hugging Face Hub, a shard at a time
+    hf://clip-benchmark/wds_vtab-pets     the published sets of CLIP_benchmark, with their own prompts
 
 Each is checked before any image is read: what would be measured as something else is refused, and how the
 data was understood is noted in ``LabelledSet.remarks``.
@@ -18,7 +19,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from nshot.datasets import layouts, webdataset
+from nshot.datasets import clip_benchmark, layouts, webdataset
 from nshot.datasets.cells import Cells
 from nshot.datasets.layouts import PREFERRED, Classes, InArchive, OnDisk, layout
 from nshot.datasets.patterns import by_pattern
@@ -89,9 +90,13 @@ def open_labelled(
     if name.startswith(_HUB):
         from nshot.datasets.hub import Shards
 
+        if name.startswith(_HUB + clip_benchmark.HUB):
+            return clip_benchmark.of_hub(name.removeprefix(_HUB), read, revision)
         shards = Shards.of(name.removeprefix(_HUB), config=config, split=split, revision=revision)
         return of_shards(name, shards, replace(read, split=None))
     path = Path(name)
+    if path.is_dir() and clip_benchmark.is_benchmark(path):
+        return clip_benchmark.of_folder(path, read)
     if path.is_dir():
         return _folder(path, name, domain_folders, config, read)
     if not path.exists():

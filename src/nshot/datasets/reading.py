@@ -26,6 +26,7 @@ class LabelledSet:
         multi: whether an image may have any number of labels.
         remarks: how the data was understood; counts what the last iteration passed over.
         embeddings: the images' vectors, where the data is a file of vectors; nothing has to be embedded then.
+        templates: the prompts that the data brings along, if it does.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LabelledSet:
     _open: Callable[[], Iterator[Source]]
     remarks: Remarks = field(default_factory=Remarks)
     embeddings: Embeddings | None = None
+    templates: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Source]:
         self.remarks.start()

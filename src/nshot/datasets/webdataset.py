@@ -5,10 +5,13 @@ A sample is complete when the next name begins; only one is held at a time.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nshot.errors import SourceError, UnreadableImage
 from nshot.images.archives import Member, tar_members
@@ -89,6 +92,11 @@ def _said(held: dict[str, Member], endings: Sequence[str], keys: Sequence[str]) 
     for ending in endings:
         if ending not in held:
             continue
+        if ending == "npy":
+            try:
+                return np.load(io.BytesIO(held[ending]()), allow_pickle=False).tolist()
+            except (UnreadableImage, ValueError, OSError, EOFError):
+                continue
         try:
             text = held[ending]().decode("utf-8").strip()
         except (UnreadableImage, UnicodeDecodeError):

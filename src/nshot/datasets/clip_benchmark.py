@@ -1,0 +1,115 @@
+"""Published data sets in the layout of CLIP_benchmark: hf://clip-benchmark/wds_<name>, or a folder.
+
+test/nshards.txt, test/0.tar ...    images with a number (.cls) or, of several labels, zeros and ones (.npy)
+classnames.txt                      the names of the numbers
+zeroshot_classification_templates.txt    prompts, in which {c} is the name
+dataset_type.txt                    classification if absent; multilabel; retrieval, which has no labels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+from nshot.datasets import webdataset
+from nshot.datasets.reading import LabelledSet, Reading
+from nshot.errors import SourceError
+from nshot.images.sources import Source
+
+HUB = "clip-benchmark/wds_"
+
+_TEMPLATES = "zeroshot_classification_templates.txt"
+
+
+def is_benchmark(folder: Path) -> bool:
+    """Whether a folder is in this layout."""
+    return (folder / "classnames.txt").is_file() and any(folder.glob("*/nshards.txt"))
+
+
+def of_hub(name: str, read: Reading, revision: str | None) -> LabelledSet:
+    """A data set of the Hub, its shards downloaded as they are read.
+
+    Raises:
+        SourceError: no such data set, or it is in another layout.
+        HubUnavailable: the Hub cannot be reached, and it is not cached.
+    """
+    from nshot.datasets.hub import get
+
+    return _open(f"hf://{name}", lambda file: get(name, file, revision), read)
+
+
+def of_folder(folder: Path, read: Reading) -> LabelledSet:
+    """The same from a folder."""
+
+    def found(file: str) -> Path | None:
+        return folder / file if (folder / file).is_file() else None
+
+    return _open(str(folder), found, read)
+
+
+class _Shards(Sequence[Path]):
+    """Tars, each fetched when it is asked for."""
+
+    def __init__(self, count: int, split: str, get: Callable[[str], Path | None], name: str) -> None:
+        self._count, self._split, self._get, self._name = count, split, get, name
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, item: int) -> Path: ...
+    @overload
+    def __getitem__(self, item: slice) -> tuple[Path, ...]: ...
+    def __getitem__(self, item: int | slice) -> Path | tuple[Path, ...]:
+        if isinstance(item, slice):
+            return tuple(self[number] for number in range(*item.indices(len(self))))
+        if not 0 <= item < self._count:
+            raise IndexError(item)
+        file = f"{self._split}/{item}.tar"
+        path = self._get(file)
+        if path is None:
+            raise SourceError(f"{self._name} lacks {file}, one of its {self._count} shards")
+        return path
+
+
+def _open(name: str, get: Callable[[str], Path | None], read: Reading) -> LabelledSet:
+    split = read.split or "test"
+    kind = _lines(get("dataset_type.txt"))
+    if kind[:1] == ["retrieval"]:
+        raise SourceError(f"{name} has captions and no labels: it is a set for retrieval")
+    counted = _lines(get(f"{split}/nshards.txt"))
+    if not counted or not counted[0].isdigit():
+        raise SourceError(f"{name} has no {split}/nshards.txt, which CLIP_benchmark's layout has (--split?)")
+    classes = tuple(_lines(get("classnames.txt")))
+    if not classes:
+        raise SourceError(f"{name} has no classnames.txt: its numbers have no names")
+    multi = kind[:1] == ["multilabel"]
+    shards = _Shards(int(counted[0]), split, get, name)
+
+    def opened() -> Iterator[Source]:
+        for source, said in webdataset.samples(shards, read.limits.max_bytes, endings=("cls", "npy")):
+            yield replace(source, labels=_labels(said, classes, source.name, multi=multi))
+
+    templates = tuple(line.replace("{c}", "{}") for line in _lines(get(_TEMPLATES)))
+    return LabelledSet(name, classes, multi, opened, read.remarks, templates=templates or None)
+
+
+def _labels(said: Any, classes: tuple[str, ...], source: str, *, multi: bool) -> tuple[str, ...]:
+    if multi and isinstance(said, list) and len(said) == len(classes):
+        return tuple(label for label, value in zip(classes, said, strict=True) if value)
+    with suppress(TypeError, ValueError, IndexError):
+        number = int(said)
+        if number >= 0:
+            return (classes[number],)
+    raise SourceError(
+        f"{source}: what stands beside it, {str(said)[:60]!r}, is none of {len(classes)} classes"
+    )
+
+
+def _lines(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
