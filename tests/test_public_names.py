@@ -23,6 +23,8 @@ def test_the_public_names_are_these_and_each_is_there() -> None:
         "Predictions",
         "Source",
         "calibrate",
+        "cluster",
+        "duplicates",
         "evaluate",
         "fit",
         "load",

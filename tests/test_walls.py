@@ -48,6 +48,8 @@ DOORS = {
     "huggingface_hub": {"models.hub", "datasets.hub"},
     "pyarrow": {"extras"},
     "click": {"cli"},
+    "faiss": {"extras"},
+    "numkong": {"extras"},
     "jinja2": {"pages.engine"},
     "starlette": {"server"},
     "uvicorn": {"server.run"},

@@ -31,6 +31,8 @@ _HOMES = {
     "Predictions": "classifier.predictions",
     "Source": "images.sources",
     "calibrate": "classifier.calibrating",
+    "cluster": "search.clusters",
+    "duplicates": "search.duplicates",
     "evaluate": "evaluation.evaluation",
     "fit": "few_shot.examples",
     "load": "model",
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from nshot.model import Model as Model
     from nshot.model import load as load
     from nshot.model import open as open
+    from nshot.search.clusters import cluster as cluster
+    from nshot.search.duplicates import duplicates as duplicates
     from nshot.types import Decided as Decided
     from nshot.types import Embedded as Embedded
     from nshot.types import Failure as Failure

@@ -58,3 +58,25 @@ def rawpy() -> Any:
     except ImportError as error:
         raise MissingExtra('to read its preview, pip install "nshot[formats]" (rawpy)') from error
     return rawpy
+
+
+def numkong() -> Any | None:
+    """The module that multiplies float16 at the speed of memory, or None: numpy does without, more slowly."""
+    try:
+        import numkong
+    except ImportError:
+        return None
+    return numkong
+
+
+def faiss() -> Any:
+    """The module that keeps inverted files.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtra('an inverted file needs faiss: pip install "nshot[search]"') from error
+    return faiss

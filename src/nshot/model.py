@@ -16,6 +16,7 @@ from nshot.encoders import Device, Precision
 from nshot.images.preprocess import Decode, Fit, Preprocessor
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.models.checkpoint import DEFAULT_MODEL, find
+from nshot.search import Hits, Index, look_for
 from nshot.store.store import Store, default_path
 from nshot.types import Limits
 
@@ -52,6 +53,36 @@ class Model(Embedder):
         else:
             classifier = zero_shot(self, labels, templates)  # type: ignore[arg-type]
         return Predictions(classifier.stream(self.embed_images(images), top_k=top_k))
+
+    def search(
+        self,
+        images: ImageLike | Iterable[ImageLike] | Embeddings | Index,
+        text: str | Sequence[str] | None = None,
+        *,
+        like: ImageLike | Iterable[ImageLike] | None = None,
+        against: str | Sequence[str] = (),
+        unlike: ImageLike | Iterable[ImageLike] | None = None,
+        n: int = 20,
+        diversity: float = 0.0,
+    ) -> Hits:
+        """Find the images nearest to a question; ``.fits`` of the answer says whether anything fits.
+
+        Args:
+            images: as for ``embed_images``, or vectors that are there already.
+            text: what to look for, in words; several are one question, their mean.
+            like: images to look for the like of.
+            against: texts to stay away from.
+            unlike: images to stay away from.
+            n: how many images to find.
+            diversity: 0 for the nearest; toward 1, hits that differ from each other.
+
+        Raises:
+            RequestError: nothing to look for, an image to look for that cannot be read, or vectors of another
+                model.
+        """
+        return look_for(
+            self, images, text, like=like, against=against, unlike=unlike, n=n, diversity=diversity
+        )
 
 
 def load(

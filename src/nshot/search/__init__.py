@@ -1,0 +1,50 @@
+"""Search, duplicates, clusters: arrays of images' vectors in, answers out; nothing is encoded twice.
+
+search(photos, compose("a dog", texts=...))     the nearest images, and whether any of them fits
+nearest(photos)                                 each image's nearest others
+duplicates(photos)                              same bytes, same picture, same scene
+across(train, test)                             duplicates where there should be none
+cluster(photos)                                 groups with names
+Index                                           vectors on disk, for many images
+"""
+
+from nshot.search.asking import generic_texts, look_for
+from nshot.search.clusters import Cluster, Clusters, cluster, joined, suggest_labels
+from nshot.search.copies import Picture, look_at
+from nshot.search.duplicates import KINDS, Across, Duplicates, Group, Measured, across, duplicates
+from nshot.search.fits import FITS
+from nshot.search.index import Index
+from nshot.search.product import neighbours, pairs, top
+from nshot.search.searching import Hit, Hits, Query, compose, nearest, search
+from nshot.search.words import NAMES
+
+__all__ = [
+    "FITS",
+    "KINDS",
+    "NAMES",
+    "Across",
+    "Cluster",
+    "Clusters",
+    "Duplicates",
+    "Group",
+    "Hit",
+    "Hits",
+    "Index",
+    "Measured",
+    "Picture",
+    "Query",
+    "across",
+    "cluster",
+    "compose",
+    "duplicates",
+    "generic_texts",
+    "joined",
+    "look_at",
+    "look_for",
+    "nearest",
+    "neighbours",
+    "pairs",
+    "search",
+    "suggest_labels",
+    "top",
+]
