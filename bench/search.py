@@ -268,7 +268,7 @@ def duplicates(count: int = 490, copies: int = 5) -> None:
         for number, path in enumerate(paths):
             data = (DATA / "photos" / path).read_bytes()
             try:
-                image = decode(data)
+                image = decode(data).image
             except nshot.NshotError:
                 continue
             name = Path(folder, f"{number:03}{Path(path).suffix}")

@@ -66,9 +66,14 @@ class Picture:
     plain: bool
 
     @property
+    def coloured(self) -> bool:
+        """Whether there is any colour in it."""
+        return bool(np.abs(self.tints).max() >= _GREY)
+
+    @property
     def quality(self) -> tuple[float, ...]:
-        """The larger, the better to keep: pixels, then sharpness, then format, then bytes."""
-        return (self.pixels, round(self.sharpness, 1), self.lossless, self.bytes)
+        """The larger, the better to keep: colour, then pixels, then sharpness, then format, then bytes."""
+        return (self.coloured, self.pixels, round(self.sharpness, 1), self.lossless, self.bytes)
 
 
 def look_at(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Picture:
@@ -77,7 +82,7 @@ def look_at(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Picture:
     Raises:
         ImageError: it cannot be decoded.
     """
-    image = decode(data, limits=limits, draft=_DRAFT)
+    image = decode(data, limits=limits, draft=_DRAFT).image
     pixels = image.width * image.height
     try:
         with Image.open(io.BytesIO(data)) as opened:  # the header alone: a draft is smaller than the image

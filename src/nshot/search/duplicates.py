@@ -65,7 +65,7 @@ class Group:
     Attributes:
         number: 1 for the first.
         kind: what makes them duplicates.
-        best: the one to keep: most pixels, then sharpness, then a lossless format.
+        best: the one to keep: in colour, then of most pixels, then sharpness, then a lossless format.
         sources: all of them, the best first.
         rows: their rows.
     """
@@ -440,7 +440,7 @@ def _copied(
         if (data := reader.read(row)) is None:
             continue
         try:
-            image = decode(data)
+            image = decode(data).image
         except ImageError:
             continue
         image.thumbnail((1024, 1024))

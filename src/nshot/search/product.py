@@ -46,19 +46,16 @@ def top(vectors: NDArray[Any], queries: Floats, count: int) -> tuple[Rows, Float
     rows: list[Rows] = [np.empty(0, np.intp)] * len(queries)
     held: list[Floats] = [np.empty(0, np.float32)] * len(queries)
     pack = _Packed(queries, vectors.dtype)
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        starts = range(0, len(vectors), _SCAN)
-        for group in range(0, len(starts), workers):
-            some = starts[group : group + workers]
-            parts = pool.map(lambda start: pack.best(vectors[start : start + _SCAN], near), some)
-            for start, (where, found) in zip(some, parts, strict=True):
-                for query in range(len(queries)):
-                    rows[query] = np.concatenate([rows[query], where[query] + start])
-                    held[query] = np.concatenate([held[query], found[query]])
-                    if len(rows[query]) > 4 * near:
-                        keep = _largest(held[query], near)
-                        rows[query], held[query] = rows[query][keep], held[query][keep]
+    starts = range(0, len(vectors), _SCAN)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = pool.map(lambda start: pack.best(vectors[start : start + _SCAN], near), starts)
+        for start, (where, found) in zip(starts, parts, strict=True):
+            for query in range(len(queries)):
+                rows[query] = np.concatenate([rows[query], where[query] + start])
+                held[query] = np.concatenate([held[query], found[query]])
+                if len(rows[query]) > 4 * near:
+                    keep = _largest(held[query], near)
+                    rows[query], held[query] = rows[query][keep], held[query][keep]
     for query, vector in enumerate(queries):
         chosen = rows[query][_largest(held[query], near)]
         chosen.sort()

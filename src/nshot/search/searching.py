@@ -300,10 +300,12 @@ def _allowed(images: Embeddings | Index, where: ArrayLike | None, without: Seque
 
 
 def _varied(vectors: Floats, cosines: Floats, count: int, diversity: float) -> NDArray[np.intp]:
-    """Greedy choice: near to the question, far from what is chosen; both as shares of their range."""
+    """Greedy choice: near to the question, far from what is chosen.
+
+    Cosines with a text are small beside those of two images, so they count as shares of the largest.
+    """
     between = vectors @ vectors.T
-    relevance = _share(cosines)
-    likeness = _share(between)
+    relevance = cosines / float(cosines[0]) if len(cosines) and cosines[0] > 0 else cosines
     chosen: list[int] = []
     nearest = np.zeros(len(vectors), np.float32)
     left = np.ones(len(vectors), bool)
@@ -312,11 +314,5 @@ def _varied(vectors: Floats, cosines: Floats, count: int, diversity: float) -> N
         best = int(worth.argmax())
         chosen.append(best)
         left[best] = False
-        nearest = np.maximum(nearest, likeness[best])
+        nearest = np.maximum(nearest, between[best])
     return np.array(chosen, np.intp)
-
-
-def _share(values: Floats) -> Floats:
-    low, high = float(values.min()), float(values.max())
-    share: Floats = (values - low) / max(high - low, 1e-6)
-    return share

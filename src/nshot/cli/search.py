@@ -1,0 +1,253 @@
+"""`nshot search`: the images that fit a text, or are like an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nshot.cli.options import Listing, ModelOptions, model_options, say, source_arguments, talk_options
+from nshot.cli.searched import embedded, format_of, output_options, write, write_page
+from nshot.errors import RequestError
+from nshot.images.remarks import Remarks
+
+if TYPE_CHECKING:
+    from nshot.model import Model
+    from nshot.search import Hits
+
+_COLUMNS = ("query", "rank", "source", "score", "cosine", "fits")
+_INDEXED = 50_000  # vectors of one file from which they are searched on disk
+
+
+@click.command("search", short_help="Find images by a text or by other images.")
+@source_arguments
+@click.option("--text", multiple=True, metavar="TEXT", help="What to look for, in words; repeatable.")
+@click.option("--like", multiple=True, metavar="SOURCE", help="Images to look for the like of; repeatable.")
+@click.option("--not", "against", multiple=True, metavar="TEXT", help="What to stay away from; repeatable.")
+@click.option(
+    "--not-like", "unlike", multiple=True, metavar="SOURCE", help="Images to stay away from; repeatable."
+)
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A question per line, each asked on its own.",
+)
+@click.option(
+    "--neighbours",
+    is_flag=True,
+    help="For each image its -n nearest others, instead of an answer to a question.",
+)
+@click.option(
+    "-n", "count", type=click.IntRange(min=1), default=20, show_default=True, help="How many images to find."
+)
+@click.option(
+    "--diversity",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="0: the nearest. Toward 1: hits that differ from each other.",
+)
+@click.option(
+    "--label", "labels", multiple=True, metavar="NAME", help="Only images with this label; repeatable."
+)
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Only rows of a table with this value; repeat it and all must hold.",
+)
+@click.option("--fitting", is_flag=True, help="Leave out what does not fit the question.")
+@click.option(
+    "--index",
+    type=click.Choice(["exact", "lists"]),
+    help="Of a file of vectors: search float16 on disk, or an inverted file that looks at half of it. "
+    f"[default: exact, from {_INDEXED:,} vectors]",
+)
+@output_options
+@model_options
+@talk_options
+def command(
+    sources: tuple[str, ...],
+    listing: Listing,
+    text: tuple[str, ...],
+    like: tuple[str, ...],
+    against: tuple[str, ...],
+    unlike: tuple[str, ...],
+    queries: Path | None,
+    neighbours: bool,
+    count: int,
+    diversity: float,
+    labels: tuple[str, ...],
+    where: tuple[str, ...],
+    fitting: bool,
+    index: str | None,
+    format: str | None,
+    output: Path | None,
+    model_options: ModelOptions,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Find images by a text, by other images, or by both.
+
+    Each hit has its cosine with the question and a score: how unusual that cosine is for this image, in
+    deviations over the names of everyday things. From a score of 4 an image fits the question; where none
+    does, a note says that nothing here fits. Scores can be compared between questions, cosines cannot.
+
+    \b
+    nshot search photos/ --text "a red bicycle in the rain" -n 20
+    nshot search photos/ --like a.jpg --like b.jpg --not "snow"
+    nshot search photos/ --like liked/ --diversity 0.3 -o next.html
+    nshot search photos/ --neighbours -n 5 -o neighbours.csv
+
+    JSONL holds a record per hit: query, rank, source, score, cosine, fits.
+
+    Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
+    """
+    from nshot import search
+
+    format = format_of(format, output)
+    asked = [each for each in (text or like or against or unlike, queries, neighbours) if each]
+    if len(asked) != 1:
+        raise RequestError("say what to look for: --text or --like, or else --queries FILE or --neighbours")
+    model = model_options.load(quiet=quiet)
+    photos: Any = _index(model, sources, index, bool(labels or where or neighbours), quiet=quiet)
+    failed = 0
+    if photos is None:
+        kept = _filtered(model, sources, listing, labels, where)
+        photos = embedded(model, sources, listing, kept, quiet=quiet)
+        if labels and photos.labels is not None:
+            photos = photos[[row for row, own in enumerate(photos.labels) if set(own) & set(labels)]]
+        failed = len(photos.failures)
+    if not len(photos):
+        raise RequestError("the filters leave no image to search")
+    if neighbours:
+        answers = search.nearest(photos, count)
+    else:
+        questions: list[Sequence[str]] = [text] if queries is None else [[line] for line in _lines(queries)]
+        shown = list(model.sources(like)) if like else None
+        away = list(model.sources(unlike)) if unlike else None
+        answers = [
+            search.look_for(
+                model,
+                photos,
+                question,
+                like=shown,
+                against=against,
+                unlike=away,
+                n=count,
+                diversity=diversity,
+            )
+            for question in questions
+        ]
+    if not quiet:
+        for hits in answers:
+            if hits.fits is False:
+                say(f"nothing here fits {hits.query!r}: the best score is {hits.best:.1f}, under 4")
+    rows = [hit for hits in answers for hit in hits if not fitting or hit.fits is not False]
+    if format == "html":
+        assert output is not None
+        from nshot.search.sheets import hits_page, shower
+
+        again = listing.open(model, sources, Remarks()) if "-" not in sources else None
+        write_page(hits_page(answers, shower(again, {hit.source for hit in rows})), output, quiet=quiet)
+    else:
+        write((hit.to_dict() for hit in rows), _COLUMNS, format, output, _table(answers, fitting))
+    return 1 if failed else 0
+
+
+def _table(answers: Sequence[Hits], fitting: bool) -> Iterator[str]:
+    from nshot.output.sinks.table import visible
+
+    for hits in answers:
+        if len(answers) > 1:
+            yield visible(hits.query)
+        yield " rank  score  cosine  source"
+        for hit in hits:
+            if fitting and hit.fits is False:
+                continue
+            score = "     -" if hit.score is None else f"{hit.score:6.1f}"
+            mark = "  (does not fit)" if hit.fits is False else ""
+            yield f"{hit.rank:5} {score}  {hit.cosine:6.4f}  {visible(hit.source)}{mark}"
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        raise RequestError(f"cannot read {path}: {error}") from error
+    found = [line for line in lines if line]
+    if not found:
+        raise RequestError(f"{path} holds no question")
+    return found
+
+
+def _index(model: Model, sources: Sequence[str], kind: str | None, filtered: bool, *, quiet: bool) -> Any:
+    """The index of the one file of vectors that was named, where there is reason for one; else None."""
+    from nshot.embeddings import is_vector_file
+    from nshot.search import Index, generic_texts
+
+    large = len(sources) == 1 and not filtered and is_vector_file(sources[0])
+    if kind is not None and not large:
+        raise RequestError("--index needs one file of vectors as the only source, and no filter")
+    if not large or (kind is None and Path(sources[0]).stat().st_size < _INDEXED * model.dimension * 4):
+        return None
+    index = Index.beside(sources[0], texts=generic_texts(model) if kind == "lists" else None)
+    if index.recall is not None and not quiet:
+        say(f"the inverted file finds {index.recall:.1%} of the ten nearest images of a text")
+    return index
+
+
+def _filtered(
+    model: Model, sources: Sequence[str], listing: Listing, labels: Sequence[str], where: Sequence[str]
+) -> Iterable[Any] | None:
+    """The listing without what the filters leave out; None where nothing is filtered."""
+    from nshot.datasets.labelled import open_labelled
+    from nshot.embeddings import is_vector_file
+
+    if not labels and not where:
+        return None
+    wanted = []
+    for each in where:
+        column, equals, value = each.partition("=")
+        if not equals or not column:
+            raise RequestError(f"--where is COLUMN=VALUE, not {each!r}")
+        wanted.append((column, value))
+    found: list[Any] = []
+    for spec in sources:
+        if is_vector_file(spec):
+            if where:
+                raise RequestError(f"--where filters the rows of a table, and {spec} is a file of vectors")
+            found += model.sources([spec])
+            continue
+        listed: Any = open_labelled(spec) if labels and not where else listing.open(model, [spec], Remarks())
+        if where:
+            listed = _rows_with(spec, list(listed), wanted)
+        if labels and not where:
+            listed = [item for item in listed if set(item.labels or ()) & set(labels)]
+        elif labels:
+            raise RequestError("give --label or --where, not both")
+        found += listed
+    if not found:
+        raise RequestError("the filters leave no image to search")
+    return found
+
+
+def _rows_with(spec: str, listed: list[Any], wanted: Sequence[tuple[str, str]]) -> list[Any]:
+    """Of a table's images those whose row holds these values."""
+    from nshot.images.tables import is_table, open_table
+
+    if not is_table(spec):
+        raise RequestError(f"--where filters the rows of a table, and {spec} is none")
+    table = open_table(Path(spec))
+    columns = [table.column(column, (), "") for column, _ in wanted]
+    rows = list(table.rows(*columns))
+    if len(rows) != len(listed):
+        raise RequestError(
+            f"{spec} has {len(rows)} rows and {len(listed)} images: --where needs one image per row"
+        )
+    values = [value for _, value in wanted]
+    return [item for item, row in zip(listed, rows, strict=True) if [str(cell) for cell in row] == values]

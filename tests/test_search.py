@@ -1,0 +1,301 @@
+"""Search: what is found, whether it fits, and what is said where nothing does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from recorded import FOLDER, needed
+
+import nshot
+from nshot import search
+from nshot.embeddings import Embeddings, open_writer
+from nshot.errors import RequestError, StoreError
+from nshot.search.product import pairs, top
+from nshot.sketchbook import drawing, scenes, words
+from nshot.types import Floats
+from nshot.unit import normalize
+
+
+def some(rows: int, dimension: int = 32, seed: int = 0) -> Floats:
+    return normalize(np.random.default_rng(seed).standard_normal((rows, dimension)))
+
+
+@pytest.fixture(scope="module")
+def drawn() -> tuple[nshot.Model, Embeddings]:
+    clip = nshot.load("sketchbook")
+    scenery = [scenes.sample(9_000_000 + i, pairs=words.PAIRS, several=0) for i in range(60)]
+    photos = clip.embed([drawing.draw(scene) for scene in scenery])
+    return clip, photos.with_labels([f"{s.things[0].colour} {s.things[0].shape}" for s in scenery])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_a_search_is_the_plain_product(kind: type) -> None:
+    vectors: NDArray[Any] = some(70_000).astype(kind)
+    queries = some(6, seed=1)
+    rows, cosines = top(vectors, queries, 15)
+    plain = vectors.astype(np.float32) @ queries.T
+    order = np.argsort(-plain, axis=0, kind="stable")[:15].T
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_allclose(cosines, np.take_along_axis(plain.T, order, 1), atol=1e-6)
+
+
+def test_float16_is_searched_without_numkong_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries = some(3000).astype(np.float16), some(3, seed=1)
+    quick = top(vectors, queries, 5)
+    monkeypatch.setattr("nshot.search.product.numkong", lambda: None)
+    np.testing.assert_array_equal(top(vectors, queries, 5)[0], quick[0])
+
+
+def test_all_near_pairs_are_found_once_and_no_other() -> None:
+    vectors = some(5000)
+    vectors[4000:4100] = vectors[:100]
+    first, second, cosines, least = pairs(vectors, 0.999)
+    assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [(i, i + 4000) for i in range(100)]
+    assert cosines.min() > 0.999
+    assert least == 0.999
+
+
+def test_too_many_pairs_are_thinned_to_the_nearest_and_it_is_told() -> None:
+    vectors = some(300, 4)
+    first, _, cosines, least = pairs(vectors, -1.0, most=50)
+    every = np.sort((vectors @ vectors.T)[np.triu_indices(300, 1)])
+    assert len(first) == 50
+    assert least == pytest.approx(float(cosines.min())) == pytest.approx(float(every[-50]), abs=1e-6)
+
+
+def test_what_is_drawn_is_found_and_said_to_fit(drawn: tuple[nshot.Model, Embeddings]) -> None:
+    clip, photos = drawn
+    answers = {label: clip.search(photos, f"a {label}", n=5) for label in photos.classes[:12]}
+    assert np.mean([photos.label[hits[0].row] == label for label, hits in answers.items()]) > 0.9
+    assert np.mean([bool(hits.fits) for hits in answers.values()]) > 0.8
+    hits = next(hits for hits in answers.values() if hits.fits)
+    assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+    assert set(hits[0].to_dict()) == {"query", "rank", "source", "score", "cosine", "fits"}
+
+
+def test_nonsense_fits_nothing(drawn: tuple[nshot.Model, Embeddings]) -> None:
+    clip, photos = drawn
+    hits = clip.search(photos, "xyzzy blorf")
+    assert hits.fits is False
+    assert not any(hit.fits for hit in hits)
+    assert "nothing here fits" in repr(hits)
+
+
+def test_an_image_finds_its_like_and_not_itself(drawn: tuple[nshot.Model, Embeddings]) -> None:
+    clip, photos = drawn
+    hits = clip.search(photos, like=photos[3], n=59)
+    assert photos.sources[3] not in [hit.source for hit in hits]
+    assert hits.fits is None
+    expected = np.argsort(-(photos.vectors @ photos.vectors[3]))
+    assert [hit.row for hit in hits] == [row for row in expected.tolist() if row != 3]
+
+
+def test_what_is_not_wanted_goes_down(drawn: tuple[nshot.Model, Embeddings]) -> None:
+    clip, photos = drawn
+    red = {row for row, label in enumerate(photos.label) if label.startswith("red")}
+    for_all = [hit.row for hit in clip.search(photos, "a circle", n=60)]
+    without = [hit.row for hit in clip.search(photos, "a circle", against="red", n=60)]
+    assert sum(map(without.index, red)) > sum(map(for_all.index, red))
+
+
+def test_diverse_hits_are_further_from_each_other() -> None:
+    middle = some(1)[0]
+    near = normalize(middle + 0.02 * some(20, seed=1))  # copies of one another
+    wide = normalize(middle + 0.9 * some(20, seed=2))
+    photos = Embeddings.of(np.concatenate([near, wide]))
+    query = search.compose("t", texts=middle)
+    plain = [hit.row for hit in search.search(photos, query, 5)]
+    varied = [hit.row for hit in search.search(photos, query, 5, diversity=0.6)]
+    assert all(row < 20 for row in plain)
+    assert sum(row >= 20 for row in varied) >= 2
+    assert varied[0] == plain[0]
+
+
+def test_a_filter_leaves_only_what_it_allows() -> None:
+    photos = Embeddings.of(some(50))
+    hits = search.search(photos, search.compose("t", texts=some(1, seed=3)), 50, where=np.arange(50) % 2 == 0)
+    assert {hit.row for hit in hits} == set(range(0, 50, 2))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "something to look for"),
+        ({"texts": [[1.0, 0.0]], "against": [[1.0, 0.0], [1.0, 0.0]]}, None),
+        ({"texts": [[1.0, 0.0]], "like": [[-1.0, 0.0]]}, "cancel"),
+    ],
+)
+def test_a_question_of_nothing_is_refused(asked: dict[str, list[list[float]]], said: str | None) -> None:
+    if said is None:
+        search.compose("t", **asked)
+        return
+    with pytest.raises(RequestError, match=said):
+        search.compose("t", **asked)
+
+
+def test_a_question_of_another_model_is_refused() -> None:
+    with pytest.raises(RequestError, match="different models"):
+        search.search(Embeddings.of(some(3, 8)), search.compose("t", texts=some(1, 16)))
+
+
+def test_each_image_gets_its_neighbours() -> None:
+    photos = Embeddings.of(some(20), sources=[f"{i}.jpg" for i in range(20)])
+    answers = search.nearest(photos, 3)
+    products = photos.vectors @ photos.vectors.T
+    np.fill_diagonal(products, -2)
+    assert [hits.query for hits in answers] == list(photos.sources)
+    assert [hits[0].row for hits in answers] == products.argmax(axis=1).tolist()
+
+
+# An index on disk
+
+
+def test_an_index_answers_as_the_vectors_do(tmp_path: Path) -> None:
+    photos = Embeddings.of(some(2000), sources=[f"ä{i}\n" for i in range(2000)])
+    index = search.Index.build(photos, tmp_path / "index")
+    query = search.compose("t", texts=some(1, seed=1), generic_texts=some(9, seed=2))
+    plain, held = search.search(photos, query), search.search(index, query)
+    assert [hit.source for hit in plain] == [hit.source for hit in held]
+    np.testing.assert_allclose([h.cosine for h in plain], [h.cosine for h in held], atol=2e-3)
+
+
+def test_a_damaged_index_is_refused_and_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npz"
+    photos = Embeddings.of(some(500))
+    with open_writer(path) as writer:
+        for item in photos:
+            writer.write(item)
+    search.Index.beside(path)
+    folder = Path(f"{path}.index")
+    for name in ("vectors.npy", "sources", "index.json"):
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+        with pytest.raises(StoreError, match="build it again"):
+            search.Index.open(folder)
+        assert search.Index.beside(path).top(photos.vectors[:1], 1)[0].tolist() == [[0]]
+
+
+def test_an_index_of_a_file_that_changed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npz"
+    for rows in (20, 30):
+        with open_writer(path) as writer:
+            for item in Embeddings.of(some(rows)):
+                writer.write(item)
+        assert len(search.Index.beside(path)) == rows
+
+
+def test_a_row_that_is_no_unit_vector_is_not_answered_with(tmp_path: Path) -> None:
+    index = search.Index.build(Embeddings.of(some(100)), tmp_path / "index")
+    held = np.load(tmp_path / "index" / "vectors.npy", mmap_mode="r+")
+    held[7] = 5.0
+    held.flush()
+    with pytest.raises(StoreError, match="damaged"):
+        search.Index.open(tmp_path / "index").top(some(1, seed=4), 100)
+    assert len(index) == 100
+
+
+def test_an_inverted_file_says_what_it_misses(tmp_path: Path) -> None:
+    pytest.importorskip("faiss", reason="needs the [search] extra")
+    photos = Embeddings.of(some(3000))
+    index = search.Index.build(photos, tmp_path / "index", texts=some(20, seed=5))
+    assert index.recall is not None
+    assert 0.5 < index.recall <= 1.0
+    (tmp_path / "index" / "lists.faiss").write_bytes(b"rubbish")
+    with pytest.raises(StoreError, match="inverted file is damaged"):
+        search.Index.open(tmp_path / "index")
+
+
+def test_a_folder_of_other_things_is_not_taken_for_an_index(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RequestError, match="holds other things"):
+        search.Index.build(Embeddings.of(some(5)), tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+# Real vectors
+
+
+@needed
+def test_captions_find_their_photographs_as_the_plain_product_does() -> None:
+    with np.load(FOLDER / "flickr8k_vitb32.npz") as data:
+        images, texts, own = (
+            normalize(data["image_embeds"]),
+            normalize(data["text_embeds"]),
+            data["caption_image"],
+        )
+    rows, _ = top(images, texts, 1)
+    assert (rows[:, 0] == own).mean() == (np.argmax(texts @ images.T, axis=1) == own).mean() > 0.85
+
+
+# Clusters
+
+
+def blobs(k: int = 4, each: int = 30) -> Embeddings:
+    centres = some(k, 40, seed=7)
+    rows = np.concatenate([centre + 0.05 * some(each, 40, seed=8 + i) for i, centre in enumerate(centres)])
+    return Embeddings.of(rows, [str(i) for i in range(k) for _ in range(each)])
+
+
+def test_clusters_are_what_belongs_together() -> None:
+    photos = blobs()
+    found = search.cluster(photos, 4)
+    for each in found.clusters:
+        assert len({photos.label[row] for row in each.rows}) == 1
+        assert list(each.distances) == sorted(each.distances)
+        assert 0.9 < each.tightness <= 1.0
+    assert sum(map(len, found.clusters)) == len(photos)
+    record = next(found.records())
+    assert set(record) == {"cluster", "name", "source", "distance"}
+    json.dumps(record)
+
+
+def test_the_same_seed_gives_the_same_clusters() -> None:
+    photos = Embeddings.of(some(200))
+    np.testing.assert_array_equal(
+        search.cluster(photos, 7, seed=3).labels, search.cluster(photos, 7, seed=3).labels
+    )
+
+
+def test_an_outlier_is_told_last() -> None:
+    photos = blobs(2)
+    odd = Embeddings.of(
+        np.concatenate([photos.vectors, normalize(photos.vectors[:1] + some(1, 40, seed=99))])
+    )
+    found = search.cluster(odd, 2)
+    cluster = next(each for each in found.clusters if 60 in each.rows)
+    assert cluster.rows[-1] == 60
+    assert cluster.outliers >= 1
+
+
+def test_clusters_are_named_by_what_sets_them_apart() -> None:
+    # every text lies toward "thing", and every image as well: only what is left of them tells
+    photos = blobs(3)
+    middles = np.stack([photos.vectors[30 * i : 30 * i + 30].mean(axis=0) for i in range(3)])
+    away = 3 * some(1, 40, seed=50)
+    names = ["thing", "a", "b", "c"]
+    vectors = normalize(np.concatenate([middles.mean(axis=0)[None], middles]) + away)
+    found = search.cluster(photos, 3, names=names, name_vectors=vectors)
+    told = {photos.label[each.medoid]: each.name for each in found.clusters}
+    assert told == {"0": "a", "1": "b", "2": "c"}
+    assert sorted(search.suggest_labels(found)) == ["a", "b", "c"]
+
+
+def test_fewer_clusters_come_of_joining_the_nearest() -> None:
+    found = search.cluster(blobs(4), 8)
+    assert len(np.unique(search.joined(found, 4))) == 4
+    np.testing.assert_array_equal(search.joined(found, 8), found.labels)
+
+
+@pytest.mark.parametrize("k", [0, 11])
+def test_a_number_of_clusters_that_cannot_be_is_refused(k: int) -> None:
+    with pytest.raises(RequestError, match="between 1 and 10"):
+        search.cluster(Embeddings.of(some(10)), k)
+
+
+def test_equal_images_are_clustered_without_a_hang() -> None:
+    assert sum(map(len, search.cluster(Embeddings.of(np.ones((9, 4))), 3).clusters)) == 9
