@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.options import Listing, ModelOptions, model_options, source_arguments, talk_options
 from nshot.cli.searched import embedded, format_of, output_options, write, write_page
 from nshot.errors import RequestError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("cluster", "name", "source", "distance")
 
 
-@click.command("cluster", short_help="Put images that belong together into clusters.")
+@click.command("cluster", cls=Command, short_help="Put images that belong together into clusters.")
 @source_arguments
 @click.option(
     "-k",
@@ -71,7 +72,7 @@ def command(
     from nshot.labels.files import read_labels
     from nshot.labels.prompts import split_labels
 
-    format = format_of(format, output)
+    format = format_of(format, output, sources)
     if names is not None and names_file is not None:
         raise RequestError("give the names with --names or with --names-file, not with both")
     words = tuple(search.NAMES)
@@ -98,9 +99,9 @@ def command(
 
 
 def _table(found: Clusters) -> Iterator[str]:
-    from nshot.output.sinks.table import visible
+    from nshot.paths import spelled
 
     yield "cluster  images  tightness  name, and the most typical image"
     for each in found.clusters:
-        medoid = visible(found.sources[each.medoid])
+        medoid = spelled(found.sources[each.medoid])
         yield f"{each.number:7}  {len(each):6,}  {each.tightness:9.3f}  {each.name or '-'}: {medoid}"

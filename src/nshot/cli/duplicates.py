@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.options import Listing, ModelOptions, model_options, say, source_arguments, talk_options
 from nshot.cli.searched import embedded, format_of, output_options, write, write_page
 from nshot.errors import RequestError
@@ -20,7 +21,7 @@ _COLUMNS = ("group", "kind", "best", "sources")
 _SAID = {"same": "the same bytes", "copy": "the same picture", "scene": "the same scene"}
 
 
-@click.command("duplicates", short_help="Find images of which one is enough.")
+@click.command("duplicates", cls=Command, short_help="Find images of which one is enough.")
 @source_arguments
 @click.option(
     "--kind",
@@ -77,7 +78,7 @@ def command(
     """
     from nshot import search
 
-    format = format_of(format, output)
+    format = format_of(format, output, sources)
     if dry_run and target is None:
         raise RequestError("--dry-run says what --sort would do: add --sort FOLDER")
     if target is not None and target.exists() and not target.is_dir():
@@ -126,14 +127,14 @@ def _tell(found: Duplicates) -> None:
 
 
 def _table(groups: Sequence[Group]) -> Iterator[str]:
-    from nshot.output.sinks.table import visible
+    from nshot.paths import spelled
 
     if not groups:
         yield "no duplicates"
     for group in groups:
         yield f"{group.number}  {_SAID[group.kind]}, {len(group.sources)} images"
         for name in group.sources:
-            yield f"   {'*' if name == group.best else ' '} {visible(name)}"
+            yield f"   {'*' if name == group.best else ' '} {spelled(name)}"
 
 
 def _sort(groups: Sequence[Group], target: Path, dry_run: bool) -> int:

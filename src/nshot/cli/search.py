@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nshot.cli.help import Command
 from nshot.cli.options import Listing, ModelOptions, model_options, say, source_arguments, talk_options
 from nshot.cli.searched import embedded, format_of, output_options, write, write_page
 from nshot.errors import RequestError
@@ -21,7 +22,7 @@ _COLUMNS = ("query", "rank", "source", "score", "cosine", "fits")
 _INDEXED = 50_000  # vectors of one file from which they are searched on disk
 
 
-@click.command("search", short_help="Find images by a text or by other images.")
+@click.command("search", cls=Command, short_help="Find images by a text or by other images.")
 @source_arguments
 @click.option("--text", multiple=True, metavar="TEXT", help="What to look for, in words; repeatable.")
 @click.option("--like", multiple=True, metavar="SOURCE", help="Images to look for the like of; repeatable.")
@@ -109,7 +110,7 @@ def command(
     """
     from nshot import search
 
-    format = format_of(format, output)
+    format = format_of(format, output, sources)
     asked = [each for each in (text or like or against or unlike, queries, neighbours) if each]
     if len(asked) != 1:
         raise RequestError("say what to look for: --text or --like, or else --queries FILE or --neighbours")
@@ -160,18 +161,18 @@ def command(
 
 
 def _table(answers: Sequence[Hits], fitting: bool) -> Iterator[str]:
-    from nshot.output.sinks.table import visible
+    from nshot.paths import spelled
 
     for hits in answers:
         if len(answers) > 1:
-            yield visible(hits.query)
+            yield spelled(hits.query)
         yield " rank  score  cosine  source"
         for hit in hits:
             if fitting and hit.fits is False:
                 continue
             score = "     -" if hit.score is None else f"{hit.score:6.1f}"
             mark = "  (does not fit)" if hit.fits is False else ""
-            yield f"{hit.rank:5} {score}  {hit.cosine:6.4f}  {visible(hit.source)}{mark}"
+            yield f"{hit.rank:5} {score}  {hit.cosine:6.4f}  {spelled(hit.source)}{mark}"
 
 
 def _lines(path: Path) -> list[str]:

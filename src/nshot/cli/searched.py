@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nshot.atomic import check_output
 from nshot.cli.options import Listing, progress, say, tell_failure, tell_remarks
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
@@ -55,8 +56,10 @@ def embedded(
     return found
 
 
-def format_of(format: str | None, output: Path | None) -> str:
-    """The format asked for, or the one that the output's name says."""
+def format_of(format: str | None, output: Path | None, sources: Sequence[str]) -> str:
+    """The format asked for, or the one that the output's name says; the output is checked before any work."""
+    if output is not None:
+        check_output(output, sources)
     if format is None and output is not None:
         known = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".html": "html", ".htm": "html"}
         format = known.get(output.suffix.lower(), "table")

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from nshot.atomic import check_output, replace, writing
 from nshot.errors import OutputError
 from nshot.extras import pyarrow
+from nshot.paths import spelled
 
 FORMATS = ("jsonl", "csv", "parquet")
 
@@ -40,7 +41,7 @@ def write_records(
         if output is None:
             raise OutputError("Parquet needs a file: name it with -o")
         pa = pyarrow()
-        rows = [{name: _utf8(record[name]) for name in columns} for record in records]
+        rows = [{name: _told(record[name]) for name in columns} for record in records]
         table = pa.table({name: pa.array([row[name] for row in rows]) for name in columns})
         held = io.BytesIO()
         pa.parquet.write_table(table, held)
@@ -74,14 +75,10 @@ def write_whole(output: Path, data: bytes) -> None:
 
 
 def _jsonl(records: Iterable[dict[str, Any]], columns: Sequence[str]) -> bytes:
-    lines = []
-    for record in records:
-        row = {name: _short(record[name]) for name in columns}
-        try:
-            lines.append(json.dumps(row, ensure_ascii=False).encode())
-        except UnicodeEncodeError:  # a name that is not UTF-8: JSON's escapes hold it
-            lines.append(json.dumps(row).encode())
-    return b"".join(line + b"\n" for line in lines)
+    lines = [
+        json.dumps({name: _told(record[name]) for name in columns}, ensure_ascii=False) for record in records
+    ]
+    return "".join(line + "\n" for line in lines).encode()
 
 
 def _csv(records: Iterable[dict[str, Any]], columns: Sequence[str]) -> bytes:
@@ -89,24 +86,23 @@ def _csv(records: Iterable[dict[str, Any]], columns: Sequence[str]) -> bytes:
     rows = csv.writer(held, lineterminator="\n")
     rows.writerow(columns)
     for record in records:
-        rows.writerow([_cell(record[name]) for name in columns])
-    return held.getvalue().encode("utf-8", "surrogateescape")
+        rows.writerow([_cell(_told(record[name])) for name in columns])
+    return held.getvalue().encode()
 
 
-def _cell(value: Any) -> Any:
+def _told(value: Any) -> Any:
+    """Names in printable text; six decimals, so that the noise of float32 does not show."""
     if isinstance(value, list):
-        return "|".join(map(str, value))
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else _short(value)
-
-
-def _short(value: Any) -> Any:
-    """Six decimals, so that the noise of float32 does not show."""
+        return [_told(each) for each in value]
+    if isinstance(value, str):
+        return spelled(value)
     return round(value, 6) if isinstance(value, float) else value
 
 
-def _utf8(value: Any) -> Any:
+def _cell(value: Any) -> Any:
+    """A value in a cell; an apostrophe keeps a spreadsheet from taking a text for a formula."""
     if isinstance(value, list):
-        return [_utf8(each) for each in value]
+        value = "|".join(map(str, value))
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return value
+        return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else value
