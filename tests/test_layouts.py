@@ -349,3 +349,28 @@ def test_siglip_without_its_head_is_refused(tmp_path: Path) -> None:
 def test_the_two_ways_of_cleaning() -> None:
     assert canonical(" Hot_Dog,  C++ ‘x’ ") == "hot dog c ‘x’"
     assert repaired_lower("Caf\u00c3\u00a9  &amp;amp;  MEN’s") == "café & men's"
+
+
+def test_a_slip_in_a_short_name_is_met_with_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for slip, meant in (
+        ("sketchbok", "sketchbook"),
+        ("siglip2-b-16", "siglip2-b16"),
+        ("clipb32", "clip-b32"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"Did you mean {meant}\?"):
+            find(slip)
+
+
+def test_the_fingerprint_of_the_newer_families_knows_the_vocabulary_and_the_rules(tmp_path: Path) -> None:
+    one = encoders.load(find(tiny_siglip(tmp_path / "one")), device="cpu", precision="f32")
+    other_folder = tiny_siglip(tmp_path / "other")
+    tokenizer = json.loads((other_folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = {word[::-1]: number for word, number in tokenizer["model"]["vocab"].items()}
+    write(other_folder / "tokenizer.json", tokenizer)
+    other = encoders.load(find(other_folder), device="cpu", precision="f32")
+    assert one.fingerprint != other.fingerprint, "the same text has other vectors"
+    assert find(tiny_checkpoint(tmp_path / "clip")).rules == (), "CLIP's stored vectors stay good"

@@ -97,9 +97,11 @@ def load(
 
 
 def digest_of(checkpoint: Checkpoint, *parts: str) -> str:
-    """A digest of the weights, of the normalisation, and of what else a caller names."""
+    """A digest of the weights, of the normalisation, of the family's rules, and of what else is named."""
     mean, std = checkpoint.image_mean, checkpoint.image_std
-    return hashlib.sha256(repr((checkpoint.digest, mean, std, *parts)).encode()).hexdigest()
+    return hashlib.sha256(
+        repr((checkpoint.digest, mean, std, *checkpoint.rules, *parts)).encode()
+    ).hexdigest()
 
 
 def _may_have_gpu() -> bool:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,7 +21,7 @@ from nshot.errors import (
     brief,
 )
 from nshot.images.preprocess import Preprocessor
-from nshot.models.catalogue import full_name
+from nshot.models.catalogue import SHORT, full_name
 from nshot.models.digests import file_digest
 from nshot.models.family import ModelConfig
 from nshot.models.files import Folder, TokenizerFiles
@@ -28,6 +29,7 @@ from nshot.models.layout import Found, choose
 from nshot.models.weights import Tensors
 
 if TYPE_CHECKING:
+    from nshot.models.hub import Repository
     from nshot.models.tokenizer import Tokenizer
 
 Mean: TypeAlias = tuple[float, float, float]
@@ -105,6 +107,18 @@ class Checkpoint:
         """Hexadecimal sha256 of config.json and the weight files; a file that stays is read only once."""
         parts = [file_digest(path) for path in (self.settings, *self.weights)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @cached_property
+    def rules(self) -> tuple[str, ...]:
+        """What else changes a vector, beside weights, settings and normalisation: code and vocabulary.
+
+        Empty for CLIP, whose stored vectors are older than this.
+        """
+        family = self.config.family
+        if not family.version:
+            return ()
+        files = [path for path in self.vocabulary.values() if isinstance(path, Path)]
+        return (f"{family.name} {family.version}", *map(file_digest, files))
 
     def tensors(self) -> Tensors:
         """Every tensor of the model by nshot's name, float32 and read-only, mapped from the files.
@@ -193,15 +207,26 @@ def _find(model: str | Path, revision: str | None, progress: bool) -> Checkpoint
         raise CheckpointNotFound(f"{name} names the revision {named}, and {revision!r} is asked for.")
     there = hub.Repository(repository, revision or named or "main", progress)
     try:
-        found = choose(repository, there.files(cached=True))
+        found = _chosen(there)
+    except (CheckpointNotFound, HubUnavailable) as error:
+        near = get_close_matches(name, [*BUILT_IN, *SHORT], 1) if "/" not in name else []
+        if near:
+            raise type(error)(f"{error} Did you mean {near[0]}?") from error
+        raise
+    return _checkpoint(repository, found.settings.parent.name, found)
+
+
+def _chosen(repository: Repository) -> Found:
+    """The files of a repository, from the cache if all of them are there."""
+    try:
+        return choose(repository.name, repository.files(cached=True))
     except CheckpointNotFound:
-        found = choose(repository, there.files(cached=False))
+        return choose(repository.name, repository.files(cached=False))
     except UnsupportedArchitecture as refusal:  # unless it is open_clip's, and that file is not cached
         try:
-            found = choose(repository, there.files(cached=False))
+            return choose(repository.name, repository.files(cached=False))
         except HubUnavailable:
             raise refusal from None
-    return _checkpoint(repository, found.settings.parent.name, found)
 
 
 def _checkpoint(name: str, revision: str | None, found: Found) -> Checkpoint:

@@ -50,6 +50,7 @@ class Clip:
     """CLIPModel in the layout of transformers."""
 
     name = "CLIP"
+    version = ""
     weights = TRANSFORMERS_WEIGHTS
 
     def claims(self, config: Mapping[str, Any]) -> bool:
@@ -111,6 +112,7 @@ class MetaClip2(Clip):
     """MetaClip2Model: CLIP in many languages. Its tokenizer is XLM-V's, and 2 is indeed its end token."""
 
     name = "MetaCLIP 2"
+    version = "1"
 
     def claims(self, config: Mapping[str, Any]) -> bool:
         """Whether this is the config.json of a MetaClip2Model."""

@@ -131,6 +131,9 @@ class Family(Protocol):
     name: str
     """As messages call it."""
 
+    version: str
+    """To be raised by whatever the family changes in a vector; a part of every fingerprint unless empty."""
+
     weights: tuple[str, ...]
     """Names of the file of weights, the first one that is there is taken; each may be sharded."""
 

@@ -51,6 +51,7 @@ class OpenClip:
     """open_clip's layout."""
 
     name = "open_clip"
+    version = "1"
     weights: tuple[str, ...] = (
         "open_clip_model.safetensors",
         "open_clip_pytorch_model.safetensors",

@@ -63,6 +63,7 @@ class Siglip:
     """SiglipModel, which the fixed-size checkpoints of SigLIP 2 are too."""
 
     name = "SigLIP"
+    version = "1"
     weights = TRANSFORMERS_WEIGHTS
 
     def claims(self, config: Mapping[str, Any]) -> bool:
