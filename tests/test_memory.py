@@ -75,6 +75,12 @@ def test_an_image_that_takes_too_much_memory_is_a_failure_that_says_so() -> None
         preparing(memory=200_000_000)(data)
 
 
+def test_a_jpeg_2000_that_wants_memory_is_not_called_damaged_before_it_has_all_there_is() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (5000, 5000)).save(buffer, "JPEG2000")
+    assert preparing(memory=450_000_000)(buffer.getvalue()).pixels.shape == (3, 224, 224)
+
+
 def tiff_of_floats(width: int, height: int) -> bytes:
     rows = zlib.compress(bytes(4 * width * height), 1)
     tags = {

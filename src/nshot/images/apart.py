@@ -47,6 +47,10 @@ class Starved(Exception):
     """The image takes more memory than it was allowed."""
 
 
+class Expired(Exception):
+    """The image takes longer than it was allowed."""
+
+
 class Crashed(Exception):
     """The worker is gone, and left no answer."""
 
@@ -177,8 +181,9 @@ def prepared(
 
     Raises:
         Starved: it takes more memory than that.
+        Expired: it takes longer than that.
         Crashed: the worker broke down.
-        ImageError: it cannot be decoded, or takes longer.
+        ImageError: it cannot be decoded.
     """
     from nshot.images.prepare import Prepared, prepare
 
@@ -193,10 +198,7 @@ def prepared(
     except Crashed:
         code = worker.end()
         if worker.expired or -code in _TIMES:
-            raise UndecodableImage(
-                f"decoding it takes longer than {limits.timeout:g} s: give more with --timeout, "
-                "or convert it first"
-            ) from None
+            raise Expired from None
         if code in (0, -signal.SIGINT, -signal.SIGTERM):  # not of itself: the whole run is being ended
             raise UndecodableImage("the process that decoded it was ended") from None
         raise

@@ -67,6 +67,8 @@ def _rare(data: bytes, limits: Limits) -> Cost:
     size, also = None, 2**25
     if data[4:8] == b"ftyp":
         size, also = _largest(data[: 2**20]), _THREADS
+    elif data[4:8] == b"jP  " and (place := data[:4096].find(b"ihdr")) > 0 and place + 12 <= len(data):
+        size = struct.unpack_from(">II", data, place + 4)
     elif data.startswith(b"qoif") and len(data) >= 12:
         size = struct.unpack_from(">II", data, 4)
     elif data.startswith(b"DDS ") and len(data) >= 20:

@@ -13,6 +13,8 @@ from nshot.images.decode import decode
 from nshot.images.preprocess import Preprocessor
 from nshot.types import Limits, Pixels
 
+_WANT = "decoder error -9"
+
 
 class Prepared(NamedTuple):
     """What became of one image.
@@ -65,21 +67,34 @@ class Preparing:
         found = cost(data, self.limits, self.preprocessor.draft)
         most = self.budget.most
         if found.alone and apart.available():
-            return self._apart(data, min(most, found.size or most // 2))
+            return self._apart(data, found.size or most // 2)
         size = min(found.size or 0, most)
         if size > most // 4 and apart.available():
             return self._apart(data, size)
         with self.budget.decoding(size):
             return prepare(data, self.preprocessor, self.limits)
 
-    def _apart(self, data: bytes, size: int) -> Prepared:
+    def _apart(self, data: bytes, wanted: int) -> Prepared:
         most, left = self.budget.most, self.limits.timeout
-        for allowance in dict.fromkeys((size, most)):
+        for allowance in dict.fromkeys((min(wanted, most), most)):
             with self.budget.decoding(allowance):
                 begun = time.monotonic()
                 try:
                     return apart.prepared(data, self.preprocessor, self.limits, allowance, left)
                 except apart.Starved:
+                    left = max(1.0, left - (time.monotonic() - begun))
+                except apart.Expired as error:
+                    raise UndecodableImage(
+                        f"decoding it takes longer than {self.limits.timeout:g} s: give more with --timeout, "
+                        "or convert it first"
+                    ) from error
+                except UndecodableImage as error:
+                    if (
+                        _WANT in str(error) or wanted > most == allowance
+                    ):  # as Pillow says that there was no memory
+                        continue
+                    if allowance == most:  # else other libraries' decoders may have wanted memory
+                        raise
                     left = max(1.0, left - (time.monotonic() - begun))
                 except apart.Crashed as error:
                     if allowance == most:  # else it may have been for want of memory
