@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +18,23 @@ import pytest
 import nshot
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is POSIX")
+
+_INSIDE = "NSHOT_TEST_FORK"
+fresh = pytest.mark.skipif(
+    _INSIDE not in os.environ, reason="run by the first test, in an interpreter of its own"
+)
+
+
+def test_a_model_works_after_a_fork_of_a_program_that_loaded_one() -> None:
+    """In a program of its own: a child that collects other tests' models waits for their threads."""
+    if _INSIDE in os.environ:
+        pytest.skip("this is that interpreter")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(
+        command, env=os.environ | {_INSIDE: "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
 
 _held: dict[str, Any] = {}
 
@@ -29,6 +48,7 @@ def work(photos: Path) -> Any:
     return vectors(photos)
 
 
+@fresh
 @pytest.mark.parametrize("store", [False, True])
 def test_a_model_that_was_used_works_in_forked_workers(
     tiny: Path, photos: Path, tmp_path: Path, store: bool
@@ -53,6 +73,7 @@ def loaded_and_used(folder: Path, photos: Path) -> Any:
     return np.asarray(clip.embed(photos).vectors)
 
 
+@fresh
 def test_a_spawned_process_loads_its_own(tiny: Path, photos: Path) -> None:
     _held["clip"] = nshot.load(tiny)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -75,6 +96,7 @@ class Photos:
         return np.array(found.vector)
 
 
+@fresh
 @pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
 def test_a_torch_data_loader_embeds_in_its_workers(tiny: Path, photos: Path) -> None:
     from torch.utils.data import DataLoader
