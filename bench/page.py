@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-_ASK = """const done = arguments[0], words = arguments[1]; (async () => { const p = nshotPage, out = [];
+_ASK = """const [words, done] = arguments; (async () => { const p = nshotPage, out = [];
   for (const word of words) { p.app.draft = word; const began = performance.now(); await p.ask();
     await new Promise(r => requestAnimationFrame(() => setTimeout(r))); out.push(performance.now() - began); }
   p.app.draft = ""; await p.ask(); done(out); })()"""
@@ -130,9 +130,9 @@ def _read(address: str) -> bytes:
 
 
 def _memory(pid: int) -> float:
-    """Resident memory in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+    """Memory of a process in MB: its own, and its share of what it shares with others (PSS)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
             return int(line.split()[1]) / 1000
     return float("nan")
 

@@ -42,10 +42,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 drawings, one of them twice, and one broken file."""
+    """200 drawings (NSHOT_BROWSER_IMAGES), one of them twice, and one broken file."""
     folder = tmp_path_factory.mktemp("browser") / "photos"
     folder.mkdir()
-    for number in range(200):
+    for number in range(int(os.environ.get("NSHOT_BROWSER_IMAGES", "200"))):
         shape = SHAPES[number % 5]
         pairs = [pair for pair in sketchbook.PAIRS if pair[1] == shape]
         scene = sketchbook.sample(8_500_000 + number, pairs=pairs, several=0)

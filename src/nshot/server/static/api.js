@@ -23,8 +23,19 @@ export async function request(path, body, options = {}) {
   throw new Refused(response.status, said.error ?? response.statusText);
 }
 
-export const json = async (path, body, options) => (await request(path, body, options)).json();
-export const bytes = async (path, body, options) => (await request(path, body, options)).arrayBuffer();
+/** The whole answer: a server that goes away in the middle of it has not answered. */
+async function whole(read, path, body, options) {
+  const response = await request(path, body, options);
+  try {
+    return await read(response);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused(0, "nshot does not answer");
+  }
+}
+
+export const json = (path, body, options) => whole((response) => response.json(), path, body, options);
+export const bytes = (path, body, options) => whole((response) => response.arrayBuffer(), path, body, options);
 
 const HALVES = new Float32Array(65536); // what every float16 is worth
 for (let code = 0; code < 65536; code++) {

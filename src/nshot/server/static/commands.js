@@ -81,6 +81,7 @@ function back(entry, words) {
 export function open(view) {
   if (app.view === view) return;
   Object.assign(app, { view, show: "" });
+  if (innerWidth < 700) app.panel = "";
   selection.clear();
   nothing();
   changed();

@@ -20,7 +20,7 @@ const CUTS = [0.95, 0.8, 0.6, 0.4, 0];
 
 function groups() {
   const a = app.answer;
-  if (app.show === "next") return [{ name: "Next images", note: "unsure, and unlike each other", ids: app.next }];
+  if (app.show === "next") return [{ name: "Next images", note: "each stands for many others", ids: app.next }];
   if (app.show === "audit") {
     return [{ name: "Audit", note: "drawn at random. Say what you see: the answer is hidden until you have.", ids: app.sample }];
   }
@@ -34,15 +34,16 @@ function groups() {
     const open = list.filter((row) => !rows.said[row] && rows.read[row]);
     return [{ ids: [...ranked(open, a.marginCodes, false), ...list.filter((row) => rows.said[row] || !rows.read[row])] }];
   }
-  const best = ranked(list, a.scoreCodes, true);
   if (app.order === "score") {
+    const best = ranked(list, a.scoreCodes, true);
     return CUTS.map((low, k) => ({
       name: `${scoreWord()} ${low} ${k ? `to ${CUTS[k - 1]}` : "and over"}`,
       ids: best.filter((row) => (a.score[row] ?? 0) >= low && !(a.score[row] >= (CUTS[k - 1] ?? 9))),
     }));
   }
   const per = new Map([...a.ids, NONE].map((id) => [id, []])), lists = [...per].reduce((all, [id, list]) => { all[id] = list; return all; }, []);
-  for (const row of best) {
+  // the clearest first: scores of a few labels are soon 1.00, and say nothing of "none of these"
+  for (const row of ranked(list, a.marginCodes, true)) {
     const id = finalOf(row);
     if (lists[id] === undefined) per.set(id, (lists[id] = []));
     lists[id].push(row);

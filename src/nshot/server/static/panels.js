@@ -129,8 +129,8 @@ function newClassifier() {
     <b>${p.audit.right} of ${p.audit.asked}</b> then.</p>`;
   return html`<p>From the words and <b>${many(p.examples, "correction")}</b>, in ${Math.ceil(1000 * p.seconds)} ms. Nothing changes until
     you take it.</p><p class="figure">${count(total)}</p><p>${total === 1 ? "image" : "images"} would change label. What you said stays.</p>${
-    total > 0 && html`<table>${p.moves.slice(0, 6).map(change)}</table>`}${audit}<p class="soft">${p.reason}</p>${
-    button("take", html`Take it <kbd>T</kbd>`, "", 'class="main"')}`;
+    total > 0 && html`<table>${p.moves.slice(0, 6).map(change)}</table>`}${audit}<p class="soft">${p.reason}</p>${total > 0
+    && button("take", html`Take it <kbd>T</kbd>`, "", 'class="main"')}`;
 }
 
 function auditCard() {
@@ -211,8 +211,8 @@ const PAGES = {
     if (row === undefined) return html`<p class="soft">No image under the cursor.</p>`;
     return html`${failed(row) ? "" : html`<img class="big" src="/thumbnails/${rows.digests[row]}.webp" alt="">`}${about(row)}`;
   },
-  learn: () => html`${card("New classifier", newClassifier())}${card("Next images", html`<p>The least sure ones, unlike each other: they
-    teach the most. They cannot tell how often the model is right, since they were chosen because they are hard.</p>${
+  learn: () => html`${card("New classifier", newClassifier())}${card("Next images", html`<p>Ones that stand for many others, unsure ones first: they
+    teach the most. They cannot tell how often the model is right, since they were not drawn at random.</p>${
     button("next", "Show them", "", `aria-disabled="${!app.answer}"`)}`)}${card("Audit", auditCard())}`,
   journal: () => html`<p>Newest first. Nothing is erased: an undone entry stays. ${journal.queue.length > 0
     && html`<b class="bad">! ${journal.queue.length} not saved yet.</b>`}</p><ol class="log">${journal.entries.slice(-150).reverse().map((e) => html`<li><time
