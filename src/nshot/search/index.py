@@ -13,10 +13,12 @@ new one, or none.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -90,6 +92,7 @@ class Index:
             raise RequestError(f"{folder} holds other things: name a folder of its own for the index")
         stamp = None if of is None else _stamp(Path(of))
         with writing(target):
+            _clear(target)
             made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
             try:
                 about = _write(made, images)
@@ -245,6 +248,14 @@ def _make_lists(folder: Path, vectors: NDArray[np.float16], texts: Floats) -> di
     held = library.serialize_index(lists).tobytes()
     _put(folder / "lists.faiss", held)
     return {"checksum": zlib.crc32(held), "probed": lists.nprobe, "recall": float(np.mean(shares))}
+
+
+def _clear(target: Path) -> None:
+    """Remove what killed builds have left beside an index; what is younger than an hour may be at work."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        with suppress(OSError):
+            if left.is_dir() and time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _put(path: Path, data: bytes) -> None:
