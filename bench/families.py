@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,6 +31,7 @@ import nshot  # noqa: E402
 from nshot.model import Model  # noqa: E402
 
 Reference = Callable[[list[bytes]], int]
+Times = list[tuple[float, float]]  # wall and processor seconds
 
 
 def main() -> None:
@@ -62,12 +62,17 @@ def main() -> None:
             print(f"{name:24} {speed:10.1f} {beside:10.1f} {wall:6.2f} {processor:20.2f}", flush=True)
 
 
-def _times(model: Model, reference: Reference, files: list[bytes], rounds: int) -> Any:
-    ours, theirs = [], []
+def _times(model: Model, reference: Reference, files: list[bytes], rounds: int) -> tuple[Times, Times]:
+    ours: Times = []
+    theirs: Times = []
+
+    def own(data: list[bytes]) -> int:
+        return len(model.embed(data))
+
     for number in range(rounds + 1):
-        for run, times in ((lambda: len(model.embed(files)), ours), (lambda: reference(files), theirs)):
+        for run, times in ((own, ours), (reference, theirs)):
             wall, processor = time.perf_counter(), time.process_time()
-            assert run() == len(files)
+            assert run(files) == len(files)
             if number:  # the first warms up
                 times.append((time.perf_counter() - wall, time.process_time() - processor))
         files[:] = [data + b"\0" for data in files]  # other files to the memory of vectors
