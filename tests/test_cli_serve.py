@@ -156,3 +156,22 @@ def test_a_port_that_is_taken_is_said(photos: Path, capsys: pytest.CaptureFixtur
             run(["serve", str(photos), "--port", str(port), "--no-open", "-q", "--model", "sketchbook"]) == 2
         )
     assert "name another port" in capsys.readouterr().err
+
+
+def test_images_that_are_not_there_and_a_journal_that_cannot_be_are_said_before_anything_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("uvicorn")
+    assert run(["serve", str(tmp_path / "nothing"), "--no-open", "-q"]) == 2
+    assert "no such file" in capsys.readouterr().err
+    (tmp_path / "photos").mkdir()
+    asked = [
+        "serve",
+        str(tmp_path / "photos"),
+        "--journal",
+        str(tmp_path / "no" / "journal"),
+        "--no-open",
+        "-q",
+    ]
+    assert run(asked) == 2
+    assert "name another file with --journal" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.decision import Decision
 from nshot.errors import ImageError, OutputError, RequestError
 from nshot.metrics import wilson
-from nshot.server.session import JOURNAL, Journal, Question, Session, Word, read_words
+from nshot.server.session import JOURNAL, Journal, Question, Session, Word, read_words, taking_away
 from nshot.server.session.questions import NONE
 from nshot.server.session.thumbnails import Thumbnails
 
@@ -293,8 +293,7 @@ def test_the_next_images_are_unsure_and_not_spoken_about(session: Session) -> No
 
 
 def test_search_finds_by_words_by_likeness_and_by_a_dropped_image(session: Session, drawings: Path) -> None:
-    templates = ("a drawing of a {}",)
-    found = session.search("fish", templates=templates)
+    found = session.search("fish")
     names = [session.images.rows[row].name for row in found["rows"]]
     assert sum("fish" in name for name in names[:10]) >= 9
     assert found["fits"][0] > found["fits"][-1]
@@ -383,3 +382,29 @@ def test_a_journal_is_lines_of_json_that_say_who_when_and_what_before(
     assert (first["by"], first["was"], first["digests"]) == ("ann", [None], [star])
     assert (second["now"], second["was"]) == (None, [{"label": "star"}])
     assert abs(second["at"] - time.time()) < 3600
+
+
+def test_duplicates_are_found_in_kinds_and_put_aside_with_a_way_back(
+    clip: nshot.Embedder, drawings: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for file in sorted(drawings.glob("0*.jpg"))[:12]:
+        (photos / file.name).write_bytes(file.read_bytes())
+    (photos / "copy-of-3.jpg").write_bytes((photos / "003-fish.jpg").read_bytes())
+    Image.open(photos / "004-tree.jpg").resize((72, 72)).save(photos / "smaller.jpg", quality=70)
+    session = Session(lambda: clip, [str(photos)], Journal(tmp_path / JOURNAL))
+    session.start()
+    assert session.wait(60)
+    found = session.duplicates()
+    assert session.duplicates() is found
+    kinds = {group["kind"]: [Path(name).name for name in group["files"]] for group in found["groups"]}
+    assert sorted(kinds["same"]) == ["003-fish.jpg", "copy-of-3.jpg"]
+    assert kinds["copy"] == ["004-tree.jpg", "smaller.jpg"]
+    plan = taking_away.put_aside(tmp_path / "trash", [(str(photos / "smaller.jpg"), "copy")])
+    assert (photos / "smaller.jpg").exists()
+    assert plan.carry_out() == 1
+    assert not (photos / "smaller.jpg").exists()
+    assert taking_away.take_back(tmp_path / "trash") == 1
+    assert (photos / "smaller.jpg").exists()
+    session.close()

@@ -243,6 +243,22 @@ def test_search_by_words_by_likeness_and_for_what_is_not_there(page: Page) -> No
     page.until("return nshotPage.grid.ids.length > 0")
 
 
+def test_duplicates_are_shown_and_nothing_moves_before_it_was_seen(page: Page, server: Server) -> None:
+    page.run("nshotPage.act('view', 'duplicates')")
+    page.until("return document.querySelector('#tools [data-do=dupes]')")
+    page.run("document.querySelector('#tools [data-arg=same]').click()")
+    page.until("return nshotPage.grid.ids.length === 1")
+    assert "1 of 2 move" in page.text("#grid")
+    page.run("document.getElementById('grid').focus()")
+    page.keys("k")
+    page.until("return document.getElementById('grid').innerText.includes('2 files stay')")
+    page.keys("k", "1")
+    assert page.said() == {}
+    page.run("document.querySelector('[data-do=moveAway]').click()")
+    page.until("return document.getElementById('tools').innerText.includes('Dry run: 1 files would move')")
+    assert len(list(server.photos.glob("*.jpg"))) == 202
+
+
 def test_filters_show_a_label_s_images_and_an_empty_one_says_so(page: Page) -> None:
     page.run("document.querySelector('[data-do=filter][data-arg=\"=star\"]').click()")
     page.until("return nshotPage.grid.ids.length > 0 && nshotPage.grid.ids.length < 100")

@@ -66,12 +66,16 @@ def command(
     from dataclasses import replace
 
     from nshot.classifier.classifier import Classifier
+    from nshot.images.sources import expand
     from nshot.labels.prompts import DEFAULT_TEMPLATE
     from nshot.paths import cache_dir
     from nshot.server.session import JOURNAL, Journal, Session
 
     if not sources:
         raise RequestError("name the images to show, such as a folder")
+    for source in sources:
+        if not Path(source).is_dir():  # an empty folder is shown as such; what is not there is an error
+            expand([source])
     given = label_options.labels is not None or label_options.labels_file is not None
     if given and classifier_file is not None:
         raise RequestError("give labels or --classifier, not both")

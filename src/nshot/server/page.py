@@ -76,6 +76,7 @@ class _Page:
             "/api/audit": self.audit,
             "/api/search": self.search,
             "/api/search/image": self.search_image,
+            "/api/duplicates": self.duplicates,
             "/api/export": self.export,
             "/api/pause": self.pause,
             "/api/again": self.again,
@@ -185,7 +186,6 @@ class _Page:
                     self.session.search,
                     str(body.get("words") or ""),
                     [str(digest) for digest in body.get("like") or ()],
-                    templates=tuple(str(t) for t in body.get("templates") or ("a photo of a {}",)),
                 )
             )
         )
@@ -273,6 +273,29 @@ class _Page:
         return sha256(f"{self.session.number}\0{plan.target}\0{told}".encode("utf-8", "replace")).hexdigest()[
             :32
         ]
+
+    async def duplicates(self, request: Request) -> Response:
+        body = await _json(request)
+        if "move" in body or "undo" in body:
+            return await to_thread.run_sync(self._moved, body)
+        return JSONResponse(await to_thread.run_sync(self.session.duplicates))
+
+    def _moved(self, body: dict[str, Any]) -> Response:
+        if body.get("undo"):
+            count = taking_away.take_back(Path(str(body["undo"])))
+            return JSONResponse({"said": f"{count:,} files are back."})
+        known = {name for name, _ in self.session.images.files}
+        wanted = [(str(name), str(kind)) for name, kind in body["move"]]
+        if strange := [name for name, _ in wanted if name not in known]:
+            raise RequestError(f"{strange[0]} is not among these images")
+        target = Path(str(body.get("target") or "trash"))
+        plan = taking_away.put_aside(target, wanted)
+        files, token = len(plan.moves), self._plan_token(plan)
+        if body.get("token") != token:
+            said = f"Dry run: {files:,} files would move to {target}/; the ★ best of each group stays."
+            return JSONResponse({"said": said, "files": files, "lines": plan.lines(), "token": token})
+        said = f"{plan.carry_out():,} files moved to {target}/."
+        return JSONResponse({"said": said, "lines": [said], "undo": str(target)})
 
     async def pause(self, request: Request) -> Response:
         self.session.pause(bool((await _json(request)).get("on")))

@@ -21,6 +21,7 @@ from nshot.embedder import Embedder
 from nshot.errors import LabelError, RequestError
 from nshot.labels.lint import check
 from nshot.labels.prompts import DEFAULT_TEMPLATE
+from nshot.search import generic_texts
 from nshot.server.session.images import Product, Snapshot
 from nshot.types import Floats
 from nshot.unit import normalize
@@ -154,6 +155,11 @@ class Questions:
         """Unit vectors of texts."""
         with self._texts:
             return self.embedder.embed_texts(texts)
+
+    def generic(self) -> Floats:
+        """What stands for any text that is searched for."""
+        with self._texts:
+            return generic_texts(self.embedder)
 
     def background(self, templates: tuple[str, ...]) -> Classifier:
         """Everyday words in these templates."""

@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nshot.classifier.classifier import Classifier
 from nshot.embedder import Embedder
+from nshot.embeddings import Embeddings
 from nshot.errors import ImageError, NshotError, RequestError
 from nshot.images.decode import decode
 from nshot.images.sources import Source, expand
+from nshot.search import FITS, compose
+from nshot.search import duplicates as find_duplicates
+from nshot.search import search as find
 from nshot.server.session import learning, taking_away
-from nshot.server.session.images import Images, Snapshot
+from nshot.server.session.images import Images
 from nshot.server.session.journal import CLASSIFIERS, Journal, ReadOnly, Word
 from nshot.server.session.learning import Audited, Proposal
 from nshot.server.session.questions import Answers, Asked, Question, Questions
@@ -33,7 +38,6 @@ from nshot.types import Embedded, Failure, Prediction
 LARGE = 1280  # pixels of the large view's longer side
 _NEAR = 12
 _HITS = 240
-FITS = 3.0  # deviations above everyday words from which a search hit fits its words
 
 log = logging.getLogger("nshot")
 
@@ -84,6 +88,8 @@ class Session:
         self._files = 0
         self._began = 0.0
         self._lock = threading.RLock()
+        self._looking = threading.Lock()
+        self._duplicates: tuple[int, dict[str, Any]] | None = None
         self._thread: threading.Thread | None = None
 
     # Reading
@@ -265,55 +271,96 @@ class Session:
         told["near"] = [[int(k), float(near[k])] for k in nearest if near[k] > -2]
         return told
 
-    def search(
-        self,
-        words: str = "",
-        like: Sequence[str] = (),
-        data: bytes | None = None,
-        *,
-        templates: tuple[str, ...] = ("a photo of a {}",),
-    ) -> dict[str, Any]:
+    def search(self, words: str = "", like: Sequence[str] = (), data: bytes | None = None) -> dict[str, Any]:
         """Images by words ("red star -dark"), by images of the session, by an image from elsewhere.
 
         Returns:
-            rows and their cosines, closest first; where words alone were asked, how far each stands above
-            everyday words (``fits``), and the line from which it counts.
+            rows and their cosines, closest first; where words alone were asked, how unusual each is
+            (``fits``), and the ``line`` from which it counts as fitting.
         """
-        images = self.images.snapshot()
         wanted, unwanted = _signed(words)
-        texts = [
-            template.replace("{}", text) for text in (wanted, *unwanted) if text for template in templates
-        ]
-        parts = []
-        if texts:
-            vectors = self.questions.embed(texts)
-            for number in range(len(texts) // len(templates)):
-                mean = vectors[number * len(templates) : (number + 1) * len(templates)].mean(axis=0)
-                parts.append((1.0 if wanted and number == 0 else -0.5, mean / np.linalg.norm(mean)))
-        for digest in like:
-            parts.append((1.0, images.vectors[self.row(digest)]))
+        texts = [wanted] if wanted else []
+        pictures = [self.images.snapshot().vectors[self.row(digest)] for digest in like]
         if data is not None:
             [record] = self.questions.embedder.embed_images([Source.of(data, name="the dropped image")])
             if isinstance(record, Failure):
                 raise RequestError(f"the dropped image cannot be read: {record.message}")
-            parts.append((1.0, record.vector))
-        if not parts:
-            raise RequestError("search for words, or for images like some")
-        query = sum(weight * vector for weight, vector in parts)
-        query = (query / max(float(np.linalg.norm(query)), 1e-12)).astype(np.float32)
-        cosines = images.vectors @ query if len(images) and images.read.any() else np.zeros(0, np.float32)
-        cosines[~images.read[: len(cosines)]] = -2
-        for digest in like:
-            cosines[self.row(digest)] = -2  # what was asked with is no answer
-        best = np.argsort(-cosines, kind="stable")[:_HITS]
-        best = best[cosines[best] > -2]
-        told: dict[str, Any] = {"rows": best.tolist(), "cosines": cosines[best].tolist(), "line": None}
-        if wanted and not like and data is None and len(best):
-            some = Snapshot(images.vectors[best], images.read[best])
-            everyday = some.vectors @ self.questions.background(templates).matrix.T
-            fits = (cosines[best] - everyday.mean(axis=1)) / np.maximum(everyday.std(axis=1), 1e-6)
-            told |= {"line": FITS, "fits": fits.tolist()}
+            pictures.append(record.vector)
+        query = compose(
+            words,
+            texts=self.questions.embed(texts) if texts else None,
+            like=np.stack(pictures) if pictures else None,
+            against=self.questions.embed(unwanted) if unwanted else None,
+            generic_texts=self.questions.generic() if texts else None,
+        )
+        photos, rows = self._embeddings()
+        if not len(photos):
+            return {"rows": [], "cosines": [], "line": None}
+        where = ~np.isin(rows, [self.row(digest) for digest in like])  # what was asked with is no answer
+        hits = find(photos, query, _HITS, where=where)
+        told: dict[str, Any] = {
+            "rows": [int(rows[hit.row]) for hit in hits],
+            "cosines": [hit.cosine for hit in hits],
+            "line": None,
+        }
+        if query.background is not None:
+            told |= {"line": FITS, "fits": [hit.score for hit in hits]}
         return told
+
+    def duplicates(self) -> dict[str, Any]:
+        """Images of which one is enough, in three kinds; found once for all that is read.
+
+        Returns:
+            ``groups``: the kind, the rows (the best first) and the files of each; ``measured``: how copies
+            were told from others.
+
+        Raises:
+            RequestError: images are still being read.
+        """
+        if self._phase != "ready":
+            raise RequestError("duplicates are looked for among all images: wait until they are read")
+        with self._looking:
+            if self._duplicates is None or self._duplicates[0] != len(self.images.files):
+                self._duplicates = (len(self.images.files), self._found_duplicates())
+            return self._duplicates[1]
+
+    def _found_duplicates(self) -> dict[str, Any]:
+        files = [(name, row) for name, row in self.images.files if self.images.rows[row].failure is None]
+        vectors = self.images.snapshot().vectors[[row for _, row in files]]
+        photos = Embeddings(
+            sources=tuple(name for name, _ in files),
+            vectors=vectors,
+            positions=np.arange(len(files)),
+            digests=tuple(bytes.fromhex(self.images.rows[row].digest) for _, row in files),
+        )
+        found = find_duplicates(photos, embedder=self.questions.embedder)
+        measured = found.measured
+        return {
+            "groups": [
+                {
+                    "kind": group.kind,
+                    "rows": list(dict.fromkeys(files[place][1] for place in group.rows)),
+                    "files": list(group.sources),
+                }
+                for group in found.groups
+            ],
+            "measured": {
+                "false_rate": measured.false_rate,
+                "recall": measured.recall,
+                "found": measured.found,
+                "dropped": measured.dropped,
+            },
+        }
+
+    def _embeddings(self) -> tuple[Embeddings, NDArray[np.intp]]:
+        """The images that could be read, and their rows."""
+        images = self.images.snapshot()
+        rows = np.flatnonzero(images.read)
+        if not len(rows):
+            return Embeddings.of(np.zeros((0, self.questions.embedder.dimension))), rows
+        vectors = images.vectors if len(rows) == len(images) else images.vectors[rows]
+        names = tuple(self.images.rows[row].name for row in rows.tolist())
+        return Embeddings(sources=names, vectors=vectors, positions=np.arange(len(rows))), rows
 
     # Saying and learning
 

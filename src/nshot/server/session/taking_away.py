@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from nshot.classifier.classifier import Classifier
 from nshot.errors import RequestError
 from nshot.output.sinks import open_sink
-from nshot.output.sorting import Move, carry_out, folder_names, plan, undo
+from nshot.output.sorting import Mode, Move, carry_out, folder_names, plan, undo
 from nshot.server.session.images import Images
 from nshot.server.session.journal import Word, corrected
 from nshot.types import Decided, Embedded, Failure, Prediction
@@ -121,7 +121,7 @@ def as_file(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sorted:
-    """A plan to copy files into a folder per label.
+    """A plan to copy files into a folder per label, or to move duplicates away.
 
     Attributes:
         moves: what goes where.
@@ -132,6 +132,7 @@ class Sorted:
     moves: list[Move]
     target: Path
     skipped: int
+    mode: Mode = "copy"
 
     def lines(self) -> list[str]:
         """Some of it, to read."""
@@ -144,8 +145,8 @@ class Sorted:
         return told + ([f"… and {rest:,} more"] if rest > 0 else [])
 
     def carry_out(self) -> int:
-        """Copy; how many were copied. See ``nshot.output.sorting``."""
-        return len(self.moves) - len(carry_out(self.moves, self.target, "copy"))
+        """Do it; with how many files. See ``nshot.output.sorting``."""
+        return len(self.moves) - len(carry_out(self.moves, self.target, self.mode))
 
 
 def sort(target: Path, classifier: Classifier, records: Iterable[Prediction | Failure]) -> Sorted:
@@ -163,6 +164,13 @@ def sort(target: Path, classifier: Classifier, records: Iterable[Prediction | Fa
     return Sorted(plan(files, target, folder_names(labels)), target, skipped)
 
 
+def put_aside(target: Path, files: Iterable[tuple[str, str]]) -> Sorted:
+    """Plan to move files (name, kind of duplicate) away; nothing is touched."""
+    there = [(Path(name), kind) for name, kind in files if Path(name).is_file()]
+    folders = folder_names(dict.fromkeys(kind for _, kind in there))
+    return Sorted(plan(there, target, folders), target, 0, "move")
+
+
 def take_back(target: Path) -> int:
-    """Undo the last sort into a folder; how many copies are gone."""
+    """Undo the last sort into a folder; with how many files."""
     return undo(target).restored

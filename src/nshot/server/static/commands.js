@@ -7,6 +7,7 @@ import { $, button, html, many, put } from "./html.js";
 import { journal } from "./journal.js";
 import { nothing, sort } from "./orders.js";
 import { commandLine, drawSample } from "./panels.js";
+import * as dupes from "./duplicates.js";
 import { drawFind, search } from "./search.js";
 import { answerOf, app, failed, idOf, isHidden, nameOf, NONE, NOTHING, names, question, rows, selection, SKIP } from "./state.js";
 
@@ -35,6 +36,7 @@ async function trying(act) {
 
 /** Says one thing of the selection, or of the image under the cursor, which then moves on. */
 function say(now, words) {
+  if (app.view === "duplicates") return;
   const several = selection.size > 0, cursor = grid.row();
   const all = (several ? selection.rows() : cursor === undefined ? [] : [cursor]).filter((row) => !failed(row));
   if (!all.length) return;
@@ -85,7 +87,7 @@ export function open(view) {
   selection.clear();
   nothing();
   changed();
-  if (view === "search") search(); else sort(true);
+  if (view === "search") search(); else if (view === "duplicates") dupes.duplicates(); else sort(true);
 }
 
 function panel(name) {
@@ -115,7 +117,7 @@ function escape() {
   changed();
 }
 
-const resort = () => { nothing(); return app.view === "search" ? search() : sort(true); };
+const resort = () => { nothing(); return app.view === "search" ? search() : app.view === "duplicates" ? dupes.duplicates(true) : sort(true); };
 const extend = (place) => grid.go(place, { extend: true });
 
 function show(what) {
@@ -266,6 +268,11 @@ export const COMMANDS = {
     ["", "F", "learn panel", () => panel("learn")],
     ["", "J", "journal", () => panel("journal")],
     ["", "O", "export", () => panel("export")],
+    ["stay", "K", "duplicates: move or stay", () => {
+      if (app.view !== "duplicates") return;
+      dupes.toggle(selection.size ? selection.rows() : [grid.row()]);
+      tell(`${many(dupes.found.moving.size)} marked to move.`);
+    }],
     ["take", "T", "take the new classifier", take],
     ["help", "?", "this list", help],
   ],
@@ -280,13 +287,16 @@ const acts = { // what only a button does
   show,
   next: () => trying(async () => { app.next = (await json("/api/next", question())).rows; show("next"); }),
   audit: (anew) => trying(async () => { await drawSample(anew === "anew"); show("audit"); }),
+  dupes: dupes.kind,
+  moveAway: (token) => trying(async () => tell(await dupes.move(token))),
+  moveBack: (target) => trying(async () => tell(await dupes.takeBack(target))),
   anyway: () => search(true),
   unlike: () => { Object.assign(app, { like: [], dropped: null }); search(); },
   by: (step) => grid.go(grid.cursor + Number(step)),
   close: () => document.querySelector("dialog[open]")?.close(),
   give: (place) => give(Number(place)),
   goto: (row) => {
-    if ((grid.where[row] ?? -1) < 0) { app.filter = app.show = ""; nothing(); if (app.view === "search") { app.view = "images"; } sort(); }
+    if ((grid.where[row] ?? -1) < 0) { Object.assign(app, { filter: "", show: "", view: "images" }); nothing(); sort(); }
     grid.go(grid.where[row]);
   },
   undoTo: (id) => {
@@ -295,7 +305,7 @@ const acts = { // what only a button does
     tell("Undone to there. Y brings it back, one by one.");
   },
   copy: () => { navigator.clipboard?.writeText(commandLine()).then(() => tell("Copied.")); },
-  keysOn: () => { app.keysOn = !app.keysOn; help(); },
+  keysOn: () => { app.keysOn = !app.keysOn; localStorage.nshotKeys = app.keysOn ? "" : "off"; help(); },
   unlabel: (place) => { unlabel(Number(place)); changed(); },
   retry: () => { app.trouble = ""; journal.send(); if (!journal.queue.length) ask(); changed(); },
   unsaved: () => download(new Blob(journal.queue.map((line) => `${JSON.stringify(line)}\n`)), "corrections.jsonl"),

@@ -3,6 +3,7 @@
 import { bytes, json, Refused, unpacked } from "./api.js";
 import * as asking from "./ask.js";
 import * as commands from "./commands.js";
+import * as dupes from "./duplicates.js";
 import { grid, pointer } from "./grid.js";
 import { $, put, html } from "./html.js";
 import { journal } from "./journal.js";
@@ -31,7 +32,7 @@ function changed() {
   });
 }
 
-for (const part of [asking, commands, panels, searching]) part.onChange(changed);
+for (const part of [asking, commands, dupes, panels, searching]) part.onChange(changed);
 journal.changed = changed;
 journal.takenChanged = () => asking.ask();
 Object.assign(grid, { caption, changed, moved: () => { drawActions(); panels.drawPage(true); } });
@@ -75,6 +76,7 @@ async function onState(state) {
   if (another || !rows.session) rows.clear(state.session);
   if (another) { // nshot was started again: the same images may be other rows
     Object.assign(app, { answer: null, about: null, proposal: null, sample: [], audit: null, show: "", plan: null });
+    dupes.found.groups = null;
     grid.show([]);
     await journal.reload().catch(() => {});
   }
@@ -104,6 +106,7 @@ async function begin() {
   app.prompt = app.start.prompt;
   app.labels = start.labels;
   app.panel = innerWidth >= 1400 ? "image" : "";
+  app.keysOn = localStorage.nshotKeys !== "off";
   app.labels.forEach(({ label }) => idOf(label));
   asking.listenToAsk();
   searching.listenToSearch(commands.open);

@@ -1,5 +1,6 @@
 // Which images are shown, in which groups. A request makes an order; nothing else moves an image under a person's hands.
 
+import { captionOf } from "./duplicates.js";
 import { grid } from "./grid.js";
 import { $, button, fixed, html, many, put } from "./html.js";
 import { answerOf, app, failed, FILTERS, finalOf, idOf, isHidden, isUnsure, keyOf, names, NONE, NOTHING, ranked, rows, scoreWord,
@@ -99,6 +100,7 @@ export function caption(row) {
   const said = rows.said[row], final = finalOf(row), a = app.answer, mine = said > SKIP;
   if (failed(row)) return { words: "not read", mark: "!" };
   if (isHidden(row)) return { words: "what is it?", spoken: "say what you see; the answer is hidden" };
+  if (app.view === "duplicates") return captionOf(row);
   if (app.view === "search") {
     const hit = app.hits?.of.get(row);
     return { words: hit ? `${hit.rank}` : "", number: hit ? fixed(hit.cosine, 3) : "", mark: mine ? "✓" : "" };

@@ -4,7 +4,7 @@ import { json, Refused } from "./api.js";
 import { grid } from "./grid.js";
 import { $, button, count, fixed, html, many, put } from "./html.js";
 import { nothing } from "./orders.js";
-import { app, rows, templates } from "./state.js";
+import { app, rows } from "./state.js";
 
 let changed = () => {};
 export const onChange = (act) => { changed = act; };
@@ -28,7 +28,7 @@ export async function search(anyway = false) {
   try {
     const like = app.like.map((row) => rows.digests[row]);
     found = app.dropped ? await json("/api/search/image", app.dropped)
-      : await json("/api/search", { words: app.query, like, templates: templates() });
+      : await json("/api/search", { words: app.query, like });
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     grid.show([]);

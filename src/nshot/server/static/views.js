@@ -1,6 +1,7 @@
 // The parts around the grid. Each draws itself from the state; put() writes only what changed.
 
 import { drawAsk } from "./ask.js";
+import { drawTools } from "./duplicates.js";
 import { grid } from "./grid.js";
 import { $, bar, button, choices, count, html, many, put } from "./html.js";
 import { journal } from "./journal.js";
@@ -93,7 +94,7 @@ function drawStates() {
   return true;
 }
 
-const VIEWS = [["images", "Images"], ["search", "Search"]];
+const VIEWS = [["images", "Images"], ["search", "Search"], ["duplicates", "Duplicates"]];
 const ORDERS = () => [["label", "By label"], ["score", `By ${scoreWord()}`], ["margin", "Least sure"], ["folder", "Folder"]];
 
 export function drawShell() {
@@ -111,6 +112,7 @@ export function drawShell() {
   $("tools").hidden = v === "search" || none;
   for (const id of ["rail", "ask", "tools", "actions"]) $(id).inert = none;
   drawAsk();
+  if (v === "duplicates") return void drawTools();
   const by = app.answer?.learnt && html`<span class="soft wide">by what you taught</span>`;
   put($("tools"), html`${choices("order", ORDERS(), app.show ? "" : app.order, "radio", "checked")}<label class="row wide">Size
     <input type="range" id="size" min="64" max="256" step="8" value="${grid.want}"></label><span class="soft n wide">${
@@ -124,7 +126,8 @@ export const sayButtons = () => html`${app.labels.slice(0, 9).map(({ label }, k)
 export function drawActions() {
   put($("actions"), html`<b class="say ${selection.size ? "" : "one"}">${selection.size ? `${many(selection.size)} selected` : "This image"}</b>${
     button("undo", html`<kbd>U</kbd> Undo`, "", `aria-disabled="${!journal.undoable()}"`)}${
-    button("redo", html`<kbd>Y</kbd> Redo`, "", `aria-disabled="${!journal.redoable()}"`)}${sayButtons()}${
+    button("redo", html`<kbd>Y</kbd> Redo`, "", `aria-disabled="${!journal.redoable()}"`)}${
+    app.view === "duplicates" ? button("stay", html`<kbd>K</kbd> Move or stay`) : sayButtons()}${
     button("like", html`<kbd>M</kbd> More like this`)}<span id="said" class="soft">${app.said}</span>`);
 }
 
