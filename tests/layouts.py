@@ -86,6 +86,7 @@ def tiny_siglip(
     tensors = stored(Siglip().read(config, "config.json"), seed=seed)
     tensors["logit_scale"] = np.asarray([4.7], np.float32)
     tensors["logit_bias"] = np.asarray([-12.5], np.float32)
+    tensors["vision_model.head.probe"] = tensors["vision_model.head.probe"][None]
     write_safetensors(folder / "model.safetensors", tensors)
     return folder
 

@@ -374,3 +374,25 @@ def test_the_fingerprint_of_the_newer_families_knows_the_vocabulary_and_the_rule
     other = encoders.load(find(other_folder), device="cpu", precision="f32")
     assert one.fingerprint != other.fingerprint, "the same text has other vectors"
     assert find(tiny_checkpoint(tmp_path / "clip")).rules == (), "CLIP's stored vectors stay good"
+
+
+RECORDED: dict[str, dict[str, list[float]]]
+RECORDED = json.loads(Path(__file__).with_name("families.json").read_text())
+"""What transformers' SiglipModel and open_clip's own forward made of these very weights: six components."""
+
+
+@pytest.mark.parametrize("kind", RECORDED)
+def test_vectors_are_those_that_the_reference_gave(tmp_path: Path, kind: str) -> None:
+    if kind == "siglip":
+        folder, side, ids = tiny_siglip(tmp_path / "m"), 36, np.arange(16)[None]
+    else:
+        model = OPEN_CLIP_KINDS[kind]
+        folder = tiny_open_clip(tmp_path / "m", model=model, preprocess={"mean": [0.5] * 3, "std": [0.5] * 3})
+        side, ids = 32, np.zeros((1, model["text_cfg"].get("context_length", 77)), np.int64)
+        ids[0, :6] = [551, 40, 41, 300, 7, 552]
+    encoder = encoders.load(find(folder), device="cpu", precision="f32")
+    for found, part in (
+        (encoder.encode_images(pixels(side, 1)), "image"),
+        (encoder.encode_tokens(ids), "text"),
+    ):
+        np.testing.assert_allclose(found[0, :6], RECORDED[kind][part], rtol=0, atol=1e-5, err_msg=part)
