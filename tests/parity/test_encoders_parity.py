@@ -51,8 +51,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             parameter.add_(torch.randn_like(parameter) * 0.1)
     folder = tmp_path_factory.mktemp("clip")
     model.save_pretrained(folder)
+    side = config.vision_config.image_size
     transformers.CLIPImageProcessorPil(
-        size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     ).save_pretrained(folder)
     (folder / "tokenizer.json").write_text("{}")  # not read here
     return folder

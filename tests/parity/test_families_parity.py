@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import SIGLIP, word_tokenizer, write
+from layouts import SIGLIP, tiny_siglip, word_tokenizer, write
 from open_clip_reference import load
 from PIL import Image
 
@@ -350,3 +350,19 @@ def test_pixels_are_those_of_open_clip_s_transform(mode: str, interpolation: str
         image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), np.uint8))
         expected = (theirs(image).numpy() * 255).round().astype(np.uint8)
         np.testing.assert_array_equal(ours(image), expected, err_msg=str(size))
+
+
+@pytest.mark.parametrize("resample", [2, 3], ids=["bilinear", "bicubic"])
+def test_pixels_are_those_of_siglip_s_image_processor(tmp_path: Path, resample: int) -> None:
+    processor = transformers.SiglipImageProcessorPil(size={"height": 36, "width": 36}, resample=resample)
+    processor.save_pretrained(tmp_path)
+    given = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    ours = Preprocessor.from_config(find(tiny_siglip(tmp_path / "m", preprocessor=given)).preprocessor)
+    random = np.random.default_rng(0)
+    sizes = [(36, 36), (1, 1), (1, 90), (35, 37)] + [
+        (int(w), int(h)) for w, h in random.integers(1, 300, (100, 2))
+    ]
+    for size in sizes:
+        image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), np.uint8))
+        expected = processor(images=image, do_rescale=False, do_normalize=False, return_tensors="np")
+        np.testing.assert_array_equal(ours(image), expected["pixel_values"][0], err_msg=str(size))
