@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,10 @@ def test_one_image_is_told_whole(client: TestClient, session: Session) -> None:
     [
         ("/api/ask", {"labels": []}, 400),
         ("/api/ask", {"labels": ["cat"], "templates": ["no place"]}, 400),
+        ("/api/ask", {"labels": ["cat", "cat"]}, 400),
+        ("/api/ask", {"labels": [f"label {k}" for k in range(6000)]}, 400),
+        ("/api/duplicates", {"move": [1]}, 400),
+        ("/api/duplicates", {"undo": "/nonexistent"}, 400),
         ("/api/about", {"digest": "../../etc/passwd"}, 400),
         ("/api/acts", {"acts": [{"id": "x", "digests": ["00" * 32], "now": {"label": "cat"}}]}, 400),
         ("/api/acts", {"acts": [{"id": "x", "take": "../../x"}]}, 400),
@@ -116,6 +121,19 @@ def test_a_wrong_request_is_told_what_is_wrong(
     answer = client.post(path, json=body)
     assert answer.status_code == status
     assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[1]", b"[" * 100_000, b"null", b'{"labels": ["\\ud800"]}'], ids=range(5)
+)
+def test_nothing_that_is_sent_breaks_the_server(client: TestClient, body: bytes) -> None:
+    routes = ["ask", "about", "acts", "fit", "take", "next", "audit", "search", "export", "pause"]
+    for path in routes:
+        assert client.post(f"/api/{path}", content=body).status_code < 500
+
+
+def test_a_request_that_is_too_large_is_refused(client: TestClient) -> None:
+    assert client.post("/api/ask", content=b"x" * (17 * 2**20)).status_code == 413
 
 
 def test_corrections_are_kept_learnt_from_and_undone(client: TestClient, session: Session) -> None:
@@ -148,3 +166,31 @@ def test_other_pages_and_other_names_are_refused(
 ) -> None:
     assert client.get("/api/state", headers=headers).status_code == status
     assert client.get("/api/state").status_code == 200
+
+
+def test_files_are_sorted_and_tagged_only_after_a_plan_was_shown_and_taken_back(
+    client: TestClient, session: Session, tmp_path: Path
+) -> None:
+    folder = Path(session.specs[0])
+    for form, target in (("sort", tmp_path / "sorted"), ("xmp", folder)):
+        asked = {**ASK, "what": "all", "as": form, "target": str(target)}
+        plan = client.post("/api/export", json=asked).json()
+        assert plan["said"].startswith("Dry run: ")
+        assert plan["files"] >= 6
+        assert not list(tmp_path.rglob("*.jpg"))
+        assert not list(folder.glob("*.xmp"))
+        other = client.post("/api/export", json={**asked, "token": "another plan"}).json()
+        assert other["token"] == plan["token"]
+        done = client.post("/api/export", json={**asked, "token": plan["token"]}).json()
+        made = list(tmp_path.rglob("*.jpg") if form == "sort" else folder.glob("*.xmp"))
+        assert len(made) == plan["files"]
+        back = client.post("/api/export", json={"as": form, "undo": done["undo"]}).json()
+        assert "taken back" in back["said"]
+        assert not any(path.exists() for path in made)
+
+
+def test_files_of_elsewhere_are_not_moved(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "mine.jpg").touch()
+    answer = client.post("/api/duplicates", json={"move": [[str(tmp_path / "mine.jpg"), "same"]]})
+    assert answer.status_code == 400
+    assert (tmp_path / "mine.jpg").exists()

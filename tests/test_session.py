@@ -18,7 +18,7 @@ from PIL import Image
 import nshot
 from nshot import sketchbook
 from nshot.classifier.classifier import Classifier
-from nshot.decision import Decision
+from nshot.decision import Calibration, Decision
 from nshot.errors import ImageError, OutputError, RequestError
 from nshot.metrics import wilson
 from nshot.server.session import JOURNAL, Journal, Question, Session, Word, read_words, taking_away
@@ -407,4 +407,28 @@ def test_duplicates_are_found_in_kinds_and_put_aside_with_a_way_back(
     assert not (photos / "smaller.jpg").exists()
     assert taking_away.take_back(tmp_path / "trash") == 1
     assert (photos / "smaller.jpg").exists()
+    session.close()
+
+
+def test_a_score_is_a_probability_only_with_a_calibrated_classifier_and_until_another_is_taken(
+    clip: nshot.Embedder, drawings: Path, tmp_path: Path
+) -> None:
+    words = nshot.zero_shot(clip, SHAPES, ["a drawing of a {}"])
+    saved = words.with_decision(Decision(calibration=Calibration(0.5)))
+    session = Session(lambda: clip, [str(drawings)], Journal(tmp_path / JOURNAL), saved=saved)
+    session.start()
+    assert session.wait(60)
+    asked, answers = session.ask(ASKED)
+    assert asked.calibrated
+    images = session.images.snapshot()
+    told = np.array([record.score for record in saved.predict(images.vectors[images.read])])
+    assert np.abs(answers.score[images.read] - told).max() < 1e-4
+    assert not session.ask(Question.of([*SHAPES, "house"], templates=ASKED.templates))[0].calibrated
+    for shape in SHAPES[:3]:
+        for digest in digests_of(session, f"-{shape}.jpg")[:3]:
+            session.say([{"id": digest[:8], "digests": [digest], "now": {"label": shape}}])
+    proposal = session.learn(ASKED)
+    assert proposal is not None
+    session.take(proposal.token, "t")
+    assert not session.ask(ASKED)[0].calibrated
     session.close()

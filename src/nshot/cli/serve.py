@@ -93,6 +93,7 @@ def command(
         "labels": [{"label": each, "synonyms": list(synonyms.get(each, ()))} for each in labels],
         "templates": templates or [DEFAULT_TEMPLATE],
         "classifier": None if classifier_file is None else str(classifier_file),
+        "rejects": saved is not None and bool(saved.decision and saved.decision.rejection),
         "calibrated": saved is not None and bool(saved.decision and saved.decision.calibrated),
         "journal": str(folder) if journal is None else str(journal),
         "model": model_options.model,

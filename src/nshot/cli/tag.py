@@ -17,6 +17,7 @@ from nshot.cli.options import (
     ModelOptions,
     classifier_option,
     decision_options,
+    journal_options,
     label_options,
     model_options,
     say,
@@ -57,6 +58,7 @@ _SHOWN = 5  # sidecars of a plan that are named, at most
 @classifier_option
 @decision_options
 @model_options
+@journal_options
 @talk_options
 def command(
     sources: tuple[str, ...],
@@ -69,6 +71,8 @@ def command(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
+    journal_file: Path | None,
+    corrected: bool,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -90,6 +94,8 @@ def command(
     """
     if undo is not None:
         return _undo(undo, sources)
+    if corrected and journal_file is None:
+        raise RequestError("--corrected needs --journal")
     if write and dry_run:
         raise RequestError("--write and --dry-run exclude each other")
     if not sources and table is None:
@@ -103,7 +109,15 @@ def command(
         if classifier_file is None and decision_options.reject is None:
             decision_options = replace(decision_options, reject="background")
         images, failed, _ = of_model(
-            sources, label_options, classifier_file, decision_options, model_options, quiet, verbose
+            sources,
+            label_options,
+            classifier_file,
+            decision_options,
+            model_options,
+            quiet,
+            verbose,
+            journal=journal_file,
+            corrected=corrected,
         )
     tags, unfit = plan_tags(images, naming=naming)
     failed += unfit

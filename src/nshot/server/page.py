@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -201,7 +200,7 @@ class _Page:
         acts = body.get("acts")
         if not isinstance(acts, list) or not all(isinstance(act, dict) for act in acts):
             raise RequestError('what was done is {"acts": [...]}')
-        return JSONResponse({"acts": await to_thread.run_sync(self.session.say, acts)})
+        return await _kept(partial(self.session.say, acts))
 
     async def fit(self, request: Request) -> Response:
         question = Question.from_dict(await _json(request))
@@ -223,8 +222,7 @@ class _Page:
 
     async def take(self, request: Request) -> Response:
         body = await _json(request)
-        acts = await to_thread.run_sync(self.session.take, str(body.get("token")), str(body.get("id")))
-        return JSONResponse({"acts": acts})
+        return await _kept(partial(self.session.take, str(body.get("token")), str(body.get("id"))))
 
     async def next(self, request: Request) -> Response:
         question = Question.from_dict(await _json(request))
@@ -242,37 +240,61 @@ class _Page:
 
     def _exported(self, body: dict[str, Any]) -> Response:
         form, target = str(body.get("as")), Path(str(body.get("target") or "sorted"))
-        if form == "sort" and body.get("undo"):
-            count = taking_away.take_back(Path(str(body["undo"])))
-            return JSONResponse({"said": f"{count:,} copies taken back."})
+        if body.get("undo"):
+            folder = Path(str(body["undo"]))
+            count = taking_away.untag(folder) if form == "xmp" else taking_away.take_back(folder)
+            return JSONResponse(
+                {"said": f"{count:,} {'sidecars' if form == 'xmp' else 'copies'} taken back."}
+            )
         question = Question.from_dict(body)
         classifier = self.session.classifier(question)
         if form == "nshot":
-            with TemporaryDirectory(prefix="nshot-") as folder:
-                path = Path(folder) / "photos.nshot"
-                classifier.with_provenance(model=self.session.questions.embedder.name).save(path)
+            proposal = self.session.learn(question)  # as nshot fit --journal does
+            asked = self.session.ask(question)[0] if proposal is None else proposal.asked
+            with TemporaryDirectory(prefix="nshot-") as temporary:
+                path = Path(temporary) / "photos.nshot"
+                self.session.save(path, asked, proposal)
                 return _download(path.read_bytes(), path.name, "application/octet-stream")
         some = body.get("what") in ("selection", "shown")
-        rows = {int(row) for row in body.get("rows") or ()} if some else None
+        rows = {row for row in body.get("rows") or () if isinstance(row, int)} if some else None
         records = self.session.records(classifier, rows, only=body.get("what") == "yours")
-        if form != "sort":
-            return _download(*taking_away.as_file(form, classifier, records))
-        plan = taking_away.sort(target, classifier, records)
-        files = len(plan.moves)
-        if body.get("token") != self._plan_token(plan):
-            said = f"Dry run: {files:,} files would be copied into {target}/; none is overwritten."
-            token = self._plan_token(plan)
-            return JSONResponse({"said": said, "files": files, "lines": plan.lines(), "token": token})
-        done = plan.carry_out()
-        said = f"{done:,} files copied into {target}/."
-        return JSONResponse({"said": said, "lines": [said], "undo": str(target)})
+        if form == "xmp":
+            tagged = taking_away.tag(self._folder(), records)
+            what = f"{len(tagged.tags):,} sidecars", f"keywords written into {len(tagged.tags):,} sidecars"
+            return self._planned(body, tagged, len(tagged.tags), *what, str(tagged.folder))
+        if form == "sort":
+            plan = taking_away.sort(target, classifier, records)
+            files = len(plan.moves)
+            what = f"{files:,} files copied into {target}/", f"{files:,} files copied into {target}/"
+            return self._planned(body, plan, files, *what, str(target))
+        return _download(*taking_away.as_file(form, classifier, records))
 
-    def _plan_token(self, plan: taking_away.Sorted) -> str:
-        """Tells a plan from every other, so that what is carried out is what was shown."""
-        told = "\0".join(f"{move.source}\0{move.target}" for move in plan.moves)
-        return sha256(f"{self.session.number}\0{plan.target}\0{told}".encode("utf-8", "replace")).hexdigest()[
-            :32
-        ]
+    def _planned(
+        self,
+        body: Mapping[str, Any],
+        plan: taking_away.Sorted | taking_away.Tagged,
+        files: int,
+        would: str,
+        done: str,
+        undo: str,
+    ) -> Response:
+        """A plan to look at; or, where its token says that it was looked at, the act."""
+        token = plan.token(self.session.number)
+        if body.get("token") != token:
+            said = f"Dry run: {would}; nothing was touched, and nothing would be overwritten."
+            return JSONResponse({"said": said, "files": files, "lines": plan.lines(), "token": token})
+        count = plan.carry_out()
+        said = f"Done: {done}." if count == files else f"{count:,} of {files:,}: {done}."
+        return JSONResponse({"said": said, "lines": [said], "undo": undo})
+
+    def _folder(self) -> Path:
+        """The one folder of the images, which keywords' journal lies in."""
+        folder = Path(self.session.specs[0])
+        if len(self.session.specs) != 1 or not folder.is_dir():
+            raise RequestError(
+                "keywords are written where the images are one folder; use nshot tag for others"
+            )
+        return folder
 
     async def duplicates(self, request: Request) -> Response:
         body = await _json(request)
@@ -285,17 +307,17 @@ class _Page:
             count = taking_away.take_back(Path(str(body["undo"])))
             return JSONResponse({"said": f"{count:,} files are back."})
         known = {name for name, _ in self.session.images.files}
-        wanted = [(str(name), str(kind)) for name, kind in body["move"]]
+        try:
+            wanted = [(str(name), str(kind)) for name, kind in body["move"]]
+        except (TypeError, ValueError) as error:
+            raise RequestError('what to move is {"move": [[name, kind], ...]}') from error
         if strange := [name for name, _ in wanted if name not in known]:
             raise RequestError(f"{strange[0]} is not among these images")
         target = Path(str(body.get("target") or "trash"))
         plan = taking_away.put_aside(target, wanted)
-        files, token = len(plan.moves), self._plan_token(plan)
-        if body.get("token") != token:
-            said = f"Dry run: {files:,} files would move to {target}/; the ★ best of each group stays."
-            return JSONResponse({"said": said, "files": files, "lines": plan.lines(), "token": token})
-        said = f"{plan.carry_out():,} files moved to {target}/."
-        return JSONResponse({"said": said, "lines": [said], "undo": str(target)})
+        files = len(plan.moves)
+        would = f"{files:,} files would move to {target}/, the ★ best of each group stays"
+        return self._planned(body, plan, files, would, f"{files:,} files moved to {target}/", str(target))
 
     async def pause(self, request: Request) -> Response:
         self.session.pause(bool((await _json(request)).get("on")))
@@ -307,21 +329,27 @@ class _Page:
 
 
 def told(handler: Handler) -> Handler:
-    """The handler, with nshot's errors as JSON: 400 a wrong request, 410 a lost image, 507 a full disk."""
+    """The handler, with nshot's errors as JSON: 400 for a wrong request, 410 for a lost image."""
 
     async def handled(request: Request) -> Response:
         try:
             return await handler(request)
         except HTTPException as error:
             return JSONResponse({"error": error.detail}, error.status_code)
-        except OutputError as error:
-            return JSONResponse({"error": str(error)}, 507)
         except ImageError as error:
             return JSONResponse({"error": str(error)}, 410)
         except NshotError as error:
             return JSONResponse({"error": str(error)}, 400)
 
     return handled
+
+
+async def _kept(act: Callable[[], int]) -> Response:
+    """The number of acts, once they are on disk; 507 where the disk is full."""
+    try:
+        return JSONResponse({"acts": await to_thread.run_sync(act)})
+    except OutputError as error:
+        return JSONResponse({"error": str(error)}, 507)
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -337,7 +365,7 @@ async def _body(request: Request, limit: int) -> bytes:
 async def _json(request: Request) -> dict[str, Any]:
     try:
         content = json.loads(await _body(request, MAX_JSON) or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"the request is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise RequestError("the request is not a JSON object")

@@ -72,6 +72,8 @@ class Question:
             none = bool(content.get("none", True))
         except (TypeError, KeyError, AttributeError) as error:
             raise RequestError('a question is {"labels": [...], "templates": [...], "none": true}') from error
+        if len({label for label, _ in labels}) < len(labels):
+            raise LabelError("a label is given twice: of equal labels only one can ever win")
         if len(labels) > MOST_LABELS:
             raise RequestError(f"at most {MOST_LABELS:,} labels are asked at once here, not {len(labels):,}")
         return cls(tuple(labels), templates, none)

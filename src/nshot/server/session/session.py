@@ -143,6 +143,9 @@ class Session:
             "rate": rate,
             "left": left,
             "acts": len(self.journal.lines),
+            "taken": None
+            if self.journal.state.taken is None
+            else str(self._taken_file(self.journal.state.taken)),
             "model": None if self._questions is None else self._questions.embedder.name,
         } | self._looked
 
@@ -574,9 +577,11 @@ class Session:
             return self._saved
         with self._lock:
             if self._taken[0] != name:
-                path = self.journal.path.parent / CLASSIFIERS / Path(name).name
-                self._taken = (name, Classifier.open(path))
+                self._taken = (name, Classifier.open(self._taken_file(name)))
             return self._taken[1]
+
+    def _taken_file(self, name: str) -> Path:
+        return self.journal.path.parent / CLASSIFIERS / Path(name).name
 
     def _rows(self, words: Mapping[str, Word]) -> dict[int, Word]:
         known = self.images.by_digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.errors import RequestError
 from nshot.output.sinks import open_sink
 from nshot.output.sorting import Mode, Move, carry_out, folder_names, plan, undo
+from nshot.output.tagging import Tag, plan_tags, undo_tags, write_tags
 from nshot.server.session.images import Images
 from nshot.server.session.journal import Word, corrected
 from nshot.types import Decided, Embedded, Failure, Prediction
@@ -134,6 +136,10 @@ class Sorted:
     skipped: int
     mode: Mode = "copy"
 
+    def token(self, salt: str) -> str:
+        """Tells this plan from every other, so that what is carried out is what was shown."""
+        return _token(salt, self.target, (f"{move.source}\0{move.target}" for move in self.moves))
+
     def lines(self) -> list[str]:
         """Some of it, to read."""
         counts: dict[str, int] = {}
@@ -162,6 +168,53 @@ def sort(target: Path, classifier: Classifier, records: Iterable[Prediction | Fa
         if record.label is not None:
             labels.setdefault(record.label)
     return Sorted(plan(files, target, folder_names(labels)), target, skipped)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tagged:
+    """A plan to write labels as keywords into sidecars.
+
+    Attributes:
+        tags: what each sidecar becomes.
+        folder: where its journal is, and what is asked to take it back.
+    """
+
+    tags: list[Tag]
+    folder: Path
+
+    def token(self, salt: str) -> str:
+        """Tells this plan from every other."""
+        return _token(salt, self.folder, (f"{tag.sidecar}\0{tag.labels}" for tag in self.tags))
+
+    def lines(self) -> list[str]:
+        """Some of it, to read."""
+        told = [f"{tag.sidecar}: {', '.join(tag.labels)}" for tag in self.tags[:_SHOWN]]
+        rest = len(self.tags) - _SHOWN
+        return told + ([f"… and {rest:,} more"] if rest > 0 else [])
+
+    def carry_out(self) -> int:
+        """Write the sidecars; how many. See ``nshot.output.tagging``."""
+        return len(self.tags) - len(write_tags(self.tags, self.folder))
+
+
+def tag(folder: Path, records: Iterable[Prediction | Failure]) -> Tagged:
+    """Plan keywords for the files below a folder; nothing is touched."""
+    found: list[tuple[Path, tuple[str, ...]]] = []
+    for record in records:
+        if not isinstance(record, Failure) and Path(record.source).is_file():
+            own = record.labels if isinstance(record, Decided) else (record.label,) if record.label else ()
+            found.append((Path(record.source), own))
+    return Tagged(plan_tags(found)[0], folder)
+
+
+def untag(folder: Path) -> int:
+    """Take the last keywords back; how many sidecars are as they were."""
+    return undo_tags(folder).restored
+
+
+def _token(salt: str, target: Path, parts: Iterable[str]) -> str:
+    told = "\0".join((salt, str(target), *parts))
+    return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def put_aside(target: Path, files: Iterable[tuple[str, str]]) -> Sorted:

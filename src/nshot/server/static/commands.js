@@ -194,7 +194,7 @@ async function save(token) {
     ...question(), what: app.what, as: app.as, token, target: app.target || "sorted",
     rows: app.what === "selection" ? selection.rows() : app.what === "shown" ? [...grid.ids] : [],
   };
-  if (app.as === "sort") {
+  if (app.as === "sort" || app.as === "xmp") {
     const plan = await trying(() => json("/api/export", wanted));
     if (plan) { app.plan = plan; tell(plan.said); }
     return;
@@ -313,7 +313,7 @@ const acts = { // what only a button does
   again: () => trying(async () => { app.state = await json("/api/again", {}); nothing(); changed(); }),
   export: (token) => save(token),
   unsort: (target) => trying(async () => {
-    const undone = await json("/api/export", { as: "sort", undo: target });
+    const undone = await json("/api/export", { as: app.as, undo: target });
     app.plan = null;
     tell(undone.said);
   }),

@@ -166,7 +166,7 @@ function what(entry) {
 // ---- Export -----------------------------------------------------------------------------------------------------
 
 const FORMATS = [["csv", "CSV"], ["jsonl", "JSON lines, every score"], ["parquet", "Parquet"], ["coco", "COCO"],
-  ["labelstudio", "Label Studio JSON"], ["nshot", "A classifier (.nshot)"], ["sort", "Files sorted into a folder per label"]];
+  ["labelstudio", "Label Studio JSON"], ["nshot", "A classifier (.nshot)"], ["sort", "Files sorted into a folder per label"], ["xmp", "Keywords in sidecar files"]];
 const word = (text) => (/^[\w./:@%+,=-]+$/.test(text) ? text : `"${text.replace(/(["\\$`])/g, "\\$1")}"`);
 
 /** The command that does the same. What it reads is what the page has saved. */
@@ -177,11 +177,13 @@ export function commandLine() {
   const labels = synonyms ? "--labels-file labels.json" : `--labels ${word(app.labels.map((each) => label(each.label)).join(", "))}`;
   const templates = question().templates.map((each) => ` --template ${word(each)}`).join("");
   const model = app.start.model ? ` --model ${word(app.start.model)}` : "";
-  const taught = app.answer?.learnt, none = app.none && !taught ? " --reject background" : "";
-  const by = taught ? "--classifier photos.nshot" : `${labels}${templates}${model}`;
+  const file = app.answer?.learnt ? app.state.taken ?? app.start.classifier : null; // what answers, where it is more than words
+  const rejects = app.state.taken || app.start.rejects, none = app.none && !(file && rejects) ? " --reject background" : "";
+  const by = file ? `--classifier ${word(file)}` : `${labels}${templates}${model}`;
   const journalled = ` --journal ${word(app.start.journal)}`, only = which === "yours" ? " --corrected" : "";
   if (as === "nshot") return `nshot fit${journalled} ${sources} ${labels}${templates}${model} -o photos.nshot`;
-  if (as === "sort") return `nshot sort ${sources} sorted/ ${by}${none}${journalled}${only}`;
+  if (as === "xmp") return `nshot tag ${sources} ${by}${none}${journalled}${only} --write`;
+  if (as === "sort") return `nshot sort ${sources} ${word(app.target || "sorted")}/ ${by}${none}${journalled}${only} --copy`;
   return `nshot classify ${sources} ${by}${none}${journalled}${only} --format ${as} -o answers.${as === "coco" || as === "labelstudio" ? "json" : as}`;
 }
 
@@ -190,17 +192,17 @@ function exportPanel() {
   for (let row = 0; row < rows.n; row++) n.yours += rows.said[row] > SKIP;
   const pick = (name, all) => html`${all.map(([value, words]) => html`<label><input type="radio" name="${name}" value="${value}" data-do="" data-arg="${value}"
     ${app[name] === value && html`checked`}> ${words}</label>`)}`;
-  const acts = app.as === "sort", plan = app.plan, able = app.answer || app.what === "yours";
+  const acts = app.as === "sort" || app.as === "xmp", plan = app.plan, able = app.answer || app.what === "yours";
   const partial = app.what === "selection" || app.what === "shown";
-  const main = acts ? (plan?.token ? `Copy ${many(plan.files, "file")}` : "Show what would happen") : app.as === "nshot" ? "Save the classifier"
+  const main = acts ? (plan?.token ? `${app.as === "xmp" ? "Write" : "Copy"} ${many(plan.files, "file")}` : "Show what would happen") : app.as === "nshot" ? "Save the classifier"
     : `Save ${many(n[app.what], "answer")}`;
   return html`<fieldset><legend>Which images</legend>${pick("what", [["all", `All, ${count(n.all)}`], ["yours", `Those you corrected, ${count(n.yours)}`],
     ["selection", `The selection, ${count(n.selection)}`], ["shown", `What is shown, ${count(n.shown)}`]])}</fieldset><fieldset><legend>As</legend>${
-    pick("as", FORMATS)}</fieldset>${acts && html`<p><label for="target">Into the folder</label> <input class="field" id="target" value="${app.target ?? ""}" placeholder="sorted"></p>`}${
+    pick("as", FORMATS)}</fieldset>${app.as === "sort" && html`<p><label for="target">Into the folder</label> <input class="field" id="target" value="${app.target ?? ""}" placeholder="sorted"></p>`}${
     button("export", main, plan?.token ?? "", `class="main" aria-disabled="${!able || !n[app.what]}"`)}${
-    acts && html`<p class="soft">Nothing is touched before you have seen it. Files are copied, and the copies can be taken back.</p>`}${
+    acts && html`<p class="soft">Nothing is touched before you have seen it, and it can be taken back.</p>`}${
     plan?.lines && html`<ul class="plan">${plan.lines.map((each) => html`<li>${each}</li>`)}</ul>`}${
-    plan?.undo && button("unsort", "Take the copies back", plan.undo)}
+    plan?.undo && button("unsort", "Take it back", plan.undo)}
     <h2 class="sub">The same on the command line</h2><pre>${commandLine()}</pre>${partial && html`<p class="soft">The command answers for all of these
     sources: only the page knows what is ${app.what === "shown" ? "shown" : "selected"}.</p>`}${button("copy", "Copy the line")}`;
 }
