@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -97,16 +96,15 @@ class Predictions(Sequence[Prediction | Failure]):
 
     def _repr_html_(self) -> str:
         """A table with a thumbnail where the image is a file on this machine, its label and its score."""
+        from nshot.pages.engine import part
+
         rows = []
         for answer in self._answers[:_SHOWN]:
             label, score = _label(answer), f"{answer.score:.3f}"
             if isinstance(answer, Failure):
                 label, score = f"failed: {answer.message}", ""
-            cells = (_thumbnail(answer.source), html.escape(answer.source), html.escape(label), score)
-            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        more = f"<p>... and {len(self) - _SHOWN:,} more</p>" if len(self) > _SHOWN else ""
-        head = "<tr><th></th><th>image</th><th>label</th><th>score</th></tr>"
-        return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>{more}"
+            rows.append((_thumbnail(answer.source), answer.source, label, score))
+        return part("predictions", rows, f"{len(self) - _SHOWN:,}" if len(self) > _SHOWN else "")
 
 
 def _label(answer: Prediction | Failure) -> str:
@@ -121,23 +119,18 @@ def _told(answer: Prediction | Failure) -> str:
     return f"{_label(answer)}  {answer.score:.3f}"
 
 
-def _thumbnail(source: str) -> str:
-    """A small picture of a local file as an HTML element; nothing where it cannot be read."""
-    import base64
-    import io
+def _thumbnail(source: str) -> str | None:
+    """A small picture of a local file as a data URI; None where it cannot be read."""
     from pathlib import Path
 
     from nshot.errors import ImageError
     from nshot.images.decode import decode
     from nshot.images.sources import Source
+    from nshot.pages.report import thumbnail
 
     if not Path(source).is_file():
-        return ""
+        return None
     try:
-        image = decode(Source.file(source).read(), draft=_SIDE).image
+        return thumbnail(decode(Source.file(source).read(), draft=_SIDE).image, _SIDE)
     except ImageError:
-        return ""
-    image.thumbnail((_SIDE, _SIDE))
-    held = io.BytesIO()
-    image.save(held, "JPEG", quality=80)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode("ascii")}" alt="">'
+        return None
