@@ -314,3 +314,16 @@ def test_an_endpoint_that_is_none_is_said(machine: Machine) -> None:
     [answer] = machine.find(MODEL, HF_ENDPOINT="hub.example")
     assert answer["error"] == "HubUnavailable"
     assert "hub.example" in answer["message"]
+
+
+def test_a_download_under_way_tells_how_much_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert hub_module.under_way(MODEL) is None
+    blobs = tmp_path / "models--somebody--tiny-clip" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "whole").write_bytes(b"x" * 10)
+    assert hub_module.under_way(MODEL) is None
+    (blobs / "abc.incomplete").write_bytes(b"x" * 12_345)
+    assert hub_module.under_way(MODEL) == 12_345

@@ -68,6 +68,8 @@ def command(
     from nshot.classifier.classifier import Classifier
     from nshot.images.sources import expand
     from nshot.labels.prompts import DEFAULT_TEMPLATE
+    from nshot.models.checkpoint import DEFAULT_MODEL
+    from nshot.models.hub import under_way
     from nshot.paths import cache_dir
     from nshot.server.session import JOURNAL, Journal, Session
 
@@ -105,6 +107,7 @@ def command(
         by=_user(),
         thumbnails=cache_dir() / "thumbnails.sqlite",
         saved=saved,
+        fetched=lambda: under_way(model_options.model or DEFAULT_MODEL),
     )
     try:
         listening = listen("127.0.0.1", port)

@@ -249,6 +249,18 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         raise TimeoutError(f"no answer within {seconds:g} s") from error
 
 
+def under_way(name: str) -> int | None:
+    """Bytes that a download of a Hub model has brought so far; None where none is under way."""
+    blobs = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "blobs"
+    parts = list(blobs.glob("*.incomplete"))
+    sizes = []
+    for part in parts:
+        with contextlib.suppress(OSError):  # just finished
+            stat = part.stat()
+            sizes.append(min(stat.st_size, getattr(stat, "st_blocks", stat.st_size) * 512))
+    return sum(sizes) if sizes else None
+
+
 @contextlib.contextmanager
 def _chatter(allowed: bool) -> Iterator[None]:
     """Let huggingface_hub draw and warn on stderr, or not."""

@@ -54,6 +54,7 @@ class Session:
         by: who corrects.
         thumbnails: the file that small images are kept in; None keeps none.
         saved: a classifier to start from, until another is taken.
+        fetched: bytes of the model that a download has brought so far; None where none is under way.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Session:
         by: str = "you",
         thumbnails: str | Path | None = None,
         saved: Classifier | None = None,
+        fetched: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.specs = list(specs)
         self.images = Images()
@@ -74,6 +76,7 @@ class Session:
         self.closing = threading.Event()
         self._load = load
         self._saved = saved
+        self._fetched = fetched
         self._thumbnails = Thumbnails(thumbnails)
         self._sources: dict[str, Source] = {}
         self._questions: Questions | None = None
@@ -146,6 +149,7 @@ class Session:
             "taken": None
             if self.journal.state.taken is None
             else str(self._taken_file(self.journal.state.taken)),
+            "fetched": self._fetched() if phase == "model" else None,
             "model": None if self._questions is None else self._questions.embedder.name,
         } | self._looked
 

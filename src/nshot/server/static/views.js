@@ -40,7 +40,8 @@ function indexLine() {
   const { phase, rows: n, failed: lost, total, rate, left, files } = app.state;
   if (app.trouble === "gone") return html`<b class="bad">! No answer</b>`;
   if (app.trouble === "disk") return html`<b class="bad">! Not saved</b>`;
-  if (phase === "model") return html`<progress aria-label="Model"></progress><span class="n">Loading the model …</span>`;
+  if (phase === "model") return html`<progress aria-label="Model"></progress><span class="n">${
+    app.state.fetched ? `Model: ${count(Math.round(app.state.fetched / 1e6))} MB fetched` : "Loading the model …"}</span>`;
   if (phase === "error") return html`<b class="bad">! Stopped</b>`;
   if (phase === "empty") return html`<span>No image</span>`;
   if (phase === "failed") return html`<b class="bad">! 0 of ${count(n)} read</b>`;
