@@ -87,6 +87,23 @@ def test_answers_are_those_of_the_library(session: Session, clip: nshot.Embedder
     assert (answers.label == NONE).any()
 
 
+def test_the_evidence_for_all_images_is_the_rule_s_own(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, _ = session.ask(ASKED)
+    images = session.images.snapshot()
+    assert asked.rejection is not None
+    of = asked.classifier
+    vectors = images.vectors[images.read]
+    slow = asked.rejection.evidence(of.compare(vectors))
+
+    def not_one_by_one(*_: object) -> None:
+        raise AssertionError("what is kept was not used")
+
+    monkeypatch.setattr(type(asked.rejection), "evidence", not_one_by_one)
+    assert np.abs(session.questions.evidence(asked, images)[images.read] - slow).max() < 1e-5
+
+
 def test_a_label_may_have_synonyms_and_templates_change_the_answer(session: Session) -> None:
     plain, _ = session.ask(ASKED)
     other, _ = session.ask(

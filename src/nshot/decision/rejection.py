@@ -82,10 +82,8 @@ class Rejection:
             raise RequestError("the background labels were embedded by another model than the classifier's")
         wide = images.vectors.astype(np.float64)
         elsewhere = (wide @ self.background.T.astype(np.float64)) / lengths(wide)
-        spread = np.maximum(elsewhere.std(axis=1), _LEAST_SPREAD)
-        standing = (energy - elsewhere.mean(axis=1)) / spread
-        evidence: Reals = energy - _WEIGHT * log_sum_exp(s * elsewhere) / s + _STANDING * standing
-        return evidence
+        lse = log_sum_exp(s * elsewhere) / s
+        return against_background(energy, lse, elsewhere.mean(axis=1), elsewhere.std(axis=1))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; vectors as base64 of little-endian float32."""
@@ -106,6 +104,21 @@ class Rejection:
             data = np.frombuffer(base64.b64decode(held["float32"], validate=True), "<f4")
             background = data.astype(np.float32).reshape(held["rows"], -1)
         return cls(content["rule"], float(content["threshold"]), background)
+
+
+def against_background(energy: ArrayLike, lse: ArrayLike, mean: ArrayLike, deviation: ArrayLike) -> Reals:
+    """The background rule's evidence from what was made of an image's cosines b with the background.
+
+    Args:
+        energy: float[n], lse(logits) / s of the labels.
+        lse: float[n], lse(s * b) / s.
+        mean: float[n], of b.
+        deviation: float[n], of b.
+    """
+    speaks = np.asarray(energy, np.float64)
+    standing = (speaks - np.asarray(mean)) / np.maximum(np.asarray(deviation), _LEAST_SPREAD)
+    evidence: Reals = speaks - _WEIGHT * np.asarray(lse) + _STANDING * standing
+    return evidence
 
 
 def default_rejection(matrix: ArrayLike, background: ArrayLike) -> Rejection:

@@ -114,26 +114,64 @@ class Images:
             self._vectors = vectors
 
 
-class Product:
-    """Cosines of every image with some unit vectors, kept: rows that came since are all that is computed.
+class Everyday:
+    """Every image compared with everyday words, kept: what is the same for all labels is computed once.
+
+    Rows that came since are all that is computed anew. Safe to use from several threads.
 
     Args:
-        matrix: float32[k, d].
+        matrix: float32[k, d], the words' unit vectors.
     """
 
     def __init__(self, matrix: Floats) -> None:
-        self.matrix = np.ascontiguousarray(matrix)
-        self._held = np.zeros((0, len(matrix)), np.float32)
+        self._matrix = np.ascontiguousarray(matrix)
+        self._cosines = np.zeros((0, len(matrix)), np.float32)
+        self._usual = np.zeros((2, 0), np.float32)
+        self._shares: tuple[float, Floats, Floats] = 0.0, self._usual[0], self._cosines
         self._lock = threading.Lock()
 
-    def of(self, images: Snapshot) -> Floats:
-        """float32[n, k] for the snapshot's n images."""
+    def usual(self, images: Snapshot) -> tuple[Floats, Floats]:
+        """Mean and deviation of each image's cosines: float32[n] each."""
         with self._lock:
-            have, n = len(self._held), len(images)
-            if have < n:
-                fresh = images.vectors[have:n] @ self.matrix.T
-                self._held = fresh if not have else np.vstack([self._held, fresh])
-            return self._held[:n]
+            self._extend(images)
+            return self._usual[0, : len(images)], self._usual[1, : len(images)]
+
+    def against(self, images: Snapshot, scale: float, kept: Floats) -> tuple[Floats, Floats, Floats]:
+        """What the background rule asks of each image's cosines b with the words that are kept.
+
+        Args:
+            images: n images.
+            scale: what a cosine is multiplied with.
+            kept: float32[k], 1 for a word that is kept, 0 for another.
+
+        Returns:
+            lse(scale * b) / scale, the mean of b, its deviation: float32[n] each.
+        """
+        with self._lock:
+            self._extend(images)
+            n, count = len(images), np.float32(max(float(kept.sum()), 1.0))
+            known, highest, shares = self._shares
+            if known != scale or len(shares) < n:
+                highest = self._cosines.max(axis=1)
+                shares = np.exp(np.float32(scale) * (self._cosines - highest[:, None]))
+                self._shares = scale, highest, shares
+            total = shares[:n] @ kept
+            lse: Floats = highest[:n] + np.log(np.maximum(total, 1e-30)) / np.float32(scale)
+            # around each image's own mean over all words, so that the squares lose no digits
+            around = self._cosines[:n] - self._usual[0, :n, None]
+            shift = around @ kept / count
+            np.square(around, out=around)
+            deviation: Floats = np.sqrt(np.maximum(around @ kept / count - shift**2, 0))
+            mean: Floats = (self._usual[0, :n] + shift).astype(np.float32)
+            return lse, mean, deviation
+
+    def _extend(self, images: Snapshot) -> None:
+        have, n = len(self._cosines), len(images)
+        if have < n:
+            fresh = images.vectors[have:n] @ self._matrix.T
+            usual = np.stack([fresh.mean(axis=1), fresh.std(axis=1)])
+            self._cosines = fresh if not have else np.vstack([self._cosines, fresh])
+            self._usual = usual if not have else np.hstack([self._usual, usual])
 
 
 def packed(images: Images, start: int, count: int) -> bytes:

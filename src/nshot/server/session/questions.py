@@ -17,12 +17,13 @@ from nshot.classifier.classifier import Classifier
 from nshot.classifier.zero_shot import near_synonyms, zero_shot
 from nshot.decision import EVERYDAY, Decision, Rejection, default_rejection
 from nshot.decision.compared import Compared
+from nshot.decision.rejection import against_background
 from nshot.embedder import Embedder
 from nshot.errors import LabelError, RequestError
 from nshot.labels.lint import check
 from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.search import generic_texts
-from nshot.server.session.images import Product, Snapshot
+from nshot.server.session.images import Everyday, Snapshot
 from nshot.types import Floats
 from nshot.unit import normalize
 
@@ -30,7 +31,6 @@ NONE = 0xFFFF  # in an answer's labels: none of these
 UNREAD = 0xFFFE  # the image could not be read
 MOST_LABELS = 5000
 UNSURE = 1.0  # logits between the answer and the next one: under it, the odds are less than e to 1
-_WEIGHT = 0.75  # of the background's energy, as in ``nshot.decision.rejection``
 _CHUNK = 4096
 
 
@@ -149,7 +149,7 @@ class Questions:
         self._texts = threading.Lock()  # an embedder is for one thread at a time where texts are concerned
         self._asked: OrderedDict[str, Asked] = OrderedDict()
         self._answers: OrderedDict[tuple[str, int], Answers] = OrderedDict()
-        self._products: OrderedDict[bytes, Product] = OrderedDict()
+        self._everyday: OrderedDict[tuple[str, ...], Everyday] = OrderedDict()
         self._backgrounds: dict[tuple[str, ...], Classifier] = {}
         self._lock = threading.RLock()
 
@@ -217,25 +217,16 @@ class Questions:
                 self._answers.popitem(last=False)
         return answers
 
-    def product(self, matrix: Floats) -> Product:
-        """Cosines with these unit vectors, kept between questions."""
-        key = hashlib.sha256(matrix.tobytes()).digest()
+    def everyday(self, templates: tuple[str, ...]) -> Everyday:
+        """Every image compared with everyday words; kept for the last templates."""
+        matrix = self.background(templates).matrix
         with self._lock:
-            if key not in self._products:
-                self._products[key] = Product(matrix)
-                while sum(len(p.matrix) for p in self._products.values()) > 1024 and len(self._products) > 3:
-                    self._products.popitem(last=False)
-            self._products.move_to_end(key)
-            return self._products[key]
-
-    def fits(self, images: Snapshot, cosines: Floats, templates: tuple[str, ...]) -> Floats:
-        """How unusual cosines are: deviations above the same image's with everyday words, float32[n]."""
-        if not len(images):
-            return np.zeros(0, np.float32)
-        everyday = self.product(self.background(templates).matrix).of(images)
-        spread = np.maximum(everyday.std(axis=1), 1e-6)
-        result: Floats = (cosines - everyday.mean(axis=1)) / spread
-        return result
+            if templates not in self._everyday:
+                self._everyday[templates] = Everyday(matrix)
+                while len(self._everyday) > 2:
+                    self._everyday.popitem(last=False)
+            self._everyday.move_to_end(templates)
+            return self._everyday[templates]
 
     # Inside
 
@@ -283,7 +274,8 @@ class Questions:
             margin = np.where(rejected, -over, np.minimum(margin, over)).astype(np.float32)
         margin = np.minimum(margin, np.float32(2.0))
         label[~images.read] = UNREAD
-        fits = self.fits(images, cosines, asked.question.templates)
+        mean, spread = self.everyday(asked.question.templates).usual(images)
+        fits = ((cosines - mean) / np.maximum(spread, 1e-6)).astype(np.float32)
         for column in (score, margin, fits):
             column[~images.read] = 0
         return Answers(label, score, margin, fits, unsure)
@@ -324,24 +316,21 @@ class Questions:
         assert rejection is not None
         everyday = self.background(asked.question.templates).matrix
         if rejection.rule == "background" and rejection.background is not None:
-            place = {row.tobytes(): k for k, row in enumerate(everyday)}
-            kept = [place.get(row.tobytes()) for row in normalize(rejection.background)]
+            place = {row.tobytes(): k for k, row in enumerate(normalize(everyday))}
+            kept = [place.get(row.tobytes()) for row in rejection.background]
             if None not in kept:
                 mask = np.zeros(len(everyday), np.float32)
                 mask[[k for k in kept if k is not None]] = 1
-                elsewhere = self.product(everyday).of(images)
-                highest = elsewhere.max(axis=1)
-                total = np.exp(s * (elsewhere - highest[:, None])) @ mask
-                result: Floats = energy - _WEIGHT * (highest + np.log(np.maximum(total, 1e-30)) / s)
-                return result
-        found = np.zeros(len(images), np.float32)
+                found = self.everyday(asked.question.templates).against(images, s, mask)
+                return against_background(energy, *found).astype(np.float32)
+        evidence = np.zeros(len(images), np.float32)
         for start in range(0, len(images), _CHUNK):
             rows = start + np.flatnonzero(images.read[start : start + _CHUNK])
             if len(rows):
                 of = asked.classifier
                 vectors = images.vectors[rows]
-                found[rows] = rejection.evidence(Compared(vectors, of.cosines(vectors), of.scale, of.bias))
-        return found
+                evidence[rows] = rejection.evidence(Compared(vectors, of.cosines(vectors), of.scale, of.bias))
+        return evidence
 
 
 def _combined(taken: Classifier, words: Classifier) -> Classifier | None:
