@@ -5,8 +5,8 @@ with eight examples per label chosen at random?
 
 A person has a new set of words, four of which the sketchbook's training never saw, and 600 images. They take
 eight at a time of those that the page offers, say the right label, fit, and look again. The accuracy is on
-images held out. Beside them: people who take eight at random; and fit on eight random examples per label, the
-mean of ten draws.
+images held out. Beside them: people who take eight at random, or the least sure (nshot next); and fit on
+eight random examples per label, the mean of ten draws.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import nshot
 from nshot import sketchbook
-from nshot.few_shot import fit
+from nshot.few_shot import fit, select
 from nshot.server.session.learning import cover
 from nshot.types import Floats
 
@@ -69,6 +69,9 @@ class Study:
                 logits = np.sort(classifier.logits(self.vectors[left]), axis=1)
                 unsure = np.clip(1 - (logits[:, -1] - logits[:, -2]) / 5, 0, 1).astype(np.float32)
                 picked = cover(self.vectors[left], unsure, STEP, self.vectors[chosen])
+            elif offered == "the least sure":
+                known = self.vectors[chosen] if len(chosen) else None
+                picked = select(self.vectors[left], classifier, STEP, labelled=known)
             else:
                 picked = generator.choice(len(left), STEP, replace=False)
             chosen, left = np.concatenate([chosen, left[picked]]), np.delete(left, picked)
@@ -86,7 +89,7 @@ def main() -> None:
     goal = float(np.mean(draws))
     spread = f"{min(draws):.3f} to {max(draws):.3f}"
     print(f"fit on 8 random examples per label, {8 * len(LABELS)} in all: {goal:.3f} ({spread})")
-    for offered in ("the page's", "random"):
+    for offered in ("the page's", "random", "the least sure"):
         needed = [study.corrections(person, offered, goal) for person in range(10)]
         mean, most = np.mean(needed), f"{min(needed)} to {max(needed)}"
         print(f"corrections of {offered} images until that is reached: mean {mean:.0f}, {most}: {needed}")
