@@ -270,7 +270,7 @@ def test_a_finished_output_among_other_labels_is_not_gone_on_with(tmp_path: Path
     before = path.read_bytes()
     labels = {told.label for each in records if isinstance(each, Prediction) for told in each.predictions}
     missing = sorted(labels)[0]
-    with pytest.raises(OutputError, match=rf"out\.{format} holds answers among other labels \({missing!r}\)"):
+    with pytest.raises(OutputError, match=rf"out\.{format} holds answers for other labels \({missing!r}\)"):
         open_sink(format, path, top_k=2, resume=True, labels=labels - {missing} | {"another"})
     assert path.read_bytes() == before
     run(path, format, [], resume=True, labels=labels | {"another"})

@@ -42,7 +42,7 @@ def clear(store: Path | None) -> None:
 
     path = store or default_path()
     Store(path).clear()
-    click.echo(f"{path} holds nothing now")
+    click.echo(f"{path} is empty now")
 
 
 def readable(size: float) -> str:

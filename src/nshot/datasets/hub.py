@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import overload
 
 from nshot.errors import HubUnavailable, SourceError
-from nshot.models.hub import within
+from nshot.models.hub import trouble, within
 
 CONVERTED = "refs/convert/parquet"
 _PATIENCE = 8.0  # seconds for the list of files
@@ -114,7 +114,9 @@ def _files(name: str, revision: str) -> tuple[list[str], str]:
 
     try:
         if constants.HF_HUB_OFFLINE:
-            raise HubUnavailable(f"HF_HUB_OFFLINE forbids to ask for hf://{name}, and it is not cached")
+            raise HubUnavailable(
+                f"hf://{name} is not cached, and HF_HUB_OFFLINE is set: unset it once to fetch the data set"
+            )
         info = within(_PATIENCE, lambda: HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE))
         return [file.rfilename for file in info.siblings or ()], info.sha or revision
     except Exception as error:
@@ -166,17 +168,15 @@ def _without_parquet(name: str, revision: str, files: Sequence[str]) -> str:
 
 
 def _translated(error: Exception, name: str, revision: str) -> SourceError | HubUnavailable:
-    from huggingface_hub import errors
-
     if isinstance(error, (HubUnavailable, SourceError)):
         return error
-    if isinstance(error, errors.RevisionNotFoundError):
+    kind, reason = trouble(error)
+    if kind == "revision":
         return SourceError(f"hf://{name} has no revision {revision}")
-    if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
+    if kind in ("absent", "gated", "name"):
         return SourceError(
             f"no data set {name} on the Hub; if it is private or gated, log in with `hf auth login`"
         )
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return HubUnavailable(
         f"the data set hf://{name} cannot be fetched ({reason}): check the network and HF_ENDPOINT, or give "
         "a folder of classes or a table"

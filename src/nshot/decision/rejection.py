@@ -45,7 +45,7 @@ class Rejection:
 
     Attributes:
         rule: one of the above.
-        threshold: the least evidence of an image that is answered.
+        threshold: an image with less evidence is not answered.
         background: float32[n, d], unit rows; for the background rule only.
     """
 

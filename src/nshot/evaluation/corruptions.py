@@ -1,4 +1,4 @@
-"""Images made worse on purpose, in eight ways and at five strengths, the same for the same seed.
+"""Images corrupted on purpose, in eight ways and at five strengths, the same for the same seed.
 
 The families are those of Hendrycks & Dietterich 2019 (Benchmarking Neural Network Robustness to Common
 Corruptions), with rotation and occlusion; the strengths are nshot's own but for brightness, whose are
@@ -33,7 +33,7 @@ def as_seen(image: Image.Image, size: int) -> Image.Image:
 
 
 def corrupt(image: Image.Image, family: str, strength: int, *, size: int = 224, seed: int = 0) -> Image.Image:
-    """The image, made worse.
+    """The image, corrupted.
 
     Args:
         image: upright RGB.

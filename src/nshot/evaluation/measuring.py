@@ -1,5 +1,5 @@
 """How classifiers fare on other images: the half of a set that they have not learnt from, other sets, and the
-same images made worse.
+same images corrupted.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def measure(
         name: of the base set, in the answer.
         others: name -> labelled images of another kind, with some of the same labels.
         families: corruptions; see ``nshot.evaluation.corruptions``.
-        most: images that are made worse, at most.
+        most: images that are corrupted, at most.
         seed: of the halves and the corruptions.
         watch: wraps each stream of records, to show progress.
 
@@ -224,7 +224,7 @@ def _made_worse(
     found = model.collect(watch(model.embed_images(worse())))
     if not kept:
         raise RequestError(
-            "none of the images is there to be made worse: give the images, or --corruptions none"
+            "none of the images can be read again, to be corrupted: give the images, or --corruptions none"
         )
     vectors = found.vectors.reshape(len(kept), 1 + len(states), -1)
     of = targets[kept]

@@ -27,7 +27,7 @@ class Supervised:
 
     Raises:
         MissingExtra: torch or transformers is not installed.
-        CheckpointNotFound: the model is not to be had, or is no such model.
+        CheckpointNotFound: the model cannot be found, or is of another kind.
     """
 
     def __init__(self, model: str = RESNET) -> None:

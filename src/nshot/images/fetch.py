@@ -199,7 +199,7 @@ def _connect(host: str, port: int, deadline: _Deadline, allow_private: bool) -> 
     for *_, address in found:
         if not allow_private and not is_routable(str(address[0])):
             raise ForbiddenAddress(
-                f"{host} is {address[0]}, not a public address; those are fetched from only where allowed"
+                f"{host} is {address[0]}, not a public address: add --allow-private to fetch from it"
             )
     failure: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in found:

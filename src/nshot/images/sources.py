@@ -93,11 +93,6 @@ class Source:
         except (OSError, ValueError):
             return 0  # reading it will say so
 
-    @property
-    def source(self) -> Source:
-        """Itself: what an example of a labelled set was called while it was something else."""
-        return self
-
     @classmethod
     def of(cls, image: Any, *, name: str = "image") -> Source:
         """An image in memory: encoded bytes, a PIL image, or an array uint8[h,w], [h,w,3] or [h,w,4]."""

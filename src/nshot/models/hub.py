@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from huggingface_hub import constants
@@ -23,6 +23,7 @@ from nshot.errors import CheckpointError, CheckpointNotFound, CorruptCheckpoint,
 from nshot.models.digests import file_digest
 
 T = TypeVar("T")
+Trouble: TypeAlias = Literal["gated", "absent", "revision", "name", "refused", "network"]
 
 _PATIENCE = 4.0  # seconds for the first answer, name resolution included
 
@@ -92,7 +93,7 @@ class Repository:
         revision, sha256 = self._place(file)
         if constants.HF_HUB_OFFLINE:
             raise HubUnavailable(
-                f"{self._state()}, and HF_HUB_OFFLINE forbids to fetch it. "
+                f"{self._state()}, and HF_HUB_OFFLINE is set. "
                 "Unset it once to fetch the model, or give a folder that holds one."
             )
         try:
@@ -154,29 +155,40 @@ class Repository:
 
     def _translated(self, error: Exception, file: str, revision: str) -> CheckpointError:
         """What an error of huggingface_hub, or of what it stands on, means to the user."""
-        from huggingface_hub import errors
-
-        status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+        kind, reason = trouble(error)
         login = "log in with `hf auth login` or set HF_TOKEN"
-        if isinstance(error, errors.GatedRepoError):
-            page = f"{constants.ENDPOINT}/{self.name}"
-            return CheckpointNotFound(f"{self.name} is gated: accept its terms at {page}, then {login}.")
-        if isinstance(error, errors.RepositoryNotFoundError):
-            return CheckpointNotFound(
-                f"no model {self.name} on the Hub ({constants.ENDPOINT}), and no such folder here. "
-                f"If it is private, {login}."
-            )
-        if isinstance(error, errors.RevisionNotFoundError):
-            return CheckpointNotFound(f"{self.name} has no revision {revision}.")
-        if isinstance(error, errors.HFValidationError):
-            return CheckpointNotFound(f"{self.name} is neither a folder nor a model's name on the Hub.")
-        if status in (401, 403):
-            return CheckpointNotFound(f"the Hub refuses {self.name} to you ({status}): {login}.")
-        reason = str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
+        said = {
+            "gated": f"{self.name} is gated: accept its terms at {constants.ENDPOINT}/{self.name}, "
+            f"then {login}.",
+            "absent": f"no model {self.name} on the Hub ({constants.ENDPOINT}), and no such folder here. "
+            f"If it is private, {login}.",
+            "revision": f"{self.name} has no revision {revision}.",
+            "name": f"{self.name} is neither a folder nor a model's name on the Hub.",
+            "refused": f"the Hub refuses {self.name} to you ({reason}): {login}.",
+        }
+        if kind in said:
+            return CheckpointNotFound(said[kind])
         return HubUnavailable(
             f"{self._state()}, and {file} cannot be fetched from {constants.ENDPOINT} ({reason}). "
             "Check the network and HF_ENDPOINT and try again, or give a folder that holds the model."
         )
+
+
+def trouble(error: Exception) -> tuple[Trouble, str]:
+    """What kind of trouble an error of huggingface_hub (or of what it stands on) is, and its reason."""
+    from huggingface_hub import errors
+
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+    kinds: tuple[tuple[type[Exception], Trouble], ...] = (
+        (errors.GatedRepoError, "gated"),
+        (errors.RepositoryNotFoundError, "absent"),
+        (errors.RevisionNotFoundError, "revision"),
+        (errors.HFValidationError, "name"),
+    )
+    if status in (401, 403) and not isinstance(error, tuple(kind for kind, _ in kinds)):
+        return "refused", str(status)
+    reason = str(error.__cause__ or error).strip().partition("\n")[0] or type(error).__name__
+    return next((name for kind, name in kinds if isinstance(error, kind)), "network"), reason
 
 
 class HubFiles:

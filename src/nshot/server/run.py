@@ -18,7 +18,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there.
 
     Raises:
-        RequestError: the port is taken, or not to be had.
+        RequestError: the port is taken, or may not be used.
     """
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:

@@ -122,7 +122,7 @@ def of(name: str | Path) -> Start:
     """The model of a checkpoint on the Hub or in a folder, as nshot finds and reads it.
 
     Raises:
-        CheckpointError: it is not to be had.
+        CheckpointError: it cannot be found or read.
     """
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 

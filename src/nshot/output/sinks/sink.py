@@ -156,7 +156,7 @@ class Sink:
         """A run that was finished has left no note of its request: its answers tell labels and run."""
         if self._labels and (strange := sorted(named - self._labels)):
             raise OutputError(
-                f"{path} holds answers among other labels ({', '.join(map(repr, strange[:5]))}): "
+                f"{path} holds answers for other labels ({', '.join(map(repr, strange[:5]))}): "
                 "give the same, name another file with -o, or leave out --resume to start over"
             )
         if self._run and runs - {self._run}:

@@ -59,7 +59,7 @@ class FileTarget:
         self._end = 0
 
     def check_resumable(self, whole: int) -> None:
-        """Whether the file, of which so many bytes are whole records, may be gone on with.
+        """Whether the file, of which so many bytes are whole records, can be continued.
 
         Raises:
             OutputError: it answers another request, or is not ours to cut.
