@@ -54,6 +54,16 @@ def test_offsets_and_strides_are_honoured(path: Path) -> None:
     assert not found.flags.writeable
 
 
+def test_an_expanded_tensor_is_read_as_torch_reads_it(path: Path) -> None:
+    write_zip(path, named(tensor_opcodes("FloatStorage", "0", 6, 1, (4, 3), (0, 2))), [ONE])
+    found = read_bin(path)["x"]
+    np.testing.assert_array_equal(found, [[1, 3, 5]] * 4)
+    assert not found.flags.writeable
+    write_zip(path, named(tensor_opcodes("FloatStorage", "0", 6, 0, (1 << 20, 1 << 20), (0, 0))), [ONE])
+    with pytest.raises(CorruptCheckpoint, match="more memory than the file"):
+        read_bin(path)
+
+
 def test_tensors_that_share_a_storage_share_its_bytes(path: Path) -> None:
     pair = b"\x80\x02}(X\x01\x00\x00\x00x" + tensor_opcodes("FloatStorage", "0", 6, 0, (6,), (1,))
     pair += b"X\x01\x00\x00\x00y" + tensor_opcodes("FloatStorage", "0", 6, 3, (3,), (1,)) + b"u."

@@ -100,11 +100,16 @@ class Predictions(Sequence[Prediction | Failure]):
 
         rows = []
         for answer in self._answers[:_SHOWN]:
-            label, score = _label(answer), f"{answer.score:.3f}"
+            label, score = _label(answer), written(answer.score)
             if isinstance(answer, Failure):
                 label, score = f"failed: {answer.message}", ""
             rows.append((_thumbnail(answer.source), answer.source, label, score))
         return part("predictions", rows, f"{len(self) - _SHOWN:,}" if len(self) > _SHOWN else "")
+
+
+def written(score: float) -> str:
+    """A score to three decimals; a small one, as a sigmoid model's often are, to two significant digits."""
+    return f"{score:.3f}" if score == 0 or score >= 0.01 else f"{score:.2g}"
 
 
 def _label(answer: Prediction | Failure) -> str:
@@ -116,7 +121,7 @@ def _label(answer: Prediction | Failure) -> str:
 def _told(answer: Prediction | Failure) -> str:
     if isinstance(answer, Failure):
         return f"failed: {answer.message}"
-    return f"{_label(answer)}  {answer.score:.3f}"
+    return f"{_label(answer)}  {written(answer.score)}"
 
 
 def _thumbnail(source: str) -> str | None:

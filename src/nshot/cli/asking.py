@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nshot.cli.options import DecisionOptions, LabelOptions, ModelOptions, say
 from nshot.errors import RequestError
+from nshot.labels.lint import nothing_to_choose
 
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
@@ -99,7 +100,7 @@ def _zero_shot(
 ) -> tuple[Model, Classifier]:
     from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
 
-    given = label_options.given(quiet=quiet, alone=alone)
+    given = label_options.given(quiet=quiet, alone=True)
     if given is None:
         raise RequestError('give the labels with --labels "cat, dog" or with --labels-file FILE')
     labels, templates = given.labels, label_options.read_templates() or [DEFAULT_TEMPLATE]
@@ -108,6 +109,8 @@ def _zero_shot(
         say(f"{label.label}: {' | '.join(label.prompts)}")
     embedder = model_options.load(quiet=quiet)
     classifier = label_options.classifier(embedder, labels)
+    if len(classifier.labels) == 1 and classifier.activation == "softmax" and not (alone or quiet):
+        say(nothing_to_choose(classifier.labels[0]))
     say_synonyms(classifier, quiet=quiet)
     return embedder, classifier
 
@@ -135,4 +138,12 @@ def _rejection(
             )
         return Rejection(options.reject, options.threshold)
     rejection = default_rejection(classifier.matrix, background_rows(options, label_options, embedder).matrix)
-    return rejection if options.threshold is None else replace(rejection, threshold=options.threshold)
+    if options.threshold is not None:
+        return replace(rejection, threshold=options.threshold)
+    if classifier.activation == "sigmoid":
+        say(
+            f"WARNING: the background rule's threshold of {rejection.threshold:g} was measured on CLIP, and "
+            f"the cosines of {embedder.name} are of another size: find its own with nshot calibrate, or "
+            "give --threshold"
+        )
+    return rejection

@@ -176,7 +176,9 @@ def _adapted(
     import numpy as np
 
     from nshot.few_shot import adapt
+    from nshot.few_shot.adapting import check_adaptable
 
+    check_adaptable(classifier)
     if classifier.decision is not None:
         raise RequestError("--adapt changes the scores that a decision was learnt on: leave one of them out")
     items = list(progress(embedded, shown=not quiet))

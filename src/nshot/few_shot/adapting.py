@@ -55,13 +55,12 @@ def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
         prompts: a zero-shot classifier under softmax.
 
     Raises:
-        RequestError: vectors that do not fit the prompts.
+        RequestError: vectors that do not fit the prompts, a single label, or prompts of a sigmoid model.
     """
+    check_adaptable(prompts)
     before = prompts.logits(vectors).argmax(axis=1)
     labels, n = len(prompts.labels), len(before)
     counts = np.bincount(before, minlength=labels)
-    if labels < 2 or prompts.activation != "softmax":
-        raise RequestError("adapting needs two labels or more that exclude each other")
     if n < PER_LABEL * labels:
         return Adapted(
             prompts,
@@ -86,3 +85,18 @@ def adapt(vectors: ArrayLike, prompts: Classifier) -> Adapted:
     adapted = head.classifier(prompts.labels, prompts.space)
     changed = int((adapted.logits(vectors).argmax(axis=1) != before).sum())
     return Adapted(adapted, True, f"adapted to {n} images; {changed} answers changed", changed)
+
+
+def check_adaptable(prompts: Classifier) -> None:
+    """Refuse prompts that nothing can be adapted of, before any image is read.
+
+    Raises:
+        RequestError: a single label, or labels that do not exclude each other.
+    """
+    if prompts.activation != "softmax":
+        raise RequestError(
+            "adapting needs labels that exclude each other, and this model scores each label by itself (by "
+            "a sigmoid, as SigLIP does): leave adapting out, or take a CLIP model"
+        )
+    if len(prompts.labels) < 2:
+        raise RequestError("adapting needs two labels or more")

@@ -69,7 +69,8 @@ def check(
         labels: names, or ``{label: phrases}``.
         source: where they come from, as a person would write it: a file, a folder, ``--labels``.
         typed: they were typed by hand, so that numbers are meant.
-        alone: one label is a sound question, since there is a background or another rule beside it.
+        alone: one label is a sound question, since there is a background or another rule beside it, or the
+            model scores each label by itself.
         multilingual: the model has learnt other languages than English.
 
     Returns:
@@ -199,12 +200,15 @@ def _lone(name: str, where: str, *, alone: bool, typed: bool) -> list[str]:
             f"{where}the labels are one single label, {name!r}: "
             + ('put commas between labels, such as "cat, dog"' if typed else "write one label per line")
         )
-    if alone:
-        return []
-    return [
+    return [] if alone else [nothing_to_choose(name)]
+
+
+def nothing_to_choose(name: str) -> str:
+    """What to say of a single label under softmax; a sigmoid scores each label by itself."""
+    return (
         f"with the one label {name!r} there is nothing to choose, so its score of 1 says nothing: give "
         "more labels, or add --reject background to ask whether an image shows it at all"
-    ]
+    )
 
 
 def _numbers(plain: Sequence[str]) -> str | None:

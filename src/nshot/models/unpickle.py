@@ -22,6 +22,7 @@ from nshot.errors import CorruptCheckpoint, UnsafeCheckpoint, brief
 
 _MOST_STEPS = 500_000  # that of a ViT-L/14 has twenty thousand
 _MOST_AXES = 8
+_LARGEST_REPEATED = 16 << 20  # bytes of one tensor of repeated values, in a file that is smaller
 _LARGEST_PICKLE = 64 << 20  # bytes; that of a ViT-L/14 has a tenth of a megabyte
 
 # numpy has no bfloat16: its bits are handed on as uint16, a type that no checkpoint's weights have
@@ -67,6 +68,8 @@ _DAMAGE = (
 
 def read_bin(path: Path) -> dict[str, NDArray[Any]]:
     """The tensors of a ``pytorch_model.bin``: read-only views into the mapped file, bfloat16 as uint16.
+
+    A tensor of repeated values (``Tensor.expand``) stays a view with strides of 0.
 
     Raises:
         UnsafeCheckpoint: the pickle names anything but tensors.
@@ -251,7 +254,7 @@ class _Machine:
             return {_key(key): value for key, value in pairs}
         if function.name == "torch._utils._rebuild_parameter":
             return arguments[0]
-        return _view(*arguments[:4])
+        return _view(*arguments[:4], most=max(len(self.mapped), _LARGEST_REPEATED))
 
     def _storage(self, identifier: Any) -> _Storage:
         if not isinstance(identifier, tuple) or len(identifier) != 5:
@@ -274,8 +277,10 @@ def _key(value: Any) -> str | int:
     return value
 
 
-def _view(storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[Any]:
-    """A tensor of a storage; the strides count values, not bytes."""
+def _view(
+    storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *, most: int
+) -> NDArray[Any]:
+    """A tensor of a storage; the strides count values, not bytes, and 0 repeats (``Tensor.expand``)."""
     lists = (
         isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= _MOST_AXES
     )
@@ -295,7 +300,9 @@ def _view(storage: Any, offset: int, shape: tuple[int, ...], strides: tuple[int,
     if view.flags.c_contiguous:
         return view
     if view.nbytes > storage.data.nbytes:
-        raise ValueError("a tensor repeats its values, and would take more memory than the file")
+        if view.nbytes > most:
+            raise ValueError("a tensor repeats its values, and would take more memory than the file")
+        return view  # still a view, so that tensors nobody asks for take no memory
     copied = np.ascontiguousarray(view)  # a transposed matrix: no runtime takes it as it lies
     copied.flags.writeable = False
     return copied

@@ -255,6 +255,11 @@ class Questions:
         if question.none:
             own = classifier.decision.rejection if classifier.decision is not None else None
             rejection = own or default_rejection(words.matrix, self.background(question.templates).matrix)
+            if own is None and words.activation == "sigmoid":
+                notes.append(
+                    "When an image shows none of the labels was measured on CLIP models: with this model it "
+                    "is only a guess."
+                )
         calibrated = learnt and classifier.decision is not None and classifier.decision.calibrated
         return Asked(question, key, words, classifier, rejection, calibrated, learnt, tuple(notes))
 
