@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nshot import encoders
 from nshot.classifier.classifier import Classifier
@@ -16,9 +17,11 @@ from nshot.encoders import Device, Precision
 from nshot.images.preprocess import Decode, Fit, Preprocessor
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.models.checkpoint import DEFAULT_MODEL, find
-from nshot.search import Hits, Index, look_for
 from nshot.store.store import Store, default_path
 from nshot.types import Limits
+
+if TYPE_CHECKING:
+    from nshot.search import Hits, Index
 
 
 class Model(Embedder):
@@ -80,6 +83,8 @@ class Model(Embedder):
             RequestError: nothing to look for, an image to look for that cannot be read, or vectors of another
                 model.
         """
+        from nshot.search import look_for  # not before it is asked for: a classification starts without it
+
         return look_for(
             self, images, text, like=like, against=against, unlike=unlike, n=n, diversity=diversity
         )
