@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nshot.classifier.classifier import Classifier
+from nshot.types import Activation
 
 FILE = Path(__file__).parents[2] / "shared" / "data" / "recorded2" / "posters99_siglip.npz"
 
@@ -32,7 +33,10 @@ def unit_rows(images: NDArray[np.float64], cosines: NDArray[np.float64]) -> NDAr
 
 
 def reproduce(
-    images: NDArray[np.float64], cosines: NDArray[np.float64], predicted: NDArray[np.int16], activation: str
+    images: NDArray[np.float64],
+    cosines: NDArray[np.float64],
+    predicted: NDArray[np.int16],
+    activation: Activation,
 ) -> None:
     labels = [f"label {k}" for k in range(cosines.shape[1])]
     scale, bias = (100.0, 0.0) if activation == "softmax" else (117.0, -12.9)
@@ -50,7 +54,9 @@ def reproduce(
 
 @pytest.mark.skipif(not FILE.is_file(), reason="the recorded posters are not on this machine")
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_recorded_similarities_and_predictions_come_out_of_the_recorded_vectors(activation: str) -> None:
+def test_recorded_similarities_and_predictions_come_out_of_the_recorded_vectors(
+    activation: Activation,
+) -> None:
     with np.load(FILE) as data:
         images = data["clip_vitb32_embeds"].astype(np.float64)
         similarities, predicted = data["clip_genre_similarity"].astype(np.float64), data["clip_predicted"]
@@ -59,7 +65,7 @@ def test_recorded_similarities_and_predictions_come_out_of_the_recorded_vectors(
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_the_same_for_vectors_of_our_own(activation: str) -> None:
+def test_the_same_for_vectors_of_our_own(activation: Activation) -> None:
     random = np.random.default_rng(0)
     images, texts = random.standard_normal((9, 32)), random.standard_normal((3, 32))
     images /= np.linalg.norm(images, axis=1, keepdims=True)
