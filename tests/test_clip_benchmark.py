@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from hub_server import hub_server
 from PIL import Image
 
 from nshot.cli import cli
+from nshot.datasets.clip_benchmark import SETS
 from nshot.datasets.labelled import open_labelled
 from nshot.errors import SourceError
+from nshot.models.catalogue import CATALOGUE, published
 
 
 def shard(path: Path, members: dict[str, bytes]) -> None:
@@ -115,3 +118,64 @@ def test_a_set_of_the_hub_is_read_by_its_name(
         assert hub.downloaded >= {"classnames.txt"}
         assert "test/0.tar" not in hub.downloaded, "not before it is read"
         assert len(list(labelled)) == 6
+
+
+@pytest.fixture
+def empty_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    with hub_server() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        yield
+
+
+@pytest.mark.usefixtures("empty_hub")
+@pytest.mark.parametrize(
+    ("written", "near"),
+    [
+        ("vtab-pet", "vtab-pets"),
+        ("pets", "vtab-pets"),
+        ("vtab_svhn", "vtab-svhn"),
+        ("imagenet_a", "imagenet-a"),
+    ],
+)
+def test_a_set_s_name_that_is_nearly_right_is_answered_with_the_right_one(written: str, near: str) -> None:
+    with pytest.raises(SourceError, match=f"did you mean hf://clip-benchmark/wds_{near}"):
+        open_labelled(f"hf://clip-benchmark/wds_{written}")
+
+
+@pytest.mark.usefixtures("empty_hub")
+def test_a_set_s_name_that_is_near_none_is_answered_with_all_of_them() -> None:
+    with pytest.raises(SourceError, match=r"known are: imagenet1k, .*vtab-svhn"):
+        open_labelled("hf://clip-benchmark/wds_qqqqqq")
+
+
+def test_all_sets_stand_in_the_guide_and_have_the_published_figures_of_their_names() -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    assert len(set(SETS)) == 38
+    assert all(f"`{name}`" in guide for name in SETS)
+    known = [name for name in SETS if published("clip-b32", name)]
+    assert len(known) == 29
+    assert published("openai/clip-vit-base-patch32", "vtab-pets") == (87.0, True)
+    assert published("siglip2-b16", "imagenet1k") == (78.2, False)
+    assert published("siglip2-b16", "vtab-pets") is None
+    assert published("somebody/else", "vtab-pets") is None
+    for each in CATALOGUE:
+        figure = published(each.short, "imagenet1k")
+        assert (None if figure is None else figure.value) == pytest.approx(each.imagenet, abs=0.06)
+
+
+def test_evaluate_sets_the_published_figure_beside_its_own(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "cache"))
+    model = str(tiny_checkpoint(tmp_path / "model"))
+    stand_in = CATALOGUE[0]._replace(id=model)
+    monkeypatch.setattr("nshot.models.catalogue.CATALOGUE", (stand_in, *CATALOGUE[1:]))
+    folder = pets.rename(tmp_path / "wds_vtab-pets")
+    output = CliRunner().invoke(cli, ["evaluate", str(folder), "--model", model, "--no-store"]).output
+    assert "mean per-class recall here" in output
+    assert f"published for {model} on vtab-pets: 87.0 %" in output

@@ -90,7 +90,6 @@ def command(
     from nshot.cli.asking import decided, from_file, say_synonyms
     from nshot.evaluation.evaluation import compare as side_by_side
     from nshot.evaluation.evaluation import evaluate, prompt_ways
-    from nshot.models.catalogue import entry
 
     folder = _made(output)
     alone = decision_options.reject not in (None, "off") or classifier_file is not None
@@ -133,8 +132,7 @@ def command(
     rivals = side_by_side([model.name for model in models], evaluations, seed=seed)
     leading = evaluations[0]
     _tell(leading, rivals)
-    if labelled.name.endswith("wds_imagenet1k") and (known_as := entry(models[0].name)) and known_as.imagenet:
-        say(f"published for {known_as.id}: {known_as.imagenet:.1f}% (see nshot models)")
+    _tell_published(labelled, leading, models[0].name)
     _doubts(leading, folder, quiet=quiet)
     if training is not None:
         part = ("train", "val", "test")
@@ -200,6 +198,19 @@ def _made(output: Path | None) -> Path | None:
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
     return output
+
+
+def _tell_published(labelled: LabelledSet, evaluation: Evaluation, model: str) -> None:
+    """The published figure of a published set, with what it is compared to here."""
+    from nshot.datasets.clip_benchmark import set_of
+    from nshot.models.catalogue import published
+
+    name = set_of(labelled.name) if labelled.templates else None
+    if name is None or (known := published(model, name)) is None:
+        return
+    kind = "mean per-class recall" if known.per_label else "top-1"
+    here = evaluation.figures["mean_per_class_recall" if known.per_label else "top_1"]
+    say(f"{kind} here {100 * here:.1f} %, published for {model} on {name}: {known.value:.1f} %")
 
 
 def _tell(evaluation: Evaluation, models: Sequence[Rival]) -> None:

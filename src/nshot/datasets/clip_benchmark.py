@@ -11,15 +11,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, overload
 
 from nshot.datasets import webdataset
 from nshot.datasets.reading import LabelledSet, Reading
-from nshot.errors import SourceError
+from nshot.errors import HubUnavailable, SourceError
 from nshot.images.sources import Source
 
 HUB = "clip-benchmark/wds_"
+
+SETS = (
+    *("imagenet1k", "imagenetv2", "imagenet_sketch", "imagenet-a", "imagenet-r", "imagenet-o", "objectnet"),
+    *("fer2013", "voc2007", "voc2007_multilabel", "sun397", "cars", "fgvc_aircraft", "mnist", "stl10"),
+    *("gtsrb", "country211", "renderedsst2", "vtab-caltech101", "vtab-cifar10", "vtab-cifar100"),
+    *("vtab-clevr_count_all", "vtab-clevr_closest_object_distance", "vtab-diabetic_retinopathy"),
+    *("vtab-dmlab", "vtab-dsprites_label_orientation", "vtab-dsprites_label_x_position"),
+    *("vtab-dsprites_label_y_position", "vtab-dtd", "vtab-eurosat", "vtab-kitti_closest_vehicle_distance"),
+    *("vtab-flowers", "vtab-pets", "vtab-pcam", "vtab-resisc45", "vtab-smallnorb_label_azimuth"),
+    *("vtab-smallnorb_label_elevation", "vtab-svhn"),
+)
+"""The sets with labels that CLIP_benchmark lists, without their wds_."""
 
 _TEMPLATES = "zeroshot_classification_templates.txt"
 
@@ -38,7 +51,29 @@ def of_hub(name: str, read: Reading, revision: str | None) -> LabelledSet:
     """
     from nshot.datasets.hub import get
 
-    return _open(f"hf://{name}", lambda file: get(name, file, revision), read)
+    wanted = name.removeprefix(HUB)
+    try:
+        return _open(f"hf://{name}", lambda file: get(name, file, revision), read)
+    except (SourceError, HubUnavailable) as error:
+        if wanted in SETS:
+            raise
+        near = meant(wanted)
+        named = f"did you mean hf://{HUB}{near}?" if near else f"known are: {', '.join(SETS)}"
+        raise type(error)(f"{error}; {named}") from error
+
+
+def meant(wanted: str) -> str | None:
+    """The set whose name is nearest to one that is none; None where none is near."""
+    plain = wanted.lower().replace("/", "-")
+    same = [name for name in SETS if plain in (name, name.rpartition("-")[2]) or name == f"vtab-{plain}"]
+    close = get_close_matches(plain, SETS, 1) or get_close_matches(f"vtab-{plain}", SETS, 1)
+    return next(iter(same or close), None)
+
+
+def set_of(name: str) -> str | None:
+    """Which of the sets a path or a name on the Hub ends in; None if in none of them."""
+    last = name.rstrip("/").rpartition("/")[2].removeprefix("wds_")
+    return last if last in SETS else None
 
 
 def of_folder(folder: Path, read: Reading) -> LabelledSet:

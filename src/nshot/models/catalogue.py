@@ -1,12 +1,15 @@
 """Models worth knowing, with short names that stand for their ids.
 
 ImageNet figures are zero-shot top-1 with the authors' prompts, in per cent, from: (1) open_clip's
-docs/openclip_results.csv, (2) the CLIP paper, (3) big_vision's README of SigLIP 2, (4) MobileCLIP 2's paper.
+docs/openclip_results.csv, (2) big_vision's README of SigLIP 2, (3) MobileCLIP 2's paper.
+Figures on CLIP_benchmark's other data sets are in published.csv, from (1).
 GFLOP are those of one image, computed from the sizes; parameters are those of both towers, in millions.
 """
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import NamedTuple
 
 _ENGLISH, _MANY = "English", "100 and more"
@@ -55,7 +58,7 @@ def _clip(
 
 
 def _siglip2(short: str, id: str, top: float, gflop: float, parameters: int, pixels: int) -> Entry:
-    return Entry(short, id, "SigLIP", top, 3, gflop, parameters, pixels, _MANY, "Apache-2.0")
+    return Entry(short, id, "SigLIP", top, 2, gflop, parameters, pixels, _MANY, "Apache-2.0")
 
 
 def _open(short: str, id: str, top: float | None, source: int | None, *size: float, licence: str) -> Entry:
@@ -67,8 +70,8 @@ CATALOGUE: tuple[Entry, ...] = (
     _clip("clip-b32", "openai/clip-vit-base-patch32", 63.3, 1, 8.8, 151, 224),
     _clip("clip-b16", "openai/clip-vit-base-patch16", 68.3, 1, 35.1, 150, 224),
     _clip("clip-l14", "openai/clip-vit-large-patch14", 75.5, 1, 162.0, 428, 224),
-    _clip("clip-l14-336", "openai/clip-vit-large-patch14-336", 76.2, 2, 381.9, 428, 336),
-    _clip("laion-b32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", None, None, 8.8, 151, 224),
+    _clip("clip-l14-336", "openai/clip-vit-large-patch14-336", 76.6, 1, 381.9, 428, 336),
+    _clip("laion-b32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", 66.6, 1, 8.8, 151, 224),
     _clip("laion-b16", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", 70.2, 1, 35.1, 150, 224),
     _clip("laion-h14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", 78.0, 1, 334.6, 986, 224),
     _clip("datacomp-b32", "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K", 69.2, 1, 8.8, 151, 224),
@@ -99,9 +102,9 @@ CATALOGUE: tuple[Entry, ...] = (
     _siglip2("siglip2-so400m", "google/siglip2-so400m-patch14-224", 83.2, 220.3, 1135, 224),
     _siglip2("siglip2-so400m-384", "google/siglip2-so400m-patch14-384", 84.1, 670.3, 1136, 384),
     _siglip2("siglip2-giant", "google/siglip2-giant-opt-patch16-256", 84.5, 599.0, 1871, 256),
-    _open("mobileclip2-s0", "timm/MobileCLIP2-S0-OpenCLIP", 71.5, 4, 4.8, 75, 256, licence=_APPLE),
-    _open("mobileclip2-s2", "timm/MobileCLIP2-S2-OpenCLIP", 77.2, 4, 15.7, 99, 256, licence=_APPLE),
-    _open("mobileclip2-b", "timm/MobileCLIP2-B-OpenCLIP", 79.4, 4, 35.1, 150, 224, licence=_APPLE),
+    _open("mobileclip2-s0", "timm/MobileCLIP2-S0-OpenCLIP", 71.5, 3, 4.8, 75, 256, licence=_APPLE),
+    _open("mobileclip2-s2", "timm/MobileCLIP2-S2-OpenCLIP", 77.2, 3, 15.7, 99, 256, licence=_APPLE),
+    _open("mobileclip2-b", "timm/MobileCLIP2-B-OpenCLIP", 79.4, 3, 35.1, 150, 224, licence=_APPLE),
     _open("pe-b16", "timm/PE-Core-B-16", 78.4, 1, 35.6, 448, 224, licence="Apache-2.0"),
     _open("bioclip", "imageomics/bioclip", None, None, 35.1, 150, 224, licence="MIT"),
 )
@@ -117,3 +120,37 @@ def full_name(name: str) -> str:
 def entry(name: str) -> Entry | None:
     """What the table knows of a model, by its id or its short name."""
     return next((each for each in CATALOGUE if name in (each.short, each.id)), None)
+
+
+class Published(NamedTuple):
+    """A published zero-shot figure.
+
+    Attributes:
+        value: in per cent.
+        per_label: it is the mean of the labels' own shares, and not top-1.
+    """
+
+    value: float
+    per_label: bool
+
+
+_PER_LABEL = ("vtab-caltech101", "fgvc_aircraft", "vtab-flowers", "vtab-pets")
+
+
+def published(model: str, data_set: str) -> Published | None:
+    """What is published for a model on one of CLIP_benchmark's data sets, with the set's own prompts.
+
+    Args:
+        model: an id or a short name.
+        data_set: its name there, such as "vtab-pets".
+    """
+    known = entry(model)
+    if known is None:
+        return None
+    with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as file:
+        row = next((row for row in csv.DictReader(file) if row["model"] == known.short), None)
+    if row is not None and data_set in row:
+        return Published(float(row[data_set]), data_set in _PER_LABEL)
+    if data_set == "imagenet1k" and known.imagenet is not None:
+        return Published(known.imagenet, False)
+    return None
