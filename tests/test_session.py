@@ -198,8 +198,11 @@ def test_a_full_disk_keeps_no_half_act(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(read_words(tmp_path).said) == {"aa", "bb"}
 
 
-def test_a_second_server_on_the_same_journal_is_refused(tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_journal_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("fcntl")
+    monkeypatch.setattr("nshot.server.session.journal._PATIENCE", 0.1)
     journal = Journal(tmp_path / JOURNAL)
     with pytest.raises(OutputError, match="another nshot serve"):
         Journal(tmp_path / JOURNAL)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nshot.errors import RequestError
 from nshot.types import Embedded, Failure, Floats
 
 
@@ -63,6 +64,17 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def row(self, digest: str) -> int:
+        """The row of a content.
+
+        Raises:
+            RequestError: there is none.
+        """
+        row = self.by_digest.get(digest)
+        if row is None:
+            raise RequestError(f"there is no image {digest[:12]}")
+        return row
 
     def add(self, records: Iterable[Embedded | Failure]) -> None:
         """Add what an embedder yields."""

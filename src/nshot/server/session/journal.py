@@ -26,6 +26,8 @@ from nshot.types import CORRECTED, Decided, Failure, Prediction
 JOURNAL = ".nshot-journal.jsonl"
 CLASSIFIERS = ".nshot-classifiers"  # beside the journal: the classifiers that were taken
 _VERSION = 1
+# A server that was killed may leave a process that decodes, which holds the lock until it notices.
+_PATIENCE = 5.0  # seconds
 _LONGEST = 4096  # characters of a note or a label
 
 Kind: TypeAlias = Literal["say", "note", "take", "audit"]
@@ -416,7 +418,14 @@ def _lock(file: BinaryIO, path: Path) -> None:
         import fcntl
     except ImportError:  # Windows: no lock, and two servers on one folder are the person's own care
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(f"another nshot serve is at work with {path}: stop it, or use --journal") from error
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise OutputError(
+                    f"another nshot serve is at work with {path}: stop it, or use --journal"
+                ) from error
+            time.sleep(0.05)

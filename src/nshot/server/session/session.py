@@ -8,32 +8,25 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nshot.classifier.classifier import Classifier
 from nshot.embedder import Embedder
-from nshot.embeddings import Embeddings
-from nshot.errors import ImageError, NshotError, RequestError
-from nshot.images.decode import decode
-from nshot.images.sources import Source, expand
-from nshot.search import FITS, compose
-from nshot.search import duplicates as find_duplicates
-from nshot.search import search as find
-from nshot.server.session import learning, taking_away
+from nshot.errors import NshotError, RequestError
+from nshot.images.sources import expand
+from nshot.server.session import finding, learning, taking_away
+from nshot.server.session.files import Files
 from nshot.server.session.images import Images
 from nshot.server.session.journal import CLASSIFIERS, Journal, ReadOnly, Word
 from nshot.server.session.learning import Audited, Proposal
 from nshot.server.session.questions import Answers, Asked, Question, Questions
-from nshot.server.session.thumbnails import SIDE, Thumbnails, render
-from nshot.types import Embedded, Failure, Prediction
+from nshot.types import Failure, Prediction
 
 LARGE = 1280  # pixels of the large view's longer side
 _NEAR = 12
@@ -77,8 +70,7 @@ class Session:
         self._load = load
         self._saved = saved
         self._fetched = fetched
-        self._thumbnails = Thumbnails(thumbnails)
-        self._sources: dict[str, Source] = {}
+        self.files = Files(self.images, thumbnails)
         self._questions: Questions | None = None
         self._proposals: dict[str, Proposal] = {}
         self._taken: tuple[str | None, Classifier | None] = (None, None)
@@ -124,7 +116,7 @@ class Session:
         if self._thread is not None:
             self._thread.join(10)
         self.journal.close()
-        self._thumbnails.close()
+        self.files.close()
 
     def state(self) -> dict[str, Any]:
         """How far the reading is: what the page shows beside its title."""
@@ -164,7 +156,7 @@ class Session:
             self._looked = {}
             threading.Thread(target=self._count, daemon=True).start()
             embedder = self._questions.embedder
-            for record in embedder.embed_images(self._teed(embedder.sources(self.specs))):
+            for record in embedder.embed_images(self.files.noted(embedder.sources(self.specs))):
                 self._files += 1
                 self.images.add([record])
                 self._going.wait()
@@ -183,21 +175,6 @@ class Session:
             self._looked = {"looked": _looked(self.specs)}
         if self._phase == "failed":
             self._looked = {"failures": self.failures()}
-
-    def _teed(self, sources: Iterable[Source | Embedded | Failure]) -> Iterator[Source | Embedded | Failure]:
-        """The sources; where a file cannot be read twice, its small image is made on the way."""
-        for source in sources:
-            if isinstance(source, Source):
-                self._sources[source.name] = source
-                if source.path is None:
-                    source = replace(source, _read=partial(self._read_and_keep, source))
-            yield source
-
-    def _read_and_keep(self, source: Source) -> bytes:
-        data = source.read()
-        with suppress(ImageError):
-            self._thumbnails.put(hashlib.sha256(data).digest(), render(decode(data, draft=2 * SIDE).image))
-        return data
 
     def _count(self) -> None:
         with suppress(NshotError):
@@ -256,7 +233,7 @@ class Session:
         if known.failure is not None:
             told["failure"] = {"type": known.failure.type, "message": known.failure.message}
             return told
-        told |= self._file(known.name)
+        told |= self.files.told(known.name)
         images = self.images.snapshot()
         vector = images.vectors[row]
         if key is not None:
@@ -278,42 +255,6 @@ class Session:
         told["near"] = [[int(k), float(near[k])] for k in nearest if near[k] > -2]
         return told
 
-    def search(self, words: str = "", like: Sequence[str] = (), data: bytes | None = None) -> dict[str, Any]:
-        """Images by words ("red star -dark"), by images of the session, by an image from elsewhere.
-
-        Returns:
-            rows and their cosines, closest first; where words alone were asked, how unusual each is
-            (``fits``), and the ``line`` from which it counts as fitting.
-        """
-        wanted, unwanted = _signed(words)
-        texts = [wanted] if wanted else []
-        pictures = [self.images.snapshot().vectors[self.row(digest)] for digest in like]
-        if data is not None:
-            [record] = self.questions.embedder.embed_images([Source.of(data, name="the dropped image")])
-            if isinstance(record, Failure):
-                raise RequestError(f"the dropped image cannot be read: {record.message}")
-            pictures.append(record.vector)
-        query = compose(
-            words,
-            texts=self.questions.embed(texts) if texts else None,
-            like=np.stack(pictures) if pictures else None,
-            against=self.questions.embed(unwanted) if unwanted else None,
-            generic_texts=self.questions.generic() if texts else None,
-        )
-        photos, rows = self._embeddings()
-        if not len(photos):
-            return {"rows": [], "cosines": [], "line": None}
-        where = ~np.isin(rows, [self.row(digest) for digest in like])  # what was asked with is no answer
-        hits = find(photos, query, _HITS, where=where)
-        told: dict[str, Any] = {
-            "rows": [int(rows[hit.row]) for hit in hits],
-            "cosines": [hit.cosine for hit in hits],
-            "line": None,
-        }
-        if query.background is not None:
-            told |= {"line": FITS, "fits": [hit.score for hit in hits]}
-        return told
-
     def duplicates(self) -> dict[str, Any]:
         """Images of which one is enough, in three kinds; found once for all that is read.
 
@@ -328,46 +269,15 @@ class Session:
             raise RequestError("duplicates are looked for among all images: wait until they are read")
         with self._looking:
             if self._duplicates is None or self._duplicates[0] != len(self.images.files):
-                self._duplicates = (len(self.images.files), self._found_duplicates())
+                self._duplicates = (
+                    len(self.images.files),
+                    finding.duplicates(self.images, self.questions.embedder),
+                )
             return self._duplicates[1]
 
-    def _found_duplicates(self) -> dict[str, Any]:
-        files = [(name, row) for name, row in self.images.files if self.images.rows[row].failure is None]
-        vectors = self.images.snapshot().vectors[[row for _, row in files]]
-        photos = Embeddings(
-            sources=tuple(name for name, _ in files),
-            vectors=vectors,
-            positions=np.arange(len(files)),
-            digests=tuple(bytes.fromhex(self.images.rows[row].digest) for _, row in files),
-        )
-        found = find_duplicates(photos, embedder=self.questions.embedder)
-        measured = found.measured
-        return {
-            "groups": [
-                {
-                    "kind": group.kind,
-                    "rows": list(dict.fromkeys(files[place][1] for place in group.rows)),
-                    "files": list(group.sources),
-                }
-                for group in found.groups
-            ],
-            "measured": {
-                "false_rate": measured.false_rate,
-                "recall": measured.recall,
-                "found": measured.found,
-                "dropped": measured.dropped,
-            },
-        }
-
-    def _embeddings(self) -> tuple[Embeddings, NDArray[np.intp]]:
-        """The images that could be read, and their rows."""
-        images = self.images.snapshot()
-        rows = np.flatnonzero(images.read)
-        if not len(rows):
-            return Embeddings.of(np.zeros((0, self.questions.embedder.dimension))), rows
-        vectors = images.vectors if len(rows) == len(images) else images.vectors[rows]
-        names = tuple(self.images.rows[row].name for row in rows.tolist())
-        return Embeddings(sources=names, vectors=vectors, positions=np.arange(len(rows))), rows
+    def search(self, words: str = "", like: Sequence[str] = (), data: bytes | None = None) -> dict[str, Any]:
+        """See ``finding.search``."""
+        return finding.search(self.images, self.questions, words, [self.row(digest) for digest in like], data)
 
     # Saying and learning
 
@@ -499,78 +409,16 @@ class Session:
     # Files
 
     def row(self, digest: str) -> int:
-        """The row of a content.
-
-        Raises:
-            RequestError: there is none.
-        """
-        row = self.images.by_digest.get(digest)
-        if row is None:
-            raise RequestError(f"there is no image {digest[:12]}")
-        return row
+        """The row of a content. See ``Images.row``."""
+        return self.images.row(digest)
 
     def thumbnail(self, digest: str) -> bytes:
-        """A small WebP of an image.
-
-        Raises:
-            RequestError: no such image.
-            ImageError: its file is gone, or holds something else now.
-        """
-        self.row(digest)
-        key = bytes.fromhex(digest)
-        held = self._thumbnails.get(key)
-        if held is None:
-            held = render(decode(self._bytes(digest), draft=2 * SIDE).image)
-            self._thumbnails.put(key, held)
-        return held
+        """See ``Files.thumbnail``."""
+        return self.files.thumbnail(digest)
 
     def large(self, digest: str) -> bytes:
-        """A large WebP of an image; the small one where its file cannot be read again."""
-        try:
-            return render(decode(self._bytes(digest), draft=2 * LARGE).image, LARGE)
-        except ImageError:
-            return self.thumbnail(digest)
-
-    def fill(self, digests: Iterable[str]) -> None:
-        """Make small images ahead of being asked for them."""
-        for digest in digests:
-            if self.closing.is_set():
-                return
-            with suppress(NshotError):
-                self.thumbnail(digest)
-
-    def _bytes(self, digest: str) -> bytes:
-        row = self.images.rows[self.row(digest)]
-        gone: ImageError | None = None
-        for name in (row.name, *row.others):
-            source = self._sources.get(name)
-            if source is None or source.path is None:
-                continue
-            try:
-                data = source.read()
-            except ImageError as error:
-                gone = error
-                continue
-            if hashlib.sha256(data).hexdigest() == digest:
-                return data
-            gone = ImageError(f"{name} has changed since it was read")
-        raise gone or ImageError(f"{row.name} cannot be read again")
-
-    def _file(self, name: str) -> dict[str, Any]:
-        """What the file itself tells: size in pixels, when it was taken."""
-        from PIL import Image
-
-        source = self._sources.get(name)
-        if source is None or source.path is None:
-            return {}
-        with suppress(Exception):  # a file of any kind, that may have gone: nothing here is worth an error
-            with Image.open(source.path) as image:
-                exif = image.getexif()
-                taken = exif.get_ifd(0x8769).get(0x9003) or exif.get(0x0132)
-                size = list(image.size)
-            told: dict[str, Any] = {"size": size, "bytes": Path(source.path).stat().st_size}
-            return told | ({"taken": str(taken)[:19]} if taken else {})
-        return {}
+        """See ``Files.large``."""
+        return self.files.large(digest)
 
     # Inside
 
@@ -590,12 +438,6 @@ class Session:
     def _rows(self, words: Mapping[str, Word]) -> dict[int, Word]:
         known = self.images.by_digest
         return {known[digest]: word for digest, word in list(words.items()) if digest in known}
-
-
-def _signed(words: str) -> tuple[str, list[str]]:
-    """What is wanted, and what is not: "red star -dark" -> "red star", ["dark"]."""
-    wanted = [word for word in words.split() if not word.startswith("-")]
-    return " ".join(wanted), [word[1:] for word in words.split() if word.startswith("-") and len(word) > 1]
 
 
 def _looked(specs: Sequence[str]) -> dict[str, Any]:
