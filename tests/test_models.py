@@ -14,9 +14,9 @@ from PIL import Image
 import nshot
 from nshot.cli import cli
 from nshot.errors import RequestError
-from nshot.evaluation.models import compare_models, frontier, verify
+from nshot.evaluation.models import compare_models, frontier, verify, verify_photographs
 from nshot.models.catalogue import CATALOGUE, SHORT, entry, full_name
-from nshot.models.references import REFERENCES, Reference, drawing
+from nshot.models.references import REFERENCES, Reference, drawing, photographs
 
 
 @pytest.fixture(autouse=True)
@@ -97,10 +97,64 @@ def test_verify_says_whether_a_model_gives_the_published_figures(tmp_path: Path)
     assert [each.agrees for each in found] == [True, False, None]
 
 
+def test_verify_compares_photographs_with_their_recorded_vectors(tmp_path: Path, photos: Path) -> None:
+    """A stand-in for the default model, whose weights are not here: the same comparison, on tiny weights."""
+    model = nshot.load(tiny_checkpoint(tmp_path / "m"), precision="f32")
+    files = sorted((photos / "cat").glob("*.png"))
+    vectors = model.embed(files).vectors
+    places = range(0, vectors.shape[1], 2)
+    recorded = {
+        file.name: {k: float(row[k]) for k in places} for file, row in zip(files, vectors, strict=True)
+    }
+    recorded["absent.png"] = recorded["0.png"]
+    recorded["3.png"] = {k: value + 0.1 for k, value in recorded["3.png"].items()}
+    (photos / "cat" / "2.png").write_bytes(b"no image")
+    found = verify_photographs(model, photos / "cat", recorded)
+    agrees = {each.name: each.agrees for each in found}
+    assert agrees == {"0.png": True, "1.png": True, "2.png": None, "3.png": False, "absent.png": None}
+    assert all(each.off is None for each in verify_photographs(model, None, recorded))
+    assert verify_photographs(model, photos / "cat") == (), "of another model nothing is recorded"
+
+
+def test_the_recorded_photographs_are_parts_of_unit_vectors() -> None:
+    recorded = photographs()
+    assert len(recorded) == 25
+    for numbers in recorded.values():
+        assert list(numbers) == list(range(0, 512, 16))
+        assert 0.1 < math.hypot(*numbers.values()) < 0.35, "about a sixteenth of a unit vector's square"
+
+
+def test_verify_by_the_command_tells_of_each_photograph_that_differs(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(tiny_checkpoint(tmp_path / "m"))
+    monkeypatch.setattr("nshot.evaluation.models.PHOTOGRAPHS", folder)
+    monkeypatch.setattr(
+        "nshot.evaluation.models.photographs", lambda: {"0.png": {0: 1.0, 1: 1.0}, "no.png": {0: 1.0}}
+    )
+    output = CliRunner().invoke(cli, ["models", "verify", folder, "--images", str(photos / "cat")]).output
+    assert "photographs: 2 vectors" in output
+    assert "not compared: 1; give their folder" in output
+    assert "0.png: off by" in output
+    assert "0 of 1 agree" in output
+
+
+def test_verify_runs_for_the_model_that_comes_with_nshot_and_without_a_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    result = CliRunner().invoke(cli, ["models", "verify", "sketchbook"])
+    assert result.exit_code == 0, result.output
+    assert "'a red circle': here 5.2" in result.output
+    assert "DIFFERS" not in result.output
+
+
 def test_verify_by_the_command_refuses_what_nothing_is_published_for(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "m")
     result = CliRunner().invoke(cli, ["models", "verify", str(folder)])
     assert result.exit_code != 0
     message = str(result.exception) + result.output
+    assert "the drawing: nothing is recorded for this model" in message
+    assert "'a yellow star': here" in message
     assert "no published figures" in message
     assert all(reference.model in message for reference in REFERENCES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,9 @@ from nshot.cli.data import DataOptions, data_options, embed
 from nshot.cli.help import Command
 from nshot.cli.options import ModelOptions, model_options, say, talk_options
 from nshot.errors import RequestError
+
+if TYPE_CHECKING:
+    from nshot.evaluation.models import Photograph
 
 
 @click.group("models", invoke_without_command=True, short_help="List models, compare them, verify one.")
@@ -147,24 +152,31 @@ def compare(
     "--images",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="FOLDER",
-    help="Where the images of the references are: 000000039769.png of COCO val2017.",
+    help="Where the images of the references are: 000000039769.png of COCO val2017, 2.jpg to 50.jpg of the "
+    "photographs.",
 )
 @model_options
 @talk_options
 def verify(name: str, images: Path | None, model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
     """Compare what MODEL answers here with what is published for it: weights, image processor and tokenizer
-    together. It runs in f32.
+    together. It runs in f32 and needs no network for a model that is cached.
+
+    A drawing that nshot makes is answered by any model, with or without published figures; those of
+    sketchbook, which comes with nshot, are recorded.
 
     Exit status: 0 it agrees, 1 it does not or an image is not at hand, 2 nothing is published for it.
     """
+    from nshot.evaluation.models import drawn_logits, verify_photographs
     from nshot.evaluation.models import verify as verified
-    from nshot.models.references import REFERENCES
+    from nshot.models.references import DRAWN, REFERENCES
 
-    options = replace(model_options, model=name, precision="f32", no_store=True, store=None)
-    found = verified(options.load(quiet=quiet), images)
-    if not found:
-        known = ", ".join(sorted({reference.model for reference in REFERENCES}))
-        raise RequestError(f"no published figures are known for {name}; they are for {known}")
+    options = replace(model_options, model=name, precision="f32", decode="exact", no_store=True, store=None)
+    model = options.load(quiet=quiet)
+    found, photographs = verified(model, images), verify_photographs(model, images)
+    if not any(reference.image is None for reference, _ in found):
+        click.echo("the drawing: nothing is recorded for this model; there is no star in it")
+        for text, here in zip(DRAWN, drawn_logits(model), strict=True):
+            click.echo(f"  {text!r}: here {here:.4f}")
     for reference, logits in found:
         click.echo(f"{reference.id}: {reference.source}")
         if logits is None:
@@ -173,7 +185,28 @@ def verify(name: str, images: Path | None, model_options: ModelOptions, quiet: b
         for text, there, here in zip(reference.texts, reference.logits, logits, strict=True):
             fine = abs(here - there) <= reference.atol
             click.echo(f"  {text!r}: here {here:.4f}, published {there:.4f}{'' if fine else '  DIFFERS'}")
-    return 0 if all(each.agrees for each in found) else 1
+    _tell_photographs(photographs)
+    if not found:
+        known = ", ".join(sorted({reference.model for reference in REFERENCES}))
+        raise RequestError(f"no published figures are known for {name}; they are for {known}")
+    fine = all(each.agrees for each in found) and all(each.agrees for each in photographs)
+    return 0 if fine else 1
+
+
+def _tell_photographs(photographs: Sequence[Photograph]) -> None:
+    if not photographs:
+        return
+    measured = [each for each in photographs if each.off is not None]
+    click.echo(f"photographs: {len(photographs)} vectors by transformers' CLIPModel and CLIPProcessor")
+    if missing := len(photographs) - len(measured):
+        click.echo(f"  not compared: {missing}; give their folder with --images")
+    for each in measured:
+        if not each.agrees:
+            click.echo(f"  {each.name}: off by {each.off:.3f}  DIFFERS")
+    if measured:
+        agreeing = sum(bool(each.agrees) for each in measured)
+        worst = max(each.off or 0.0 for each in measured)
+        click.echo(f"  {agreeing} of {len(measured)} agree; the farthest is off by {worst:.4f}")
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:

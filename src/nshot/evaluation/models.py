@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,16 @@ from nshot.evaluation.evaluation import evaluate
 from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.metrics import Interval, paired_gain
 from nshot.models.catalogue import entry
-from nshot.models.references import REFERENCES, Reference
+from nshot.models.references import (
+    DRAWN,
+    MOST_OFF,
+    PHOTOGRAPHS,
+    REFERENCES,
+    Reference,
+    drawing,
+    off_by,
+    photographs,
+)
 from nshot.pages.charts import Axis, Series, alone
 
 _SIZE = (640, 480)  # of the images whose speed is measured
@@ -190,9 +199,56 @@ def verify(
     )
 
 
-def _logits(embedder: Embedder, reference: Reference, images: Path | None) -> tuple[float, ...] | None:
-    from nshot.models.references import drawing
+class Photograph(NamedTuple):
+    """A photograph with a recorded vector.
 
+    Attributes:
+        name: of its file.
+        off: how far its vector here is from the recorded one, see ``references.off_by``; None where its file
+            is not at hand or cannot be read.
+    """
+
+    name: str
+    off: float | None
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether it is as near as another JPEG decoder leaves it."""
+        return None if self.off is None else self.off <= MOST_OFF
+
+
+def verify_photographs(
+    embedder: Embedder, images: Path | None = None, recorded: Mapping[str, dict[int, float]] | None = None
+) -> tuple[Photograph, ...]:
+    """Compare vectors of the 25 photographs with the recorded ones; none for another model than the default.
+
+    Args:
+        embedder: the model, as for ``verify``.
+        images: folder of the photographs' files.
+        recorded: numbers of the vectors by file and place; None: those that come with nshot.
+    """
+    if recorded is None:
+        recorded = photographs() if embedder.checkpoint.name == PHOTOGRAPHS else {}
+    files = {name: images / name for name in recorded if images is not None and (images / name).is_file()}
+    found = embedder.embed(list(files.values()))
+    vectors = dict(zip(found.sources, found.vectors, strict=True))
+    return tuple(
+        Photograph(
+            name,
+            off_by(vectors[source], numbers)
+            if name in files and (source := str(files[name])) in vectors
+            else None,
+        )
+        for name, numbers in recorded.items()
+    )
+
+
+def drawn_logits(embedder: Embedder) -> tuple[float, ...]:
+    """The logits of the drawing with ``references.DRAWN``, which needs no file and runs for any model."""
+    return _logits(embedder, Reference("", "", None, DRAWN, (), 0.0, ""), None) or ()
+
+
+def _logits(embedder: Embedder, reference: Reference, images: Path | None) -> tuple[float, ...] | None:
     if reference.image is None:
         source: Image.Image | Path = drawing()
     elif images is None or not (source := images / reference.image).is_file():
