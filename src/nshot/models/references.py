@@ -47,7 +47,7 @@ PHOTOGRAPHS = "openai/clip-vit-base-patch32"
 """The model whose vectors of the photographs are recorded, by transformers' CLIPModel and CLIPProcessor."""
 
 MOST_OFF = 0.05
-"""How far a photograph's numbers may be off: the difference's length over theirs, here as at a cosine of 0.999.
+"""How far a photograph's numbers may be off: the difference's length over theirs, as at a cosine of 0.999.
 Two programs that prepared images in different ways were seen 0.1 to 0.3 apart (cosines 0.995 to 0.958)."""
 
 _TRANSFORMERS = "huggingface/transformers, tests/models/{}, test_inference"
