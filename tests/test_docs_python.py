@@ -30,7 +30,11 @@ def _folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = checkpoint.BUILT_IN["sketchbook"]
     monkeypatch.setitem(checkpoint.BUILT_IN, checkpoint.DEFAULT_MODEL, shipped)
     monkeypatch.chdir(tmp_path)
-    folders = {"photos": ["a", "b", "c"], "photos-by-class/cat": "123456", "photos-by-class/dog": "123456"}
+    folders = {
+        "photos": list("abcdefghijklmn"),
+        "photos-by-class/cat": "123456",
+        "photos-by-class/dog": "123456",
+    }
     for seed, (folder, names) in enumerate(folders.items()):
         Path(folder).mkdir(parents=True)
         for number, name in enumerate(names):
