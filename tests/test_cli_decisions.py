@@ -164,7 +164,7 @@ def test_sort_asks_for_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixtu
     for args, message in (
         (["sort", str(tmp_path), "--labels", "a, b"], "name the images and then the folder"),
         (["sort", "--undo", str(tmp_path)], "nothing to undo"),
-        (["sort", "--undo", "a", "b"], "nothing to undo in b"),
+        (["sort", "--undo", "a", "b"], "there is no .nshot-sort.jsonl"),
     ):
         assert run(args) == 2
         assert message in capsys.readouterr().err
