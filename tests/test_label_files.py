@@ -188,6 +188,11 @@ def test_a_files_name_in_the_place_of_a_label_points_to_the_right_option(
         (["собака", "кошка"], "English"),
         (["étoile", "cœur"], "English"),
         (["der Hund", "die Katze"], "English"),
+        (["perro", "gato", "caballo"], "English"),
+        (["chien", "chat"], "English"),
+        (["Hund", "Katze"], "English"),
+        (["cane rosso", "gatto"], "English"),
+        (["cachorro", "gato"], "English"),
         (["a photo of a cat", "dog"], "whole prompts"),
     ],
 )
@@ -200,6 +205,11 @@ def test_what_is_sound_gets_no_note() -> None:
     assert not check(["star"], alone=True)
     assert not check(["собака", "кошка"], multilingual=True)
     assert not check(["café", "jalapeño", "cat", "dog"])
+    assert not check(["perro", "gato"], multilingual=True)
+    assert not check({"perro": ["dog"], "gato": ["cat"]})
+    assert not check(
+        ["chat", "table", "pie", "lion", "main road", "taco", "camera", "piano", "panda", "radio"]
+    )
 
 
 def test_a_sentence_or_an_article_is_not_put_into_a_template_twice() -> None:

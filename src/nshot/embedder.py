@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -17,6 +18,7 @@ from nshot.images.in_memory import each, is_array, is_one_image
 from nshot.images.preprocess import Preprocessor
 from nshot.images.remarks import Remarks
 from nshot.images.sources import Source, expand
+from nshot.models.catalogue import is_multilingual
 from nshot.models.checkpoint import Checkpoint
 from nshot.models.tokenizer import Tokenizer
 from nshot.pipeline import Pipeline
@@ -91,6 +93,11 @@ class Embedder:
         return self.checkpoint.config.activation
 
     @property
+    def multilingual(self) -> bool:
+        """Whether the model has learnt labels in other languages than English, as far as can be told."""
+        return is_multilingual(self.name, self.checkpoint.config.text.vocab_size)
+
+    @property
     def space(self) -> str:
         """Digest of the weights: vectors of two spaces must not be compared."""
         return self.checkpoint.digest
@@ -102,9 +109,13 @@ class Embedder:
             sources: as for ``embed_images``; labels come along from a labelled set (``nshot.open_labelled``).
 
         Returns:
-            What could be embedded; the rest is in its ``failures``.
+            What could be embedded; the rest is in its ``failures``, and what was skipped in its ``remarks``.
         """
-        return self.collect(self.embed_images(sources), of=sources)
+        remarks = Remarks()
+        embedded = self.collect(self._stream(sources, remarks), of=sources)
+        listed = getattr(sources, "remarks", None)  # of a labelled set
+        remarks = listed if isinstance(listed, Remarks) else remarks
+        return replace(embedded, remarks=(*embedded.remarks, *remarks.notes, *remarks.counts()))
 
     def collect(self, records: Iterable[Embedded | Failure], *, of: object = None) -> Embeddings:
         """Gather what ``embed_images`` yields.
@@ -137,6 +148,11 @@ class Embedder:
         Raises:
             RequestError: a table instead of one of its columns, or an array that is no image and no batch.
         """
+        return self._stream(sources, Remarks())
+
+    def _stream(
+        self, sources: ImageLike | Iterable[ImageLike], remarks: Remarks
+    ) -> Iterator[Embedded | Failure]:
         pipeline = Pipeline(
             self.encoder,
             self.preprocessor,
@@ -146,7 +162,7 @@ class Embedder:
             workers=self.workers,
             limits=self.limits,
         )
-        return pipeline.run(self._listed(self._each(sources)))
+        return pipeline.run(self._listed(self._each(sources), remarks))
 
     def _each(self, sources: Any) -> Iterator[Any]:
         one = (str, bytes, bytearray, memoryview, os.PathLike, *_LISTED)
@@ -248,13 +264,15 @@ class Embedder:
                 "vectors of two models cannot be compared"
             )
 
-    def _listed(self, sources: Iterable[ImageLike]) -> Iterator[Source | Embedded | Failure]:
+    def _listed(
+        self, sources: Iterable[ImageLike], remarks: Remarks
+    ) -> Iterator[Source | Embedded | Failure]:
         for number, source in enumerate(sources):
             if isinstance(source, _LISTED):
                 yield source
             elif isinstance(source, (str, os.PathLike)):
                 try:
-                    yield from self.sources([source])
+                    yield from self.sources([source], remarks=remarks)
                 except SourceError as error:
                     yield Failure.of(str(source), error)
             else:

@@ -13,6 +13,7 @@ from nshot.labels.lint import nothing_to_choose
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
     from nshot.decision import Rejection
+    from nshot.labels.prompts import Labels
     from nshot.model import Model
 
 
@@ -111,8 +112,17 @@ def _zero_shot(
     classifier = label_options.classifier(embedder, labels)
     if len(classifier.labels) == 1 and classifier.activation == "softmax" and not (alone or quiet):
         say(nothing_to_choose(classifier.labels[0]))
+    say_language(labels, embedder, quiet=quiet)
     say_synonyms(classifier, quiet=quiet)
     return embedder, classifier
+
+
+def say_language(labels: Labels, model: Model, *, quiet: bool) -> None:
+    """Say on stderr that labels are in a language that the model has not learnt."""
+    from nshot.labels.lint import other_language
+
+    if not quiet and not model.multilingual and (note := other_language(labels)) is not None:
+        say(note)
 
 
 def say_synonyms(classifier: Classifier, *, quiet: bool) -> None:

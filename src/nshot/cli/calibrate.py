@@ -134,12 +134,14 @@ def command(
     from nshot.atomic import check_output
     from nshot.classifier.calibrating import calibrate, seen_before, split
     from nshot.classifier.zero_shot import zero_shot
-    from nshot.cli.asking import background_rows, from_file
+    from nshot.cli.asking import background_rows, from_file, say_language
     from nshot.labels.prompts import DEFAULT_TEMPLATE
 
-    for path in (output, report):
-        if path is not None:
-            check_output(path)
+    read = data_options.inputs(label_options, background_file, *strangers)
+    if output is not None:  # a classifier may be calibrated in its place
+        check_output(output, read)
+    if report is not None:
+        check_output(report, [*read, classifier_file, output])
     given = label_options.given(quiet=quiet, alone=True)
     if given is not None and classifier_file is not None:
         raise RequestError("give labels or --classifier, not both")
@@ -154,7 +156,9 @@ def command(
         model = model_options.load(quiet=quiet)
         images = embed(model, labelled, quiet=quiet)
         templates = label_options.read_templates() or (DEFAULT_TEMPLATE,)
-        classifier = zero_shot(model, given.labels if given is not None else list(images.classes), templates)
+        labels = given.labels if given is not None else list(images.classes)
+        say_language(labels, model, quiet=quiet)
+        classifier = zero_shot(model, labels, templates)
     none = model.embed(model.sources(strangers)) if strangers else None
     _, _, foreign = split(classifier, images)
     if foreign:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nshot.cli.options import Command, ModelOptions, packed, progress, say, tell_failure, tell_remarks
+from nshot.cli.options import (
+    Command,
+    LabelOptions,
+    ModelOptions,
+    packed,
+    progress,
+    say,
+    tell_failure,
+    tell_remarks,
+)
 from nshot.errors import RequestError, SourceError
 from nshot.labels.lint import check
 from nshot.types import Failure
@@ -40,6 +49,11 @@ class DataOptions:
     strict: bool
     corrections: Path | None
     model_revision: str | None
+
+    def inputs(self, label_options: LabelOptions, *others: Path | str | None) -> list[Path | str | None]:
+        """What a command that has these options reads: no output may lie there."""
+        named = (label_options.labels_file, label_options.label_vectors, label_options.templates)
+        return [self.data, self.corrections, *named, *others]
 
     @property
     def on_hub(self) -> bool:
@@ -197,7 +211,7 @@ def embed(model: Model, labelled: LabelledSet, *, quiet: bool) -> Embeddings:
         images = model.collect(progress(embedded, shown=not quiet), of=labelled)
     tell_remarks(labelled.remarks, quiet=quiet)
     if labelled.classes is None and len(images):  # not known before
-        for note in check(images.classes, source=labelled.name, alone=True):
+        for note in check(images.classes, source=labelled.name, alone=True, multilingual=True):
             say(note)
     if not len(images):
         first = next(iter(images.failures.values()), None)

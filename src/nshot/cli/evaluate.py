@@ -87,7 +87,7 @@ def command(
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
     from nshot.classifier.calibrating import seen_before
-    from nshot.cli.asking import decided, from_file, say_synonyms
+    from nshot.cli.asking import decided, from_file, say_language, say_synonyms
     from nshot.evaluation.evaluation import compare as side_by_side
     from nshot.evaluation.evaluation import evaluate, prompt_ways
 
@@ -125,6 +125,7 @@ def command(
                 say(f"WARNING: {told_seen(learnt, len(images))}: evaluate on images that it has not seen")
         asked = classifier or label_options.classifier(model, labels)
         if classifier_file is None:
+            say_language(labels, model, quiet=quiet)
             say_synonyms(asked, quiet=quiet)
         asked = decided(asked, decision_options, label_options, model)
         evaluations.append(evaluate(asked, images, ways, seed=seed))

@@ -78,7 +78,7 @@ def command(
     from nshot.atomic import check_output
     from nshot.few_shot.examples import fit
 
-    check_output(output)
+    check_output(output, data_options.inputs(label_options, journal_file))
     if journal_file is not None:
         return _from_journal(
             data_options.data, journal_file, output, label_options, model_options, quiet=quiet

@@ -12,6 +12,7 @@ from nshot.cli.options import (
     Command,
     DecisionOptions,
     LabelOptions,
+    Listing,
     ModelOptions,
     progress,
     tell_remarks,
@@ -45,6 +46,7 @@ def of_model(
     quiet: bool,
     verbose: bool,
     *,
+    listing: Listing | None = None,
     journal: Path | None = None,
     corrected: bool = False,
 ) -> tuple[Labelled, Failed, Sequence[str]]:
@@ -58,6 +60,7 @@ def of_model(
         model_options: the model.
         quiet: say nothing.
         verbose: say more.
+        listing: how the images are listed.
         journal: what somebody has put right on the page.
         corrected: only the images that were put right.
     """
@@ -69,7 +72,8 @@ def of_model(
     found: Labelled = []
     failed: Failed = []
     remarks = Remarks()
-    images = remarks.noting(embedder.embed_images(embedder.sources(sources, remarks=remarks)))
+    listed = (listing or Listing(None, None, False)).open(embedder, sources, remarks)
+    images = remarks.noting(embedder.embed_images(listed))
     answers = classifier.stream(images, top_k=1)
     if journal is not None:
         from nshot.server.session import read_words, taking_away

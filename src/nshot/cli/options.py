@@ -172,7 +172,9 @@ class LabelOptions:
             found, source = LabelFile(split_labels(self.labels)), "--labels"
         else:
             found, source = read_label_file(self.labels_file or ""), str(self.labels_file)
-        notes = check(found.labels, source=source, typed=self.labels is not None, alone=alone)
+        typed = self.labels is not None
+        # of their language the model has to be asked, see say_language
+        notes = check(found.labels, source=source, typed=typed, alone=alone, multilingual=True)
         for note in () if quiet else (*found.notes, *notes):
             say(note)
         return found
@@ -473,6 +475,11 @@ def source_arguments(command: Command) -> Command:
     """Add SOURCE... and how it is listed; the command gets ``sources`` and ``listing: Listing``."""
     argument = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
     return argument(packed("listing", Listing, _SOURCES)(command))
+
+
+def listing_options(command: Command) -> Command:
+    """Add how SOURCE is listed alone, to a command with arguments of its own; it gets ``listing: Listing``."""
+    return packed("listing", Listing, _SOURCES)(command)
 
 
 def output_options(command: Command) -> Command:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nshot.cli.asking import say_synonyms
+from nshot.cli.asking import say_language, say_synonyms
 from nshot.cli.data import DataOptions, check_choice, embed, with_one_label
 from nshot.cli.options import LabelOptions, ModelOptions, say
 
@@ -61,5 +61,6 @@ def embed_prompted(
     if (wordless := sorted(set(examples.label) - set(names))) and not quiet:
         say(f"known by their images alone, without a prompt: {', '.join(wordless)}")
     zero = label_options.classifier(model, names)
+    say_language(names, model, quiet=quiet)
     say_synonyms(zero, quiet=quiet)
     return Prompted(model, labelled, examples, zero)

@@ -15,11 +15,13 @@ from nshot.cli.labelling import of_model, of_table, table_option
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
+    Listing,
     ModelOptions,
     classifier_option,
     decision_options,
     journal_options,
     label_options,
+    listing_options,
     model_options,
     say,
     talk_options,
@@ -42,6 +44,7 @@ _SHOWN = 5  # moves told of a plan, at most
 @click.option("--move", "mode", flag_value="move", help="Do it: move.")
 @click.option("--undo", "take_back", is_flag=True, help="Take back the last sort into TARGET.")
 @table_option
+@listing_options
 @label_options
 @classifier_option
 @decision_options
@@ -53,6 +56,7 @@ def command(
     mode: Mode | None,
     take_back: bool,
     table: Path | None,
+    listing: Listing,
     label_options: LabelOptions,
     classifier_file: Path | None,
     decision_options: DecisionOptions,
@@ -105,6 +109,7 @@ def command(
             model_options,
             quiet,
             verbose,
+            listing=listing,
             journal=journal_file,
             corrected=corrected,
         )

@@ -14,11 +14,13 @@ from nshot.cli.labelling import Labelled, of_model, of_table, table_option
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
+    Listing,
     ModelOptions,
     classifier_option,
     decision_options,
     journal_options,
     label_options,
+    listing_options,
     model_options,
     say,
     talk_options,
@@ -54,6 +56,7 @@ _SHOWN = 5  # sidecars of a plan that are named, at most
     help="How new sidecars are named. full: photo.jpg.xmp (darktable, digiKam); stem: photo.xmp (Lightroom).",
 )
 @table_option
+@listing_options
 @label_options
 @classifier_option
 @decision_options
@@ -67,6 +70,7 @@ def command(
     undo: Path | None,
     naming: Naming,
     table: Path | None,
+    listing: Listing,
     label_options: LabelOptions,
     classifier_file: Path | None,
     decision_options: DecisionOptions,
@@ -116,6 +120,7 @@ def command(
             model_options,
             quiet,
             verbose,
+            listing=listing,
             journal=journal_file,
             corrected=corrected,
         )

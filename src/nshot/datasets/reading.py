@@ -90,5 +90,6 @@ class Reading:
             self.remarks.note(doubt)
         given = set(self.columns.names or ())
         if fresh := [label for label in found if label not in given]:
-            for note in check(fresh, source=name, alone=True):
+            # whether their language is one that the model knows is for who has the model to say
+            for note in check(fresh, source=name, alone=True, multilingual=True):
                 self.remarks.note(note)

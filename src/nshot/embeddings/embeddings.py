@@ -34,6 +34,8 @@ class Embeddings:
         multi: whether an image may have any number of labels.
         recipe: what made the vectors: encoder, precision, preprocessing; None: not known.
         model: the name of the model; None: not known.
+        notes: of each image what decoding did that a person should know, mostly nothing; None: of no image.
+        remarks: how the images were listed, a sentence each: files that were skipped, images without label.
     """
 
     sources: tuple[str, ...]
@@ -47,6 +49,8 @@ class Embeddings:
     multi: bool = False
     recipe: Recipe | None = None
     model: str | None = None
+    notes: tuple[tuple[str, ...], ...] | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -145,6 +149,7 @@ class Embeddings:
             multi=multi,
             recipe=recipe,
             model=model,
+            notes=tuple(record.notes for record in found) if any(record.notes for record in found) else None,
         )
 
     @property
@@ -218,6 +223,7 @@ class Embeddings:
                 labels=None if self.labels is None else self.labels[row],
                 domain=None if self.domains is None else self.domains[row],
                 digest=None if self.digests is None else self.digests[row],
+                notes=() if self.notes is None else self.notes[row],
             )
         index = np.arange(len(self))[np.asarray(rows) if not isinstance(rows, slice) else rows]
 
@@ -233,6 +239,7 @@ class Embeddings:
             labels=taken(self.labels),
             domains=taken(self.domains),
             digests=taken(self.digests),
+            notes=taken(self.notes),
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -246,4 +253,5 @@ class Embeddings:
             parts.append(f"{len(self.failures):,} failed")
         if self.model:
             parts.append(self.model)
+        parts += self.remarks
         return f"<Embeddings: {', '.join(parts)}>"

@@ -92,6 +92,8 @@ def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> Embeddings:
             beside["labels"] = _named(path, archive, archive[held])
         if "digests" in archive.files:
             beside["digests"] = [bytes(row) if row.any() else None for row in archive["digests"]]
+        if meta.get("notes") and "notes" in archive.files:
+            beside["notes"] = [tuple(json.loads(one)) if one else None for one in archive["notes"].tolist()]
     if meta.get("multi"):
         beside["labels"] = [tuple(json.loads(one)) for one in beside["labels"]]
     failures = {place: Failure(*failure) for place, *failure in meta.get("failures", [])}
@@ -108,6 +110,7 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
         source = next((name for name in _SOURCES if name in schema.names and name != wanted), None)
         label = next((name for name in _LABELS if name in schema.names and name != wanted), None)
         own = (source, wanted, label, "domain", "digest", "error_type", "error_message")
+        own += ("notes",) if _meta((schema.metadata or {}).get(b"nshot", b"{}")) else ()
         known = [name for name in own if name is not None and name in schema.names]
         table = file.read(columns=known)
     meta = _meta((schema.metadata or {}).get(b"nshot", b"{}"))
@@ -137,6 +140,7 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
         return [value for value, valid in zip(column(name), there, strict=True) if valid]
 
     beside = {"labels": kept(label), "domains": kept("domain"), "digests": kept("digest")}
+    beside["notes"] = kept("notes")
     sources = [name for name, valid in zip(names, there, strict=True) if valid]
     return _checked(path, array, sources, meta, failures, beside)
 
@@ -199,7 +203,7 @@ def _checked(
         found = tuple(values[row] for row in rows_kept)
         return found if any(value is not None for value in found) else None
 
-    labels = column("labels")
+    labels, notes = column("labels"), column("notes")
     own = None if labels is None else tuple(_labels_of(value) for value in labels)
     met = dict.fromkeys(label for each in own or () for label in each)
     positions = [places[row] for row in rows_kept]
@@ -215,6 +219,7 @@ def _checked(
         multi=bool(meta.get("multi")) or any(len(each) != 1 for each in own or ()),
         recipe=_recipe(meta),
         model=meta.get("model"),
+        notes=None if notes is None else tuple(tuple(map(str, each or ())) for each in notes),
     )
 
 

@@ -124,7 +124,7 @@ class _NpzWriter(_Spooled):
             self._beside = Path(self._folder.name, "beside").open("w+", encoding="utf-8")  # noqa: SIM115
         self._failures: list[tuple[int, str, str, str]] = []
         self._count = 0
-        self._longest = {"sources": 1, "labels": 1, "domains": 1}
+        self._longest = {"sources": 1, "labels": 1, "domains": 1, "notes": 1}
         self._several = self._digests = False
 
     def _add(self, item: Embedded | Failure) -> None:
@@ -135,18 +135,23 @@ class _NpzWriter(_Spooled):
         self._rows.write(np.asarray(item.vector, dtype="<f4").tobytes())
         digest = None if item.digest is None else item.digest.hex()
         source = spelled(item.source)
-        self._beside.write(json.dumps([source, item.labels, item.domain, digest]) + "\n")
+        self._beside.write(json.dumps([source, item.labels, item.domain, digest, item.notes]) + "\n")
         self._count += 1
         labels = item.labels if item.labels is None or len(item.labels) != 1 else item.labels[0]
         self._several |= labels is not None and not isinstance(labels, str)
         self._digests |= digest is not None
         text = json.dumps(item.labels) if item.labels is not None else ""
-        for key, value in (("sources", source), ("labels", text), ("domains", item.domain or "")):
+        for key, value in (
+            *(("sources", source), ("labels", text), ("domains", item.domain or "")),
+            ("notes", json.dumps(item.notes) if item.notes else ""),
+        ):
             self._longest[key] = max(self._longest[key], len(value))
 
     def _assemble(self) -> None:
         self._rows.seek(0)
         said = self._meta | {"failures": self._failures} | ({"multi": True} if self._several else {})
+        noted = self._longest["notes"] > 1
+        said |= {"notes": True} if noted else {}
         meta = np.array(json.dumps(said), dtype=np.str_)
         with zipfile.ZipFile(self._draft, "w") as archive:
             with _member(archive, "vectors", "<f4", (self._count, self._dimension or 0)) as member:
@@ -163,6 +168,8 @@ class _NpzWriter(_Spooled):
                 self._write_texts(archive, "labels", text)
             if self._longest["domains"] > 1:
                 self._write_texts(archive, "domains", lambda row: row[2] or "")
+            if noted:
+                self._write_texts(archive, "notes", lambda row: json.dumps(row[4]) if row[4] else "")
             if self._digests:
                 with _member(archive, "digests", "|u1", (self._count, 32)) as member:
                     for row in self._rows_beside():
@@ -197,6 +204,7 @@ class _ParquetWriter(_Spooled):
         text = pa.string()
         fields = [("source", text), ("embedding", pa.list_(pa.float32())), ("labels", pa.list_(text))]
         fields += [("domain", text), ("digest", pa.binary()), ("error_type", text), ("error_message", text)]
+        fields += [("notes", pa.list_(text))]
         self._schema = pa.schema(fields, metadata={"nshot": json.dumps(self._meta)})
         with writing(path):
             self._writer = pa.parquet.ParquetWriter(self._draft, self._schema)
@@ -222,6 +230,7 @@ class _ParquetWriter(_Spooled):
             pa.array([item.digest if isinstance(item, Embedded) else None for item in items], pa.binary()),
             pa.array([failure and failure.type for failure in failures], pa.string()),
             pa.array([failure and _utf8(failure.message) for failure in failures], pa.string()),
+            pa.array([[_utf8(note) for note in item.notes] or None for item in items], pa.list_(pa.string())),
         ]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 

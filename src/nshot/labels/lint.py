@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nshot.errors import LabelError
 from nshot.images.kinds import is_image_name
+from nshot.labels.languages import WORDS
 from nshot.labels.parts import part_of
 from nshot.labels.prompts import Labels, is_phrase_whole, is_whole_prompt, spoken
 
@@ -94,7 +95,7 @@ def check(
     for remark in (_numbers, _not_words, _no_class, _separated, _numbered):
         if note := remark(plain):
             notes.append(note)
-    if not multilingual and (note := _other_language(plain)):
+    if not multilingual and (note := other_language(labels)):
         notes.append(note)
     return notes
 
@@ -277,7 +278,9 @@ def _written(plain: Sequence[str], phrases: Mapping[str, Sequence[str]]) -> list
     return notes
 
 
-def _other_language(plain: Sequence[str]) -> str | None:
+def other_language(labels: Labels) -> str | None:
+    """What to say of labels that are not in English, for a model that has learnt English alone; or None."""
+    plain = [name for name in labels if not (isinstance(labels, Mapping) and labels.get(name))]
     foreign = [name for name in plain if _is_foreign(spoken(name))]
     if not foreign or len(foreign) < len(plain) / 4:
         return None
@@ -287,45 +290,36 @@ def _other_language(plain: Sequence[str]) -> str | None:
     )
 
 
+_BORROWED = ("café", "crème", "brûlée", "jalapeño", "piñata", "purée", "pâté", "soufflé", "entrée", "crêpe")
+_ARTICLES = (
+    "der",
+    "die",
+    "das",
+    "ein",
+    "eine",
+    "le",
+    "les",
+    "un",
+    "une",
+    "el",
+    "los",
+    "las",
+    "il",
+    "uma",
+    "het",
+)
+
+
 def _is_foreign(text: str) -> bool:
-    """Another script than Latin, or letters with accents in a text that English does not borrow."""
+    """Another script than Latin, accents that English does not borrow, or a word of everyday."""
     letters = [letter for letter in text if letter.isalpha()]
     if any("LATIN" not in unicodedata.name(letter, "LATIN") for letter in letters):
         return True
-    borrowed = (
-        "café",
-        "crème",
-        "brûlée",
-        "jalapeño",
-        "piñata",
-        "purée",
-        "pâté",
-        "soufflé",
-        "entrée",
-        "crêpe",
-    )
-    accented = any(letter > "\x7f" for letter in letters)
-    words = set(text.lower().split())
-    articles = (
-        "der",
-        "die",
-        "das",
-        "ein",
-        "eine",
-        "le",
-        "les",
-        "un",
-        "une",
-        "el",
-        "los",
-        "las",
-        "il",
-        "uma",
-        "het",
-    )
-    return (accented and not any(word in text.lower() for word in borrowed)) or bool(
-        len(words) > 1 and text.lower().split()[0] in articles
-    )
+    lower = text.lower()
+    if any(letter > "\x7f" for letter in letters) and not any(word in lower for word in _BORROWED):
+        return True
+    words = lower.split()
+    return (len(words) > 1 and words[0] in _ARTICLES) or (len(words) <= 3 and not WORDS.isdisjoint(words))
 
 
 def _is_punctuated(name: str) -> bool:

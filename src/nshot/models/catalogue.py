@@ -9,6 +9,7 @@ GFLOP are those of one image, computed from the sizes; parameters are those of b
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,3 +155,21 @@ def published(model: str, data_set: str) -> Published | None:
     if data_set == "imagenet1k" and known.imagenet is not None:
         return Published(known.imagenet, False)
     return None
+
+
+_NAMED_SO = re.compile(
+    r"siglip-?2|siglip.*i18n|worldwide|xlm|nllb|multilingual|\bm-?clip|jina-clip-v2", re.IGNORECASE
+)
+_LARGE = 200_000  # tokens: vocabularies of many languages begin there, English ones have 32,000 to 50,000
+
+
+def is_multilingual(name: str, vocabulary: int = 0) -> bool:
+    """Whether a model has learnt texts in many languages, as far as can be told.
+
+    Args:
+        name: an id on the Hub, a short name, or a folder.
+        vocabulary: how many tokens its texts are made of.
+    """
+    if (known := entry(name)) is not None:
+        return known.languages == _MANY
+    return vocabulary >= _LARGE or _NAMED_SO.search(name.rstrip("/").rsplit("/", 1)[-1]) is not None

@@ -235,7 +235,7 @@ class Questions:
             raise LabelError("no label given")
         with self._texts:
             words = zero_shot(self.embedder, question.written, question.templates)
-        notes = check(question.written, typed=True, alone=True)
+        notes = check(question.written, typed=True, alone=True, multilingual=self.embedder.multilingual)
         pairs, _ = near_synonyms(words)
         for first, second, _ in pairs[:1]:
             notes.append(
