@@ -193,3 +193,47 @@ def test_label_vectors_from_elsewhere_answer_in_the_place_of_prompts(
     np.savez(file, vectors=means[:, :5], labels=np.array(LABELS))
     assert command("classify", data, "--label-vectors", file)[0] == 2
     assert command("classify", data, "--label-vectors", file, "--labels", "star, fish")[0] == 2
+
+
+def test_a_table_that_nshot_wrote_is_read_again_odd_names_and_all(
+    command: Nshot, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("=sum.png", "two\nlines.png", "-dash.png")):
+        shutil.copy(data / "star" / f"{number}.png", name)
+    (tmp_path / "answers").mkdir()
+    asked = ["=sum.png", "two\nlines.png", "./-dash.png", "data/heart/1.png", "data/fish/1.png"]
+    written = ("classify", *asked, "--labels", ",".join(LABELS), "-o", "answers/answers.csv")
+    assert command(*written)[0] == 0
+    with Path("answers/answers.csv").open(newline="") as file:
+        checked = [[row[0], row[1]] for row in csv.reader(file)]
+    for table in ("here.csv", "answers/answers.csv"):
+        with Path(table).open("w", newline="") as file:
+            csv.writer(file).writerows(checked)
+    status, out, err = command("evaluate", "here.csv")
+    assert (status, "5 images, 3 labels" in out) == (0, True), err
+    for name in ("=sum.png", "two\nlines.png", "-dash.png"):
+        shutil.copy(name, tmp_path / "answers")
+    status, out, err = command("evaluate", "answers/answers.csv")
+    assert (status, "5 images, 3 labels" in out) == (0, True), err
+    assert "relative to the working folder" in err
+
+
+def test_no_command_writes_over_what_it_reads(command: Nshot, data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("image,label\n" + "".join(f"data/{label}/0.png,{label}\n" for label in LABELS))
+    before = table.read_bytes()
+    (tmp_path / "doubts.csv").write_bytes(before)
+    for arguments in (
+        ("fit", table, "-o", table),
+        ("calibrate", table, "-o", table),
+        ("calibrate", table, "--report", table),
+        ("embed", table, "-o", table),
+        ("fit", data, "--labels-file", table, "-o", table),
+        ("search", table, "--text", "a star", "-o", table),
+        ("evaluate", data, "-o", data),
+        ("evaluate", data, "--corrections", tmp_path / "doubts.csv", "-o", tmp_path),
+    ):
+        status, _, err = command(*arguments)
+        assert (status, "read by this command" in err) == (2, True), (arguments, err)
+    assert table.read_bytes() == before

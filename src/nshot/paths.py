@@ -29,6 +29,7 @@ _TURNS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _ODD = re.compile(
     rf"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_TURNS}]|\\(?=x[0-9a-f]{{2}}|u[0-9a-f]{{4}})"
 )
+_GUARDED = re.compile("'+[=+\\-@\t\r＝＋－＠]")
 _SPELLED = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
 
 
@@ -45,6 +46,16 @@ def spelled(name: str) -> str:
 def unspelled(text: str) -> str:
     """The name that ``spelled`` was given."""
     return _SPELLED.sub(_meant, text) if "\\" in text else text
+
+
+def unguarded(cell: str) -> str:
+    """A cell without the apostrophe that kept it from being a formula."""
+    return cell[1:] if _GUARDED.match(cell) else cell
+
+
+def as_written(cell: str) -> str:
+    """The name that nshot wrote into a cell; any other text comes back as it is."""
+    return unspelled(unguarded(cell))
 
 
 def _escaped(found: re.Match[str]) -> str:

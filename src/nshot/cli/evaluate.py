@@ -28,7 +28,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
-from nshot.errors import RequestError
+from nshot.errors import OutputError, RequestError
 from nshot.labels.prompts import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def command(
     from nshot.evaluation.evaluation import compare as side_by_side
     from nshot.evaluation.evaluation import evaluate, prompt_ways
 
-    folder = _made(output)
+    folder = _made(output, data_options.inputs(label_options, training))
     alone = decision_options.reject not in (None, "off") or classifier_file is not None
     given = label_options.given(quiet=quiet, alone=True)
     if classifier_file is not None and (given is not None or compare):
@@ -193,11 +193,24 @@ def _models(model: str | None, compare: str | None) -> list[str | None]:
     return [*named]
 
 
-def _made(output: Path | None) -> Path | None:
-    """The report's folder, made before any image is read."""
+_WRITTEN = (
+    *("index.html", "report.json", "predictions.parquet", "predictions.csv"),
+    *("doubts.csv", "duplicates.csv", "in-training.csv"),
+)
+
+
+def _made(output: Path | None, inputs: Sequence[Path | str | None]) -> Path | None:
+    """The report's folder, made before any image is read; no file of the report is an input."""
     if output is not None:
         with writing(output):
             output.mkdir(parents=True, exist_ok=True)
+        places = {output.resolve(), *((output / name).resolve() for name in _WRITTEN)}
+        for given in inputs:
+            if given is not None and Path(given).resolve() in places:
+                raise OutputError(
+                    f"{given} is read by this command, and a report in {output} would be written over it: "
+                    "name another folder with -o"
+                )
     return output
 
 

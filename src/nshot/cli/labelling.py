@@ -19,7 +19,7 @@ from nshot.cli.options import (
 )
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
-from nshot.paths import unspelled
+from nshot.paths import as_written
 from nshot.types import Decided, Failure
 
 Labelled: TypeAlias = "list[tuple[Path, tuple[str, ...]]]"
@@ -122,5 +122,5 @@ def of_table(table: Path, sources: Sequence[str] = ()) -> tuple[Labelled, Failed
 
 def _meant(written: str, folder: Path) -> list[Path]:
     """The files that a name in a table may mean: as it is, and as nshot spells odd names in its outputs."""
-    names = dict.fromkeys((written, unspelled(written), unspelled(written.removeprefix("'"))))
+    names = dict.fromkeys((written, as_written(written)))
     return [place for name in names for place in (Path(name), folder / name)]

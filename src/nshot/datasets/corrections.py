@@ -12,6 +12,7 @@ from nshot.datasets.labelled import LabelledSet
 from nshot.errors import SourceError
 from nshot.images.sources import Source
 from nshot.images.tables import LABEL_COLUMNS, cell_image, open_table
+from nshot.paths import as_written
 
 _LABELS = ("corrected", "correct", *LABEL_COLUMNS)
 
@@ -53,6 +54,8 @@ def corrected(data: LabelledSet, corrections: Mapping[str, tuple[str, ...]], nam
         SourceError: not one of the corrected images is in the data.
     """
     met, changed, labels = set(), 0, dict.fromkeys(data.classes or ())
+    given = len(corrections)
+    corrections = {_key(as_written(name)): own for name, own in corrections.items()} | dict(corrections)
     for source in data:
         if (right := corrections.get(_key(source.name))) is not None:
             met.add(_key(source.name))
@@ -63,7 +66,7 @@ def corrected(data: LabelledSet, corrections: Mapping[str, tuple[str, ...]], nam
             f"{name} corrects no image of {data.name}: its first name is {next(iter(corrections))}; names "
             "are compared as nshot evaluate writes them"
         )
-    missed = len(corrections) - len(met)
+    missed = given - len(met)
     data.remarks.note(
         f"{name} gives {changed} images another label"
         + (f"; {missed} of its images are not there" if missed else "")

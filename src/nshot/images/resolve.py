@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from nshot.errors import SourceError
 from nshot.images import folders
 from nshot.images.kinds import IMAGES, is_image_name
+from nshot.paths import as_written
 
 _MOST = 100_000  # files that are looked through for names without their folder
 _ASIDE = frozenset(
@@ -59,6 +60,7 @@ class Resolver:
         self.notes: list[str] = []
         self._own = folder
         self._roots = [folder] if root is None else [os.fspath(root)]
+        self._here = root is None
         name = os.path.basename(os.path.abspath(folder)).lower()  # noqa: PTH100
         if root is None and name in _ASIDE:
             self._roots.append(os.path.join(folder, os.pardir))
@@ -78,6 +80,11 @@ class Resolver:
         """
         if os.path.isfile(path := self.written(name)):
             return path
+        own = as_written(name)  # out of a table that nshot wrote
+        if own != name and os.path.isfile(path := self.written(own)):
+            return path
+        if self._here and os.path.isfile(own) and os.path.dirname(own):
+            return self._noted(own, "they are relative to the working folder, not to the table's")
         for spelling, change in self._spellings(name):
             for root in self._roots:
                 path = os.path.join(root, spelling)

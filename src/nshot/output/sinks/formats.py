@@ -15,7 +15,7 @@ from json.encoder import encode_basestring
 from math import isfinite
 from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
-from nshot.paths import spelled, unspelled
+from nshot.paths import as_written, spelled, unguarded, unspelled
 from nshot.types import Decided, Failure, Prediction
 
 Record: TypeAlias = Prediction | Failure
@@ -184,8 +184,8 @@ class Csv:
                     raise ValueError(str(error)) from error
                 if len(cells) != self._width:
                     raise ValueError("other columns")
-                labels = tuple(_plain(cells[i]) for i in self._labels if cells[i])
-                source, failed = unspelled(_plain(cells[0])), cells[self._error] != ""
+                labels = tuple(unguarded(cells[i]) for i in self._labels if cells[i])
+                source, failed = as_written(cells[0]), cells[self._error] != ""
                 yield Written(source, failed, len(row), labels, cells[-1] if self._run else "")
                 row = b""
 
@@ -231,11 +231,6 @@ def _cell(text: str) -> str:
     if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
         text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
-
-
-def _plain(cell: str) -> str:
-    """A cell as it was before an apostrophe kept it from being a formula."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _json(value: object) -> str:
