@@ -16,6 +16,7 @@ from nshot.datasets.labelled import open_labelled
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, SourceError
 from nshot.evaluation.doubts import copies, differently_labelled
+from nshot.model import load
 from nshot.sketchbook import draw, sample
 
 Nshot = Callable[..., tuple[int, str, str]]
@@ -237,3 +238,28 @@ def test_no_command_writes_over_what_it_reads(command: Nshot, data: Path, tmp_pa
         status, _, err = command(*arguments)
         assert (status, "read by this command" in err) == (2, True), (arguments, err)
     assert table.read_bytes() == before
+
+
+def test_a_notebook_is_told_what_was_skipped_in_a_folder(data: Path) -> None:
+    (data / "star" / "0.xmp").write_text("<x/>")
+    (data / "star" / "clip.mp4").write_bytes(bytes(64))
+    photos = load("sketchbook").embed(data)
+    assert len(photos) == 18
+    assert photos.remarks == ("skipped 2: 1 .xmp, 1 video",)
+    assert "skipped 2" in repr(photos)
+    labelled = load("sketchbook").embed(open_labelled(data))
+    assert labelled.remarks == ("skipped 2: 1 .xmp, 1 video",)
+
+
+def test_sort_lists_its_images_like_every_command(command: Nshot, data: Path, tmp_path: Path) -> None:
+    (data / "star" / "0.xmp").write_text("<x/>")
+    labels = ("--labels", ",".join(LABELS), "--reject", "off")
+    status, _, err = command("sort", data, tmp_path / "sorted", *labels)
+    assert (status, "skipped 1: 1 .xmp" in err) == (0, True)
+    status, _, err = command("sort", data, tmp_path / "sorted", *labels, "--strict")
+    assert (status, "0.xmp: no image, by its name" in err) == (1, True)
+    table = tmp_path / "elsewhere" / "list.csv"
+    table.parent.mkdir()
+    table.write_text("image\nstar/1.png\nfish/1.png\n")
+    status, out, _ = command("sort", table, tmp_path / "sorted", *labels, "--image-root", data)
+    assert (status, "2 images would be sorted" in out) == (0, True)

@@ -323,3 +323,21 @@ def test_labels_domains_and_digests_stay_with_their_image(tmp_path: Path, format
     if format == "npz":
         with np.load(tmp_path / "one.npz", allow_pickle=False) as archive:
             assert archive["labels"].tolist() == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_decoding_did_with_an_image_stays_with_its_vector(tmp_path: Path, format: str) -> None:
+    rows = unit_rows(3)
+    items: list[Embedded | Failure] = [
+        Embedded("a", rows[0], notes=("page 1 of 3", "scaled from a range: 0 to 4095")),
+        Failure("b", "FetchError", "no"),
+        Embedded("c", rows[1]),
+        Embedded("d", rows[2], notes=("white is zero",)),
+    ]
+    write(tmp_path / f"noted.{format}", items)
+    read = read_vectors(tmp_path / f"noted.{format}")
+    assert read.notes == (("page 1 of 3", "scaled from a range: 0 to 4095"), (), ("white is zero",))
+    assert [item.notes for item in read.records()] == [item.notes for item in items]
+    assert read[[2, 1]].notes == (("white is zero",), ())
+    write(tmp_path / f"plain.{format}", [Embedded("a", rows[0])])
+    assert read_vectors(tmp_path / f"plain.{format}").notes is None

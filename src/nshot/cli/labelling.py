@@ -94,12 +94,13 @@ def of_model(
     return found, failed, list(labels)
 
 
-def of_table(table: Path, sources: Sequence[str] = ()) -> tuple[Labelled, Failed]:
+def of_table(table: Path, sources: Sequence[str] = (), root: Path | None = None) -> tuple[Labelled, Failed]:
     """The images that a table names, with its labels, and those that are not there.
 
     Args:
         table: a table of images and labels; names are as they are written, or relative to the table's folder.
         sources: files or folders to which images must belong; any image if none.
+        root: the folder that names are relative to, in the place of the table's.
 
     Raises:
         SourceError: no such table, or no such columns in it.
@@ -110,7 +111,7 @@ def of_table(table: Path, sources: Sequence[str] = ()) -> tuple[Labelled, Failed
     found: Labelled = []
     failed: Failed = []
     for written, labels in read_corrections(table).items():
-        image = next((path for path in _meant(written, table.parent) if path.is_file()), None)
+        image = next((path for path in _meant(written, root or table.parent) if path.is_file()), None)
         if image is None:
             failed.append((written, "no such file"))
         elif not within or any(place in (image.absolute(), *image.absolute().parents) for place in within):

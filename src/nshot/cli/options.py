@@ -478,7 +478,7 @@ def source_arguments(command: Command) -> Command:
 
 
 def listing_options(command: Command) -> Command:
-    """Add how SOURCE is listed alone, to a command with arguments of its own; it gets ``listing: Listing``."""
+    """Add how images are listed, to a command with arguments of its own; it gets ``listing: Listing``."""
     return packed("listing", Listing, _SOURCES)(command)
 
 

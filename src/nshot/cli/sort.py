@@ -96,7 +96,7 @@ def command(
     from nshot.output.sorting import UNSURE, carry_out, folder_names, plan
 
     if table is not None:
-        answered, failed = of_table(table, sources)
+        answered, failed = of_table(table, sources, listing.image_root)
         labels: Sequence[str] = list(dict.fromkeys(label for _, own in answered for label in own))
     else:
         if classifier_file is None and decision_options.reject is None:

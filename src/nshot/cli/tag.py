@@ -108,7 +108,7 @@ def command(
     from nshot.output.tagging import plan_tags, write_tags
 
     if table is not None:
-        images, failed = of_table(table, sources)
+        images, failed = of_table(table, sources, listing.image_root)
     else:
         if classifier_file is None and decision_options.reject is None:
             decision_options = replace(decision_options, reject="background")

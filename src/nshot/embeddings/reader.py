@@ -109,8 +109,8 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
         schema = file.schema_arrow
         source = next((name for name in _SOURCES if name in schema.names and name != wanted), None)
         label = next((name for name in _LABELS if name in schema.names and name != wanted), None)
-        own = (source, wanted, label, "domain", "digest", "error_type", "error_message")
-        own += ("notes",) if _meta((schema.metadata or {}).get(b"nshot", b"{}")) else ()
+        ours = ("notes",) if _meta((schema.metadata or {}).get(b"nshot", b"{}")) else ()
+        own = (source, wanted, label, "domain", "digest", "error_type", "error_message", *ours)
         known = [name for name in own if name is not None and name in schema.names]
         table = file.read(columns=known)
     meta = _meta((schema.metadata or {}).get(b"nshot", b"{}"))
