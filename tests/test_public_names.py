@@ -14,6 +14,8 @@ def test_the_public_names_are_these_and_each_is_there() -> None:
         "Embedded",
         "Embedder",
         "Embeddings",
+        "Faceted",
+        "Facets",
         "Failure",
         "LabelScore",
         "Limits",

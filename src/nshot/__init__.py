@@ -22,6 +22,8 @@ _HOMES = {
     "Embedded": "types",
     "Embedder": "embedder",
     "Embeddings": "embeddings",
+    "Faceted": "types",
+    "Facets": "classifier.facets",
     "Failure": "types",
     "LabelScore": "types",
     "Limits": "types",
@@ -46,6 +48,7 @@ __all__ = ["__version__", *sorted(_HOMES)]  # pinned in tests/test_public_names.
 if TYPE_CHECKING:
     from nshot.classifier.calibrating import calibrate as calibrate
     from nshot.classifier.classifier import Classifier as Classifier
+    from nshot.classifier.facets import Facets as Facets
     from nshot.classifier.predictions import Predictions as Predictions
     from nshot.classifier.zero_shot import zero_shot as zero_shot
     from nshot.datasets.labelled import open_labelled as open_labelled
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from nshot.search.duplicates import duplicates as duplicates
     from nshot.types import Decided as Decided
     from nshot.types import Embedded as Embedded
+    from nshot.types import Faceted as Faceted
     from nshot.types import Failure as Failure
     from nshot.types import LabelScore as LabelScore
     from nshot.types import Limits as Limits

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nshot import encoders
 from nshot.classifier.classifier import Classifier
+from nshot.classifier.facets import Facets, open_classifier
 from nshot.classifier.predictions import Predictions
 from nshot.classifier.zero_shot import zero_shot
 from nshot.embedder import Embedder, ImageLike
@@ -139,10 +140,10 @@ def load(
     )
 
 
-def open(path: str | os.PathLike[str]) -> Classifier | Embeddings:
-    """What nshot saved: a classifier (``.nshot``), or embeddings (``.npz``, ``.npy``, Parquet).
+def open(path: str | os.PathLike[str]) -> Classifier | Facets | Embeddings:
+    """What nshot saved: a classifier or facets (``.nshot``), or embeddings (``.npz``, ``.npy``, Parquet).
 
     Raises:
         RequestError: no such file, or it is neither.
     """
-    return read_vectors(path) if is_vector_file(path) else Classifier.open(os.fspath(path))
+    return read_vectors(path) if is_vector_file(path) else open_classifier(os.fspath(path))

@@ -223,6 +223,32 @@ class Decided(Prediction):
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Faceted:
+    """An image's answers to several independent questions.
+
+    Attributes:
+        source: the image's name.
+        facets: the answer to each question by its name, exactly what it would be if asked alone.
+        notes: what decoding did that a person should know, one short sentence each; mostly none.
+        beside: the other cells of its row, where it comes from a table and they are to be kept.
+    """
+
+    source: str
+    facets: Mapping[str, Prediction]
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    beside: Mapping[str, str] | None = field(default=None, kw_only=True, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as the JSONL sink writes it."""
+        facets = {}
+        for name, answer in self.facets.items():
+            facets[name] = answer.to_dict()
+            for key in ("source", "notes", "columns"):
+                facets[name].pop(key, None)
+        return {"source": self.source, "facets": facets, **_noted(self.notes, self.beside)}
+
+
 def _noted(notes: tuple[str, ...], beside: Mapping[str, str] | None) -> dict[str, Any]:
     """The notes and the row as a record holds them: each key is there only where there is something."""
     said: dict[str, Any] = {"notes": list(notes)} if notes else {}

@@ -162,7 +162,11 @@ class Classifier:
         Raises:
             OutputError: it cannot be written there.
         """
-        told = {
+        file.write(path, {name: getattr(self, name) for name in file.ARRAYS}, self.told())
+
+    def told(self) -> dict[str, Any]:
+        """Everything but the arrays, as JSON holds it."""
+        return {
             "labels": list(self.labels),
             "activation": self.activation,
             "space": self.space,
@@ -171,7 +175,6 @@ class Classifier:
             "made": dict(self.made),
             "examples": sorted(digest.hex() for digest in self.examples),
         }
-        file.write(path, {name: getattr(self, name) for name in file.ARRAYS}, told)
 
     @classmethod
     def open(cls, path: str | Path) -> Classifier:
@@ -182,18 +185,23 @@ class Classifier:
         """
         arrays, told = file.read(path)
         try:
-            return cls(
-                told["labels"],
-                **arrays,
-                activation=told["activation"],
-                space=told["space"] if "space" in told else told["fingerprint"],
-                decision=None if told["decision"] is None else Decision.from_dict(told["decision"]),
-                model=told["model"],
-                made=told["made"] if "made" in told else told["recipe"],
-                examples=map(bytes.fromhex, told.get("examples", ())),
-            )
+            return cls.of_told(arrays, told)
         except file.NONSENSE as error:
             raise file.damaged(path, error) from error
+
+    @classmethod
+    def of_told(cls, arrays: Mapping[str, Floats], told: Mapping[str, Any]) -> Classifier:
+        """The classifier of these arrays and what ``told`` told of it."""
+        return cls(
+            told["labels"],
+            **arrays,
+            activation=told["activation"],
+            space=told["space"] if "space" in told else told["fingerprint"],
+            decision=None if told["decision"] is None else Decision.from_dict(told["decision"]),
+            model=told["model"],
+            made=told["made"] if "made" in told else told["recipe"],
+            examples=map(bytes.fromhex, told.get("examples", ())),
+        )
 
     def check_space(self, recipe: Recipe | None, model: str | None, *, name: str = "this classifier") -> None:
         """Refuse vectors of another model; where one side does not say where it is from, nothing is refused.
@@ -268,38 +276,17 @@ class Classifier:
         """
         if isinstance(images, Embeddings):
             self.check_space(images.recipe, images.model)
-            return Predictions(self.stream(images.records(), top_k=top_k))
-        if isinstance(images, (str, bytes, os.PathLike)):
-            raise _not_embedded(images)
-        if isinstance(images, Iterator) or (
-            isinstance(images, (list, tuple)) and images and isinstance(images[0], (Embedded, Failure))
-        ):
-            return Predictions(self.stream(images, top_k=top_k))
-        rows = np.asarray(images)
-        if rows.dtype.kind in "OUS":
-            raise _not_embedded(rows.ravel()[0] if rows.size else images)
-        if rows.size == 0:
-            return Predictions(())
-        return Predictions(
-            self.stream((Embedded(f"[{i}]", row) for i, row in enumerate(np.atleast_2d(rows))), top_k=top_k)
-        )
+        return Predictions(self.stream(records_of(images), top_k=top_k))
 
     def stream(
         self, embedded: Iterable[Embedded | Failure], *, top_k: int = 5
     ) -> Iterator[Prediction | Failure]:
         """The same as ``predict`` for a stream: answers come in input order, as vectors do."""
-        waiting: list[Embedded | Failure] = []
-        since = time.monotonic()
-        for item in embedded:
-            if not waiting:
-                since = time.monotonic()
-            waiting.append(item)
-            if len(waiting) == _CHUNK or time.monotonic() - since > _PATIENCE:
-                yield from self._answer(waiting, top_k)
-                waiting = []
-        yield from self._answer(waiting, top_k)
+        for items in in_chunks(embedded):
+            yield from self.answer(items, top_k)
 
-    def _answer(self, items: Sequence[Embedded | Failure], top_k: int) -> Iterator[Prediction | Failure]:
+    def answer(self, items: Sequence[Embedded | Failure], top_k: int) -> Iterator[Prediction | Failure]:
+        """The answers of a few images that are compared at once, in their order."""
         images = [item for item in items if isinstance(item, Embedded)]
         if images:
             vectors = np.stack([image.vector for image in images])
@@ -351,6 +338,43 @@ class Classifier:
         of = f", {self.model}" if self.model else ""
         decision = "" if self.decision is None else ", with a decision"
         return f"<Classifier: {len(self.labels)} labels ({shown}) x {self.dimension}{of}{decision}>"
+
+
+def records_of(images: Embeddings | ArrayLike | Iterable[Embedded | Failure]) -> Iterable[Embedded | Failure]:
+    """What ``predict`` takes, one record per image.
+
+    Raises:
+        RequestError: names, or something else that is not embedded.
+    """
+    if isinstance(images, Embeddings):
+        return images.records()
+    if isinstance(images, (str, bytes, os.PathLike)):
+        raise _not_embedded(images)
+    if isinstance(images, Iterator) or (
+        isinstance(images, (list, tuple)) and images and isinstance(images[0], (Embedded, Failure))
+    ):
+        return images
+    rows = np.asarray(images)
+    if rows.dtype.kind in "OUS":
+        raise _not_embedded(rows.ravel()[0] if rows.size else images)
+    if rows.size == 0:
+        return ()
+    return (Embedded(f"[{i}]", row) for i, row in enumerate(np.atleast_2d(rows)))
+
+
+def in_chunks(embedded: Iterable[Embedded | Failure]) -> Iterator[list[Embedded | Failure]]:
+    """Images that are compared at once: as many as memory allows, or as came within a moment."""
+    waiting: list[Embedded | Failure] = []
+    since = time.monotonic()
+    for item in embedded:
+        if not waiting:
+            since = time.monotonic()
+        waiting.append(item)
+        if len(waiting) == _CHUNK or time.monotonic() - since > _PATIENCE:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 def _not_embedded(given: Any) -> RequestError:

@@ -19,12 +19,15 @@ from nshot.errors import RequestError, brief
 from nshot.types import Floats
 
 FORMAT = "nshot-classifier/1"
+FACETS = "nshot-facets/1"  # several classifiers: their arrays are numbered, "0.matrix", "1.matrix" ...
 # what settings of other types than they should be end in
 NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 ARRAYS = ("matrix", "scale", "bias")
 
 
-def write(path: str | Path, arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any]) -> None:
+def write(
+    path: str | Path, arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any], *, format: str = FORMAT
+) -> None:
     """Write the arrays and what is told of them; the file is there as a whole or not at all.
 
     Raises:
@@ -35,10 +38,21 @@ def write(path: str | Path, arrays: Mapping[str, NDArray[Any]], told: Mapping[st
     real = check_output(path)
     tensors = {name: np.array(array, dtype=np.float32, order="C") for name, array in arrays.items()}
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
-    write_bytes(real, save(tensors, metadata={"format": FORMAT, **metadata}))
+    write_bytes(real, save(tensors, metadata={"format": format, **metadata}))
 
 
-def read(path: str | Path) -> tuple[dict[str, Floats], dict[str, Any]]:
+def is_facets(path: str | Path) -> bool:
+    """Whether a file holds several classifiers; False for whatever else it is."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return (file.metadata() or {}).get("format") == FACETS
+    except (SafetensorError, OSError):
+        return False
+
+
+def read(path: str | Path, *, format: str = FORMAT) -> tuple[dict[str, Floats], dict[str, Any]]:
     """What ``write`` wrote: the arrays, and what is told of them.
 
     Raises:
@@ -51,9 +65,12 @@ def read(path: str | Path) -> tuple[dict[str, Floats], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") == FACETS != format:
+                raise RequestError(f"{path} holds several facets, where one classifier is wanted")
+            if metadata.get("format") != format:
                 raise RequestError(f"{path} is not a classifier that this version of nshot can read")
-            arrays = {name: file.get_tensor(name) for name in ARRAYS}
+            names = ARRAYS if format == FORMAT else tuple(file.keys())
+            arrays = {name: file.get_tensor(name) for name in names}
         return arrays, {name: json.loads(value) for name, value in metadata.items() if name != "format"}
     except RequestError:
         raise

@@ -10,6 +10,15 @@ import click
 
 from nshot.atomic import write_bytes
 from nshot.cli.data import DataOptions, check_choice, data_options, embed, tell_failures, told_seen
+from nshot.cli.facets import (
+    ask_facets,
+    check_labels,
+    embed_by_facet,
+    facets_option,
+    facets_path,
+    failures_of,
+    is_faceted,
+)
 from nshot.cli.help import Command
 from nshot.cli.options import (
     DecisionOptions,
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
 @data_options
 @classifier_option
 @label_options
+@facets_option
 @click.option(
     "-o",
     "--output",
@@ -101,6 +111,7 @@ def command(
     data_options: DataOptions,
     classifier_file: Path | None,
     label_options: LabelOptions,
+    facets_given: str | None,
     output: Path | None,
     strangers: tuple[str, ...],
     reject: str,
@@ -122,7 +133,7 @@ def command(
     DATA is a folder with a folder per label, a table or an export with labels, an archive, vectors, or
     hf://owner/name: images that the classifier has not learnt from. The classifier is a saved one, or
     zero-shot over --labels, --labels-file or the labels of the data. Images of other labels than the
-    classifier's count as images of none.
+    classifier's count as images of none. With facets, DATA is a table with a column of labels per facet.
 
     \b
     nshot calibrate photos-by-class/ -o animals.nshot
@@ -138,10 +149,55 @@ def command(
     from nshot.labels.prompts import DEFAULT_TEMPLATE
 
     read = data_options.inputs(label_options, background_file, *strangers)
+    read += [facets_path(facets_given)]
     if output is not None:  # a classifier may be calibrated in its place
         check_output(output, read)
     if report is not None:
         check_output(report, [*read, classifier_file, output])
+    if is_faceted(facets_given, classifier_file):
+        from nshot.classifier.facets import Facets
+
+        nothing = DecisionOptions(None, None, None, None, None)
+        of_model = data_options.of_model(model_options)
+        model, facets = ask_facets(
+            facets_given, classifier_file, label_options, nothing, of_model, quiet=quiet
+        )
+        tables = embed_by_facet(model, data_options, list(facets), quiet=quiet)
+        check_labels(facets, tables, quiet=quiet)
+        none = model.embed(model.sources(strangers)) if strangers else None
+        rows = None
+        if reject == "background" or background or background_file:
+            words = DecisionOptions(None, None, None, background, background_file)
+            rows = background_rows(words, label_options, model).matrix
+        made = {}
+        for name, each in facets.items():
+            if learnt := seen_before(each, tables[name]):
+                say(f"WARNING: {name}: {told_seen(learnt, len(tables[name]))}: calibrate on other images")
+            made[name] = calibrate(
+                each,
+                tables[name],
+                none=none,
+                background=rows,
+                reject=None if reject == "off" else reject,  # type: ignore[arg-type]
+                wrong=wrong,
+                coverage=coverage,
+                surest=surest,
+                kind=kind,
+                randomized=not never_empty,
+                seed=seed,
+            )
+            click.echo(f"{name}\n{_told(made[name].report)}\n")
+            for note in made[name].report.notes:
+                say(f"{name}: {note}")
+        if report is not None:
+            told = {name: each.report.to_dict() for name, each in made.items()}
+            write_bytes(report, (json.dumps(told, indent=2) + "\n").encode())
+        if (path := output or classifier_file) is None:
+            say("nothing was saved: name a file with -o")
+        else:
+            Facets(made).save(path)
+            click.echo(path)
+        return failures_of(tables, quiet=quiet)
     given = label_options.given(quiet=quiet, alone=True)
     if given is not None and classifier_file is not None:
         raise RequestError("give labels or --classifier, not both")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nshot.cli.facets import ask_facets, columns_of, facets_option, facets_path, is_faceted
 from nshot.cli.help import Command
 from nshot.cli.options import (
     DecisionOptions,
@@ -34,10 +35,11 @@ from nshot.cli.options import (
 )
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
-from nshot.types import Embedded, Failure, Prediction
+from nshot.types import Embedded, Faceted, Failure, Prediction
 
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
+    from nshot.classifier.facets import Facets
     from nshot.images.sources import Source
 
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 @source_arguments
 @label_options
 @classifier_option
+@facets_option
 @decision_options
 @model_options
 @click.option(
@@ -71,6 +74,7 @@ def command(
     listing: Listing,
     label_options: LabelOptions,
     classifier_file: Path | None,
+    facets_given: str | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
     top_k: int | None,
@@ -94,21 +98,37 @@ def command(
     nshot classify photos/ --labels-file labels.txt --format jsonl -o out.jsonl
     nshot classify photos/ --labels "cat, dog" --reject background
     nshot classify photos/ --classifier animals.nshot --coverage 0.9
+    nshot classify photos/ --facets facets.json
 
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output
     from nshot.cli.asking import ask
+    from nshot.output.annotations import ANNOTATIONS
     from nshot.output.sinks import open_sink
 
     format = format_of(format, output)
     top_k = top_k or (1 if format == "table" else 5)
     if output is not None:  # rather now than after a download
         files = label_options.labels_file, label_options.templates, decision_options.background_file
-        check_output(output, [*sources, classifier_file, *files])
-    embedder, classifier = ask(
-        label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
-    )
+        facets_file = facets_path(facets_given)
+        check_output(output, [*sources, classifier_file, facets_file, *files])
+    if is_faceted(facets_given, classifier_file):
+        for given, name in ((adapt, "--adapt"), (journal_file, "--journal"), (corrected, "--corrected")):
+            if given:
+                raise RequestError(f"{name} belongs to one question, and not to facets")
+        if format in ANNOTATIONS:
+            raise RequestError(
+                f"{format} holds one question's answers: write facets as jsonl, csv or parquet"
+            )
+        embedder, facets = ask_facets(
+            facets_given, classifier_file, label_options, decision_options, model_options, quiet=quiet
+        )
+    else:
+        facets = None
+        embedder, classifier = ask(
+            label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
+        )
     remarks = Remarks()
     images = listing.open(embedder, sources, remarks, keep_columns=keep_columns)
     if adapt:
@@ -117,24 +137,26 @@ def command(
         from nshot.decision import Decision
 
         classifier = classifier.with_decision(Decision())  # a person's word may be "none of these"
-    decision = classifier.decision
+    asked: Classifier | Facets = classifier if facets is None else facets
+    decision = None if facets is not None else classifier.decision
 
     # answers that a person watches are their own progress, and name what failed
     on_screen = output is None and sys.stdout.isatty()
     with open_sink(
         format,
         output,
-        top_k=min(top_k, len(classifier.labels)),
+        top_k=min(top_k, len(classifier.labels)) if facets is None else top_k,
         resume=resume,
-        request=_request(classifier, top_k, embedder.recipe.digest),
-        labels=classifier.labels,
+        request=_request(asked, top_k, embedder.recipe.digest),
+        labels=classifier.labels if facets is None else (),
         kept=remarks.kept,
         decided=decision is not None,
         calibrated=decision is not None and decision.calibrated,
+        facets=None if facets is None else columns_of(facets),
     ) as sink:
         answered = sum(sink.answered.values())
         embedded = remarks.noting(embedder.embed_images(_without(images, sink.answered)))
-        answers = _answers(classifier, embedded, top_k, journal_file, only=corrected)
+        answers = _answers(asked, embedded, top_k, journal_file, only=corrected)
         for answer in progress(answers, shown=not (quiet or on_screen), sources=sources, skipped=answered):
             sink.write(answer)
             answered += 1
@@ -151,21 +173,23 @@ def command(
 
 
 def _answers(
-    classifier: Classifier,
+    classifier: Classifier | Facets,
     embedded: Iterable[Embedded | Failure],
     top_k: int,
     journal_file: Path | None,
     *,
     only: bool,
-) -> Iterator[Prediction | Failure]:
+) -> Iterator[Prediction | Faceted | Failure]:
     """The classifier's answers, corrected by a journal where one was named."""
     if journal_file is None:
         if only:
             raise RequestError("--corrected needs --journal")
         return classifier.stream(embedded, top_k=top_k)
+    from nshot.classifier.facets import Facets
     from nshot.server.session import read_words
     from nshot.server.session.taking_away import answers
 
+    assert not isinstance(classifier, Facets)  # refused before anything was read
     return answers(classifier, embedded, read_words(journal_file).said, top_k=top_k, only=only)
 
 
@@ -191,11 +215,16 @@ def _adapted(
     return adapted.classifier, iter(items)
 
 
-def _request(classifier: Classifier, top_k: int, recipe: str) -> str:
+def _request(asked: Classifier | Facets, top_k: int, recipe: str) -> str:
     """What must agree between a run and its --resume: everything that changes an answer."""
-    decision = None if classifier.decision is None else classifier.decision.to_dict()
-    said = hashlib.sha256(json.dumps([recipe, classifier.labels, top_k, decision]).encode())
-    for numbers in (classifier.matrix, classifier.scale, classifier.bias):
+    from nshot.classifier.classifier import Classifier
+
+    if not isinstance(asked, Classifier):
+        each = [(name, _request(classifier, top_k, recipe)) for name, classifier in asked.items()]
+        return hashlib.sha256(json.dumps(each).encode()).hexdigest()
+    decision = None if asked.decision is None else asked.decision.to_dict()
+    said = hashlib.sha256(json.dumps([recipe, asked.labels, top_k, decision]).encode())
+    for numbers in (asked.matrix, asked.scale, asked.bias):
         said.update(numbers.tobytes())
     return said.hexdigest()
 

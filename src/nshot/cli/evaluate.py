@@ -16,6 +16,15 @@ import click
 import nshot
 from nshot.atomic import writing
 from nshot.cli.data import DataOptions, check_choice, data_options, embed, tell_failures, told_seen
+from nshot.cli.facets import (
+    ask_facets,
+    check_labels,
+    embed_by_facet,
+    evaluate_facets,
+    facets_option,
+    failures_of,
+    is_faceted,
+)
 from nshot.cli.help import Command
 from nshot.cli.options import (
     DecisionOptions,
@@ -53,6 +62,7 @@ _MODULES = {"pillow": "PIL"}
 @click.option("--compare", metavar="MODEL,MODEL", help="Models to measure side by side; the first leads.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of resampling and cross-validation.")
 @label_options
+@facets_option
 @classifier_option
 @decision_options
 @model_options
@@ -64,6 +74,7 @@ def command(
     compare: str | None,
     seed: int,
     label_options: LabelOptions,
+    facets_given: str | None,
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
@@ -75,7 +86,8 @@ def command(
     DATA is a folder with a folder per label, a table or an export with labels, an archive, vectors, or
     hf://owner/name, a data set on the Hub. The labels are those of the data, unless --labels or
     --labels-file say how they are written. The report is one page (index.html), every number
-    (report.json), and every image's answer (predictions.parquet or .csv).
+    (report.json), and every image's answer (predictions.parquet or .csv). With facets, DATA is a table with
+    a column of labels per facet, and each facet has its figures.
 
     \b
     nshot evaluate photos-by-class/ -o report/
@@ -93,6 +105,29 @@ def command(
 
     folder = _made(output, data_options.inputs(label_options, training))
     alone = decision_options.reject not in (None, "off") or classifier_file is not None
+    if is_faceted(facets_given, classifier_file):
+        if compare or training is not None:
+            raise RequestError(
+                "facets are measured on one model and one table: leave out --compare, --training"
+            )
+        options = data_options.of_model(model_options)
+        model, facets = ask_facets(
+            facets_given, classifier_file, label_options, decision_options, options, quiet=quiet
+        )
+        tables = embed_by_facet(model, data_options, list(facets), quiet=quiet)
+        check_labels(facets, tables, quiet=quiet)
+        found = evaluate_facets(model, facets, tables, label_options.read_templates(), seed=seed)
+        for facet, each in found.items():
+            click.echo(f"{facet}: ", nl=False)
+            _tell(each, [])
+            click.echo()
+        if folder is not None:
+            from nshot.evaluation import files as evaluation_files
+
+            told = {facet: evaluation_files.to_dict(each) for facet, each in found.items()}
+            evaluation_files.write_json(folder / "report.json", {"facets": told})
+            click.echo(folder / "report.json")
+        return failures_of(tables, quiet=quiet)
     given = label_options.given(quiet=quiet, alone=True)
     if classifier_file is not None and (given is not None or compare):
         raise RequestError("--classifier brings its labels and its model: give neither labels nor --compare")

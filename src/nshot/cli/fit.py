@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nshot.cli.data import DataOptions, data_options, tell_failures
+from nshot.cli.facets import ask_facets, check_labels, embed_by_facet, facets_option, facets_path, failures_of
 from nshot.cli.help import Command
-from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
+from nshot.cli.options import (
+    DecisionOptions,
+    LabelOptions,
+    ModelOptions,
+    label_options,
+    model_options,
+    talk_options,
+)
 from nshot.cli.prompted import embed_prompted
 from nshot.errors import RequestError
 
@@ -18,6 +26,7 @@ if TYPE_CHECKING:
     from nshot.few_shot import Fitted
     from nshot.few_shot.choose import Trial
 
+NO_DECISION = DecisionOptions(None, None, None, None, None)
 _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
 
 
@@ -48,6 +57,7 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
     help="Corrections made on the page of nshot serve: DATA are the images, and what was said their labels.",
 )
 @label_options
+@facets_option
 @model_options
 @talk_options
 def command(
@@ -58,6 +68,7 @@ def command(
     seed: int,
     journal_file: Path | None,
     label_options: LabelOptions,
+    facets_given: str | None,
     model_options: ModelOptions,
     quiet: bool,
     verbose: bool,
@@ -67,10 +78,11 @@ def command(
     DATA is a folder with a folder per label, a table or an export with labels, an archive, vectors, or
     hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data
     that it does not name are known by their images alone. Where examples do not beat the prompts,
-    zero-shot is kept, and it says so.
+    zero-shot is kept, and it says so. With --facets, DATA is a table with a column of labels per facet.
 
     \b
     nshot fit examples/ --labels-file labels.txt -o banknotes.nshot
+    nshot fit photos.csv --facets facets.json -o photos.nshot
     nshot classify new/ --classifier banknotes.nshot
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
@@ -78,7 +90,25 @@ def command(
     from nshot.atomic import check_output
     from nshot.few_shot.examples import fit
 
-    check_output(output, data_options.inputs(label_options, journal_file))
+    check_output(output, [*data_options.inputs(label_options, journal_file), facets_path(facets_given)])
+    if facets_given is not None:
+        if journal_file is not None:
+            raise RequestError("--journal belongs to one question, and not to facets")
+        from nshot.classifier.facets import Facets
+
+        model, zero = ask_facets(
+            facets_given, None, label_options, NO_DECISION, data_options.of_model(model_options), quiet=quiet
+        )
+        images = embed_by_facet(model, data_options, list(zero), quiet=quiet)
+        check_labels(zero, images, quiet=quiet)
+        made = {
+            name: fit(images[name], zero[name], method=method, strength=strength, seed=seed) for name in zero
+        }
+        Facets(made).save(output)
+        for name, each in made.items():
+            click.echo(f"{name}\n{_told(each.report, every=verbose)}\n")
+        click.echo(output)
+        return failures_of(images, quiet=quiet)
     if journal_file is not None:
         return _from_journal(
             data_options.data, journal_file, output, label_options, model_options, quiet=quiet

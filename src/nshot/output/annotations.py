@@ -12,7 +12,7 @@ from typing import Any
 from nshot.atomic import write_bytes
 from nshot.output.sinks.formats import Record
 from nshot.output.sinks.sink import Sink
-from nshot.types import CORRECTED, Decided, Failure, Prediction
+from nshot.types import CORRECTED, Decided, Faceted, Failure, Prediction
 
 ANNOTATIONS = ("coco", "labelstudio")
 
@@ -28,7 +28,7 @@ def coco(records: Iterable[Record], labels: Sequence[str]) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for record in records:
-        if isinstance(record, Failure):
+        if isinstance(record, (Failure, Faceted)):
             continue
         image: dict[str, Any] = {"id": len(images) + 1, "file_name": record.source}
         size = _size(record.source)
@@ -61,7 +61,7 @@ def label_studio(records: Iterable[Record], labels: Sequence[str]) -> list[dict[
     """
     tasks: list[dict[str, Any]] = []
     for record in records:
-        if isinstance(record, Failure):
+        if isinstance(record, (Failure, Faceted)):
             continue
         choices = list(_answered(record))
         result = [

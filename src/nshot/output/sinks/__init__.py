@@ -9,13 +9,13 @@ run is complete; while it is there, ``resume`` goes on with the file, and only w
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from nshot.atomic import Lock, check_output
 from nshot.errors import OutputError, RequestError
-from nshot.output.sinks.formats import Csv, Format, Jsonl, Record
+from nshot.output.sinks.formats import Csv, FacetCsv, Format, Jsonl, Record
 from nshot.output.sinks.sink import Sink
 from nshot.output.sinks.target import FileTarget, StreamTarget
 
@@ -64,6 +64,7 @@ def open_sink(
     decided: bool = False,
     calibrated: bool = False,
     kept: Sequence[str] = (),
+    facets: Mapping[str, tuple[bool, bool]] | None = None,
 ) -> Sink:
     """A sink for answers; nothing is written, nor an existing file touched, before the first record.
 
@@ -81,6 +82,7 @@ def open_sink(
         decided: the answers are ``Decided``, which sets the columns of a CSV and of Parquet.
         calibrated: their scores are probabilities, and called so.
         kept: columns of the input that go along with the answers, where a format has columns.
+        facets: the answers are ``Faceted``: each facet's name -> whether it is decided, whether calibrated.
 
     Raises:
         OutputError: the answers cannot go there, another run writes there, or it cannot be resumed.
@@ -107,12 +109,26 @@ def open_sink(
         if format in ("json", "parquet"):
             raise OutputError(f"{output} is not a regular file, so {format} cannot go there")
         target = StreamTarget(path or stream or sys.stdout.buffer)
-        lines = _lines(format, top_k, "", decided, calibrated, kept)  # what cannot be resumed needs no run
+        lines = _lines(
+            format, top_k, "", decided, calibrated, kept, facets
+        )  # what cannot be resumed needs no run
         return Sink(lines or _table(target.stream, width, color, calibrated), target)
     lock = Lock(path)
     try:
         return _file_sink(
-            format, path, lock, top_k, resume, request, labels, width, color, decided, calibrated, kept
+            format,
+            path,
+            lock,
+            top_k,
+            resume,
+            request,
+            labels,
+            width,
+            color,
+            decided,
+            calibrated,
+            kept,
+            facets,
         )
     except BaseException:
         lock.release()
@@ -132,13 +148,25 @@ def _file_sink(
     decided: bool,
     calibrated: bool,
     kept: Sequence[str],
+    facets: Mapping[str, tuple[bool, bool]] | None,
 ) -> Sink:
     run = request[:_SHORT]
     if format in ("json", "parquet"):
-        from nshot.output.sinks.journaled import JsonSink, ParquetSink
+        from nshot.output.sinks.journaled import FacetParquetSink, JsonSink, ParquetSink
 
         if format == "json":
             return JsonSink(path, resume=resume, request=request, run=run, labels=labels, lock=lock)
+        if facets is not None:
+            return FacetParquetSink(
+                path,
+                facets=facets,
+                kept=kept,
+                resume=resume,
+                request=request,
+                run=run,
+                labels=labels,
+                lock=lock,
+            )
         return ParquetSink(
             path,
             decided=decided,
@@ -151,19 +179,27 @@ def _file_sink(
             lock=lock,
         )
     file = FileTarget(path, request=request, resumable=format != "table")
-    if (lines := _lines(format, top_k, run, decided, calibrated, kept)) is not None:
+    if (lines := _lines(format, top_k, run, decided, calibrated, kept, facets)) is not None:
         return Sink(lines, file, resume=resume, labels=labels, run=run, lock=lock)
     return Sink(_table(None, width, color, calibrated), file, lock=lock)
 
 
 def _lines(
-    format: str, top_k: int, run: str, decided: bool, calibrated: bool, kept: Sequence[str]
+    format: str,
+    top_k: int,
+    run: str,
+    decided: bool,
+    calibrated: bool,
+    kept: Sequence[str],
+    facets: Mapping[str, tuple[bool, bool]] | None,
 ) -> Format | None:
     """What is written line by line for a program; None for a person's table, and for what needs a journal."""
     if format == "jsonl":
         return Jsonl(run)
     if format in ("csv", "tsv"):
         delimiter = "," if format == "csv" else "\t"
+        if facets is not None:
+            return FacetCsv(facets, delimiter=delimiter, run=run, kept=kept)
         return Csv(top_k, decided=decided, calibrated=calibrated, delimiter=delimiter, run=run, kept=kept)
     return None
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
 from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
+from nshot.errors import OutputError
 from nshot.paths import as_written, spelled, unguarded, unspelled
-from nshot.types import Decided, Failure, Prediction
+from nshot.types import Decided, Faceted, Failure, Prediction
 
-Record: TypeAlias = Prediction | Failure
+Record: TypeAlias = Prediction | Faceted | Failure
 
 
 class Written(NamedTuple):
@@ -62,19 +63,13 @@ class Jsonl:
         if isinstance(record, Failure):
             error = {"type": record.type, "message": spelled(record.message)}
             line = f'{{"source": {encode_basestring(spelled(record.source))}, "error": {_json(error)}'
-        else:
-            decided = record if isinstance(record, Decided) else None
-            score = score_name(decided is not None and decided.calibrated)
-            labels = [
-                f'"label": {_quoted(p.label)}, "{score}": {number(p.score)}, "cosine": {number(p.cosine)}'
-                for p in record.predictions
-            ]
-            answer = labels[0] if decided is None else _answer(decided, labels[0])
-            margin = "null" if record.margin is None else number(record.margin)
+        elif isinstance(record, Faceted):
+            facets = [f"{_quoted(name)}: {{{_told(answer)}}}" for name, answer in record.facets.items()]
             line = (
-                f'{{"source": {encode_basestring(spelled(record.source))}, {answer}, "margin": {margin}, '
-                f'"predictions": [{{{"}, {".join(labels)}}}]'
+                f'{{"source": {encode_basestring(spelled(record.source))}, "facets": {{{", ".join(facets)}}}'
             )
+        else:
+            line = f'{{"source": {encode_basestring(spelled(record.source))}, {_told(record)}'
         if record.notes:
             line += f', "notes": {_json([spelled(note) for note in record.notes])}'
         if record.beside is not None:
@@ -148,6 +143,8 @@ class Csv:
         source = spelled(record.source)
         if isinstance(record, Failure):
             cells = [source, *[""] * (self._error - 2), notes, record.type, spelled(record.message)]
+        elif isinstance(record, Faceted):
+            raise TypeError("answers of facets among those to one question")
         else:
             margin = "" if record.margin is None else number(record.margin)
             cells = [source]
@@ -190,6 +187,86 @@ class Csv:
                 row = b""
 
 
+class FacetCsv(Csv):
+    """One record per row: source; per facet its label, and label, score, cosine and margin under its name.
+
+    A facet's columns are ``NAME``, ``NAME_score``, ``NAME_cosine`` and ``NAME_margin``; where it has a
+    decision, ``NAME_answer`` and ``NAME_labels`` too, and its score is called ``NAME_probability`` once it
+    is one. Then notes, the error and the run, as ``Csv`` has them.
+
+    Args:
+        facets: each facet's name -> whether it is decided, and whether it is calibrated.
+        delimiter: what stands between two cells.
+        run: a short name of the request.
+        kept: columns of the input that go along.
+    """
+
+    def __init__(
+        self,
+        facets: Mapping[str, tuple[bool, bool]],
+        *,
+        delimiter: str = ",",
+        run: str = "",
+        kept: Sequence[str] = (),
+    ) -> None:
+        super().__init__(1, delimiter=delimiter, run=run)
+        columns = ["source", *facet_columns(facets)]
+        self._error = len(columns) + 1
+        columns += ["notes", "error_type", "error_message"]
+        self._kept = tuple(kept)
+        columns += [*kept_names(kept, columns), *self._run_column]
+        self.header = (delimiter.join(_cell(spelled(name)) for name in columns) + "\n").encode()
+        self._width = len(columns)
+        self._labels = []
+        self._facets = dict(facets)
+
+    @property
+    def _run_column(self) -> list[str]:
+        return ["run"] if self._run else []
+
+    def encode(self, record: Record) -> bytes:
+        """A row as long as the header, whatever the record lacks."""
+        notes, cells = spelled("; ".join(record.notes)), [spelled(record.source)]
+        if isinstance(record, Faceted):
+            for name, (decided, _) in self._facets.items():
+                cells += _facet_cells(record.facets[name], decided=decided)
+            cells += notes, "", ""
+        elif isinstance(record, Failure):
+            cells += [""] * (self._error - 2)
+            cells += notes, record.type, spelled(record.message)
+        else:
+            raise TypeError("an answer to one question among those of facets")
+        beside = record.beside or {}
+        cells += [spelled(beside.get(name, "")) for name in self._kept]
+        try:
+            return self._line(cells)
+        except UnicodeEncodeError:  # a label that is not UTF-8
+            return self._line(map(spelled, cells))
+
+
+def facet_columns(facets: Mapping[str, tuple[bool, bool]]) -> list[str]:
+    """The columns of facets in a table: of each its label, and its numbers under its name.
+
+    Raises:
+        OutputError: two columns of one name.
+    """
+    columns = []
+    for name, (decided, calibrated) in facets.items():
+        columns += [name, *([f"{name}_answer", f"{name}_labels"] if decided else [])]
+        columns += [f"{name}_{what}" for what in (score_name(calibrated), "cosine", "margin")]
+    if len(set(columns)) < len(columns):
+        raise OutputError("two facets would have a column of the same name: rename one, or write JSON lines")
+    return columns
+
+
+def _facet_cells(answer: Prediction, *, decided: bool) -> list[str]:
+    cells = [answer.label or ""]
+    if decided:
+        cells += [answer.answer, "; ".join(answer.labels)] if isinstance(answer, Decided) else ["", ""]
+    cells += [number(answer.score), number(answer.cosine)]
+    return [*cells, "" if answer.margin is None else number(answer.margin)]
+
+
 def kept_names(kept: Iterable[str], own: Iterable[str]) -> list[str]:
     """How the input's columns are called beside our own: "input_" stands before a name that is taken."""
     taken = set(own) | {"run"}
@@ -205,6 +282,19 @@ def kept_names(kept: Iterable[str], own: Iterable[str]) -> list[str]:
 def score_name(calibrated: bool) -> str:
     """What a score is called: it is no probability before it was calibrated."""
     return "probability" if calibrated else "score"
+
+
+def _told(record: Prediction) -> str:
+    """Everything that an answer says, without its source."""
+    decided = record if isinstance(record, Decided) else None
+    score = score_name(decided is not None and decided.calibrated)
+    labels = [
+        f'"label": {_quoted(p.label)}, "{score}": {number(p.score)}, "cosine": {number(p.cosine)}'
+        for p in record.predictions
+    ]
+    answer = labels[0] if decided is None else _answer(decided, labels[0])
+    margin = "null" if record.margin is None else number(record.margin)
+    return f'{answer}, "margin": {margin}, "predictions": [{{{"}, {".join(labels)}}}]'
 
 
 def _answer(record: Decided, best: str) -> str:

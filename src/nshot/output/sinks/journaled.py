@@ -15,7 +15,7 @@ from typing import Any
 from nshot.atomic import Lock, replacing, writing
 from nshot.errors import OutputError
 from nshot.extras import pyarrow
-from nshot.output.sinks.formats import Jsonl, kept_names, score_name
+from nshot.output.sinks.formats import Jsonl, facet_columns, kept_names, score_name
 from nshot.output.sinks.sink import Sink
 from nshot.output.sinks.target import FileTarget
 from nshot.paths import spelled, unspelled
@@ -193,6 +193,60 @@ class ParquetSink(JournaledSink):
                 for row in rows:
                     beside = row.pop("columns", {})
                     row |= {own: beside.get(name) for own, name in self._names.items()}
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+class FacetParquetSink(ParquetSink):
+    """Parquet with the columns of ``FacetCsv``, and a column ``facets`` with the whole answers as JSON.
+
+    Args:
+        path: the file.
+        facets: each facet's name -> whether it is decided, and whether it is calibrated.
+        kept: columns of the input that go along.
+        options: those of ``JournaledSink``.
+    """
+
+    def __init__(
+        self, path: Path, *, facets: Mapping[str, tuple[bool, bool]], kept: Sequence[str] = (), **options: Any
+    ) -> None:
+        self._facets = dict(facets)
+        self._columns = facet_columns(facets)
+        super().__init__(path, kept=kept, **options)
+
+    @property
+    def _names(self) -> dict[str, str]:
+        own = ["source", *self._columns, "facets", "notes", "error_type", "error_message"]
+        return dict(zip(kept_names(self._kept, own), self._kept, strict=True))
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for record in super()._records():
+            facets = record.pop("facets", None)
+            told = {} if facets is None else {"facets": json.loads(facets)}
+            yield {key: value for key, value in record.items() if key not in self._columns} | told
+
+    def _convert(self, lines: Iterator[bytes], part: Path) -> None:
+        pa = pyarrow()
+        text, real = pa.string(), pa.float64()
+        kinds = {"_score": real, "_probability": real, "_cosine": real, "_margin": real}
+        columns = [("source", text)]
+        for name, (decided, calibrated) in self._facets.items():
+            for column in facet_columns({name: (decided, calibrated)}):
+                ending = column.removeprefix(name)
+                columns.append((column, pa.list_(text) if ending == "_labels" else kinds.get(ending, text)))
+        columns += [("facets", text), ("notes", pa.list_(text)), ("error_type", text)]
+        columns += [("error_message", text), *([("run", text)] if self._run else [])]
+        columns += [(name, text) for name in self._names]
+        schema = pa.schema(columns)
+        with pa.parquet.ParquetWriter(part, schema) as writer:
+            while rows := [_row(json.loads(line)) for line in islice(lines, _ROWS)]:
+                for row in rows:
+                    beside = row.pop("columns", {})
+                    row |= {own: beside.get(name) for own, name in self._names.items()}
+                    if (facets := row.pop("facets", None)) is not None:
+                        for name, answer in facets.items():
+                            row[name] = answer["label"]
+                            row |= {f"{name}_{key}": answer[key] for key in answer if key != "label"}
+                        row["facets"] = json.dumps(facets, ensure_ascii=False)
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from nshot.output.sinks.formats import Record, Written
 from nshot.paths import spelled
-from nshot.types import Decided, Failure
+from nshot.types import Decided, Faceted, Failure, Prediction
 
 _RED, _BOLD, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _NUMBER = 7  # cells of "-0.1234"
@@ -59,6 +59,12 @@ class Table:
                 ]
             )
         lines = []
+        if isinstance(record, Faceted):
+            sources = [record.source, *[""] * (len(record.facets) - 1)]
+            for source, (name, answer) in zip(sources, record.facets.items(), strict=True):
+                lines.append(self._best(source, answer, f"{name}: "))
+            lines += [f"{' ' * self._source}{_GAP}{p}" for note in record.notes for p in self._note(note)]
+            return self._bytes(lines)
         for rank, prediction in enumerate(record.predictions):
             source, margin = (record.source, record.margin) if rank == 0 else ("", None)
             numbers = [_shown(prediction.score), f"{prediction.cosine:{_NUMBER}.4f}"]
@@ -72,6 +78,14 @@ class Table:
     def read(self, file: BinaryIO) -> Iterator[Written]:
         """A table has dropped what resuming needs."""
         raise ValueError("a table cannot be read back")
+
+    def _best(self, source: str, answer: Prediction, facet: str) -> str:
+        """One line per facet: the answer, with the facet's name before it."""
+        margin = f"{'—':>{_NUMBER}}" if answer.margin is None else f"{answer.margin:{_NUMBER}.4f}"
+        label = _answered(answer) if isinstance(answer, Decided) else answer.label or ""
+        return self._line(
+            source, f"{facet}{label}", _shown(answer.score), f"{answer.cosine:{_NUMBER}.4f}", margin
+        )
 
     def _line(self, source: str, label: str, *numbers: str) -> str:
         cells = _fitted(spelled(source), self._source), _fitted(spelled(label), self._label), *numbers

@@ -1,0 +1,168 @@
+"""Several independent questions over one embedding: a classifier per facet, saved together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from nshot.classifier import file
+from nshot.classifier.classifier import Classifier, in_chunks, records_of
+from nshot.classifier.zero_shot import TextEmbedder, zero_shot
+from nshot.embeddings import Embeddings
+from nshot.errors import LabelError, RequestError
+from nshot.labels.facets import Facet, parse_facets
+from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
+from nshot.types import Embedded, Faceted, Failure, Recipe
+
+
+class Facets(Mapping[str, Classifier]):
+    """Classifiers by the name of their question, all over the vectors of one model.
+
+    Each has its own labels, templates, activation, decision and calibration, and answers exactly as it does
+    alone. A mapping: ``facets["time of day"]`` is a ``Classifier``.
+
+    Args:
+        classifiers: by name, at least one.
+
+    Raises:
+        LabelError: none at all.
+        RequestError: they belong to different models.
+    """
+
+    def __init__(self, classifiers: Mapping[str, Classifier]) -> None:
+        if not classifiers:
+            raise LabelError("there must be at least one facet")
+        self._classifiers = dict(classifiers)
+        spaces = {each.space for each in self._classifiers.values() if each.space is not None}
+        if len(spaces) > 1 or len({each.dimension for each in self._classifiers.values()}) > 1:
+            raise RequestError(f"the facets {', '.join(map(repr, self))} belong to different models")
+
+    @classmethod
+    def zero_shot(
+        cls,
+        embedder: TextEmbedder,
+        facets: Mapping[str, Facet] | Mapping[str, Labels],
+        templates: Iterable[str] = (DEFAULT_TEMPLATE,),
+    ) -> Facets:
+        """A zero-shot classifier per facet.
+
+        Args:
+            embedder: a loaded model.
+            facets: ``{name: labels}``, or what ``nshot.labels.facets.read_facets`` read.
+            templates: those of facets that have none of their own.
+
+        Raises:
+            LabelError: a facet that is no question; the facet is named.
+            TemplateError: a template without a place for the label.
+        """
+        usual = tuple(templates)
+        named = {
+            name: each if isinstance(each, Facet) else parse_facets({name: each})[name]
+            for name, each in facets.items()
+        }
+        made = {}
+        for name, facet in named.items():
+            try:
+                made[name] = zero_shot(embedder, facet.labels, facet.templates or usual)
+            except LabelError as error:
+                raise type(error)(f"facet {name!r}: {error}") from error
+        return cls(made)
+
+    def predict(
+        self, images: Embeddings | ArrayLike | Iterable[Embedded | Failure], *, top_k: int = 5
+    ) -> list[Faceted | Failure]:
+        """Every facet's answer for each image; see ``Classifier.predict``.
+
+        Args:
+            images: what a classifier's ``predict`` takes.
+            top_k: how many labels to tell of each facet, at most.
+
+        Raises:
+            RequestError: not embeddings, or of another model, or ``top_k`` under 1.
+        """
+        if isinstance(images, Embeddings):
+            self.check_space(images.recipe, images.model)
+        return list(self.stream(records_of(images), top_k=top_k))
+
+    def stream(
+        self, embedded: Iterable[Embedded | Failure], *, top_k: int = 5
+    ) -> Iterator[Faceted | Failure]:
+        """The same as ``predict`` for a stream: answers come in input order, as vectors do."""
+        for items in in_chunks(embedded):
+            answers = [list(each.answer(items, top_k)) for each in self._classifiers.values()]
+            for item, *own in zip(items, *answers, strict=True):
+                if isinstance(item, Failure):
+                    yield item
+                    continue
+                facets = {
+                    name: answer
+                    for name, answer in zip(self._classifiers, own, strict=True)
+                    if not isinstance(answer, Failure)
+                }
+                yield Faceted(item.source, facets, notes=item.notes, beside=item.beside)
+
+    def check_space(self, recipe: Recipe | None, model: str | None, *, name: str = "these facets") -> None:
+        """Refuse vectors of another model; see ``Classifier.check_space``."""
+        for classifier in self._classifiers.values():
+            classifier.check_space(recipe, model, name=name)
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model that the facets belong to; None if unknown."""
+        return next((each.model for each in self._classifiers.values() if each.model), None)
+
+    def save(self, path: str | Path) -> None:
+        """Write all facets into one file (by convention .nshot), as a whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written there.
+        """
+        arrays = {
+            f"{number}.{name}": getattr(classifier, name)
+            for number, classifier in enumerate(self._classifiers.values())
+            for name in file.ARRAYS
+        }
+        told: list[dict[str, Any]] = [{"facet": name, **each.told()} for name, each in self.items()]
+        file.write(path, arrays, {"facets": told}, format=file.FACETS)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Facets:
+        """Read facets that ``save`` wrote; nothing in the file is run.
+
+        Raises:
+            RequestError: there is no such file, or it does not hold facets.
+        """
+        arrays, told = file.read(path, format=file.FACETS)
+        try:
+            found = {}
+            for number, own in enumerate(told["facets"]):
+                parts = {name: arrays[f"{number}.{name}"] for name in file.ARRAYS}
+                found[own["facet"]] = Classifier.of_told(parts, own)
+            return cls(found)
+        except file.NONSENSE as error:
+            raise file.damaged(path, error) from error
+
+    def __getitem__(self, name: str) -> Classifier:
+        return self._classifiers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classifiers)
+
+    def __len__(self) -> int:
+        return len(self._classifiers)
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}: {len(each.labels)} labels" for name, each in self.items())
+        return f"<Facets: {told}>"
+
+
+def open_classifier(path: str | Path) -> Classifier | Facets:
+    """What a .nshot file holds: one classifier, or several facets.
+
+    Raises:
+        RequestError: there is no such file, or it is neither.
+    """
+    return Facets.open(path) if file.is_facets(path) else Classifier.open(path)

@@ -1,0 +1,219 @@
+"""Facets: several questions about each image at once, each answered as if it were asked alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from recorded import SETS
+
+import nshot
+from nshot.classifier.facets import Facets
+from nshot.cli import run
+from nshot.decision.calibration import Calibration
+from nshot.errors import LabelError, RequestError, TemplateError
+from nshot.labels.facets import read_facets, ready_facets
+from nshot.sketchbook import COLOURS, SEEN_STYLES, SHAPES, draw, sample
+from nshot.sketchbook.words import BACKGROUNDS, TEXTURES
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line in a folder: its exit status and what it wrote."""
+
+    def ran(*args: str, cwd: Path) -> Ran:
+        monkeypatch.chdir(cwd)
+        code = run(list(args))
+        return Ran(code, *capsys.readouterr())
+
+    return ran
+
+
+ASKED = {
+    "shape": list(SHAPES),
+    "colour": {"labels": list(COLOURS), "templates": ["a {} thing", "a {} shape"]},
+    "texture": {"labels": list(TEXTURES), "templates": ["a {} shape"]},
+    "style": {"labels": list(SEEN_STYLES), "templates": ["a {} drawing"]},
+    "background": {"labels": list(BACKGROUNDS), "templates": ["a shape on a {} background"]},
+}
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of drawings with a column per facet, and the facets' file beside it."""
+    folder = tmp_path_factory.mktemp("drawings")
+    with (folder / "table.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", *ASKED])
+        for number in range(36):
+            scene = sample(9_200_000_000_000 + number, several=0)
+            thing = scene.things[0]
+            draw(scene).save(folder / f"{number}.png")
+            own = (thing.shape, thing.colour, thing.texture, scene.style, scene.background)
+            rows.writerow([f"{number}.png", *own])
+    (folder / "facets.json").write_text(json.dumps(ASKED))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip() -> nshot.Model:
+    return nshot.load("sketchbook", precision="f32")
+
+
+def test_five_facets_of_drawings_are_each_answered_exactly_as_if_asked_alone(
+    drawings: Path, clip: nshot.Model, tmp_path: Path
+) -> None:
+    facets = nshot.Facets.zero_shot(clip, read_facets(drawings / "facets.json"))
+    images = clip.embed(sorted(map(str, drawings.glob("*.png"))))
+    together = facets.predict(images)
+    facets.save(tmp_path / "five.nshot")
+    again = nshot.open(tmp_path / "five.nshot")
+    assert isinstance(again, Facets)
+    assert list(again) == list(ASKED)
+    assert again.predict(images) == together
+    for name, classifier in facets.items():
+        alone = list(classifier.predict(images))
+        for record, answer in zip(together, alone, strict=True):
+            assert isinstance(record, nshot.Faceted)
+            assert record.facets[name] == answer
+            told = {key: value for key, value in answer.to_dict().items() if key != "source"}
+            assert record.to_dict()["facets"][name] == told
+
+
+@pytest.mark.skipif(not SETS.is_dir(), reason="the recorded vectors are not on this machine")
+@pytest.mark.parametrize(
+    ("file", "columns"),
+    [("products_vitb32.npz", ("labels", "subcategory")), ("fashion_marqo.npz", ("labels", "base_colour"))],
+)
+def test_two_facets_of_recorded_vectors_are_as_asked_alone_bit_for_bit(
+    file: str, columns: tuple[str, str]
+) -> None:
+    with np.load(SETS / file) as data:
+        vectors = data["image_embeds"].astype(np.float32)
+        made = {}
+        for column in columns:
+            names, places = np.unique(data[column].astype(str), return_inverse=True)
+            rows = [vectors[places == k].mean(axis=0) for k in range(len(names))]
+            made[column] = nshot.Classifier(names.tolist(), rows, scale=100.0)
+    together = Facets(made).predict(nshot.Embeddings.of(vectors))
+    for column, classifier in made.items():
+        alone = classifier.predict(nshot.Embeddings.of(vectors))
+        assert [record.facets[column] for record in together if isinstance(record, nshot.Faceted)] == alone
+
+
+def test_each_facet_keeps_its_own_decision_and_calibration_in_the_file(
+    drawings: Path, clip: nshot.Model, tmp_path: Path
+) -> None:
+    facets = Facets.zero_shot(clip, {"shape": list(SHAPES), "colour": list(COLOURS)})
+    images = clip.embed(sorted(map(str, drawings.glob("*.png"))))
+    decided = facets["shape"].with_decision(nshot.Decision(calibration=Calibration(2.0)))
+    Facets({**facets, "shape": decided}).save(tmp_path / "two.nshot")
+    record = Facets.open(tmp_path / "two.nshot").predict(images)[0].to_dict()["facets"]
+    assert "probability" in record["shape"]
+    assert "score" in record["colour"]
+
+
+def test_a_file_of_facets_is_refused_by_name_where_one_classifier_is_wanted(tmp_path: Path) -> None:
+    Facets({"a": nshot.Classifier(["x", "y"], np.eye(2), scale=1.0)}).save(tmp_path / "f.nshot")
+    with pytest.raises(RequestError, match="several facets"):
+        nshot.Classifier.open(tmp_path / "f.nshot")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[]", "no facets"),
+        ("{", "facets.json"),
+        ('{"place": "park"}', "'place' must be a list"),
+        ('{"place": ["park"]}', "'place' has one label"),
+        ('{"place": ["park", "park"]}', "'place'.*given twice"),
+        ('{"place": {"labels": ["park", "sea"], "template": "a {}"}}', "'template'"),
+        ('{"place": {"labels": ["park", "sea"], "templates": ["a"]}}', "'place'.*no {}"),
+        ('{"place": ["park", "sea"], "place": ["a", "b"]}', "given twice: 'place'"),
+        ('{"source": ["park", "sea"]}', "cannot be called 'source'"),
+    ],
+)
+def test_a_facets_file_that_asks_nothing_is_refused_by_the_facets_name(
+    text: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "facets.json").write_text(text)
+    with pytest.raises((LabelError, TemplateError), match=told):
+        read_facets(tmp_path / "facets.json")
+
+
+def test_facets_of_two_models_are_refused() -> None:
+    one = nshot.Classifier(["x", "y"], np.eye(2), scale=1.0, space="a")
+    other = nshot.Classifier(["x", "y"], np.eye(2), scale=1.0, space="b")
+    with pytest.raises(RequestError, match="different models"):
+        Facets({"one": one, "other": other})
+
+
+def test_the_ready_facets_can_all_be_asked(clip: nshot.Model) -> None:
+    assert list(ready_facets()) == [
+        "time of day", "weather", "indoor or outdoor", "season", "shot size", "medium",
+    ]  # fmt: skip
+    assert len(Facets.zero_shot(clip, ready_facets())) == 6
+
+
+def test_classify_writes_an_answer_per_facet_in_every_format(drawings: Path, cli: Cli) -> None:
+    import pyarrow.parquet
+
+    ask = ["classify", "table.csv", "--facets", "facets.json", "--model", "sketchbook", "-q"]
+    for name in ("o.jsonl", "o.json", "o.csv", "o.parquet", "o.txt"):
+        assert cli(*ask, "-o", name, cwd=drawings).code == 0
+    lines = [json.loads(line) for line in (drawings / "o.jsonl").read_text().splitlines()]
+    document = json.loads((drawings / "o.json").read_text())
+    table = list(csv.DictReader((drawings / "o.csv").read_text().splitlines()))
+    rows = pyarrow.parquet.read_table(drawings / "o.parquet").to_pylist()
+    assert document == lines
+    for line, cells, row in zip(lines, table, rows, strict=True):
+        assert list(line["facets"]) == list(ASKED)
+        for name, answer in line["facets"].items():
+            assert cells[name] == row[name] == answer["label"]
+            assert float(cells[f"{name}_score"]) == row[f"{name}_score"] == answer["score"]
+        assert json.loads(row["facets"]) == line["facets"]
+    assert "colour: " in (drawings / "o.txt").read_text()
+    for name in ("o.jsonl", "o.json", "o.csv", "o.parquet"):
+        before = (drawings / name).read_bytes()
+        assert cli(*ask, "-o", name, "--resume", cwd=drawings).code == 0
+        assert (drawings / name).read_bytes() == before
+
+
+def test_fit_calibrate_and_evaluate_take_a_column_per_facet(drawings: Path, cli: Cli) -> None:
+    (drawings / "two.json").write_text(json.dumps({name: ASKED[name] for name in ("shape", "texture")}))
+    ask = ["--facets", "two.json", "--model", "sketchbook", "-q"]
+    found = cli("fit", "table.csv", *ask, "-o", "two.nshot", cwd=drawings)
+    assert found.code == 0, found.err
+    kept = cli("calibrate", "table.csv", "--classifier", "two.nshot", "-o", "sure.nshot", "-q", cwd=drawings)
+    assert kept.code == 0, kept.err
+    opened = nshot.open(drawings / "sure.nshot")
+    assert isinstance(opened, Facets)
+    assert all(each.decision is not None for each in opened.values())
+    told = cli("evaluate", "table.csv", *ask, "-o", "report", cwd=drawings)
+    assert told.code == 0, told.err
+    assert "shape: 36 images" in told.out
+    assert list(json.loads((drawings / "report" / "report.json").read_text())["facets"]) == [
+        "shape",
+        "texture",
+    ]
+
+
+def test_a_facet_without_a_column_is_named(drawings: Path, cli: Cli) -> None:
+    (drawings / "odd.json").write_text('{"weather": ["sun", "rain"]}')
+    found = cli("evaluate", "table.csv", "--facets", "odd.json", "--model", "sketchbook", "-q", cwd=drawings)
+    assert found.code == 2
+    assert "no column 'weather'" in found.err
