@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,3 +184,15 @@ def test_a_classifier_brings_its_own_labels(evaluate: Evaluate, data: Path, save
     status, _, err = evaluate(data, "--classifier", saved, "--labels", "cat, dog", model=None)
     assert status == 2
     assert "brings its labels" in err
+
+
+def test_a_lone_label_has_no_accuracy_on_the_page(evaluate: Evaluate, data: Path, tmp_path: Path) -> None:
+    shutil.rmtree(data / "dog")
+    shutil.rmtree(data / "red_bird")
+    status, _, err = evaluate(data, "--reject", "background", "-o", tmp_path / "report")
+    assert status == 0, err
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "There is one label" in page
+    assert "100.0" not in page
+    assert "accuracy is given" in page
+    assert "answered" in page

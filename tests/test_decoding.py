@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -392,3 +393,30 @@ def test_a_heic_of_ordinary_size_is_read_within_the_memory_that_its_worker_gets(
         buffer = io.BytesIO()
         heif.from_pillow(drawing(size=size)).save(buffer, quality=50)
         assert prepare(buffer.getvalue()).pixels.shape == (3, 224, 224)
+
+
+def test_another_colour_space_without_a_profile_is_said() -> None:
+    image = Image.new("RGB", (8, 8), "red")
+    image.paste("blue", (0, 0, 4, 4))
+    for space, interop, said in (
+        (2, None, True),
+        (0xFFFF, "R03", True),
+        (0xFFFF, None, False),
+        (1, "R98", False),
+    ):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA001] = space
+        if interop is not None:
+            exif.get_ifd(0x8769)[0xA005] = {1: interop}
+        file = io.BytesIO()
+        image.save(file, "JPEG", exif=exif)
+        notes = decode(file.getvalue()).notes
+        assert any("Adobe RGB" in note for note in notes) == said, (space, interop, notes)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    png = file.getvalue()
+    for named, told in (((12, 13), "Display P3"), ((9, 16), "BT.2020 PQ (HDR)"), ((1, 13), "")):
+        chunk = b"cICP" + bytes((*named, 0, 1))
+        whole = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        notes = decode(png[:33] + whole + png[33:]).notes
+        assert any(told in note for note in notes) if told else not notes

@@ -70,8 +70,7 @@ def write(
         models: the comparison of several models, the evaluated one first.
     """
     e, thumbs = evaluation, thumbs or {}
-    parts = [
-        _headline(e),
+    told = [
         _models(models),
         _prompts(e),
         _trust(e),
@@ -80,9 +79,8 @@ def write(
         _suspects(e, thumbs),
         _classes(e),
         _domains(e),
-        _failures(e),
-        section("What was run", facts(run)),
     ]
+    parts = [_headline(e), *(() if _is_lone(e) else told), _failures(e), section("What was run", facts(run))]
     n, c = len(e.images), len(e.classifier.labels)
     return page(
         f"Evaluation of {run.get('model', 'a classifier')}",
@@ -93,7 +91,29 @@ def write(
     )
 
 
+def _is_lone(e: Evaluation) -> bool:
+    """Whether there is nothing to choose: each answer is right, by chance as well."""
+    return len(e.classifier.labels) == 1 and not e.images.multi
+
+
+def _lone(e: Evaluation) -> Html:
+    """What can be said of one label: how many images are answered, where others are rejected."""
+    label = e.classifier.labels[0]
+    note = (
+        f"There is one label, {label!r}, so whatever is answered is right, and no accuracy is given. Give "
+        "images of other labels too, or name other labels with --labels."
+    )
+    if "answered" not in e.figures:
+        return section("Accuracy", paragraph(note))
+    answered = Figure(
+        percent(e.figures["answered"]).content, "answered", "the others are taken to show none of the labels"
+    )
+    return section("Accuracy", headline(answered), note=note)
+
+
 def _headline(e: Evaluation) -> Html:
+    if _is_lone(e):
+        return _lone(e)
     f = e.figures
     low, high = e.interval
     figures = [

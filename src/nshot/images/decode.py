@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from nshot import extras
 from nshot.errors import ImageError, ImageTooLarge, MissingExtra, UndecodableImage
@@ -131,6 +131,8 @@ def _decode(data: bytes, limits: Limits, draft: int | None) -> Decoded:
         image = colour.fill_range(image, _lower_bytes(data), notes)
     first = list(notes)
     rgb = colour.to_rgb(_upright(image), first)
+    if not image.info.get("icc_profile") and (space := _space_without_profile(image, data)):
+        first.append(f"colours taken for sRGB: {space}, but there is no colour profile to convert them by")
     count = _count(image, data)
     if count > 1:
         rgb = _first_of(image, rgb, first, count, data, limits)
@@ -311,6 +313,30 @@ def _too_many_pixels(width: int, height: int, limits: Limits) -> ImageTooLarge:
     return ImageTooLarge(
         f"{width} x {height} pixels, more than the limit of {limits.max_pixels:,}; scale it down first"
     )
+
+
+_PRIMARIES = {1: "BT.709", 9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
+_CURVES = {13: "", 16: " PQ (HDR)", 18: " HLG (HDR)"}
+
+
+def _space_without_profile(image: Image.Image, data: bytes) -> str | None:
+    """What the file says of its colour space in other ways than a profile, where that is not sRGB."""
+    if image.format == "PNG" and (place := data.find(b"cICP", 0, max(data.find(b"IDAT"), 0))) > 0:
+        primaries, curve = data[place + 4 : place + 6]
+        if (primaries, curve) not in ((1, 13), (1, 1), (1, 6)):
+            named = _PRIMARIES.get(primaries, f"primaries {primaries}") + _CURVES.get(curve, "")
+            return f"its cICP chunk says {named}"
+    try:
+        exif = image.getexif()
+        details = exif.get_ifd(ExifTags.IFD.Exif) if len(exif) else {}
+        wide = details.get(ExifTags.Base.ColorSpace)
+        if wide == 2:
+            return "EXIF says Adobe RGB"
+        if wide == 0xFFFF and str(exif.get_ifd(ExifTags.IFD.Interop).get(1)).startswith("R03"):
+            return "EXIF says Adobe RGB"
+    except Exception:  # a broken EXIF block says nothing
+        return None
+    return None
 
 
 def _upright(image: Image.Image) -> Image.Image:
