@@ -17,6 +17,10 @@ _OPTIONS = {
     ),
     "Output": ("format", "output", "resume", "keep_columns", "quiet", "verbose"),
     "Model": ("model", "revision", "model_revision", "device", "precision", "fit", "decode"),
+    "Endpoint": (
+        *("host", "token", "allow_host", "allow_urls", "classifiers"),
+        *("max_waiting", "max_items", "max_body", "max_seconds"),
+    ),
     "Speed and memory": ("batch_size", "workers", "store", "no_store", "memory", "timeout", "allow_private"),
 }
 

@@ -1,4 +1,4 @@
-"""`nshot serve`: images on a page, to look at, correct, learn from and take away."""
+"""`nshot serve`: images on a page, to look at, correct, learn from and take away; and an endpoint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from threading import Timer
 
 import click
 
+from nshot.cli.endpoint import EndpointOptions, endpoint_options, serve_endpoint
 from nshot.cli.help import Command
 from nshot.cli.options import (
     LabelOptions,
@@ -23,7 +24,7 @@ from nshot.errors import MissingExtra, RequestError
 
 
 @click.command("serve", cls=Command, short_help="Look at images, correct and teach, in a browser.")
-@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE...]")
 @label_options
 @classifier_option
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: a free one.")
@@ -34,6 +35,7 @@ from nshot.errors import MissingExtra, RequestError
     metavar="FILE",
     help="Where corrections are kept.  [default: .nshot-journal.jsonl in the folder of images]",
 )
+@endpoint_options
 @model_options
 @talk_options
 def command(
@@ -43,6 +45,7 @@ def command(
     port: int,
     show: bool,
     journal: Path | None,
+    endpoint_options: EndpointOptions,
     model_options: ModelOptions,
     quiet: bool,
     verbose: bool,
@@ -52,9 +55,13 @@ def command(
     The page is for this computer alone (127.0.0.1). Images are read in the background; what is ready can be
     asked at once. Corrections are kept beside the images and survive whatever happens to the server.
 
+    Without SOURCE, and beside the page, an endpoint answers other programs: POST / as Hugging Face's clients
+    ask, /v1/embeddings as OpenAI's do, /v1/classify, /health, /ready, /metrics, /openapi.json.
+
     \b
     nshot serve photos/ --labels "cat, dog, hot dog"
     nshot serve photos/ --classifier animals.nshot
+    nshot serve --model openai/clip-vit-base-patch32 --classifiers saved/
 
     Exit status: 0 stopped, 2 the request itself was wrong.
     """
@@ -73,12 +80,20 @@ def command(
     from nshot.paths import cache_dir
     from nshot.server.session import JOURNAL, Journal, Session
 
+    given = label_options.labels is not None or label_options.labels_file is not None
     if not sources:
-        raise RequestError("name the images to show, such as a folder")
+        if given or classifier_file is not None or journal is not None:
+            raise RequestError(
+                "name the images to show, such as a folder; an endpoint takes its labels from each request, "
+                "and saved classifiers from --classifiers FOLDER"
+            )
+        if model_options.model is None:
+            raise RequestError("name the images to show, such as a folder; or --model, for an endpoint alone")
+        return serve_endpoint(endpoint_options, model_options, port=port, quiet=quiet, verbose=verbose)
+    endpoint_options.check_page()
     for source in sources:
         if not Path(source).is_dir():  # an empty folder is shown as such; what is not there is an error
             expand([source])
-    given = label_options.labels is not None or label_options.labels_file is not None
     if given and classifier_file is not None:
         raise RequestError("give labels or --classifier, not both")
     labels, templates = label_options.read() if given else ([], label_options.read_templates())
@@ -117,7 +132,14 @@ def command(
         if show:
             Timer(0.5, lambda: webbrowser.open(address)).start()
         session.start()
-        run(build(session, start), listening, stopping=session.closing.set, verbose=verbose)
+        endpoint = endpoint_options.endpoint(lambda: session.model)
+
+        def stop() -> None:
+            endpoint.stop()
+            session.closing.set()
+
+        run(build(session, start, endpoint), listening, stopping=stop, verbose=verbose)
+        endpoint.close()
     finally:
         session.close()
     return 0

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from nshot.server.guard import Guard
+from nshot.server.endpoint import Endpoint
+from nshot.server.guard import LOCAL, Guard
+from nshot.server.observe import Observed
 from nshot.server.page import page_routes
 from nshot.server.session import Session
 
 
 def build(
-    session: Session | None = None, start: Mapping[str, Any] | None = None, routes: Sequence[BaseRoute] = ()
+    session: Session | None = None,
+    start: Mapping[str, Any] | None = None,
+    endpoint: Endpoint | None = None,
+    *,
+    hosts: Collection[str] = LOCAL,
+    token: str | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Starlette:
     """The application.
 
     Args:
         session: what the page shows; without one there is no page.
         start: what the page begins with.
-        routes: further routes.
+        endpoint: the routes for other programs; without one there are none.
+        hosts: names that the server may be asked under.
+        token: what every request must bring.
+        log: writes a line about each request.
     """
-    own = [] if session is None else page_routes(session, start or {})
-    return Starlette(routes=[*routes, *own], middleware=[Middleware(Guard)])
+    page = [] if session is None else page_routes(session, start or {})
+    routes: Sequence[BaseRoute] = page if endpoint is None else [*endpoint.routes(), *page]
+    middleware = [Middleware(Guard, hosts=hosts, token=token)]
+    if endpoint is not None:
+        middleware.insert(0, Middleware(Observed, metrics=endpoint.metrics, log=log))
+    return Starlette(routes=routes, middleware=middleware)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_OPEN = ("/health", "/ready")
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -28,12 +30,15 @@ class Guard:
 
     Args:
         app: what is guarded.
-        hosts: names that the server may be asked under.
+        hosts: names that the server may be asked under; "*" for any, where a token is asked for.
+        token: what every request must bring as ``Authorization: Bearer TOKEN``, but those that ask whether
+            the server is alive and ready; None: nothing.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] = LOCAL) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str] = LOCAL, token: str | None = None) -> None:
         self.app = app
         self.hosts = frozenset(hosts)
+        self.token = None if token is None else f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -44,16 +49,33 @@ class Guard:
         host = headers.get("host", "")
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "none")
-        if urlsplit(f"//{host}").hostname not in self.hosts:
+        if "*" not in self.hosts and _hostname(host) not in self.hosts:
             refused = JSONResponse({"error": f"this server is not called {host!r}"}, 421)
         elif origin is not None and urlsplit(origin).netloc != host:
             refused = JSONResponse({"error": f"pages of {origin} may not ask"}, 403)
-        elif site not in ("none", "same-origin") and scope["path"] != "/":
+        elif site not in ("none", "same-origin") and (scope["path"] != "/" or scope["method"] != "GET"):
             refused = JSONResponse({"error": "other pages may not ask"}, 403)
+        elif self.token is not None and scope["path"] not in _OPEN and not self._known(headers):
+            refused = JSONResponse(
+                {"error": "the token is missing or wrong: Authorization: Bearer TOKEN"},
+                401,
+                {"WWW-Authenticate": "Bearer"},
+            )
         else:
             await self.app(scope, receive, _with_headers(send))
             return
         await refused(scope, receive, send)
+
+    def _known(self, headers: Headers) -> bool:
+        assert self.token is not None
+        return hmac.compare_digest(headers.get("authorization", "").encode(), self.token)
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _with_headers(send: Send) -> Send:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
 from collections.abc import Callable
+from math import ceil
 from types import FrameType
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nshot.errors import RequestError
 
 _GRACE = 5  # seconds for requests under way once it is to stop
+_HEAD = 10  # seconds for the head of a request
+_LAST = 0.3  # seconds in which a request that is on its way may still come, once it is to stop
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -34,24 +41,37 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(
-    app: ASGIApp, listening: socket.socket, *, stopping: Callable[[], None], verbose: bool = False
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    stopping: Callable[[], None],
+    verbose: bool = False,
+    grace: float = _GRACE,
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; after SIGTERM it returns once all requests are answered.
 
     Args:
         app: the application.
         listening: where; closed at the end.
         stopping: called once when it is to stop, so that streams end by themselves.
         verbose: log every request on stderr.
+        grace: seconds for requests under way once it is to stop.
     """
     with listening:
-        server_of(app, stopping=stopping, verbose=verbose).run(sockets=[listening])
+        server_of(app, stopping=stopping, verbose=verbose, grace=grace).run(sockets=[listening])
 
 
-def server_of(app: ASGIApp, *, stopping: Callable[[], None], verbose: bool = False) -> uvicorn.Server:
+def server_of(
+    app: ASGIApp, *, stopping: Callable[[], None], verbose: bool = False, grace: float = _GRACE
+) -> uvicorn.Server:
     """The server that ``run`` runs."""
-    level = "info" if verbose else "warning"
-    config = uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=_GRACE, lifespan="off")
+    config = uvicorn.Config(
+        app,
+        http=_Connection,
+        log_level="info" if verbose else "warning",
+        timeout_graceful_shutdown=ceil(grace),
+        lifespan="off",
+    )
     return _Server(config, stopping)
 
 
@@ -62,4 +82,58 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._stopping()
-        super().handle_exit(sig, frame)
+        if sig == signal.SIGTERM:
+            self.should_exit = True  # not raised again at the end: the exit status is 0
+        else:
+            super().handle_exit(sig, frame)
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed where no whole request comes, and that answers what came before the end.
+
+    uvicorn waits for a request's head without a limit, and closes idle connections at once when it is to
+    stop, also those on which a request is on its way.
+    """
+
+    _waiting: asyncio.TimerHandle | None = None
+    _leaving = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait()
+        if self._leaving and self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        if self._leaving or (self.cycle is not None and not self.cycle.response_complete):
+            self._leave()
+        else:
+            self._leaving = True
+            self.loop.call_later(_LAST, self._leave)
+
+    def _leave(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
+
+    def _wait(self) -> None:
+        """Start or stop the clock, as a request's head is awaited or not."""
+        if self.conn.their_state is h11.IDLE:
+            if self._waiting is None:
+                self._waiting = self.loop.call_later(_HEAD, self._give_up)
+        elif self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _give_up(self) -> None:
+        self._waiting = None
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.close()

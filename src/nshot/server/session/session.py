@@ -208,6 +208,11 @@ class Session:
             raise RequestError(self._error or "the model is being loaded: ask again in a moment")
         return self._questions
 
+    @property
+    def model(self) -> Embedder | None:
+        """The loaded model; None while it is not there yet."""
+        return None if self._questions is None else self._questions.embedder
+
     def ask(self, question: Question, rows: int | None = None) -> tuple[Asked, Answers]:
         """Every image's answer.
 

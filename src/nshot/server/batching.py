@@ -1,0 +1,180 @@
+"""Many requests, one model: images are decoded in threads, and encoded together with whatever else waits."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+
+from nshot.embedder import Embedder
+from nshot.errors import NshotError
+from nshot.images.budget import Budget
+from nshot.images.prepare import Preparing
+from nshot.types import Floats, Pixels
+
+log = logging.getLogger("nshot")
+
+_FETCHING = 8  # threads that wait for other servers, apart from those that decode
+
+Read = Callable[[], bytes]
+
+
+class Busy(NshotError):
+    """More waits than the server takes on: ask again later."""
+
+
+class Vector(NamedTuple):
+    """What became of one image.
+
+    Attributes:
+        vector: float32[d], unit norm.
+        notes: what a person should know of how it was decoded.
+    """
+
+    vector: Floats
+    notes: tuple[str, ...] = ()
+
+
+class _Item(NamedTuple):
+    pixels: Pixels
+    notes: tuple[str, ...]
+    answer: Future[Vector]
+
+
+class Batcher:
+    """Encodes the images of all requests; safe to use from several threads.
+
+    There is no timer: a stream that is free takes what waits, up to the encoder's batch, so an image never
+    waits for company. An image that cannot be decoded fails before it meets others.
+
+    Args:
+        model: a loaded model; its encoder and its preprocessor are used, nothing else of it.
+        most: images that may be between their arrival and their answer.
+    """
+
+    def __init__(self, model: Embedder, *, most: int = 256) -> None:
+        self.most = most
+        self.waiting = 0
+        """Images between their arrival and their answer."""
+        self.batches = 0
+        self.encoded = 0
+        self.answered_at = -float("inf")
+        """When an image was last encoded, on the monotonic clock."""
+        self._encoder = model.encoder
+        self._size = model.preprocessor.size
+        self._budget = Budget(model.limits.memory)
+        self._prepare = Preparing(model.preprocessor, model.limits, self._budget)
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._decoders = ThreadPoolExecutor(model.workers, thread_name_prefix="nshot-serve-decode")
+        self._fetchers = ThreadPoolExecutor(_FETCHING, thread_name_prefix="nshot-serve-fetch")
+        self._streams = [
+            threading.Thread(target=self._encode, name=f"nshot-serve-encode-{k}", daemon=True)
+            for k in range(max(1, self._encoder.streams))
+        ]
+        for stream in self._streams:
+            stream.start()
+
+    def submit(self, reads: Sequence[tuple[Read, bool]]) -> list[Future[Vector]]:
+        """Take on images; each future gets its vector, or the ``ImageError`` that says why there is none.
+
+        Args:
+            reads: for each image what gives its encoded bytes, called in a thread, and whether that waits for
+                another server.
+
+        Raises:
+            Busy: more images than may wait; none of them was taken on.
+        """
+        with self._lock:
+            if self.waiting + len(reads) > self.most:
+                raise Busy(f"{self.waiting} images are waiting, and at most {self.most} may")
+            self.waiting += len(reads)
+        answers = []
+        for read, far in reads:
+            answer: Future[Vector] = Future()
+            answer.add_done_callback(self._done)
+            answers.append(answer)
+            try:
+                (self._fetchers if far else self._decoders).submit(self._decode, read, far, answer)
+            except RuntimeError:  # closed meanwhile
+                answer.set_exception(Busy("the server is stopping"))
+        return answers
+
+    def probe(self) -> Future[Vector]:
+        """One grey image, encoded like any other: whether real answers are to be had."""
+        with self._lock:
+            self.waiting += 1
+        answer: Future[Vector] = Future()
+        answer.add_done_callback(self._done)
+        self._queue.put(_Item(np.full((3, self._size, self._size), 128, np.uint8), (), answer))
+        return answer
+
+    def close(self) -> None:
+        """Stop; what waits is still answered."""
+        self._fetchers.shutdown()
+        self._decoders.shutdown()
+        for _ in self._streams:
+            self._queue.put(None)
+        for stream in self._streams:
+            stream.join()
+
+    def _done(self, _: Future[Vector]) -> None:
+        with self._lock:
+            self.waiting -= 1
+
+    def _decode(self, read: Read, far: bool, answer: Future[Vector]) -> None:
+        if answer.cancelled():
+            return
+        try:
+            data = read()
+            prepared = self._prepare(data) if not far else None
+        except BaseException as error:
+            _fail(answer, error)
+            return
+        if prepared is None:  # fetched: the threads that decode take over
+            try:
+                self._decoders.submit(self._decode, lambda: data, False, answer)
+            except RuntimeError:
+                _fail(answer, Busy("the server is stopping"))
+        else:
+            self._queue.put(_Item(prepared.pixels, prepared.notes, answer))
+
+    def _encode(self) -> None:
+        while True:
+            items = [self._queue.get()]
+            with suppress(queue.Empty):
+                while items[-1] is not None and len(items) < self._encoder.batch:
+                    items.append(self._queue.get_nowait())
+            batch = [item for item in items if item is not None and not item.answer.cancelled()]
+            if batch:
+                self._encode_batch(batch)
+            if items[-1] is None:
+                return
+
+    def _encode_batch(self, batch: list[_Item]) -> None:
+        try:
+            vectors = self._encoder.encode_images(np.stack([item.pixels for item in batch]))
+        except BaseException as error:
+            log.exception("encoding %d images failed", len(batch))
+            for item in batch:
+                _fail(item.answer, error)
+            return
+        with self._lock:
+            self.batches += 1
+            self.encoded += len(batch)
+            self.answered_at = time.monotonic()
+        for item, vector in zip(batch, vectors, strict=True):
+            with suppress(Exception):  # given up meanwhile
+                item.answer.set_result(Vector(vector, item.notes))
+
+
+def _fail(answer: Future[Vector], error: BaseException) -> None:
+    with suppress(Exception, CancelledError):
+        answer.set_exception(error)
