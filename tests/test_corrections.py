@@ -263,3 +263,12 @@ def test_sort_lists_its_images_like_every_command(command: Nshot, data: Path, tm
     table.write_text("image\nstar/1.png\nfish/1.png\n")
     status, out, _ = command("sort", table, tmp_path / "sorted", *labels, "--image-root", data)
     assert (status, "2 images would be sorted" in out) == (0, True)
+
+
+def test_captions_in_the_place_of_labels_are_said(command: Nshot, data: Path) -> None:
+    rows = [f"star/{number}.png,a red star seen from the side {number}" for number in range(6)]
+    table = data / "captions.csv"
+    table.write_text("\n".join(["image,caption", *rows]))
+    status, _, err = command("evaluate", table)
+    assert status == 0
+    assert "look like captions" in err

@@ -444,6 +444,10 @@ def test_a_class_that_is_called_test_is_a_class(tmp_path: Path) -> None:
         (("0", "1", "2"), "numbers"),
         (("n01440764", "n01443537"), "WordNet"),
         (("fold1", "fold2"), "codes"),
+        (("2021-01", "2021-02", "2021-03"), "codes"),
+        (("100APPLE", "101APPLE"), "codes"),
+        (("images", "masks"), "no folder per label"),
+        (("original", "resized", "thumbnails"), "no folder per label"),
         (("a/train/{}", "a/test/{}", "b/train/{}", "b/test/{}"), "several data sets"),
         (("train/{}", "unlabeled"), "looks like a part"),
     ],
@@ -468,6 +472,25 @@ def test_boxes_beside_images_are_no_labels(tmp_path: Path) -> None:
         (tmp_path / part / "labels" / "1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     with pytest.raises(SourceError, match="boxes"):
         open_labelled(tmp_path)
+
+
+def test_one_part_of_images_with_boxes_is_no_label(tmp_path: Path) -> None:
+    put(tmp_path / "images" / "train" / "1.png")
+    (tmp_path / "labels" / "train").mkdir(parents=True)
+    (tmp_path / "labels" / "train" / "1.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(SourceError, match="boxes"):
+        open_labelled(tmp_path)
+
+
+def test_numbers_that_are_written_as_texts_have_their_names_in_coco(tmp_path: Path) -> None:
+    put(tmp_path / "1.png")
+    content = {
+        "images": [{"id": 1, "file_name": "1.png"}],
+        "annotations": [{"image_id": "1", "category_id": "2"}],
+        "categories": [{"id": 2, "name": "star"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    assert open_labelled(tmp_path / "coco.json").classes == ("star",)
 
 
 @pytest.mark.parametrize("left", [".gitkeep", "Thumbs.db", "README", "notes.txt", ".DS_Store", "clip.mp4"])

@@ -213,11 +213,24 @@ def embed(model: Model, labelled: LabelledSet, *, quiet: bool) -> Embeddings:
     if labelled.classes is None and len(images):  # not known before
         for note in check(images.classes, source=labelled.name, alone=True, multilingual=True):
             say(note)
+    if images.labels is not None and not quiet and _are_captions(images.labels):
+        say(
+            f"nearly each image of {labelled.name} has a label of its own, of many words: these look like "
+            "captions, and no image can be told by what others show; name another column with --label-column"
+        )
     if not len(images):
         first = next(iter(images.failures.values()), None)
         why = f"; the first: {first.source}: {first.message}" if first is not None else ""
         raise SourceError(f"no image of {labelled.name} could be read{why}")
     return images
+
+
+def _are_captions(labels: Sequence[tuple[str, ...]]) -> bool:
+    """Whether labels are sentences that stand at one image each."""
+    texts = [text for own in labels for text in own]
+    if len(texts) < 5 or len(set(texts)) < 0.9 * len(texts):
+        return False
+    return sum(len(text.split()) for text in texts) >= 4 * len(texts)
 
 
 def with_one_label(images: Embeddings, name: str, *, quiet: bool) -> Embeddings:

@@ -48,6 +48,13 @@ _WRAPPINGS = frozenset(
         "meta",
     ]
 )
+_VERSIONS = frozenset(
+    [
+        *("mask", "segmentation", "segmentations", "depth", "original", "originals", "resized", "small"),
+        *("thumbnail", "thumbnails", "thumbs", "large", "medium", "full", "crop", "crops", "cropped"),
+        *("processed", "augmented", "raw", "edited", "export", "exports"),
+    ]
+)  # the same images once more, in another way
 _DEEPEST = 6  # wrappings around wrappings
 
 
@@ -218,6 +225,7 @@ def layout(
             at, split = part, None
             continue
         if len(shown) == 1 and not by_domain and _is_wrapping(shown[0]):
+            _without_boxes(shown[0], subs)
             at = shown[0]
             remarks.note(f"labels are the folders in {at.place}")
             continue
@@ -279,14 +287,30 @@ def _lists(folder: Tree) -> bool:
 
 def _without_wrappings(subs: list[Tree], shown: list[Tree]) -> list[Tree]:
     """The folders that are labels; those that belong to data for detection end it."""
-    if subs and all(sub.name.lower() in _WRAPPINGS for sub in subs) and len(shown) <= 1:
-        held = ", ".join(sub.name for sub in subs)
-        raise SourceError(
-            f"{Path(subs[0].place).parent} holds {held}, and no folder per label: this looks like images "
-            "with boxes or a list beside them; give the list (COCO JSON, a table) or a folder with a folder "
-            "per label"
-        )
+    names = [sub.name.lower() for sub in subs]
+    if subs and (
+        (all(name in _WRAPPINGS for name in names) and len(shown) <= 1)
+        or (len(shown) > 1 and all(name in _WRAPPINGS or name in _VERSIONS for name in names))
+    ):
+        raise _no_labels(subs)
     return subs
+
+
+def _without_boxes(wrapping: Tree, subs: list[Tree]) -> None:
+    """Refuse images/train with labels/train beside it, where no part holds a folder per label."""
+    inner = [folder for folder in wrapping.folders() if folder.holds_images()]
+    beside = any(sub.name.lower() in ("labels", "annotations") for sub in subs if sub is not wrapping)
+    if beside and all(part_of(folder.name) and not _is_wrapping(folder) for folder in inner):
+        raise _no_labels(subs)
+
+
+def _no_labels(subs: list[Tree]) -> SourceError:
+    held = ", ".join(sub.name for sub in subs)
+    return SourceError(
+        f"{Path(subs[0].place).parent} holds {held}, and no folder per label: this looks like images with "
+        "boxes, masks or a list beside them, or in several sizes; give the list (COCO JSON, a table) or a "
+        "folder with a folder per label"
+    )
 
 
 def _inside(at: Tree, found: list[_Class], prefer: Sequence[str], remarks: Remarks) -> list[_Class]:

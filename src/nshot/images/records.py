@@ -159,7 +159,7 @@ def _coco(content: Any) -> Records | None:
         return None
     if not isinstance(content.get("annotations"), list):
         return None
-    names = {each.get("id"): str(each.get("name")) for each in content.get("categories") or []}
+    names = {str(each.get("id")): str(each.get("name")) for each in content.get("categories") or []}
     of: dict[Any, dict[str, None]] = {}
     boxes = False
     for each in content["annotations"]:
@@ -167,10 +167,10 @@ def _coco(content: Any) -> Records | None:
             return None
         boxes = boxes or bool(each.get("bbox") or each.get("segmentation"))
         if "category_id" in each:
-            number = each["category_id"]
-            of.setdefault(each["image_id"], {})[names.get(number, str(number))] = None
+            number = str(each["category_id"])
+            of.setdefault(str(each["image_id"]), {})[names.get(number, number)] = None
     rows = [
-        {"image": each.get("file_name") or each.get("path"), "label": list(of.get(each.get("id"), ()))}
+        {"image": each.get("file_name") or each.get("path"), "label": list(of.get(str(each.get("id")), ()))}
         for each in content["images"]
     ]
     return Records(_flat(rows), "COCO", [_SAID] if boxes else [])

@@ -24,7 +24,7 @@ _TRUTH = frozenset(("true", "false", "yes", "no", "y", "n", "t", "f", "0", "1", 
 _SYNSET = re.compile(r"n\d{8}")
 _CODE = re.compile(
     r"(?:class|label|cls|category|id|idx|index|group|cluster|type|fold|batch|c|l|k|y|lbl|target)?"
-    r"[\s_.#-]*\d+|/m/\w+|Q\d{2,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}",
+    r"[\s_.#-]*\d+|\d{3}[A-Z_0-9]{5}|(?:19|20)\d\d[-_.]?\d\d(?:[-_.]?\d\d)?|/m/\w+|Q\d{2,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}",
     re.IGNORECASE,
 )
 _LISTS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xlsx", ".parquet", ".names", ".pbtxt")

@@ -33,7 +33,8 @@ _PROMPT = re.compile(
 _ARTICLE = re.compile(r"^(an?|the)\s+(?=\S)")
 _ARTICLE_BEFORE = re.compile(r"\b(an?|the)\s+$", re.IGNORECASE)
 _SNAKE = re.compile(r"[_\s]+")
-_COUNTED = re.compile(r"^\s*(?:\d{3,}|0\d+)[._-]\s*(?=[A-Za-z])")  # 001.Laysan_Albatross
+# 001.Laysan_Albatross, n02085620-Chihuahua
+_COUNTED = re.compile(r"^\s*(?:\d{3,}|0\d+|n\d{8})[._-]\s*(?=[A-Za-z])")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
