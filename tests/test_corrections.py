@@ -272,3 +272,24 @@ def test_captions_in_the_place_of_labels_are_said(command: Nshot, data: Path) ->
     status, _, err = command("evaluate", table)
     assert status == 0
     assert "look like captions" in err
+
+
+def test_an_ending_that_search_does_not_write_is_refused(command: Nshot, data: Path, tmp_path: Path) -> None:
+    for ending in (".json", ".tsv", ".xlsx"):
+        status, _, err = command("search", data, "--text", "a star", "-o", tmp_path / f"hits{ending}")
+        assert (status, "no format that is written here" in err) == (2, True), err
+    assert command("search", data, "--text", "a star", "-o", tmp_path / "hits.txt")[0] == 0
+
+
+def test_names_of_clusters_are_checked_like_labels(command: Nshot, data: Path) -> None:
+    status, _, err = command("cluster", data, "-k", "2", "--names", "perro, gato")
+    assert (status, "do not look English" in err) == (0, True)
+    assert command("cluster", data, "-k", "2", "--names", "labels.txt, star")[0] == 2
+
+
+def test_a_second_column_of_labels_is_said(data: Path) -> None:
+    rows = [f"{label}/0.png,thing,{label}" for label in LABELS]
+    (data / "two.csv").write_text("\n".join(["image,category,species", *rows]))
+    (note,) = open_labelled(data / "two.csv").remarks.notes
+    assert "column 'category'" in note
+    assert "not 'species' (--label-column)" in note

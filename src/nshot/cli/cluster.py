@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.help import Command
-from nshot.cli.options import Listing, ModelOptions, model_options, source_arguments, talk_options
+from nshot.cli.options import Listing, ModelOptions, model_options, say, source_arguments, talk_options
 from nshot.cli.searched import embedded, format_of, output_options, write, write_page
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
@@ -69,10 +69,12 @@ def command(
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot import search
+    from nshot.cli.asking import say_language
     from nshot.labels.files import read_labels
+    from nshot.labels.lint import check
     from nshot.labels.prompts import split_labels
 
-    format = format_of(format, output, sources)
+    format = format_of(format, output, [*sources, names_file])
     if names is not None and names_file is not None:
         raise RequestError("give the names with --names or with --names-file, not with both")
     words = tuple(search.NAMES)
@@ -80,7 +82,15 @@ def command(
         words = tuple(split_labels(names))
     elif names_file is not None:
         words = tuple(read_labels(names_file))
+    given = names is not None or names_file is not None
+    if given:
+        source, typed = str(names_file or "--names"), names is not None
+        for note in check(words, source=source, typed=typed, multilingual=True):
+            if not quiet:
+                say(note)
     model = model_options.load(quiet=quiet)
+    if given:
+        say_language(words, model, quiet=quiet)
     photos = embedded(model, sources, listing, quiet=quiet)
     vectors = model.embed_texts([DEFAULT_TEMPLATE.format(word) for word in words])
     found = search.cluster(photos, k, names=words, name_vectors=vectors, seed=seed)

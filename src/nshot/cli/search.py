@@ -110,7 +110,7 @@ def command(
     """
     from nshot import search
 
-    format = format_of(format, output, sources)
+    format = format_of(format, output, [*sources, *like, *unlike, queries])
     asked = [each for each in (text or like or against or unlike, queries, neighbours) if each]
     if len(asked) != 1:
         raise RequestError("say what to look for: --text or --like, or else --queries FILE or --neighbours")

@@ -11,7 +11,7 @@ import click
 
 from nshot.atomic import check_output
 from nshot.cli.options import Listing, progress, say, tell_failure, tell_remarks
-from nshot.errors import RequestError
+from nshot.errors import OutputError, RequestError
 from nshot.images.remarks import Remarks
 from nshot.types import Failure
 
@@ -56,13 +56,25 @@ def embedded(
     return found
 
 
-def format_of(format: str | None, output: Path | None, sources: Sequence[str]) -> str:
-    """The format asked for, or the one that the output's name says; the output is checked before any work."""
+_FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".html": "html", ".htm": "html"}
+_FORMATS |= {".txt": "table", "": "table"}
+
+
+def format_of(format: str | None, output: Path | None, inputs: Iterable[str | Path | None]) -> str:
+    """The format asked for, or the one that the output's name says; the output is checked before any work.
+
+    Raises:
+        OutputError: an ending that says no format, or an output that is an input.
+    """
     if output is not None:
-        check_output(output, sources)
+        check_output(output, inputs)
     if format is None and output is not None:
-        known = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".html": "html", ".htm": "html"}
-        format = known.get(output.suffix.lower(), "table")
+        format = "table" if not output.is_file() and output.exists() else _FORMATS.get(output.suffix.lower())
+        if format is None:
+            raise OutputError(
+                f"{output}: {output.suffix} is no format that is written here: name it .jsonl, .csv, "
+                ".parquet, .html or .txt, or say --format"
+            )
     if format == "html" and output is None:
         raise RequestError("a page needs a file: name it with -o FILE.html")
     return format or "table"

@@ -71,6 +71,12 @@ class Rows:
                     f"labels are the column {words[0]!r} of {table.path}, since {known[0]!r} holds numbers"
                 )
                 return words[:1], False
+            others = [name for name in known[1:] if name in words]
+            if others and known[0] in words:
+                self.read.remarks.note(
+                    f"labels are the column {known[0]!r} of {table.path}, and not {others[0]!r} "
+                    "(--label-column)"
+                )
             return [table.column(None, LABEL_COLUMNS, otherwise)], False
         try:
             image = table.image_column(self.read.columns.image)
@@ -180,7 +186,7 @@ class Rows:
             parts = {part.strip() for label in held for part in label.split(separator)}
             words = [part.strip() for label in held for part in set(label.split(separator))]
             again = any(part in labels for part in parts) or (
-                separator == " " and len(words) > len(set(words))
+                plural and separator in ", " and len(words) > len(set(words))
             )
             if held and (separator in "|;" or again):
                 self.read.remarks.note(

@@ -20,13 +20,17 @@ from nshot.labels.parts import part_of
 from nshot.labels.prompts import Labels, is_phrase_whole, is_whole_prompt, spoken
 
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?(e[-+]?\d+)?%?", re.IGNORECASE)
-_TRUTH = frozenset(("true", "false", "yes", "no", "y", "n", "t", "f", "0", "1", "positive", "negative"))
+_TRUTH = frozenset(
+    ("true", "false", "yes", "no", "pos", "neg", "y", "n", "t", "f", "0", "1", "positive", "negative")
+)
 _SYNSET = re.compile(r"n\d{8}")
 _CODE = re.compile(
-    r"(?:class|label|cls|category|id|idx|index|group|cluster|type|fold|batch|c|l|k|y|lbl|target)?"
+    r"(?:class|label|cls|category|id|idx|index|group|cluster|type|fold|batch|c|l|k|y|lbl|target|user|person|patient|subject|session|camera|cam|folder|album|roll|set|job|task)?"
     r"[\s_.#-]*\d+|\d{3}[A-Z_0-9]{5}|(?:19|20)\d\d[-_.]?\d\d(?:[-_.]?\d\d)?|/m/\w+|Q\d{2,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}",
     re.IGNORECASE,
 )
+_LETTER = re.compile(r"(?:(?:class|label|category|group|cluster|type)[\s_-]*)?[a-z]", re.IGNORECASE)
+_COPY = re.compile(r"(.+?)(?: ?- ?copy| copy|_copy| ?\(\d+\))", re.IGNORECASE)
 _LISTS = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".yaml", ".yml", ".xlsx", ".parquet", ".names", ".pbtxt")
 _NO_CLASS = frozenset(
     [
@@ -92,7 +96,7 @@ def check(
         notes += _lone(names[0], where, alone=alone, typed=typed)
     phrases = labels if isinstance(labels, Mapping) else {}
     notes += _written(plain, phrases)
-    for remark in (_numbers, _not_words, _no_class, _separated, _numbered):
+    for remark in (_numbers, _not_words, _no_class, _separated, _numbered, _copied):
         if note := remark(plain):
             notes.append(note)
     if not multilingual and (note := other_language(labels)):
@@ -213,7 +217,8 @@ def nothing_to_choose(name: str) -> str:
 
 
 def _numbers(plain: Sequence[str]) -> str | None:
-    numbers = [name for name in plain if _NUMBER.fullmatch(name.strip()) or _CODE.fullmatch(name.strip())]
+    codes = (_NUMBER, _CODE, _LETTER)
+    numbers = [name for name in plain if any(code.fullmatch(name.strip()) for code in codes)]
     if not numbers:
         return None
     return (
@@ -246,6 +251,14 @@ def _numbered(plain: Sequence[str]) -> str | None:
         f"all labels begin with a number ({_some(map(repr, plain))}), which is put to the model too: if it "
         "only counts them, say the names in a labels file"
     )
+
+
+def _copied(plain: Sequence[str]) -> str | None:
+    """Folders that were copied: "cat (1)" or "cat - Copy" beside "cat"."""
+    for name in plain:
+        if (found := _COPY.fullmatch(name.strip())) and found[1] in plain:
+            return f"{name!r} looks like a copy of {found[1]!r}, and is asked as a label of its own"
+    return None
 
 
 def _separated(plain: Sequence[str]) -> str | None:
