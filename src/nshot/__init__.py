@@ -29,9 +29,11 @@ _HOMES = {
     "Limits": "types",
     "Model": "model",
     "NshotError": "errors",
+    "Placed": "types",
     "Prediction": "types",
     "Predictions": "classifier.predictions",
     "Source": "images.sources",
+    "TreeClassifier": "classifier.tree",
     "calibrate": "classifier.calibrating",
     "cluster": "search.clusters",
     "duplicates": "search.duplicates",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier as Classifier
     from nshot.classifier.facets import Facets as Facets
     from nshot.classifier.predictions import Predictions as Predictions
+    from nshot.classifier.tree import TreeClassifier as TreeClassifier
     from nshot.classifier.zero_shot import zero_shot as zero_shot
     from nshot.datasets.labelled import open_labelled as open_labelled
     from nshot.decision import Decision as Decision
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from nshot.types import Failure as Failure
     from nshot.types import LabelScore as LabelScore
     from nshot.types import Limits as Limits
+    from nshot.types import Placed as Placed
     from nshot.types import Prediction as Prediction
 
 

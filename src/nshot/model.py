@@ -11,6 +11,7 @@ from nshot import encoders
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets, open_classifier
 from nshot.classifier.predictions import Predictions
+from nshot.classifier.tree import TreeClassifier
 from nshot.classifier.zero_shot import zero_shot
 from nshot.embedder import Embedder, ImageLike
 from nshot.embeddings import Embeddings, is_vector_file, read_vectors
@@ -140,7 +141,7 @@ def load(
     )
 
 
-def open(path: str | os.PathLike[str]) -> Classifier | Facets | Embeddings:
+def open(path: str | os.PathLike[str]) -> Classifier | Facets | TreeClassifier | Embeddings:
     """What nshot saved: a classifier or facets (``.nshot``), or embeddings (``.npz``, ``.npy``, Parquet).
 
     Raises:

@@ -224,6 +224,39 @@ class Decided(Prediction):
 
 
 @dataclass(frozen=True, slots=True)
+class Placed(Decided):
+    """An image's place in a tree of labels: the deepest node for which the evidence suffices.
+
+    ``label`` is that node; None where not even the root of a branch is sure. ``cosine``, ``margin`` and
+    ``predictions`` are of the best leaves.
+
+    Attributes:
+        path: the names from the root to the node, which is the last.
+        score: the share of the leaves under the node, in [0, 1].
+        coverage: how often such answers contain the truth; None: not calibrated, so nothing is guaranteed.
+    """
+
+    path: tuple[str, ...]
+    share: float
+    coverage: float | None
+
+    def __post_init__(self) -> None:
+        Decided.__post_init__(self)
+        object.__setattr__(self, "score", self.share)
+
+    @property
+    def depth(self) -> int:
+        """How many nodes the path has."""
+        return len(self.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as the JSONL sink writes it."""
+        told = Decided.to_dict(self)
+        after = {"path": list(self.path), "depth": self.depth, "coverage": self.coverage}
+        return {"source": self.source, "label": self.label, **after, **told}
+
+
+@dataclass(frozen=True, slots=True)
 class Faceted:
     """An image's answers to several independent questions.
 

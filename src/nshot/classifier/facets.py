@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from nshot.classifier import file
 from nshot.classifier.classifier import Classifier, in_chunks, records_of
+from nshot.classifier.tree import TreeClassifier
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, RequestError
@@ -159,10 +160,13 @@ class Facets(Mapping[str, Classifier]):
         return f"<Facets: {told}>"
 
 
-def open_classifier(path: str | Path) -> Classifier | Facets:
-    """What a .nshot file holds: one classifier, or several facets.
+def open_classifier(path: str | Path) -> Classifier | Facets | TreeClassifier:
+    """What a .nshot file holds: one classifier, several facets, or a classifier with a tree.
 
     Raises:
         RequestError: there is no such file, or it is neither.
     """
-    return Facets.open(path) if file.is_facets(path) else Classifier.open(path)
+    held = file.format_of(path)
+    if held == file.TREE:
+        return TreeClassifier.open(path)
+    return Facets.open(path) if held == file.FACETS else Classifier.open(path)

@@ -20,6 +20,7 @@ from nshot.types import Floats
 
 FORMAT = "nshot-classifier/1"
 FACETS = "nshot-facets/1"  # several classifiers: their arrays are numbered, "0.matrix", "1.matrix" ...
+TREE = "nshot-tree/1"  # a classifier with the tree above its labels
 # what settings of other types than they should be end in
 NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 ARRAYS = ("matrix", "scale", "bias")
@@ -41,15 +42,15 @@ def write(
     write_bytes(real, save(tensors, metadata={"format": format, **metadata}))
 
 
-def is_facets(path: str | Path) -> bool:
-    """Whether a file holds several classifiers; False for whatever else it is."""
+def format_of(path: str | Path) -> str | None:
+    """Which of the formats a file has; None for whatever else it is."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="numpy") as file:
-            return (file.metadata() or {}).get("format") == FACETS
+            return (file.metadata() or {}).get("format")
     except (SafetensorError, OSError):
-        return False
+        return None
 
 
 def read(path: str | Path, *, format: str = FORMAT) -> tuple[dict[str, Floats], dict[str, Any]]:
@@ -65,11 +66,12 @@ def read(path: str | Path, *, format: str = FORMAT) -> tuple[dict[str, Floats], 
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") == FACETS != format:
-                raise RequestError(f"{path} holds several facets, where one classifier is wanted")
+            if (found := metadata.get("format")) != format and found in (FACETS, TREE):
+                held = "several facets" if found == FACETS else "a tree of labels"
+                raise RequestError(f"{path} holds {held}, where one classifier is wanted")
             if metadata.get("format") != format:
                 raise RequestError(f"{path} is not a classifier that this version of nshot can read")
-            names = ARRAYS if format == FORMAT else tuple(file.keys())
+            names = tuple(file.keys()) if format == FACETS else ARRAYS
             arrays = {name: file.get_tensor(name) for name in names}
         return arrays, {name: json.loads(value) for name, value in metadata.items() if name != "format"}
     except RequestError:

@@ -30,6 +30,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.tree import ask_tree, is_tree, tree_option
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @classifier_option
 @label_options
 @facets_option
+@tree_option
 @click.option(
     "-o",
     "--output",
@@ -112,6 +114,7 @@ def command(
     classifier_file: Path | None,
     label_options: LabelOptions,
     facets_given: str | None,
+    tree_file: Path | None,
     output: Path | None,
     strangers: tuple[str, ...],
     reject: str,
@@ -149,11 +152,22 @@ def command(
     from nshot.labels.prompts import DEFAULT_TEMPLATE
 
     read = data_options.inputs(label_options, background_file, *strangers)
-    read += [facets_path(facets_given)]
+    read += [facets_path(facets_given), tree_file]
     if output is not None:  # a classifier may be calibrated in its place
         check_output(output, read)
     if report is not None:
         check_output(report, [*read, classifier_file, output])
+    if is_tree(tree_file, classifier_file):
+        return _calibrate_tree(
+            tree_file,
+            classifier_file,
+            data_options,
+            label_options,
+            model_options,
+            coverage or 0.9,
+            output or classifier_file,
+            quiet=quiet,
+        )
     if is_faceted(facets_given, classifier_file):
         from nshot.classifier.facets import Facets
 
@@ -255,6 +269,40 @@ def command(
         click.echo(f"\n{path}")
     failures = [*images.failures.values(), *(none.failures.values() if none is not None else ())]
     return tell_failures(failures, len(images) + (0 if none is None else len(none)), quiet=quiet)
+
+
+def _calibrate_tree(
+    tree_file: Path | None,
+    classifier_file: Path | None,
+    data_options: DataOptions,
+    label_options: LabelOptions,
+    model_options: ModelOptions,
+    coverage: float,
+    output: Path | None,
+    *,
+    quiet: bool,
+) -> int:
+    """Learn how deep in a tree to answer, so that answers contain the truth as often as asked."""
+    nothing = DecisionOptions(None, None, None, None, None)
+    labelled = data_options.open(model_options, None, prefer=("val", "test", "train"), quiet=quiet)
+    of_model = data_options.of_model(model_options)
+    model, asked = ask_tree(tree_file, classifier_file, label_options, nothing, of_model, quiet=True)
+    images = embed(model, labelled, quiet=quiet)
+    strange = sorted({own[0] for own in images.labels or () if len(own) == 1} - set(asked.tree.spans))
+    if strange:
+        say(f"left out, for the tree does not have them: {', '.join(strange)}")
+    calibrated = asked.calibrated(images, coverage)
+    placing = calibrated.placing
+    assert placing is not None
+    click.echo(
+        f"calibrated on {len(placing.scores):,} images: answers contain the truth {_percent(coverage)}"
+    )
+    if output is None:
+        say("nothing was saved: name a file with -o")
+    else:
+        calibrated.save(output)
+        click.echo(output)
+    return tell_failures(list(images.failures.values()), len(images), quiet=quiet)
 
 
 def _told(figures: CalibrationReport) -> str:

@@ -33,6 +33,7 @@ from nshot.cli.options import (
     tell_failure,
     tell_remarks,
 )
+from nshot.cli.tree import ask_tree, is_tree, tree_option
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
 from nshot.types import Embedded, Faceted, Failure, Prediction
@@ -40,6 +41,7 @@ from nshot.types import Embedded, Faceted, Failure, Prediction
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
     from nshot.classifier.facets import Facets
+    from nshot.classifier.tree import TreeClassifier
     from nshot.images.sources import Source
 
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 @label_options
 @classifier_option
 @facets_option
+@tree_option
 @decision_options
 @model_options
 @click.option(
@@ -75,6 +78,7 @@ def command(
     label_options: LabelOptions,
     classifier_file: Path | None,
     facets_given: str | None,
+    tree_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
     top_k: int | None,
@@ -99,6 +103,7 @@ def command(
     nshot classify photos/ --labels "cat, dog" --reject background
     nshot classify photos/ --classifier animals.nshot --coverage 0.9
     nshot classify photos/ --facets facets.json
+    nshot classify photos/ --tree animals.json
 
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
@@ -112,8 +117,20 @@ def command(
     if output is not None:  # rather now than after a download
         files = label_options.labels_file, label_options.templates, decision_options.background_file
         facets_file = facets_path(facets_given)
-        check_output(output, [*sources, classifier_file, facets_file, *files])
-    if is_faceted(facets_given, classifier_file):
+        check_output(output, [*sources, classifier_file, facets_file, tree_file, *files])
+    placing: TreeClassifier | None = None
+    facets: Facets | None = None
+    if is_tree(tree_file, classifier_file):
+        for given, name in ((adapt, "--adapt"), (journal_file, "--journal"), (corrected, "--corrected")):
+            if given:
+                raise RequestError(f"{name} does not know trees of labels: leave it out")
+        if facets_given is not None:
+            raise RequestError("give --tree or --facets, not both")
+        embedder, placing = ask_tree(
+            tree_file, classifier_file, label_options, decision_options, model_options, quiet=quiet
+        )
+        classifier = placing.classifier
+    elif is_faceted(facets_given, classifier_file):
         for given, name in ((adapt, "--adapt"), (journal_file, "--journal"), (corrected, "--corrected")):
             if given:
                 raise RequestError(f"{name} belongs to one question, and not to facets")
@@ -125,7 +142,6 @@ def command(
             facets_given, classifier_file, label_options, decision_options, model_options, quiet=quiet
         )
     else:
-        facets = None
         embedder, classifier = ask(
             label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
         )
@@ -137,8 +153,8 @@ def command(
         from nshot.decision import Decision
 
         classifier = classifier.with_decision(Decision())  # a person's word may be "none of these"
-    asked: Classifier | Facets = classifier if facets is None else facets
-    decision = None if facets is not None else classifier.decision
+    asked: Classifier | Facets | TreeClassifier = placing or facets or classifier
+    decision = None if facets is not None or placing is not None else classifier.decision
 
     # answers that a person watches are their own progress, and name what failed
     on_screen = output is None and sys.stdout.isatty()
@@ -149,8 +165,9 @@ def command(
         resume=resume,
         request=_request(asked, top_k, embedder.recipe.digest),
         labels=classifier.labels if facets is None else (),
+        placed=placing is not None,
         kept=remarks.kept,
-        decided=decision is not None,
+        decided=decision is not None or placing is not None,
         calibrated=decision is not None and decision.calibrated,
         facets=None if facets is None else columns_of(facets),
     ) as sink:
@@ -173,7 +190,7 @@ def command(
 
 
 def _answers(
-    classifier: Classifier | Facets,
+    classifier: Classifier | Facets | TreeClassifier,
     embedded: Iterable[Embedded | Failure],
     top_k: int,
     journal_file: Path | None,
@@ -185,11 +202,11 @@ def _answers(
         if only:
             raise RequestError("--corrected needs --journal")
         return classifier.stream(embedded, top_k=top_k)
-    from nshot.classifier.facets import Facets
+    from nshot.classifier.classifier import Classifier
     from nshot.server.session import read_words
     from nshot.server.session.taking_away import answers
 
-    assert not isinstance(classifier, Facets)  # refused before anything was read
+    assert isinstance(classifier, Classifier)  # refused before anything was read
     return answers(classifier, embedded, read_words(journal_file).said, top_k=top_k, only=only)
 
 
@@ -215,10 +232,15 @@ def _adapted(
     return adapted.classifier, iter(items)
 
 
-def _request(asked: Classifier | Facets, top_k: int, recipe: str) -> str:
+def _request(asked: Classifier | Facets | TreeClassifier, top_k: int, recipe: str) -> str:
     """What must agree between a run and its --resume: everything that changes an answer."""
     from nshot.classifier.classifier import Classifier
+    from nshot.classifier.tree import TreeClassifier
 
+    if isinstance(asked, TreeClassifier):
+        placing = None if asked.placing is None else [asked.placing.threshold, asked.placing.coverage]
+        told = [asked.tree.paths, placing, _request(asked.classifier, top_k, recipe)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
     if not isinstance(asked, Classifier):
         each = [(name, _request(classifier, top_k, recipe)) for name, classifier in asked.items()]
         return hashlib.sha256(json.dumps(each).encode()).hexdigest()

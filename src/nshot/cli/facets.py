@@ -38,9 +38,9 @@ def is_faceted(facets_given: str | None, classifier_file: Path | None) -> bool:
         return True
     if classifier_file is None or not classifier_file.is_file():
         return False
-    from nshot.classifier.file import is_facets
+    from nshot.classifier import file
 
-    return is_facets(classifier_file)
+    return file.format_of(classifier_file) == file.FACETS
 
 
 def facets_path(given: str | None) -> Path | None:

@@ -65,6 +65,7 @@ def open_sink(
     calibrated: bool = False,
     kept: Sequence[str] = (),
     facets: Mapping[str, tuple[bool, bool]] | None = None,
+    placed: bool = False,
 ) -> Sink:
     """A sink for answers; nothing is written, nor an existing file touched, before the first record.
 
@@ -83,6 +84,7 @@ def open_sink(
         calibrated: their scores are probabilities, and called so.
         kept: columns of the input that go along with the answers, where a format has columns.
         facets: the answers are ``Faceted``: each facet's name -> whether it is decided, whether calibrated.
+        placed: the answers are ``Placed``; ``decided`` holds for them too.
 
     Raises:
         OutputError: the answers cannot go there, another run writes there, or it cannot be resumed.
@@ -110,7 +112,7 @@ def open_sink(
             raise OutputError(f"{output} is not a regular file, so {format} cannot go there")
         target = StreamTarget(path or stream or sys.stdout.buffer)
         lines = _lines(
-            format, top_k, "", decided, calibrated, kept, facets
+            format, top_k, "", decided, calibrated, kept, facets, placed
         )  # what cannot be resumed needs no run
         return Sink(lines or _table(target.stream, width, color, calibrated), target)
     lock = Lock(path)
@@ -129,6 +131,7 @@ def open_sink(
             calibrated,
             kept,
             facets,
+            placed,
         )
     except BaseException:
         lock.release()
@@ -149,6 +152,7 @@ def _file_sink(
     calibrated: bool,
     kept: Sequence[str],
     facets: Mapping[str, tuple[bool, bool]] | None,
+    placed: bool,
 ) -> Sink:
     run = request[:_SHORT]
     if format in ("json", "parquet"):
@@ -171,6 +175,7 @@ def _file_sink(
             path,
             decided=decided,
             calibrated=calibrated,
+            placed=placed,
             kept=kept,
             resume=resume,
             request=request,
@@ -179,7 +184,7 @@ def _file_sink(
             lock=lock,
         )
     file = FileTarget(path, request=request, resumable=format != "table")
-    if (lines := _lines(format, top_k, run, decided, calibrated, kept, facets)) is not None:
+    if (lines := _lines(format, top_k, run, decided, calibrated, kept, facets, placed)) is not None:
         return Sink(lines, file, resume=resume, labels=labels, run=run, lock=lock)
     return Sink(_table(None, width, color, calibrated), file, lock=lock)
 
@@ -192,6 +197,7 @@ def _lines(
     calibrated: bool,
     kept: Sequence[str],
     facets: Mapping[str, tuple[bool, bool]] | None,
+    placed: bool,
 ) -> Format | None:
     """What is written line by line for a program; None for a person's table, and for what needs a journal."""
     if format == "jsonl":
@@ -200,7 +206,15 @@ def _lines(
         delimiter = "," if format == "csv" else "\t"
         if facets is not None:
             return FacetCsv(facets, delimiter=delimiter, run=run, kept=kept)
-        return Csv(top_k, decided=decided, calibrated=calibrated, delimiter=delimiter, run=run, kept=kept)
+        return Csv(
+            top_k,
+            decided=decided,
+            calibrated=calibrated,
+            placed=placed,
+            delimiter=delimiter,
+            run=run,
+            kept=kept,
+        )
     return None
 
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
 from nshot.errors import OutputError
 from nshot.paths import as_written, spelled, unguarded, unspelled
-from nshot.types import Decided, Faceted, Failure, Prediction
+from nshot.types import Decided, Faceted, Failure, Placed, Prediction
 
 Record: TypeAlias = Prediction | Faceted | Failure
 
@@ -104,6 +104,7 @@ class Csv:
         top_k: how many labels each row has room for.
         decided: the answers are ``Decided``.
         calibrated: their scores are probabilities.
+        placed: they are ``Placed``: two more columns, path (with "/" between two) and depth, before best.
         delimiter: what stands between two cells: "," or a tab.
         run: a short name of the request, in a column of its own; no such column if empty.
         kept: columns of the input that go along; "input_" stands before a name that is taken.
@@ -115,13 +116,14 @@ class Csv:
         *,
         decided: bool = False,
         calibrated: bool = False,
+        placed: bool = False,
         delimiter: str = ",",
         run: str = "",
         kept: Sequence[str] = (),
     ) -> None:
         score = score_name(calibrated)
         following = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", score, "cosine")]
-        answer = ["answer", "labels", "best"] if decided else []
+        answer = ["answer", "labels", *(["path", "depth"] if placed else []), "best"] if decided else []
         first = ["source", "label", *answer, score, "cosine", "margin"]
         columns = [*first, *following, "notes", "error_type", "error_message", *(["run"] if run else [])]
         self._kept = tuple(kept)
@@ -151,6 +153,9 @@ class Csv:
             for prediction in record.predictions:
                 cells += prediction.label, number(prediction.score), number(prediction.cosine)
             cells.insert(4, margin)
+            if isinstance(record, Placed):
+                cells[2] = number(record.score)
+                cells[1:1] = "/".join(record.path), str(record.depth)
             if isinstance(record, Decided):
                 cells[1:1] = record.label or "", record.answer, "; ".join(record.labels)
             cells += [""] * (self._error - 1 - len(cells))
@@ -293,8 +298,22 @@ def _told(record: Prediction) -> str:
         for p in record.predictions
     ]
     answer = labels[0] if decided is None else _answer(decided, labels[0])
+    if isinstance(record, Placed):
+        answer = _place(record)
     margin = "null" if record.margin is None else number(record.margin)
     return f'{answer}, "margin": {margin}, "predictions": [{{{"}, {".join(labels)}}}]'
+
+
+def _place(record: Placed) -> str:
+    """What is answered of a tree."""
+    label = "null" if record.label is None else _quoted(record.label)
+    labels, path = (", ".join(map(_quoted, names)) for names in (record.labels, record.path))
+    coverage = "null" if record.coverage is None else number(record.coverage)
+    return (
+        f'"label": {label}, "path": [{path}], "depth": {record.depth}, "coverage": {coverage}, '
+        f'"answer": "{record.answer}", "labels": [{labels}], '
+        f'"score": {number(record.score)}, "cosine": {number(record.cosine)}'
+    )
 
 
 def _answer(record: Decided, best: str) -> str:

@@ -153,12 +153,14 @@ class ParquetSink(JournaledSink):
         *,
         decided: bool = False,
         calibrated: bool = False,
+        placed: bool = False,
         kept: Sequence[str] = (),
         **options: Any,
     ) -> None:
         pyarrow()  # rather now than after an hour of answers
         self._kept = tuple(map(spelled, kept))
         self._decided = decided
+        self._placed = placed
         self._score = score_name(calibrated)
         super().__init__(path, **options)
 
@@ -166,6 +168,7 @@ class ParquetSink(JournaledSink):
     def _names(self) -> dict[str, str]:
         """How the input's columns are called here -> their own names."""
         own = ["source", "label", "answer", "labels", "score", "probability", "cosine", "margin"]
+        own += ["path", "depth", "coverage"] if self._placed else []
         own += ["predictions", "notes", "error_type", "error_message"]
         return dict(zip(kept_names(self._kept, own), self._kept, strict=True))
 
@@ -183,6 +186,8 @@ class ParquetSink(JournaledSink):
         text, real = pa.string(), pa.float64()
         label = pa.struct([("label", text), (self._score, real), ("cosine", real)])
         answer = [("answer", text), ("labels", pa.list_(text))] if self._decided else []
+        if self._placed:
+            answer = [("path", pa.list_(text)), ("depth", pa.int64()), ("coverage", real), *answer]
         columns = [("source", text), ("label", text), *answer, (self._score, real), ("cosine", real)]
         columns += [("margin", real), ("predictions", pa.list_(label)), ("notes", pa.list_(text))]
         columns += [("error_type", text), ("error_message", text), *([("run", text)] if self._run else [])]

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from nshot.output.sinks.formats import Record, Written
 from nshot.paths import spelled
-from nshot.types import Decided, Faceted, Failure, Prediction
+from nshot.types import Decided, Faceted, Failure, Placed, Prediction
 
 _RED, _BOLD, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _NUMBER = 7  # cells of "-0.1234"
@@ -67,7 +67,8 @@ class Table:
             return self._bytes(lines)
         for rank, prediction in enumerate(record.predictions):
             source, margin = (record.source, record.margin) if rank == 0 else ("", None)
-            numbers = [_shown(prediction.score), f"{prediction.cosine:{_NUMBER}.4f}"]
+            score = record.score if rank == 0 else prediction.score
+            numbers = [_shown(score), f"{prediction.cosine:{_NUMBER}.4f}"]
             if rank == 0:
                 numbers.append(f"{'—':>{_NUMBER}}" if margin is None else f"{margin:{_NUMBER}.4f}")
             label = _answered(record) if rank == 0 and isinstance(record, Decided) else prediction.label
@@ -104,6 +105,8 @@ class Table:
 
 def _answered(record: Decided) -> str:
     """The answer in the place of the best label, whose numbers stand beside it."""
+    if isinstance(record, Placed):
+        return "/".join(record.path) or "not even a root is sure"
     if record.answer == "set":
         return f"{{{', '.join(record.labels)}}}"
     best = record.predictions[0].label

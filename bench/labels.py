@@ -1,0 +1,143 @@
+"""Answers in a tree of labels, on recorded vectors of OpenAI's ViT-B/32: the table of docs/labels.md.
+
+    python bench/labels.py
+
+The recorded vectors are no part of the project. Needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import recorded
+
+from nshot.decision.rollup import Ancestors, threshold_for
+from nshot.decision.softmax import Reals, activate
+from nshot.labels.tree import Tree, read_tree
+
+_SPLITS = 100
+Rows: TypeAlias = NDArray[np.intp]
+Answered: TypeAlias = tuple[Rows, Rows]
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.parse_args()
+    print("set          asked   covered  depth   roll-up: covered  depth   set's ancestor: covered  depth")
+    for coverage in (0.95, 0.98):
+        _row("CIFAR-10", *_cifar(), coverage)
+    tree, vectors, targets = _products()
+    _row("products", tree, None, targets, 0.9, vectors)
+
+
+def _cifar() -> tuple[Tree, NDArray[np.float64], NDArray[np.intp]]:
+    tree = read_tree(recorded.FOLDER.parent / "taxonomies" / "cifar10_wordnet.json")
+    vectors, names = recorded.cifar10()
+    known = {"boat": "ship"}
+    classifier = recorded.prompts(recorded.NAMES)
+    place = [tree.leaves.index(known.get(name, name)) for name in recorded.NAMES]
+    shares = np.empty((len(vectors), 10))
+    shares[:, place] = classifier.scores(vectors)
+    return tree, shares, np.array([tree.leaves.index(known.get(name, name)) for name in names])
+
+
+def _products() -> tuple[Tree, NDArray[np.float64], NDArray[np.intp]]:
+    with np.load(recorded.SETS / "products_vitb32.npz") as data:
+        vectors = recorded.unit(data["image_embeds"])
+        tops = [str(data["classes"][k]) for k in data["labels"]]
+        names = [(top, f"{top}: {sub}") for top, sub in zip(tops, data["subcategory"], strict=True)]
+    counts = {name: names.count(name) for name in names}
+    kept = [row for row, name in enumerate(names) if counts[name] >= 4]
+    tree = Tree([("product", *name) for name in sorted({names[row] for row in kept})])
+    targets = np.array([tree.leaves.index(names[row][-1]) for row in kept])
+    return tree, vectors[kept], targets
+
+
+def _row(
+    name: str,
+    tree: Tree,
+    shares: NDArray[np.float64] | None,
+    targets: NDArray[np.intp],
+    coverage: float,
+    vectors: NDArray[np.float64] | None = None,
+) -> None:
+    nodes, figures = Ancestors(tree.paths), []
+    for seed in range(_SPLITS):
+        rng = np.random.default_rng(seed)
+        own, rows, on = shares, rng.permutation(len(targets)), targets
+        if vectors is not None:  # two examples of each label are learnt from
+            learnt = np.concatenate(
+                [rng.permutation(np.flatnonzero(targets == k))[:2] for k in range(len(tree.leaves))]
+            )
+            rest = np.setdiff1d(np.arange(len(targets)), learnt)
+            means = recorded.unit(
+                [vectors[learnt][targets[learnt] == k].mean(0) for k in range(len(tree.leaves))]
+            )
+            own, on = activate(30.0 * vectors[rest] @ means.T, "softmax"), targets[rest]
+            rows = rng.permutation(len(rest))
+        assert own is not None
+        half = len(rows) // 2
+        fit, test = rows[:half], rows[half:]
+        figures.append(
+            [
+                *_measured(nodes, on, test, *_ours(nodes, own, on, fit, test, coverage)),
+                *_measured(nodes, on, test, *_roll_up(nodes, own, on, fit, test, coverage)),
+                *_measured(nodes, on, test, *_of_set(nodes, own, on, fit, test, coverage)),
+            ]
+        )
+    a, b, c, d, e, f = np.mean(figures, axis=0)
+    print(f"{name:12} {coverage:5.2f} {a:9.4f} {b:6.3f} {c:17.4f} {d:6.3f} {e:24.4f} {f:6.3f}")
+
+
+def _ours(nodes: Ancestors, p: Reals, y: Rows, fit: Rows, test: Rows, coverage: float) -> Answered:
+    spans = np.stack([y[fit], y[fit] + 1], axis=1)
+    return nodes.answers(p[test], threshold_for(nodes.scores(p[fit], spans), coverage))
+
+
+def _roll_up(nodes: Ancestors, p: Reals, y: Rows, fit: Rows, test: Rows, coverage: float) -> Answered:
+    """The first node above the best leaf whose leaves' scores add up to a calibrated threshold."""
+
+    def deepest(leaf: int) -> int:
+        return int(nodes.common(leaf, leaf))
+
+    def masses(share: Reals) -> tuple[int, list[tuple[float, int, int]]]:
+        best = int(share.argmax())
+        spans = [nodes.span(best, level) for level in range(deepest(best), -1, -1)]
+        return best, [(float(share[a:b].sum()), int(a), int(b)) for a, b in spans]
+
+    scores = []
+    for share, own in zip(p[fit], y[fit], strict=True):
+        _, ways = masses(share)
+        held = next(n for n, (_, a, b) in enumerate(ways) if a <= own < b)
+        scores.append(0.0 if held == 0 else max(mass for mass, _, _ in ways[:held]))
+    limit = threshold_for(scores, coverage)
+    best, depths = [], []
+    for share in p[test]:
+        leaf, ways = masses(share)
+        climbed = next((n for n, (mass, _, _) in enumerate(ways) if mass > limit), len(ways) - 1)
+        best.append(leaf)
+        depths.append(deepest(leaf) - climbed)
+    return np.array(best), np.array(depths)
+
+
+def _of_set(nodes: Ancestors, p: Reals, y: Rows, fit: Rows, test: Rows, coverage: float) -> Answered:
+    """The ancestor of a set that is calibrated to hold the leaf itself."""
+    return nodes.answers(p[test], threshold_for(1 - p[fit, y[fit]], coverage))
+
+
+def _measured(nodes: Ancestors, y: Rows, test: Rows, best: Rows, depth: Rows) -> tuple[float, float]:
+    first, end = nodes.span(best, depth)
+    return float(((first <= y[test]) & (y[test] < end)).mean()), float(depth.mean())
+
+
+if __name__ == "__main__":
+    main()
