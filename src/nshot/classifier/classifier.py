@@ -285,19 +285,33 @@ class Classifier:
         for items in in_chunks(embedded):
             yield from self.answer(items, top_k)
 
-    def answer(self, items: Sequence[Embedded | Failure], top_k: int) -> Iterator[Prediction | Failure]:
-        """The answers of a few images that are compared at once, in their order."""
+    def answer(
+        self, items: Sequence[Embedded | Failure], top_k: int, compared: Compared | None = None
+    ) -> Iterator[Prediction | Failure]:
+        """The answers of a few images that are compared at once, in their order.
+
+        Args:
+            items: the images.
+            top_k: how many labels to tell of each, at most.
+            compared: what ``compare`` made of those that are embedded, where that is known already.
+        """
         images = [item for item in items if isinstance(item, Embedded)]
         if images:
             vectors = np.stack([image.vector for image in images])
-            answers = iter(self._answers(images, vectors, top_k))
+            answers = iter(self._answers(images, vectors, top_k, compared))
         for item in items:
             yield next(answers) if isinstance(item, Embedded) else item
 
-    def _answers(self, images: Sequence[Embedded], vectors: NDArray[Any], top_k: int) -> list[Prediction]:
+    def _answers(
+        self,
+        images: Sequence[Embedded],
+        vectors: NDArray[Any],
+        top_k: int,
+        compared: Compared | None,
+    ) -> list[Prediction]:
         if top_k < 1:
             raise RequestError(f"top_k must be at least 1, not {top_k}")
-        compared = self.compare(vectors)
+        compared = self.compare(vectors) if compared is None else compared
         logits = compared.logits
         told = min(top_k, len(self.labels))
         best = _best(logits, max(told, min(2, len(self.labels))))

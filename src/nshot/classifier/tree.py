@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from nshot.classifier import file
 from nshot.classifier.classifier import Classifier, in_chunks, records_of
 from nshot.classifier.predictions import Predictions
+from nshot.decision.compared import Compared
+from nshot.decision.decision import Decision
 from nshot.decision.rollup import Ancestors, threshold_for
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, RequestError
@@ -79,13 +80,14 @@ class TreeClassifier:
         plain = self.classifier.with_decision(None)
         for items in in_chunks(embedded):
             vectors = [item.vector for item in items if isinstance(item, Embedded)]
-            placed = iter(self._placed(np.stack(vectors)) if vectors else ())
-            for answer in plain.answer(items, top_k):
+            compared = self.classifier.compare(np.stack(vectors)) if vectors else None
+            placed = iter(() if compared is None else self._placed(compared))
+            for answer in plain.answer(items, top_k, compared):
                 yield answer if isinstance(answer, Failure) else self._told(answer, *next(placed))
 
-    def _placed(self, vectors: NDArray[Any]) -> Iterator[tuple[tuple[str, ...], float]]:
+    def _placed(self, compared: Compared) -> Iterator[tuple[tuple[str, ...], float]]:
         """The way to the answer, and the share of the leaves under it."""
-        shares = self._shares(vectors)
+        shares = self._shares(compared)
         leaves, depths = self._nodes.answers(shares, self._threshold)
         firsts, ends = self._nodes.span(leaves, depths)
         for share, leaf, depth, first, end in zip(shares, leaves, depths, firsts, ends, strict=True):
@@ -106,8 +108,9 @@ class TreeClassifier:
             beside=answer.beside,
         )
 
-    def _shares(self, vectors: ArrayLike) -> NDArray[np.float64]:
-        scores = self.classifier.scores(vectors)
+    def _shares(self, compared: Compared) -> NDArray[np.float64]:
+        decision = self.classifier.decision or Decision()
+        scores = decision.scores(compared.logits, self.classifier.activation)
         return np.asarray(scores / scores.sum(axis=1, keepdims=True))  # sigmoid's rows do not sum to 1
 
     def calibrated(self, images: Embeddings, coverage: float = 0.9) -> TreeClassifier:
@@ -132,7 +135,7 @@ class TreeClassifier:
         if not kept:
             raise RequestError(f"no image has a label of the tree's, such as {self.tree.leaves[0]!r}")
         truth = [spans[images.labels[row][0]] for row in kept]
-        scores = self._nodes.scores(self._shares(images.vectors[kept]), truth)
+        scores = self._nodes.scores(self._shares(self.classifier.compare(images.vectors[kept])), truth)
         if not np.isfinite(threshold_for(scores, coverage)):
             raise RequestError(
                 f"a coverage of {coverage:g} needs at least {int(np.ceil(coverage / (1 - coverage) - 1e-9))} "
