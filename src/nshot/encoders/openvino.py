@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from nshot.models.weights import Tensors
 
 _BATCH = 16  # rows in one inference: more are no faster, and take more memory
+_PATCHES = (
+    1024  # in one inference of images: many patches per image make fewer images as fast, in less memory
+)
 _STEP = 8  # texts are cut to a multiple of so many tokens
 _MOST_STREAMS = 8  # each holds a batch and its activations
 
@@ -55,7 +58,7 @@ class OpenVINOEncoder:
         version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version())
         key = digest_of(checkpoint, *version, processor)[:16]
 
-        def tower(name: str, build: Callable[[Tensors], ov.Model], streams: int) -> _Tower:
+        def tower(name: str, build: Callable[[Tensors], ov.Model], streams: int, rows: int) -> _Tower:
             return _Tower(
                 # A mapping of the files of its own: the pages that compiling reads leave memory with it.
                 lambda: build(checkpoint.open_tensors()),
@@ -64,6 +67,7 @@ class OpenVINOEncoder:
                 cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{self.precision}-{key}.blob",
                 dimension=self.dimension,
                 streams=streams,
+                rows=rows,
             )
 
         options = {"INFERENCE_PRECISION_HINT": self.precision}
@@ -74,8 +78,9 @@ class OpenVINOEncoder:
             "images",
             lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std),
             self.streams,
+            _images_at_once(vision.image_size, getattr(vision, "patch_size", None)),
         )
-        self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors), 1)
+        self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors), 1, _BATCH)
         self._checkpoint = checkpoint
 
     def encode_images(self, pixels: Pixels) -> Floats:
@@ -133,6 +138,7 @@ class _Tower:
         *,
         dimension: int,
         streams: int,
+        rows: int,
     ) -> None:
         self._build = build
         self._compiling = compiling
@@ -140,6 +146,7 @@ class _Tower:
         self._path = path
         self._dimension = dimension
         self._streams = streams
+        self._rows = rows
         self._lock = threading.Lock()
         self._requests: SimpleQueue[Any] | None = None
         self._mapped: mmap.mmap | None = None  # OpenVINO reads it as long as the tower lives
@@ -159,8 +166,8 @@ class _Tower:
     def __call__(self, count: int, inputs: Callable[[slice], list[NDArray[Any]]]) -> Floats:
         """Vectors of as many rows, of which ``inputs`` gives each part as the graph takes it."""
         vectors = np.empty((count, self._dimension), np.float32)
-        for start in range(0, count, _BATCH):
-            part = slice(start, start + _BATCH)
+        for start in range(0, count, self._rows):
+            part = slice(start, start + self._rows)
             vectors[part] = self._infer(inputs(part))
         return vectors
 
@@ -207,6 +214,17 @@ class _Tower:
                 self._mapped = mapped
                 return compiled
         return None
+
+
+def _images_at_once(side: int, patch: int | None) -> int:
+    """Images in one inference: a power of 2 from 2 to the batch, so that their patches stay about as many.
+
+    A ViT-B/16 takes as much processor time by 4 as by 16 (23.6 and 23.3 s for 64 images), and 130 MB less.
+    """
+    if patch is None:
+        return _BATCH
+    most = _PATCHES // (side // patch) ** 2
+    return min(_BATCH, max(2, 1 << max(0, most.bit_length() - 1)))
 
 
 def _check(rows: NDArray[Any], dtype: DTypeLike, row: tuple[int, ...]) -> None:
