@@ -42,7 +42,17 @@ from nshot.decision.background import unlike
 from nshot.decision.conformal import Kind
 from nshot.decision.softmax import activate
 from nshot.evaluation import label_errors
-from nshot.metrics import auroc, average_precision, brier, fpr_at_tpr, nll, reliability, share, wilson
+from nshot.metrics import (
+    auroc,
+    average_precision,
+    brier,
+    fpr_at_tpr,
+    nll,
+    per_class,
+    reliability,
+    share,
+    wilson,
+)
 from nshot.unit import normalize
 
 NAMES = "airplane car bird cat deer dog frog horse boat truck".split()  # noqa: SIM905
@@ -348,6 +358,15 @@ def every_interval() -> None:
         chance = np.array([comb(n, k) * p**k * (1 - p) ** (n - k) for k in right])
         low, high = wilson(right, n).T
         print(f"n {n:3}  share {p:<4}  {chance[(low <= p) & (p <= high)].sum():.3f}")
+    print("F1 of the first of four classes, 4,000 draws each")
+    generator = np.random.default_rng(0)
+    for n, p in product((10, 30, 100), (0.5, 0.7, 0.9)):
+        # n images of each class; a wrong answer is any of the other three; F1 over endless images is p
+        rows = generator.multinomial(
+            n, [[p if i == j else (1 - p) / 3 for j in range(4)] for i in range(4)], (4000, 4)
+        )
+        found = [per_class(matrix).f1_interval[0] for matrix in rows]
+        print(f"n {n:3}  F1 {p:<4}  {np.mean([low <= p <= high for low, high in found]):.3f}")
 
 
 def _prompted() -> Iterator[tuple[str, LabelledSet]]:
