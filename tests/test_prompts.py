@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nshot.errors import LabelError, TemplateError
@@ -145,3 +146,19 @@ def test_templates_come_from_lines_or_json(tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(TemplateError, match=r"templates\.txt"):
         read_templates(file)
+
+
+def test_one_text_in_place_of_a_list_of_synonyms_is_refused_rather_than_read_letter_by_letter() -> None:
+    with pytest.raises(LabelError, match=r"phrases of 'dog' are one text.*\['puppy'\]"):
+        prompts({"dog": "puppy", "cat": ["kitten"]})
+
+
+def test_a_label_that_is_no_text_is_named() -> None:
+    with pytest.raises(LabelError, match="label 1 is of type int"):
+        prompts([1, 2])
+
+
+def test_labels_may_be_an_array() -> None:
+    assert prompts(np.array(["cat", "dog"])) == prompts(["cat", "dog"])
+    with pytest.raises(LabelError, match="no label given"):
+        prompts(np.array([], dtype=str))

@@ -94,7 +94,8 @@ def write_prompts(labels: Labels, templates: Sequence[str] = (DEFAULT_TEMPLATE,)
         templates: each with ``{}`` (or ``{label}``) where the phrase goes; literal, no grammar applied.
 
     Raises:
-        LabelError: no label, an empty one, one given twice, or two that are written alike.
+        LabelError: no label, an empty one, one that is no text, one given twice, or two that are
+            written alike.
         TemplateError: no template, or one without a place for the label.
     """
     if isinstance(labels, str) or isinstance(templates, str):
@@ -104,12 +105,22 @@ def write_prompts(labels: Labels, templates: Sequence[str] = (DEFAULT_TEMPLATE,)
     for template in templates:
         if not any(place in template for place in _PLACES):
             raise TemplateError(f"the template {template!r} has no {{}} where the label goes")
-    if not labels:
-        raise LabelError("no label given")
     given = labels if isinstance(labels, Mapping) else {}
+    names = list(labels)  # an array's or a Series' own truth is not whether it holds labels
+    if not names:
+        raise LabelError("no label given")
+    for name in names:
+        if not isinstance(name, str):
+            raise LabelError(
+                f"the label {name!r} is of type {type(name).__name__}, not a text: give str({name!r})"
+            )
+        if isinstance(given.get(name), str):  # its letters would each become a phrase
+            raise LabelError(
+                f"the phrases of {name!r} are one text, not a list of texts: give [{given[name]!r}]"
+            )
     prompted: dict[str, PromptedLabel] = {}
     written: dict[frozenset[str], str] = {}
-    for label in labels:
+    for label in names:
         phrases = given.get(label) or ()
         if not label.strip() or not all(phrase.strip() for phrase in phrases):
             raise LabelError(f"an empty label or phrase in {label!r}")
