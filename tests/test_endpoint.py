@@ -316,6 +316,12 @@ def test_a_head_that_does_not_arrive_is_given_up(address: str, monkeypatch: pyte
         assert slow.recv(4096) == b""
 
 
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    listening = listen("127.0.0.1", 0)
+    with listening, socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
+        assert accepted.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY for these alone
+
+
 def test_urls_are_not_fetched_unless_allowed_and_never_from_private_addresses(clip: nshot.Model) -> None:
     body = {"images": ["http://127.0.0.1:9/a.png"], "labels": LABELS}
     for allowed, says in ((False, "--allow-urls"), (True, "not a public address")):
@@ -444,3 +450,25 @@ def test_sigterm_loses_no_request_and_ends_with_status_0(images: list[bytes]) ->
         assert process.wait(60) == 0
     assert statuses == [200] * 6
     assert all(json.loads(each)["status"] == 200 for each in logged)
+
+
+def test_the_last_answer_of_a_connection_says_so_when_the_server_stops(
+    clip: nshot.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nshot.server.run._LAST", 30)
+    endpoint = Endpoint(lambda: clip)
+    listening = listen("127.0.0.1", 0)
+    server = server_of(build(endpoint=endpoint), stopping=endpoint.stop, grace=60)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    address = "http://{}:{}".format(*listening.getsockname())
+    with httpx.Client(timeout=30) as client:
+        client.post(f"{address}/", json={"inputs": "a star"})
+        server.should_exit = True
+        while server.servers and server.servers[0].is_serving():
+            time.sleep(0.001)
+        answer = client.post(f"{address}/", json={"inputs": "a star"})
+    thread.join(30)
+    listening.close()
+    endpoint.close()
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")

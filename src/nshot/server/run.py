@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from math import ceil
 from types import FrameType
 
@@ -27,7 +28,9 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         RequestError: the port is taken, or may not be used.
     """
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's algorithm off only where the protocol is named: else an answer waits 40 ms
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
@@ -87,6 +90,27 @@ class _Server(uvicorn.Server):
         else:
             super().handle_exit(sig, frame)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and connections that the system has taken on already are still answered."""
+        waiting = [each for listening in sockets or () for each in _pending(listening)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for each in waiting:
+            with suppress(OSError):
+                await loop.connect_accepted_socket(self._connection, each)
+        await super().shutdown(sockets)
+
+    def _connection(self) -> _Connection:
+        return _Connection(self.config, self.server_state, self.lifespan.state)
+
+
+def _pending(listening: socket.socket) -> Iterator[socket.socket]:
+    """Connections that wait to be accepted; the socket does not block."""
+    with suppress(OSError):
+        while listening.gettimeout() == 0:
+            yield listening.accept()[0]
+
 
 class _Connection(H11Protocol):
     """A connection that is closed where no whole request comes, and that answers what came before the end.
@@ -105,8 +129,8 @@ class _Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._wait()
-        if self._leaving and self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
+        if self._leaving:
+            self._tell()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._waiting is not None:
@@ -115,6 +139,7 @@ class _Connection(H11Protocol):
 
     def shutdown(self) -> None:
         if self._leaving or (self.cycle is not None and not self.cycle.response_complete):
+            self._tell()
             self._leave()
         else:
             self._leaving = True
@@ -123,6 +148,12 @@ class _Connection(H11Protocol):
     def _leave(self) -> None:
         if not self.transport.is_closing():
             super().shutdown()
+
+    def _tell(self) -> None:
+        """Let the answer say that it is the last one, so that the client sends no other request here."""
+        if self.cycle is not None and not self.cycle.response_complete and self.cycle.keep_alive:
+            self.cycle.keep_alive = False
+            self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def _wait(self) -> None:
         """Start or stop the clock, as a request's head is awaited or not."""
