@@ -174,9 +174,7 @@ def speed(server: Server, clip: nshot.Model, images: list[bytes], seconds: float
     rate, cpu = (statistics.mean(pair) for pair in zip(first, second, strict=True))
     print(f"offline {rate:.0f} images/s, {cpu:.1f} processor ms per image")
     ratio = len(times) / seconds / rate
-    print(
-        f"32 clients {len(times) / seconds:.0f} images/s ({ratio:.0%}), server {used:.1f} processor ms per image"
-    )
+    print(f"32 clients {len(times) / seconds:.0f} images/s ({ratio:.0%}), server {used:.1f} ms per image")
     print(f"   ({cpu / used:.0%} of the offline processor time), {dict(told)}")
     _, one = asyncio.run(load(server.address, 1, seconds / 2, bodies))
     alone = []
@@ -185,9 +183,7 @@ def speed(server: Server, clip: nshot.Model, images: list[bytes], seconds: float
         list(clip.embed_images([data]))
         alone.append(time.perf_counter() - begun)
     served, usual = statistics.median(one), statistics.median(alone)
-    print(
-        f"one client: p50 {1000 * served:.1f} ms, one image offline {1000 * usual:.1f} ms ({served / usual:.2f})"
-    )
+    print(f"one client: p50 {1000 * served:.1f} ms, offline {1000 * usual:.1f} ms ({served / usual:.2f})")
 
 
 def bad(server: Server, clip: nshot.Model, images: list[bytes]) -> None:
