@@ -104,6 +104,10 @@ def test_fit_evaluate_calibrate_save_and_open(clip: nshot.Model, by_shape: Path,
     assert evaluation.figures["top_1"] > 0.9
     calibrated = nshot.calibrate(zero, examples)
     assert calibrated.decision is not None
+    assert calibrated.decision.rejection is not None
+    without = nshot.calibrate(zero, examples, reject=None).decision
+    assert without is not None
+    assert without.rejection is None
     told = [answer.score for answer in calibrated.predict(examples)]
     assert np.allclose(calibrated.scores(examples).max(axis=1), told)  # what predict says, scores says
     assert repr(few) == "<Classifier: 4 labels (circle, heart, square, star) x 128, sketchbook>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -18,7 +20,7 @@ def calibrate(
     *,
     none: Embeddings | None = None,
     background: ArrayLike | None = None,
-    reject: Rule | None = None,
+    reject: Rule | Literal["auto"] | None = "auto",
     wrong: float = 0.05,
     coverage: float | None = None,
     surest: float | None = None,
@@ -36,7 +38,8 @@ def calibrate(
         none: more images that show none of the labels. Without any, each label is left out in turn.
         background: float[b, d], unit vectors of background labels (``zero_shot(clip, words).matrix``), which
             the background rule needs.
-        reject: the rule of "none of these"; by default background where there are such vectors, else cosine.
+        reject: the rule of "none of these"; auto: background where there are such vectors, else cosine. None: no
+            rule.
         wrong: of images that show none of the labels, the share that may be answered all the same.
         coverage: answer with sets of labels that hold the right one this often.
         surest: answer only this share of the images.
@@ -56,6 +59,9 @@ def calibrate(
         raise RequestError(f"no image has a label of the classifier's, such as {classifier.labels[0]!r}")
     others = [examples.vectors[strangers]] + ([] if none is None else [none.vectors])
     unknown = np.concatenate(others)
+    rule = reject
+    if rule == "auto":
+        rule = "cosine" if background is None else "background"
     decision, report = fit_decision(
         examples.vectors[rows],
         targets,
@@ -65,7 +71,7 @@ def calibrate(
         activation=classifier.activation,
         none=unknown if len(unknown) else None,
         background=background,
-        reject=reject or ("cosine" if background is None else "background"),
+        reject=rule,
         wrong=wrong,
         coverage=coverage,
         surest=surest,
