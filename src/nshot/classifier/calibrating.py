@@ -38,8 +38,8 @@ def calibrate(
         none: more images that show none of the labels. Without any, each label is left out in turn.
         background: float[b, d], unit vectors of background labels (``zero_shot(clip, words).matrix``), which
             the background rule needs.
-        reject: the rule of "none of these"; auto: background where there are such vectors, else cosine. None: no
-            rule.
+        reject: the rule of "none of these"; auto: background where there are such vectors, else cosine; None:
+            no rule.
         wrong: of images that show none of the labels, the share that may be answered all the same.
         coverage: answer with sets of labels that hold the right one this often.
         surest: answer only this share of the images.
