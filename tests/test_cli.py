@@ -236,7 +236,9 @@ def test_ctrl_c_leaves_whole_records_and_exits_130(spawn: Spawn, photos: Path, t
     out, names = tmp_path / "out.jsonl", tmp_path / "names"
     os.mkfifo(names)
     listing = os.open(names, os.O_RDWR | os.O_NONBLOCK)  # stays open, so the list never ends by itself
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
     child = spawn(names, "--no-store", "-o", out)
+    signal.signal(signal.SIGINT, heard)
     more = listed(photos).read_bytes() + b"\n"
     while not (out.exists() and out.stat().st_size) and child.poll() is None:
         with suppress(BlockingIOError):  # full

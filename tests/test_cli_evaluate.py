@@ -196,3 +196,12 @@ def test_a_lone_label_has_no_accuracy_on_the_page(evaluate: Evaluate, data: Path
     assert "100.0" not in page
     assert "accuracy is given" in page
     assert "answered" in page
+
+
+def test_a_file_in_the_place_of_the_reports_folder_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "report").write_text("mine")
+    assert run(["evaluate", str(tmp_path), "--model", "sketchbook", "-o", str(tmp_path / "report")]) == 2
+    assert "-o names the folder" in capsys.readouterr().err
+    assert (tmp_path / "report").read_text() == "mine"

@@ -361,7 +361,7 @@ def test_a_slip_in_a_short_name_is_met_with_the_right_one(
         ("siglip2-b-16", "siglip2-b16"),
         ("clipb32", "clip-b32"),
     ):
-        with pytest.raises(CheckpointError, match=rf"Did you mean {meant}\?"):
+        with pytest.raises(CheckpointError, match=rf"did you mean {meant}\?"):
             find(slip)
 
 

@@ -62,6 +62,18 @@ def replace(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
+def make_folder(path: Path) -> None:
+    """The folder that a report goes into, made if it is not there.
+
+    Raises:
+        OutputError: it is a file, or cannot be made.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file: -o names the folder that the report goes into")
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, locked: bool = False) -> Iterator[Path]:
     """A draft beside a file, which takes its place when the block ends well, and else is gone.

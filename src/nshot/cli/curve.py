@@ -82,14 +82,13 @@ def command(
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
-    from nshot.atomic import writing
+    from nshot.atomic import make_folder, writing
     from nshot.evaluation.curve_chart import draw
     from nshot.few_shot.curve import curve
 
     counts = _shots(shots)
     if output is not None:
-        with writing(output):
-            output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
     prompted = embed_prompted(data_options, label_options, model_options, quiet=quiet)
     examples = prompted.examples
     points = curve(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 import nshot
-from nshot.atomic import writing
+from nshot.atomic import make_folder
 from nshot.cli.data import DataOptions, check_choice, data_options, embed, tell_failures, told_seen
 from nshot.cli.facets import (
     ask_facets,
@@ -237,8 +237,7 @@ _WRITTEN = (
 def _made(output: Path | None, inputs: Sequence[Path | str | None]) -> Path | None:
     """The report's folder, made before any image is read; no file of the report is an input."""
     if output is not None:
-        with writing(output):
-            output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         places = {output.resolve(), *((output / name).resolve() for name in _WRITTEN)}
         for given in inputs:
             if given is not None and Path(given).resolve() in places:

@@ -103,7 +103,7 @@ def command(
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
-    from nshot.atomic import writing
+    from nshot.atomic import make_folder
     from nshot.classifier.classifier import Classifier
     from nshot.evaluation import files as evaluation_files
     from nshot.evaluation import robustness_page
@@ -111,8 +111,7 @@ def command(
     from nshot.evaluation.supervised import Supervised
 
     families = _families(corruptions)
-    with writing(output):
-        output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     few = None if classifier_file is None else Classifier.open(classifier_file)
     prompted = embed_prompted(
         data_options, label_options, model_options, prefer=("test", "val", "train"), quiet=quiet

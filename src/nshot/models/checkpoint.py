@@ -211,7 +211,7 @@ def _find(model: str | Path, revision: str | None, progress: bool) -> Checkpoint
     except (CheckpointNotFound, HubUnavailable) as error:
         near = get_close_matches(name, [*BUILT_IN, *SHORT], 1) if "/" not in name else []
         if near:
-            raise type(error)(f"{error} Did you mean {near[0]}?") from error
+            raise type(error)(f"did you mean {near[0]}? {error}") from error
         raise
     return _checkpoint(repository, found.settings.parent.name, found)
 
