@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ from nshot.errors import RequestError
 if TYPE_CHECKING:
     from nshot.decision import CalibrationReport
     from nshot.decision.conformal import Kind
+    from nshot.model import Model
+    from nshot.types import Floats
 
 
 @click.command(
@@ -168,6 +171,24 @@ def command(
             output or classifier_file,
             quiet=quiet,
         )
+    learn = partial(
+        calibrate,
+        reject=None if reject == "off" else reject,  # type: ignore[arg-type]
+        wrong=wrong,
+        coverage=coverage,
+        surest=surest,
+        kind=kind,
+        randomized=not never_empty,
+        seed=seed,
+    )
+
+    def rows(model: Model) -> Floats | None:
+        """The background's vectors, where a rule needs them."""
+        if reject != "background" and not (background or background_file):
+            return None
+        words = DecisionOptions(None, None, None, background, background_file)
+        return background_rows(words, label_options, model).matrix
+
     if is_faceted(facets_given, classifier_file):
         from nshot.classifier.facets import Facets
 
@@ -179,27 +200,12 @@ def command(
         tables = embed_by_facet(model, data_options, list(facets), quiet=quiet)
         check_labels(facets, tables, quiet=quiet)
         none = model.embed(model.sources(strangers)) if strangers else None
-        rows = None
-        if reject == "background" or background or background_file:
-            words = DecisionOptions(None, None, None, background, background_file)
-            rows = background_rows(words, label_options, model).matrix
+        background_of_all = rows(model)
         made = {}
         for name, each in facets.items():
             if learnt := seen_before(each, tables[name]):
                 say(f"WARNING: {name}: {told_seen(learnt, len(tables[name]))}: calibrate on other images")
-            made[name] = calibrate(
-                each,
-                tables[name],
-                none=none,
-                background=rows,
-                reject=None if reject == "off" else reject,  # type: ignore[arg-type]
-                wrong=wrong,
-                coverage=coverage,
-                surest=surest,
-                kind=kind,
-                randomized=not never_empty,
-                seed=seed,
-            )
+            made[name] = learn(each, tables[name], none=none, background=background_of_all)
             click.echo(f"{name}\n{_told(made[name].report)}\n")
             for note in made[name].report.notes:
                 say(f"{name}: {note}")
@@ -239,23 +245,7 @@ def command(
     if learnt := seen_before(classifier, images):
         say(f"WARNING: {told_seen(learnt, len(images))}: calibrate on images that it has not seen")
 
-    rows = None
-    if reject == "background" or background or background_file:
-        options = DecisionOptions(None, None, None, background, background_file)
-        rows = background_rows(options, label_options, model).matrix
-    calibrated = calibrate(
-        classifier,
-        images,
-        none=none,
-        background=rows,
-        reject=None if reject == "off" else reject,  # type: ignore[arg-type]
-        wrong=wrong,
-        coverage=coverage,
-        surest=surest,
-        kind=kind,
-        randomized=not never_empty,
-        seed=seed,
-    )
+    calibrated = learn(classifier, images, none=none, background=rows(model))
     figures = calibrated.report
     click.echo(_told(figures))
     for note in figures.notes:

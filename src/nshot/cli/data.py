@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nshot.cli.options import (
+    IMAGE_COLUMN,
+    IMAGE_ROOT,
+    STRICT,
     Command,
     LabelOptions,
     ModelOptions,
@@ -131,13 +134,8 @@ class DataOptions:
 
 _DATA: tuple[Callable[..., Any], ...] = (
     click.argument("data", metavar="DATA"),
-    click.option("--image-column", metavar="NAME", help="The column of a table that holds the images."),
-    click.option(
-        "--image-root",
-        type=click.Path(path_type=Path, file_okay=False),
-        metavar="FOLDER",
-        help="The folder that names of images in a table are relative to.  [default: the table's own]",
-    ),
+    IMAGE_COLUMN,
+    IMAGE_ROOT,
     click.option("--label-column", metavar="NAME", help="The column that holds the labels."),
     click.option("--label-separator", metavar="TEXT", help="What separates several labels in one cell."),
     click.option(
@@ -149,11 +147,7 @@ _DATA: tuple[Callable[..., Any], ...] = (
     click.option("--domain-folders", is_flag=True, help="The folders are domain/label, not label."),
     click.option("--config", metavar="NAME", help="Configuration of a data set on the Hub."),
     click.option("--split", metavar="NAME", help="Part of the data: train, validation, test ..."),
-    click.option(
-        "--strict",
-        is_flag=True,
-        help="Files in folders that are no images (sidecars, videos ...) are failures, not skipped.",
-    ),
+    STRICT,
     click.option(
         "--corrections",
         type=click.Path(path_type=Path, dir_okay=False),

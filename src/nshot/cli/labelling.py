@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,42 +38,49 @@ def table_option(command: Command) -> Command:
     return option
 
 
-def of_model(
+def labelled(
+    table: Path | None,
     sources: Sequence[str],
     label_options: LabelOptions,
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
+    *,
+    listing: Listing,
+    journal: Path | None,
+    corrected: bool,
     quiet: bool,
     verbose: bool,
-    *,
-    listing: Listing | None = None,
-    journal: Path | None = None,
-    corrected: bool = False,
 ) -> tuple[Labelled, Failed, Sequence[str]]:
-    """Every image that is a file with what is answered for it, what failed, and all labels.
+    """Every image that is a file with its labels, what failed, and all labels: of a table, else of a model.
 
     Args:
+        table: a table of labels in place of a model.
         sources: the images.
         label_options: the labels.
         classifier_file: a classifier in place of labels.
-        decision_options: what is rejected.
+        decision_options: what is rejected; without a rule or a classifier, the background rule.
         model_options: the model.
-        quiet: say nothing.
-        verbose: say more.
         listing: how the images are listed.
         journal: what somebody has put right on the page.
         corrected: only the images that were put right.
+        quiet: say nothing.
+        verbose: say more.
     """
+    if table is not None:
+        found, failed = _of_table(table, sources, listing.image_root)
+        return found, failed, list(dict.fromkeys(label for _, own in found for label in own))
+    if classifier_file is None and decision_options.reject is None:
+        decision_options = replace(decision_options, reject="background")
     from nshot.cli.asking import ask
 
     embedder, classifier = ask(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
-    found: Labelled = []
-    failed: Failed = []
+    answered: Labelled = []
+    failed = []
     remarks = Remarks()
-    listed = (listing or Listing(None, None, False)).open(embedder, sources, remarks)
+    listed = listing.open(embedder, sources, remarks)
     images = remarks.noting(embedder.embed_images(listed))
     answers = classifier.stream(images, top_k=1)
     if journal is not None:
@@ -89,12 +97,12 @@ def of_model(
         else:
             own = answer.labels if isinstance(answer, Decided) else (answer.label,) if answer.label else ()
             labels.update(dict.fromkeys(own))
-            found.append((Path(answer.source), own))
+            answered.append((Path(answer.source), own))
     tell_remarks(remarks, quiet=quiet)
-    return found, failed, list(labels)
+    return answered, failed, list(labels)
 
 
-def of_table(table: Path, sources: Sequence[str] = (), root: Path | None = None) -> tuple[Labelled, Failed]:
+def _of_table(table: Path, sources: Sequence[str], root: Path | None) -> tuple[Labelled, Failed]:
     """The images that a table names, with its labels, and those that are not there.
 
     Args:

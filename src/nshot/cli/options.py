@@ -389,20 +389,22 @@ _DECISION = (
     ),
 )
 
-_SOURCES = (
-    click.option("--image-column", metavar="NAME", help="The column of a table that holds the images."),
-    click.option(
-        "--image-root",
-        type=click.Path(path_type=Path, file_okay=False),
-        metavar="FOLDER",
-        help="The folder that names of images in a table are relative to.  [default: the table's own]",
-    ),
-    click.option(
-        "--strict",
-        is_flag=True,
-        help="Files in folders that are no images (sidecars, videos ...) are failures, not skipped.",
-    ),
+IMAGE_COLUMN = click.option(
+    "--image-column", metavar="NAME", help="The column of a table that holds the images."
 )
+IMAGE_ROOT = click.option(
+    "--image-root",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="The folder that names of images in a table are relative to.  [default: the table's own]",
+)
+STRICT = click.option(
+    "--strict",
+    is_flag=True,
+    help="Files in folders that are no images (sidecars, videos ...) are failures, not skipped.",
+)
+
+_SOURCES = (IMAGE_COLUMN, IMAGE_ROOT, STRICT)
 
 _OUTPUT = (
     click.option(

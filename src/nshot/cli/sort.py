@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from nshot.cli.help import Command
-from nshot.cli.labelling import of_model, of_table, table_option
+from nshot.cli.labelling import labelled, table_option
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -95,24 +93,19 @@ def command(
 
     from nshot.output.sorting import UNSURE, carry_out, folder_names, plan
 
-    if table is not None:
-        answered, failed = of_table(table, sources, listing.image_root)
-        labels: Sequence[str] = list(dict.fromkeys(label for _, own in answered for label in own))
-    else:
-        if classifier_file is None and decision_options.reject is None:
-            decision_options = replace(decision_options, reject="background")
-        answered, failed, labels = of_model(
-            sources,
-            label_options,
-            classifier_file,
-            decision_options,
-            model_options,
-            quiet,
-            verbose,
-            listing=listing,
-            journal=journal_file,
-            corrected=corrected,
-        )
+    answered, failed, labels = labelled(
+        table,
+        sources,
+        label_options,
+        classifier_file,
+        decision_options,
+        model_options,
+        listing=listing,
+        journal=journal_file,
+        corrected=corrected,
+        quiet=quiet,
+        verbose=verbose,
+    )
     files = [(image, own[0] if len(own) == 1 else None) for image, own in answered]
     moves = plan(files, target, folder_names(labels))
     _tell(moves, target, mode)

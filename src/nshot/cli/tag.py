@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from nshot.cli.help import Command
-from nshot.cli.labelling import Labelled, of_model, of_table, table_option
+from nshot.cli.labelling import Labelled, labelled, table_option
 from nshot.cli.options import (
     DecisionOptions,
     LabelOptions,
@@ -107,23 +106,19 @@ def command(
 
     from nshot.output.tagging import plan_tags, write_tags
 
-    if table is not None:
-        images, failed = of_table(table, sources, listing.image_root)
-    else:
-        if classifier_file is None and decision_options.reject is None:
-            decision_options = replace(decision_options, reject="background")
-        images, failed, _ = of_model(
-            sources,
-            label_options,
-            classifier_file,
-            decision_options,
-            model_options,
-            quiet,
-            verbose,
-            listing=listing,
-            journal=journal_file,
-            corrected=corrected,
-        )
+    images, failed, _ = labelled(
+        table,
+        sources,
+        label_options,
+        classifier_file,
+        decision_options,
+        model_options,
+        listing=listing,
+        journal=journal_file,
+        corrected=corrected,
+        quiet=quiet,
+        verbose=verbose,
+    )
     tags, unfit = plan_tags(images, naming=naming)
     failed += unfit
     _tell(images, tags, write)

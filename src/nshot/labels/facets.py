@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.errors import LabelError, TemplateError
-from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, write_prompts
+from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_plain, write_prompts
 
 _KEYS = {"labels", "templates"}
 _TAKEN = ("source", "notes", "error", "error_type", "error_message", "run", "columns", "facets")
@@ -45,12 +45,7 @@ def read_facets(path: str | os.PathLike[str]) -> dict[str, Facet]:
         LabelError: a file that cannot be read, or a facet that is no question; the facet is named.
         TemplateError: a template without a place for the label.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LabelError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{path} is not UTF-8 text") from error
+    text = read_plain(Path(path), LabelError)
     try:
         found = json.loads(text, object_pairs_hook=_pairs)
     except RecursionError as error:

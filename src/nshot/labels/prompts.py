@@ -68,7 +68,7 @@ def read_templates(path: str | Path) -> list[str]:
         TemplateError: a file that cannot be read or holds none.
     """
     path = Path(path)
-    text = _read(path, TemplateError)
+    text = read_plain(path, TemplateError)
     templates = [line.strip() for line in text.splitlines() if line.strip()]
     if text.lstrip().startswith("["):
         try:
@@ -167,7 +167,8 @@ def _is_camel(words: str) -> bool:
     return re.fullmatch(r"(?:[A-Z]?[a-z]{2,}|[A-Z][a-z]+)(?:[A-Z][a-z]+)+", words) is not None
 
 
-def _read(path: Path, error_type: type[LabelError] | type[TemplateError]) -> str:
+def read_plain(path: Path, error_type: type[LabelError] | type[TemplateError]) -> str:
+    """The text of a UTF-8 file; what is wrong with it is an error of that type, which names it."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.errors import LabelError
+from nshot.labels.prompts import read_plain
 
 _MOST = 100  # levels
 
@@ -84,12 +85,7 @@ def read_tree(path: str | os.PathLike[str]) -> Tree:
     Raises:
         LabelError: a file that cannot be read, is no tree, or has a label in two branches.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LabelError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise LabelError(f"{path} is not UTF-8 text") from error
+    text = read_plain(Path(path), LabelError)
     try:
         if text.lstrip()[:1] in ("{", "["):
             return Tree(_of_json(json.loads(text, object_pairs_hook=_pairs)))

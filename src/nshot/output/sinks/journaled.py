@@ -192,13 +192,22 @@ class ParquetSink(JournaledSink):
         columns += [("margin", real), ("predictions", pa.list_(label)), ("notes", pa.list_(text))]
         columns += [("error_type", text), ("error_message", text), *([("run", text)] if self._run else [])]
         columns += [(name, text) for name in self._names]
+        self._write(part, lines, columns)
+
+    def _write(self, part: Path, lines: Iterator[bytes], columns: list[tuple[str, Any]]) -> None:
+        """All records, a row group at a time."""
+        pa = pyarrow()
         schema = pa.schema(columns)
         with pa.parquet.ParquetWriter(part, schema) as writer:
-            while rows := [_row(json.loads(line)) for line in islice(lines, _ROWS)]:
-                for row in rows:
-                    beside = row.pop("columns", {})
-                    row |= {own: beside.get(name) for own, name in self._names.items()}
+            while rows := [self._flat(json.loads(line)) for line in islice(lines, _ROWS)]:
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+    def _flat(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record as a row of the table."""
+        row = _row(record)
+        beside = row.pop("columns", {})
+        row |= {own: beside.get(name) for own, name in self._names.items()}
+        return row
 
 
 class FacetParquetSink(ParquetSink):
@@ -241,18 +250,16 @@ class FacetParquetSink(ParquetSink):
         columns += [("facets", text), ("notes", pa.list_(text)), ("error_type", text)]
         columns += [("error_message", text), *([("run", text)] if self._run else [])]
         columns += [(name, text) for name in self._names]
-        schema = pa.schema(columns)
-        with pa.parquet.ParquetWriter(part, schema) as writer:
-            while rows := [_row(json.loads(line)) for line in islice(lines, _ROWS)]:
-                for row in rows:
-                    beside = row.pop("columns", {})
-                    row |= {own: beside.get(name) for own, name in self._names.items()}
-                    if (facets := row.pop("facets", None)) is not None:
-                        for name, answer in facets.items():
-                            row[name] = answer["label"]
-                            row |= {f"{name}_{key}": answer[key] for key in answer if key != "label"}
-                        row["facets"] = json.dumps(facets, ensure_ascii=False)
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        self._write(part, lines, columns)
+
+    def _flat(self, record: dict[str, Any]) -> dict[str, Any]:
+        row = super()._flat(record)
+        if (facets := row.pop("facets", None)) is not None:
+            for name, answer in facets.items():
+                row[name] = answer["label"]
+                row |= {f"{name}_{key}": answer[key] for key in answer if key != "label"}
+            row["facets"] = json.dumps(facets, ensure_ascii=False)
+        return row
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
