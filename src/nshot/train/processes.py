@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ class Processes:
             torch.cuda.set_device(self.device)
         if self.count > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            # Threads of the group that still run when the interpreter goes end the process with SIGABRT.
+            atexit.register(leave)
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -55,3 +58,9 @@ class Processes:
             dist.all_reduce(flat)
             for each, part in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
                 each.copy_(part.view_as(each))
+
+
+def leave() -> None:
+    """Ends this process's part in the group, and its threads."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
