@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import click
 
-# What stands in no group comes first, under "Options": it is the command's own.
+# What stands in no group is the command's own: "Options", after the labels where there are some, else first.
 _OPTIONS = {
     "Labels": ("labels", "labels_file", "table", "template", "templates", "classifier_file", "label_vectors"),
     "When not to answer": ("coverage", "reject", "threshold", "background", "background_file", "wrong"),
@@ -38,9 +38,11 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group."""
-        records: dict[str, list[tuple[str, str]]] = {"Options": []}
-        records |= {name: [] for name in _OPTIONS}
-        for parameter in self.get_params(ctx):
+        parameters = self.get_params(ctx)
+        asks = any(parameter.name == "labels" for parameter in parameters)
+        records: dict[str, list[tuple[str, str]]] = {"Labels": []} if asks else {}
+        records |= {name: [] for name in ("Options", *_OPTIONS)}
+        for parameter in parameters:
             record = None if isinstance(parameter, click.Argument) else parameter.get_help_record(ctx)
             if record is not None:
                 records[_group(parameter.name or "")].append(record)
