@@ -112,10 +112,8 @@ def _file_names(plain: Sequence[str], names: Sequence[str], typed: bool) -> str 
             )
     images = [name for name in plain if is_image_name(name)]
     if len(images) > len(names) / 2:
-        return (
-            f"the labels look like names of images ({_some(images)}): name the column of labels "
-            "(--label-column)"
-        )
+        remedy = "say in words what images show" if typed else "name the column of labels (--label-column)"
+        return f"the labels look like names of images ({_some(images)}): {remedy}"
     return None
 
 
