@@ -80,15 +80,14 @@ def plain(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[]
     """The loop of every tutorial."""
     model = copy.deepcopy(start.model).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    mean, std = (torch.tensor(start.preprocessor[key]).view(3, 1, 1) for key in ("image_mean", "image_std"))
-    end = start.model.config.text_config.eos_token_id
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (start.mean, start.std))
 
     def measure() -> float:
         begun = time.perf_counter()
         for step in range(steps):
             pixels, captions = pairs.batch(range(step * size, (step + 1) * size), 0)
-            ids = [torch.tensor(encoding.ids) for encoding in start.tokenizer.encode_batch(captions)]
-            tokens = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=end)
+            tokens = torch.from_numpy(start.tokenizer.encode(captions))
+            tokens = tokens[:, : int(start.config.text.ends(tokens.numpy()).max()) + 1]
             values = (torch.from_numpy(pixels).float() / 255 - mean) / std
             loss = model(input_ids=tokens, pixel_values=values, return_loss=True).loss
             optimizer.zero_grad()
@@ -102,10 +101,8 @@ def plain(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[]
 def own(start: Start, pairs: Sketchbook, steps: int, size: int) -> Callable[[], float]:
     """`nshot train`'s loop."""
     model = copy.deepcopy(start.model).train()
-    mean, std = start.preprocessor["image_mean"], start.preprocessor["image_std"]
-    towers = Towers(model, mean=mean, std=std, threads=torch.get_num_threads())
-    context = model.config.text_config.max_position_embeddings
-    feeder = Feeder(start.tokenizer, context=context)
+    towers = Towers(model, mean=start.mean, std=start.std, threads=torch.get_num_threads())
+    feeder = Feeder(start.tokenizer, start.config.text.ends)
     warm = [feeder.batch(pairs, size, 0)]
 
     def run(batches: Callable[[int], Iterator[Batch]], steps: int) -> None:

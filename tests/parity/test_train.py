@@ -18,6 +18,7 @@ pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from layouts import tiny_siglip  # noqa: E402
 from small_training import QUICK, TINY, class_folders, pairs, scenes, weights  # noqa: E402
 
 import nshot  # noqa: E402
@@ -32,7 +33,7 @@ from nshot.train.checkpoints import anew  # noqa: E402
 from nshot.train.data import Images, shuffled  # noqa: E402
 from nshot.train.feeding import Feeder, random_resized_crop  # noqa: E402
 from nshot.train.loop import groups, rate  # noqa: E402
-from nshot.train.loss import contrastive  # noqa: E402
+from nshot.train.loss import contrastive, loss_of  # noqa: E402
 from nshot.train.towers import image_vectors, text_vectors  # noqa: E402
 from nshot.train.vocabulary import learn  # noqa: E402
 
@@ -46,7 +47,7 @@ def start() -> Any:
 
 @pytest.fixture
 def batch(start: Any) -> Any:
-    feeder = Feeder(start.tokenizer, context=24)
+    feeder = Feeder(start.tokenizer, start.config.text.ends)
     pixels = np.stack([np.asarray(sketchbook.draw(s, 24)).transpose(2, 0, 1) for s in scenes(8)])
     texts = ["a red star", "two fish", "a red star", *(sketchbook.caption(s, 0) for s in scenes(5))]
     return feeder.collate(pixels, texts)
@@ -99,6 +100,13 @@ def test_equal_captions_are_positives_for_each_other(batch: Any) -> None:
     perfect = contrastive(images, torch.eye(2), torch.tensor([0, 0, 1]), torch.tensor(100.0))
     # two images share a caption: each of the two can be half of it at best
     assert perfect.item() == pytest.approx(np.log(2) * 2 / 3 / 2, abs=1e-4)
+
+
+def test_captions_that_the_tokenizer_makes_equal_are_one_text(start: Any) -> None:
+    feeder = Feeder(start.tokenizer, start.config.text.ends)
+    found = feeder.collate(np.zeros((3, 3, 24, 24), np.uint8), ["A Red star", "two fish", "a red  star"])
+    assert found.targets.tolist() == [0, 1, 0]
+    assert len(found.tokens) == len(found.ends) == 2
 
 
 def test_gains_biases_and_the_temperature_do_not_decay(start: Any) -> None:
@@ -173,9 +181,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(
     calls = iter(range(100))
 
     def broken(*args: Any) -> Any:
-        return contrastive(*args) * (float("nan") if next(calls) == 4 else 1)
+        return loss_of(*args) * (float("nan") if next(calls) == 4 else 1)
 
-    monkeypatch.setattr(loop, "contrastive", broken)
+    monkeypatch.setattr(loop, "loss_of", broken)
     with pytest.raises(TrainingDiverged, match="step 5"):
         train(pairs(), tmp_path / "m", config=TINY, options=QUICK)
     saved = torch.load(tmp_path / "m" / "training" / "state.pt", weights_only=True)
@@ -281,8 +289,8 @@ def test_a_crop_keeps_its_share_and_whole_crops_change_nothing() -> None:
 def test_crops_are_the_same_for_the_same_step(start: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 24, 24), dtype=np.uint8)
     data = Images(pixels, [["a"]] * 8, np.arange(8))
-    settings: dict[str, Any] = {"context": 24, "crop": 0.5}
-    one, two = (Feeder(start.tokenizer, **settings) for _ in range(2))
+    settings: dict[str, Any] = {"crop": 0.5}
+    one, two = (Feeder(start.tokenizer, start.config.text.ends, **settings) for _ in range(2))
     assert torch.equal(one.batch(data, 4, 1).pixels, two.batch(data, 4, 1).pixels)
     assert not torch.equal(one.batch(data, 4, 1).pixels, one.batch(data, 4, 3).pixels)
 
@@ -294,13 +302,13 @@ import torch.distributed as dist
 from nshot import sketchbook
 from nshot.train import loop
 from nshot.train.batches import Towers
-from nshot.train.checkpoints import anew
+from nshot.train.checkpoints import anew, of
 from nshot.train.feeding import Feeder
 from nshot.train.data import Images
 from nshot.train.processes import Processes
 import numpy as np
 
-config, target = json.loads(sys.argv[1]), sys.argv[2]
+config, target = sys.argv[1:3]
 processes = Processes()
 if len(sys.argv) > 3:  # the sum spoiled: each process keeps nothing
     def spoiled(gradients):
@@ -311,12 +319,13 @@ assert processes.count == int(os.environ.get("WORLD_SIZE", "1"))
 assert (dist.get_world_size() if dist.is_initialized() else 1) == processes.count
 scenes = [sketchbook.sample(number) for number in range(16)]
 texts = [[f"a {'red star' if i % 5 == 0 else f'thing {i}'}"] for i in range(16)]
-pixels = np.stack([np.asarray(sketchbook.draw(each, 24)).transpose(2, 0, 1) for each in scenes])
-model = (start := anew(config, (t[0] for t in texts), 0)).model
+start = of(config) if os.path.isdir(config) else anew(json.loads(config), (t[0] for t in texts), 0)
+size, model = start.config.vision.image_size, start.model
+pixels = np.stack([np.asarray(sketchbook.draw(each, size)).transpose(2, 0, 1) for each in scenes])
 towers = Towers(model, mean=(0.5,) * 3, std=(0.3,) * 3, threads=1, piece=3)
-feeder = Feeder(start.tokenizer, context=24, rank=processes.rank, processes=processes.count)
+feeder = Feeder(start.tokenizer, start.config.text.ends, rank=processes.rank, processes=processes.count)
 batch = feeder.batch(Images(pixels, texts, np.arange(16)), 16, 0)
-weights = [p for p in model.parameters() if p is not model.logit_scale]
+weights = [p for name, p in model.named_parameters() if not loop.is_of_loss(name)]
 loop.gradient(model, towers, batch, weights, False, processes)
 if processes.rank == 0:
     found = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
@@ -340,13 +349,17 @@ def started(command: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_two_processes_find_the_gradient_of_one_and_not_where_the_sum_is_spoiled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["CLIP", "SigLIP"])
+def test_two_processes_find_the_gradient_of_one_and_not_where_the_sum_is_spoiled(
+    tmp_path: Path, kind: str
+) -> None:
+    start = json.dumps(TINY) if kind == "CLIP" else str(tiny_siglip(tmp_path / "start"))
     script = tmp_path / "step.py"
     script.write_text(STEP)
     found = {}
     for name, launcher, more in (("one", [], []), ("two", TWO, []), ("spoiled", TWO, ["spoiled"])):
         port = ["--master_port", free_port()] if launcher else []
-        started([*launcher, *port, str(script), json.dumps(TINY), str(tmp_path / name), *more])
+        started([*launcher, *port, str(script), start, str(tmp_path / name), *more])
         found[name] = torch.load(tmp_path / name, weights_only=True)
     assert [found[name]["processes"] for name in ("one", "two", "spoiled")] == [1, 2, 2]
 

@@ -347,7 +347,7 @@ def test_a_step_keeps_its_tensors_on_the_models_device(before: Path, several: bo
     images = Images(
         rng.integers(0, 256, (8, 3, 24, 24), dtype=np.uint8), [[f"thing {i}"] for i in range(8)], np.arange(8)
     )
-    batch = Feeder(begin.tokenizer, context=24, jitter=0.1, crop=0.5).batch(images, 8, 0)
+    batch = Feeder(begin.tokenizer, begin.config.text.ends, jitter=0.1, crop=0.5).batch(images, 8, 0)
     model = begin.model.to("meta")
     towers = Towers(model, mean=(0.5,) * 3, std=(0.5,) * 3, piece=4)
     parameters = [p for p in model.parameters() if p is not model.logit_scale]

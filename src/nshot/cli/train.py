@@ -146,7 +146,7 @@ def command(
     verbose: bool,
     **given: Any,
 ) -> int:
-    """Train a CLIP model on images with captions, or fine-tune one.
+    """Train a CLIP model on images with captions, or fine-tune a CLIP or SigLIP model.
 
     DATA is a .csv, .tsv, .parquet or .jsonl table of images and captions, webdataset .tar files, a folder
     with a folder per class, or the word sketchbook: the drawings that the model of that name was trained on.

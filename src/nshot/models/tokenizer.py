@@ -166,8 +166,12 @@ class Tokenizer:
         dropped = token_id("sep_token", "[SEP]") if without_separator else None
         return cls(tokenizer, context, padding, clean=clean, around=around, dropped=dropped)
 
-    def encode(self, texts: Sequence[str]) -> Tokens:
+    def encode(self, texts: Sequence[str], *, cut: bool = False) -> Tokens:
         """Token ids of each text, with what starts and ends it, padded: int64[n, context].
+
+        Args:
+            texts: the texts.
+            cut: shorten a text that is longer than the context, its last token kept, instead of refusing it.
 
         Raises:
             LabelError: a text is longer than the model's context, or is not Unicode.
@@ -177,6 +181,8 @@ class Tokenizer:
                 raise LabelError(f"the text {_short(text)} holds half a character: it is not valid Unicode.")
         rows = np.full((len(texts), self.context), self.padding, np.int64)
         for row, text, ids in zip(rows, texts, self._ids(texts), strict=True):
+            if len(ids) > self.context and cut:
+                ids = [*ids[: self.context - 1], ids[-1]]
             if len(ids) > self.context:
                 raise LabelError(
                     f"the text {_short(text)} is {len(ids)} tokens long, start and end included, and the "

@@ -6,10 +6,14 @@ import warnings
 from typing import Any
 
 from nshot.errors import MissingExtra
+from nshot.train.loop import is_of_loss
 from nshot.train.options import Options
 
-_HEADS = ("visual_projection.weight", "text_projection.weight", "logit_scale", "logit_bias")
-_ADAPTED = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+_HEADS = (
+    *("visual_projection.", "text_projection."),  # CLIP's
+    *("vision_model.head.", "text_model.head."),  # SigLIP's
+)
+_ADAPTED = r".*encoder\.layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.(fc1|fc2))"
 
 
 def adapted(model: Any, options: Options) -> Any:
@@ -23,9 +27,8 @@ def adapted(model: Any, options: Options) -> Any:
     """
     for name, parameter in model.named_parameters():
         whole = options.part == "all" or (options.part == "text" and name.startswith("text_"))
-        parameter.requires_grad_(
-            whole or (name in _HEADS and options.part != "text") or name.startswith("logit")
-        )
+        head = name.startswith(_HEADS) and options.part != "text"
+        parameter.requires_grad_(whole or head or is_of_loss(name))
     if not options.lora:
         return None
     try:
@@ -40,5 +43,7 @@ def adapted(model: Any, options: Options) -> Any:
         wrapped = get_peft_model(
             model, LoraConfig(r=options.lora, lora_alpha=2 * options.lora, target_modules=_ADAPTED)
         )
-    model.logit_scale.requires_grad_(True)
+    for name, parameter in model.named_parameters():
+        if is_of_loss(name):
+            parameter.requires_grad_(True)
     return wrapped

@@ -32,7 +32,7 @@ class Batch:
     Attributes:
         pixels: uint8[n,3,s,s].
         tokens: int64[u,t], the distinct captions, padded.
-        ends: int64[u], the position of each caption's end token.
+        ends: int64[u], the position that becomes each caption's vector: that of its end token, for CLIP.
         targets: int64[n], each image's caption.
         jitter: float32[n,2], what each image's brightness and saturation are multiplied by; None: by 1.
     """

@@ -13,8 +13,12 @@ from typing import Any
 import torch
 
 from nshot.atomic import replace, writing
-from nshot.errors import OutputError, RequestError, UnsupportedArchitecture
-from nshot.models.checkpoint import find
+from nshot.errors import CorruptCheckpoint, OutputError, RequestError, UnsupportedArchitecture
+from nshot.models.checkpoint import Checkpoint, Mean, find
+from nshot.models.clip import Clip
+from nshot.models.family import ModelConfig
+from nshot.models.siglip import Siglip
+from nshot.models.tokenizer import Tokenizer
 from nshot.train import vocabulary
 from nshot.train.initial import initialise
 
@@ -46,7 +50,7 @@ SMALL: dict[str, Any] = {
 
 _TOKENIZER = (
     *("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json"),
+    *("special_tokens_map.json", "added_tokens.json", "spiece.model"),
 )
 
 
@@ -55,16 +59,22 @@ class Start:
     """A model to train, and what stands beside it.
 
     Attributes:
-        model: transformers' CLIPModel, float32.
-        tokenizer: a ``tokenizers.Tokenizer`` that adds the start and end tokens.
+        model: transformers' CLIPModel or SiglipModel, float32.
+        tokenizer: texts -> tokens.
+        config: what nshot reads of the same model.
         preprocessor: the content of preprocessor_config.json.
+        mean: what is taken from each channel's value in [0, 1].
+        std: what the rest is divided by.
         files: small files that are written beside the weights, name -> content.
         digest: of the weights and all that stands beside them, hexadecimal.
     """
 
     model: Any
-    tokenizer: Any
+    tokenizer: Tokenizer
+    config: ModelConfig
     preprocessor: dict[str, Any]
+    mean: Mean
+    std: Mean
     files: dict[str, bytes]
     digest: str
 
@@ -115,7 +125,10 @@ def anew(config: dict[str, Any], corpus: Iterable[str], seed: int) -> Start:
         "preprocessor_config.json": _json(preprocessor),
     }
     about_all = [model.config.to_json_string().encode(), *(files[name] for name in sorted(files))]
-    return Start(model, tokenizer, preprocessor, files, hashlib.sha256(b"".join(about_all)).hexdigest())
+    digest = hashlib.sha256(b"".join(about_all)).hexdigest()
+    own = Clip().read(model.config.to_dict(), "the configuration")
+    spelling = Tokenizer(tokenizer, own.text.context, special["pad_token_id"])
+    return Start(model, spelling, own, preprocessor, _MEAN, _STD, files, digest)
 
 
 def of(name: str | Path) -> Start:
@@ -124,26 +137,48 @@ def of(name: str | Path) -> Start:
     Raises:
         CheckpointError: it cannot be found or read.
     """
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    import transformers
 
     checkpoint = find(name)
-    if checkpoint.config.family.name != "CLIP":
+    family = checkpoint.config.family
+    kind = {Clip: "CLIP", Siglip: "Siglip"}.get(type(family))
+    if kind is None:
         raise UnsupportedArchitecture(
-            f"{name} is a {checkpoint.config.family.name} model: training starts from CLIPModel checkpoints."
+            f"{name} is a {family.name} model: training starts from CLIP and SigLIP in transformers' layout "
+            "(CLIPModel, SiglipModel)."
         )
-    model = CLIPModel(CLIPConfig.from_pretrained(checkpoint.folder))
-    weights = {key: torch.tensor(value) for key, value in checkpoint.tensors().items()}
-    model.load_state_dict(weights)
+    config = getattr(transformers, f"{kind}Config").from_pretrained(checkpoint.folder)
+    model = getattr(transformers, f"{kind}Model")(config)
+    _fill(model, checkpoint)
     files = {
         path.name: path.read_bytes() for name in _TOKENIZER if (path := checkpoint.folder / name).exists()
     }
-    files["preprocessor_config.json"] = _json(
-        {"image_processor_type": "CLIPImageProcessor", **checkpoint.preprocessor}
-    )
-    tokenizer = CLIPTokenizer.from_pretrained(checkpoint.folder).backend_tokenizer
+    preprocessor = {"image_processor_type": f"{kind}ImageProcessor", **checkpoint.preprocessor}
+    files["preprocessor_config.json"] = _json(preprocessor)
     beside = b"".join(files[name] for name in sorted(files))
-    digest = hashlib.sha256(checkpoint.digest.encode() + beside).hexdigest()
-    return Start(model, tokenizer, dict(checkpoint.preprocessor), files, digest)
+    return Start(
+        model,
+        checkpoint.tokenizer(),
+        checkpoint.config,
+        dict(checkpoint.preprocessor),
+        checkpoint.image_mean,
+        checkpoint.image_std,
+        files,
+        hashlib.sha256(checkpoint.digest.encode() + beside).hexdigest(),
+    )
+
+
+def _fill(model: Any, checkpoint: Checkpoint) -> None:
+    """Puts the checkpoint's tensors into the model, as nshot's own reader finds them."""
+    own, tensors = model.state_dict(), checkpoint.tensors()
+    left = set(own)
+    for name, place in checkpoint.config.tensors().items():
+        value = torch.tensor(tensors[name])
+        target = own[place.name] if place.rows is None else own[place.name][slice(*place.rows)]
+        target.copy_(value.reshape(target.shape))
+        left.discard(place.name)
+    if left:
+        raise CorruptCheckpoint(f"{checkpoint.name} has no {min(left)}, which its model needs.")
 
 
 def write(start: Start, folder: Path, *, half: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -12,17 +12,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from nshot.models.tokenizer import Tokenizer
 from nshot.train.batches import Batch
 from nshot.train.data import Pairs
-from nshot.types import Pixels
+from nshot.types import Pixels, Tokens
 
 
 class Feeder:
     """Makes batches: which rows a step sees, and how they are augmented, follows from seed and step alone.
 
     Args:
-        tokenizer: a ``tokenizers.Tokenizer`` that adds the start and end tokens.
-        context: the longest text, in tokens; longer ones are cut and keep their end token.
+        tokenizer: texts -> tokens; longer ones than it takes are cut and keep their end token.
+        ends: which position becomes a text's vector: int64[n,t] -> int64[n].
         seed: of the order and the augmentation.
         crop: the least share of the area that a random resized crop keeps; 1 is none.
         jitter: how far brightness and saturation vary; 0 is none.
@@ -33,9 +34,9 @@ class Feeder:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
+        ends: Callable[[Tokens], Tokens],
         *,
-        context: int,
         seed: int = 0,
         crop: float = 1.0,
         jitter: float = 0.0,
@@ -43,9 +44,7 @@ class Feeder:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(context)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._ends = tokenizer, ends
         self._seed, self._crop, self._jitter, self._threads = seed, crop, jitter, threads
         self._rank, self._processes = rank, processes
         self._ordered: tuple[Any, int, Any] = (None, 0, None)  # the epoch that is under way
@@ -78,10 +77,15 @@ class Feeder:
     def collate(
         self, pixels: Pixels, captions: Sequence[str], rng: np.random.Generator | None = None
     ) -> Batch:
-        """Images and captions as tensors; equal captions become one. Augmented where ``rng`` is given."""
-        distinct: dict[str, int] = {}
-        targets = [distinct.setdefault(text, len(distinct)) for text in captions]
-        tokens, ends = self.spelt(list(distinct))
+        """Images and captions as tensors. Augmented where ``rng`` is given.
+
+        Captions that the model cannot tell apart become one, as "Cat" and "cat" do for CLIP.
+        """
+        spelt, ends = self.spelt(captions)
+        distinct: dict[bytes, int] = {}
+        targets = [distinct.setdefault(row.tobytes(), len(distinct)) for row in spelt.numpy()]
+        first = torch.from_numpy(np.unique(targets, return_index=True)[1])
+        tokens, ends = spelt[first], ends[first]
         values, jitter = torch.from_numpy(pixels), None
         if rng is not None and self._crop < 1:
             values = random_resized_crop(values, self._crop, rng)
@@ -90,12 +94,9 @@ class Feeder:
         return Batch(values, tokens, ends, torch.tensor(targets), jitter)
 
     def spelt(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Captions as tokens int64[n,t], padded, and the position int64[n] of each one's end."""
-        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(captions))]
-        tokens = np.full((len(rows), max(map(len, rows))), rows[0][-1], np.int64)
-        for line, ids in zip(tokens, rows, strict=True):
-            line[: len(ids)] = ids
-        return torch.from_numpy(tokens), torch.tensor([len(ids) - 1 for ids in rows])
+        """Captions as tokens int64[n,t], padded, and the position int64[n] that becomes each one's vector."""
+        tokens = self._tokenizer.encode(list(captions), cut=True)
+        return torch.from_numpy(tokens), torch.from_numpy(self._ends(tokens))
 
 
 def random_resized_crop(pixels: Tensor, least: float, rng: np.random.Generator) -> Tensor:

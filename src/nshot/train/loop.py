@@ -17,9 +17,10 @@ from nshot.train import state
 from nshot.train.batches import Batch, Towers
 from nshot.train.exam import Mark
 from nshot.train.log import Log
-from nshot.train.loss import contrastive
+from nshot.train.loss import loss_of
 from nshot.train.options import Options
 from nshot.train.processes import Processes
+from nshot.train.towers import is_siglip
 
 _SAID_EVERY = 2.0  # seconds between two lines of progress, at least
 _LOGGED_EVERY = 10  # steps
@@ -34,7 +35,7 @@ class Progress:
         step: steps done.
         steps: steps in all.
         loss: mean since the last report.
-        scale: the temperature's inverse, at most 100.
+        scale: the temperature's inverse, at most 100 for CLIP.
         recall: share of held-out images nearest to their own text, when last measured; None before.
         images_per_s: since the last report.
         seconds_left: at that rate.
@@ -56,6 +57,11 @@ def groups(model: Any, decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def is_of_loss(name: str) -> bool:
+    """Whether a parameter is the loss's own: the temperature, and SigLIP's bias."""
+    return name.rpartition(".")[2] in ("logit_scale", "logit_bias")
 
 
 def rate(step: int, steps: int, warmup: int, highest: float) -> float:
@@ -104,7 +110,7 @@ def fit(
     """Train ``model`` in place, up to the weights that did best on held-out images.
 
     Args:
-        model: transformers' CLIPModel; parameters that need no gradient stay as they are.
+        model: transformers' CLIPModel or SiglipModel; parameters that need no gradient stay as they are.
         towers: the model's towers.
         batches: this process's batches from a step on.
         steps: optimizer steps in all.
@@ -129,7 +135,7 @@ def fit(
         OutputError: the state or the log cannot be written.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    weights = [p for name, p in trained.items() if not name.endswith("logit_scale")]
+    weights = [p for name, p in trained.items() if not is_of_loss(name)]
     optimizer = torch.optim.AdamW(groups(model, options.decay), lr=lr, betas=_BETAS, fused=True)
     warmup = min(150, max(1, steps // 10)) if options.warmup is None else options.warmup
     start, best = 0, Best()
@@ -155,8 +161,9 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = now_lr
         optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
+        if not is_siglip(model):  # whose checkpoints have more than CLIP's 100
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, math.log(100))
         done, last = step + 1, step + 1 == steps
         seen += len(batch.targets) * processes.count
         losses.append(value)
@@ -217,9 +224,7 @@ def gradient(
         all_images, all_texts = (processes.gathered(each.detach()) for each in (images, texts))
         all_images[processes.rank], all_texts[processes.rank] = images, texts
         distinct = torch.cat(all_texts)[merged.to(texts.device)]
-        return contrastive(
-            torch.cat(all_images), distinct, targets.to(images.device), model.logit_scale.exp()
-        )
+        return loss_of(model, torch.cat(all_images), distinct, targets.to(images.device))
 
     value = towers.step(batch, loss, weights, twice=twice)
     if processes.count > 1:

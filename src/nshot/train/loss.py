@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from nshot.train.towers import is_siglip
+
+
+def loss_of(model: Any, images: Tensor, texts: Tensor, targets: Tensor) -> Tensor:
+    """The loss that the model's kind was trained with; arguments as of ``contrastive``."""
+    scale = model.logit_scale.exp()
+    if is_siglip(model):
+        return sigmoid(images, texts, targets, scale, model.logit_bias)
+    return contrastive(images, texts, targets, scale)
 
 
 def contrastive(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
@@ -30,7 +42,7 @@ def contrastive(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor) -
 
 
 def sigmoid(images: Tensor, texts: Tensor, targets: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """SigLIP's loss: each image and each text a question of its own, yes where they belong together.
+    """SigLIP's loss: each image and each text is a question of its own, yes where they belong together.
 
     Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (2023). Arguments as of ``contrastive``, and
     the bias, a scalar. A caption that several images share counts once for each of them, as there.

@@ -98,14 +98,15 @@ def train(
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Report:
-    """Train a CLIP model on images with captions, and write it as a checkpoint.
+    """Train a CLIP or SigLIP model on images with captions, and write it as a checkpoint.
 
     Args:
         data: a table (.csv, .tsv, .parquet, .jsonl) of images and captions, webdataset .tar files, a folder
             with a folder per class, "sketchbook", or (image, caption or captions) in Python; an image is a
             path, encoded bytes, a PIL image or uint8[height, width, 3].
         output: the folder for the checkpoint, and for the run's state while it lasts.
-        start: a checkpoint to go on from; without it the weights are random and the vocabulary is learnt.
+        start: a checkpoint to go on from, with its own loss: CLIP or SigLIP in transformers' layout. Without
+            it the model is CLIP's, the weights are random and the vocabulary is learnt.
         config: of a new model, in the form of transformers' CLIPConfig; without it the sketchbook's.
         options: how to train.
         blend: where to stop between the weights before (0) and after (1); needs ``start``. None is the point
@@ -311,7 +312,7 @@ def _drawn(count: int) -> Images:
 
 
 def _towers(begin: checkpoints.Start, options: Options, processes: Processes, twice: bool) -> Towers:
-    mean, std = begin.preprocessor["image_mean"], begin.preprocessor["image_std"]
+    mean, std = begin.mean, begin.std
     if processes.device.type != "cpu":
         long = (options.steps or 1) * options.size > _LONG
         return Towers(
@@ -344,7 +345,7 @@ def _feeder(begin: checkpoints.Start, options: Options, processes: Processes) ->
     cores = options.threads or max(1, (os.cpu_count() or 1) // processes.count)
     return Feeder(
         begin.tokenizer,
-        context=begin.model.config.text_config.max_position_embeddings,
+        begin.config.text.ends,
         seed=options.seed,
         crop=options.crop,
         jitter=options.jitter,
