@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from nshot.encoders import Encoder
-from nshot.errors import ImageError, UndecodableImage
+from nshot.errors import DeviceError, ImageError, UndecodableImage
 from nshot.images.budget import Budget
 from nshot.images.decode import Limits
 from nshot.images.prepare import Preparing
@@ -232,9 +233,15 @@ class Pipeline:
             for slot, vector in zip(fresh, batch.vectors.result(), strict=True):
                 slot.finish(vector, slot.digest)
         self._remember(batch.slots)
+        begun = os.getpid()
         for slot in batch.slots:
             assert slot.result is not None
             yield slot.result
+            if os.getpid() != begun:
+                raise DeviceError(
+                    "these vectors were begun in another process, whose threads this one does not have: "
+                    "embed the images here anew, or start processes with 'spawn' in place of 'fork'"
+                )
 
     def _remember(self, slots: list[_Slot]) -> None:
         vectors, files, notes = {}, {}, {}

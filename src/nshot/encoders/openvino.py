@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import mmap
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -48,13 +50,14 @@ class OpenVINOEncoder:
     batch = _BATCH
 
     def __init__(self, checkpoint: Checkpoint, precision: Precision = "auto") -> None:
-        core = _core()
-        capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        with _gate:
+            core = _core()
+            capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+            processor = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
         self.precision = "bf16" if "BF16" in capabilities and precision != "f32" else "f32"
         self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision)
         self.dimension = checkpoint.config.dimension
         self.streams = min(_cores(), _MOST_STREAMS)
-        processor = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
         version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version())
         key = digest_of(checkpoint, *version, processor)[:16]
 
@@ -111,14 +114,84 @@ class OpenVINOEncoder:
         return vectors
 
 
-_cores_of: dict[int, ov.Core] = {}  # by process: a fork's own, beside its parent's, which it must not touch
-_parents: list[Any] = []
+_towers: weakref.WeakSet[_Tower] = weakref.WeakSet()
+_started: list[ov.Core] = []  # at most one
 
 
 def _core() -> ov.Core:
-    if os.getpid() not in _cores_of:
-        _cores_of[os.getpid()] = ov.Core()
-    return _cores_of[os.getpid()]
+    if not _started:
+        _started.append(ov.Core())
+    return _started[0]
+
+
+class _Gate:
+    """Inference and compiling go through it; a fork closes it, and waits until nobody is inside.
+
+    A child that is made in the midst of them would find OpenVINO's locks held by threads that it lacks.
+    """
+
+    def __init__(self) -> None:
+        self._inside: list[int] = []  # threads
+        self._closed = False
+        self._moved = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._moved:
+            self._moved.wait_for(lambda: not self._closed)
+            self._inside.append(threading.get_ident())
+
+    def __exit__(self, *_: object) -> None:
+        with self._moved:
+            self._inside.remove(threading.get_ident())
+            self._moved.notify_all()
+
+    def close(self) -> None:
+        own = threading.get_ident()  # a handler of a signal may fork within
+        with self._moved:
+            self._closed = True
+            self._moved.wait_for(lambda: all(each == own for each in self._inside))
+
+    def open(self) -> None:
+        with self._moved:
+            self._closed = False
+            self._moved.notify_all()
+
+
+_gate = _Gate()
+
+
+def _before_fork() -> None:
+    """Have OpenVINO forget the idle threads of models that are gone, which it keeps for the next model.
+
+    In a child they would be dead, and its first model would wait for them forever. Ending a plugin clears
+    them; nothing but a fork needs that.
+    """
+    _gate.close()
+    if _started:
+        with contextlib.suppress(RuntimeError):
+            core = ov.Core()
+            core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
+            core.unload_plugin("CPU")
+
+
+def _after_fork() -> None:
+    """In a child OpenVINO's threads are gone: to call what they served, or to destroy it, waits forever.
+
+    So every tower starts anew there when it is next used, and what the parent had is never destroyed: of
+    each object one reference too many is counted. That holds for towers, too, which nobody can reach any
+    more and Python has not collected yet.
+    """
+    global _gate
+    _gate = _Gate()
+    for tower in list(_towers):
+        for held in tower.leave():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+    while _started:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_started.pop()))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=lambda: _gate.open(), after_in_child=_after_fork)
 
 
 class _Tower:
@@ -151,17 +224,14 @@ class _Tower:
         self._requests: SimpleQueue[Any] | None = None
         self._mapped: mmap.mmap | None = None  # OpenVINO reads it as long as the tower lives
         self._packed = False
-        self._pid = os.getpid()
+        _towers.add(self)
 
-    def _notice_fork(self) -> None:
-        """In a forked process OpenVINO's threads are gone, and a call would wait forever: start anew.
-
-        What the parent had is kept untouched; to destroy it would wait as well.
-        """
-        if self._pid != os.getpid():
-            _parents.append((self._requests, self._mapped))
-            self._requests, self._mapped, self._packed = None, None, False
-            self._lock, self._pid = threading.Lock(), os.getpid()
+    def leave(self) -> list[Any]:
+        """Forget what was compiled, and give it: nothing of it may be used or destroyed after a fork."""
+        held = [each for each in (self._requests, self._mapped) if each is not None]
+        self._requests, self._mapped, self._packed = None, None, False
+        self._lock = threading.Lock()  # another thread of the parent's may have held it
+        return held
 
     def __call__(self, count: int, inputs: Callable[[slice], list[NDArray[Any]]]) -> Floats:
         """Vectors of as many rows, of which ``inputs`` gives each part as the graph takes it."""
@@ -172,15 +242,17 @@ class _Tower:
         return vectors
 
     def _infer(self, inputs: list[NDArray[Any]]) -> Floats:
-        self._notice_fork()
         with self._lock:
             if self._requests is None:
-                self._requests = self._start()
-        request = self._requests.get()
+                with _gate:
+                    self._requests = self._start()
+            requests = self._requests
+        request = requests.get()
         try:
-            vectors: Floats = request.infer(inputs, share_inputs=True)[0]
+            with _gate:
+                vectors: Floats = request.infer(inputs, share_inputs=True)[0]
         finally:
-            self._requests.put(request)
+            requests.put(request)
         if not self._packed:
             self._packed = True
             _leave_memory(self._mapped)
