@@ -13,6 +13,7 @@ import pytest
 import nshot
 from nshot import sketchbook
 from nshot.cli import run
+from nshot.errors import RequestError
 from nshot.server.session import JOURNAL, Journal, Question, Session, corrected, read_words, taking_away
 from nshot.types import CORRECTED
 
@@ -175,3 +176,91 @@ def test_images_that_are_not_there_and_a_journal_that_cannot_be_are_said_before_
     ]
     assert run(asked) == 2
     assert "name another file with --journal" in capsys.readouterr().err
+
+
+FACETS = {"labels": ["circle", "star"], "colour": {"labels": ["red", "blue"], "templates": ["a {} drawing"]}}
+SHAPES = Question.of(["circle", "star"], templates=("a drawing of a {}",))
+COLOURS = Question.of(["red", "blue"], templates=("a {} drawing",), facet="colour")
+
+
+@pytest.fixture
+def several(session: Session, photos: Path, tmp_path: Path) -> list[str]:
+    """What asks two facets on the command line; the journal holds words on both."""
+    again = Session(lambda: nshot.load("sketchbook"), [str(photos)], Journal(photos / JOURNAL))
+    again.start()
+    again.wait(60)
+    for number, label in enumerate(("red", "blue")):
+        digests = [row.digest for row in again.images.rows[number:8:2]]
+        again.say([{"id": f"c{number}", "digests": digests, "now": {"label": label}, "facet": "colour"}])
+    again.close()
+    session.journal = again.journal
+    (tmp_path / "facets.json").write_text(json.dumps(FACETS))
+    facets = ["--facets", str(tmp_path / "facets.json"), "--template", "a drawing of a {}"]
+    return [*facets, "--journal", str(photos), "--model", "sketchbook", "--no-store", "-q"]
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_a_file_of_facets_is_the_one_that_classify_writes(
+    several: list[str], session: Session, photos: Path, tmp_path: Path, format: str
+) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    out = tmp_path / f"answers.{format}"
+    assert run(["classify", str(photos), *several, "--reject", "background", "-o", str(out)]) == 0
+    asked = {each.facet: session.classifier(each) for each in (SHAPES, COLOURS)}
+    facets = taking_away.open_decisions(nshot.Facets(asked))
+    data, _, _ = taking_away.as_file(format, facets, session.faceted(facets))
+    assert out.stat().st_size > 100
+    if format == "jsonl":
+        ours, theirs = ([json.loads(x) for x in each.splitlines()] for each in (data, out.read_bytes()))
+        assert [{k: v for k, v in each.items() if k != "run"} for each in theirs] == ours
+        assert ours[0]["facets"]["labels"]["labels"] == ["moon"]
+        assert ours[0]["facets"]["colour"]["labels"] == ["red"]
+        assert ours[0]["notes"] == [f"{name}: corrected: a person said so" for name in FACETS]
+    elif format == "csv":
+        ours, theirs = (list(csv.DictReader(each.decode().splitlines())) for each in (data, out.read_bytes()))
+        assert [each | {"run": ""} for each in ours] == [each | {"run": ""} for each in theirs]
+    with pytest.raises(RequestError, match="one question"):
+        taking_away.as_file("coco", facets, session.faceted(facets))
+
+
+def test_fit_from_a_journal_makes_the_page_s_facets(
+    several: list[str], session: Session, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cli.nshot"
+    assert run(["fit", str(photos), *several, "-o", str(out)]) == 0
+    made = nshot.Facets.open(out)
+    images = session.images.snapshot().vectors
+    for question in (SHAPES, COLOURS):
+        page = session.learnt(question)
+        told = [[record.label for record in each.predict(images)] for each in (page, made[question.facet])]
+        assert told[0] == told[1]
+        assert page.examples == made[question.facet].examples
+
+
+def test_sort_by_one_facet_takes_that_facet_s_corrections(
+    several: list[str], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [
+        "--labels",
+        "red, blue",
+        "--template",
+        "a {} drawing",
+        "--model",
+        "sketchbook",
+        "--no-store",
+        "-q",
+    ]
+    extra = ["--journal", str(photos), "--facet", "colour", "--corrected", "--copy"]
+    assert run(["sort", str(photos), str(tmp_path / "sorted"), *asked, *extra]) == 0
+    assert {path.name for path in (tmp_path / "sorted" / "red").iterdir()} == {
+        f"{k:02}.png" for k in range(0, 8, 2)
+    }
+    assert not (tmp_path / "sorted" / "moon").exists()
+    for command in (
+        ["sort", str(photos), str(tmp_path / "x")],
+        ["tag", str(photos)],
+        ["classify", str(photos)],
+    ):
+        assert run([*command, *asked, "--facet", "colour"]) == 2
+        assert "--facet needs --journal" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from nshot.server.app import build
 from nshot.server.session import JOURNAL, Journal, Session
 
-START = {"title": "<photos & more>", "sources": ["photos"], "labels": [], "templates": ["a drawing of a {}"]}
+START = {"title": "<photos & more>", "sources": ["photos"], "facets": [], "ready": []}
 ASK = {"labels": ["circle", "star"], "templates": ["a drawing of a {}"]}
 
 

@@ -452,3 +452,45 @@ def test_a_score_is_a_probability_only_with_a_calibrated_classifier_and_until_an
     session.take(proposal.token, "t")
     assert not session.ask(ASKED)[0].calibrated
     session.close()
+
+
+SHAPE = Question.of(["circle", "star"], templates=("a drawing of a {}",), facet="shape")
+COLOUR = Question.of(["red", "blue"], templates=("a {} drawing",), facet="colour")
+
+
+def test_what_is_said_of_one_facet_is_not_said_of_another(session: Session) -> None:
+    first, second, *_ = digests_of(session, "circle")
+    session.say([{"id": "a", "digests": [first], "now": {"label": "star"}, "facet": "shape"}])
+    session.say([{"id": "b", "digests": [first, second], "now": {"label": "blue"}, "facet": "colour"}])
+    session.say([{"id": "c", "digests": [first], "now": {"label": "red"}, "facet": "colour"}])
+    row = session.row(first)
+    assert session.said("shape") == {row: Word("label", "star")}
+    assert session.said("colour") == {row: Word("label", "red"), session.row(second): Word("label", "blue")}
+    assert session.said() == {}
+    assert session.journal.lines[-1]["was"] == [{"label": "blue"}]
+    session.say([{"id": "d", "undo": "c"}])
+    assert session.said("colour")[row] == Word("label", "blue")
+    assert session.said("shape")[row] == Word("label", "star")
+    with pytest.raises(RequestError, match="a facet's name"):
+        session.say([{"id": "e", "digests": [first], "now": None, "facet": ""}])
+
+
+def test_a_facet_learns_from_its_own_words_and_is_taken_alone(session: Session, clip: nshot.Embedder) -> None:
+    for number, part in enumerate(("circle", "star")):
+        acts = {"digests": digests_of(session, part)[:4], "now": {"label": part}, "facet": "shape"}
+        session.say([{"id": f"s{number}", **acts}])
+    assert session.learn(COLOUR) is None
+    proposal = session.learn(SHAPE)
+    assert proposal is not None
+    session.take(proposal.token, "taken")
+    assert list(session.state()["taken"]) == ["shape"]
+    assert session.ask(SHAPE)[0].learnt
+    assert not session.ask(COLOUR)[0].learnt
+    facets = nshot.Facets({"shape": session.learnt(SHAPE), "colour": session.learnt(COLOUR)})
+    records = {record.source: record for record in session.faceted(facets)}
+    put_right = [r for r in records.values() if isinstance(r, nshot.Faceted) and r.notes]
+    assert len(put_right) == 9  # eight images, one of which is there twice
+    assert all("shape: corrected: a person said so" in record.notes for record in put_right)
+    assert len(list(session.faceted(facets, only=True))) == 9
+    session.say([{"id": "undone", "undo": "taken"}])
+    assert session.state()["taken"] == {}

@@ -26,6 +26,13 @@ RIGHT, DOWN, SHIFT, CONTROL, NULL = "\ue014", "\ue015", "\ue008", "\ue009", "\ue
 PAGE_DOWN, END = "\ue00f", "\ue010"
 
 
+FACET = {
+    "name": "labels",
+    "labels": [{"label": "circle", "synonyms": []}],
+    "templates": ["a drawing of a {}"],
+}
+
+
 def words_on_disk(server: Server) -> dict[str, Word]:
     return read_words(server.photos).said
 
@@ -423,11 +430,10 @@ def serving() -> Iterator[Callable[[Session], str]]:
         start = {
             "title": "photos",
             "sources": ["photos"],
-            "labels": [{"label": "circle", "synonyms": []}],
-            "templates": ["a drawing of a {}"],
+            "facets": [FACET],
+            "ready": [],
             "journal": "photos",
             "folder": "",
-            "calibrated": False,
             "model": None,
         }
         server = server_of(build(session, start), stopping=session.closing.set)
@@ -518,7 +524,7 @@ def test_forty_thousand_images_are_a_few_cells(
     session.images.add(
         Embedded(f"{k:05}.jpg", vector, digest=k.to_bytes(32, "big")) for k, vector in enumerate(vectors)
     )
-    session._phase = "ready"
+    session.reading.phase = "ready"
     page = open_page(serving(session))
     page.open()
     assert page.run("return nshotPage.grid.ids.length") == 40_000
@@ -532,3 +538,66 @@ def test_forty_thousand_images_are_a_few_cells(
         const [x, y] = g.place(place); return g.near(x + 5, y + 5) === place; });""")
     assert places
     page.browser.get("about:blank")
+
+
+# Facets
+
+
+def test_a_facet_is_one_more_question_with_words_of_its_own(page: Page, server: Server) -> None:
+    page.keys("2")
+    page.saved()
+    page.run("nshotPage.act('addFacet')")
+    page.until("return document.getElementById('pick').open")
+    assert "indoor or outdoor" in page.text("#pick")
+    page.keys(*"colour", ENTER)
+    page.until("return document.activeElement.id === 'words'")
+    page.keys(*"red, blue", ENTER)
+    page.until(
+        "return nshotPage.app.answer?.labels.join() === 'red,blue' && nshotPage.app.labels.length === 2"
+    )
+    assert page.run("return nshotPage.rows.said.reduce((n, id) => n + (id > 0), 0)") == 0
+    page.run("document.getElementById('grid').focus()")
+    page.keys("1", "1", "q")
+    page.until("return nshotPage.app.answer?.labels.includes('circle')")
+    assert page.run("return nshotPage.rows.said.reduce((n, id) => n + (id > 0), 0)") == 1
+    page.saved()
+    state = read_words(server.photos)
+    assert list(state.said.values()) == [Word("label", "star")]
+    assert list(state.of("colour").said.values()) == [Word("label", "red")] * 2
+    page.run("nshotPage.act('panel', 'journal')")
+    page.until("return document.getElementById('page').innerText.includes('colour')")
+    page.keys("u")  # of the other facet: which is shown then
+    page.until("return nshotPage.app.answer?.labels.includes('red')")
+    assert "Undone: red (colour), 1 image" in page.text("#said")
+    page.keys("i")
+    page.until("return document.getElementById('page').innerText.includes('Other facets')")
+
+
+def test_facets_and_labels_are_there_again_when_the_page_is_opened_again(page: Page) -> None:
+    page.run("nshotPage.act('addFacet'); nshotPage.act('readyFacet', '0')")
+    page.until("return nshotPage.app.answer?.labels.includes('night')")
+    page.open()
+    assert page.run("return nshotPage.app.facets.map(each => each.name)") == ["labels", "time of day"]
+    page.run("nshotPage.act('facet', '1')")
+    page.until("return nshotPage.app.answer?.labels.includes('night')")
+    page.run("nshotPage.act('dropFacet')")
+    page.until("return nshotPage.app.answer?.labels.includes('circle') && nshotPage.app.facets.length === 1")
+    assert page.run("return nshotPage.app.labels.map(each => each.label).join()") == "circle,star,heart"
+
+
+def test_all_facets_are_taken_away_in_one_file_and_the_command_says_so(page: Page) -> None:
+    page.run("nshotPage.act('addFacet'); nshotPage.act('readyFacet', '0')")
+    page.until("return nshotPage.app.answer?.labels.includes('night')")
+    page.run("nshotPage.act('panel', 'export')")
+    page.until("return document.querySelector('#page pre')?.innerText.includes('--facet \"time of day\"')")
+    page.run("nshotPage.app.together = 'all'; nshotPage.act('tab', 'export')")
+    page.until("return document.querySelector('#page pre').innerText.includes('--facets facets.json')")
+    assert "Save facets.json" in page.text("#page")
+    answer = page.browser.execute_async_script(
+        """const done = arguments[0], p = nshotPage; fetch("/api/export", {method: "POST",
+        body: JSON.stringify({as: "csv", what: "all", facets: [{labels: ["circle", "star"], facet: "labels"},
+        {labels: ["day", "night"], facet: "time of day"}]})}).then(r => r.text()).then(done)"""
+    )
+    head = answer.splitlines()[0]
+    assert head.startswith("source,labels,")
+    assert ",time of day," in head

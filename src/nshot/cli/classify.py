@@ -16,6 +16,7 @@ from nshot.cli.facets import ask_facets, columns_of, facets_option, facets_path,
 from nshot.cli.help import Command
 from nshot.cli.options import (
     DecisionOptions,
+    JournalOptions,
     LabelOptions,
     Listing,
     ModelOptions,
@@ -84,8 +85,7 @@ def command(
     top_k: int | None,
     adapt: bool,
     keep_columns: bool,
-    journal_file: Path | None,
-    corrected: bool,
+    journal_options: JournalOptions,
     format: str | None,
     output: Path | None,
     resume: bool,
@@ -118,6 +118,8 @@ def command(
         files = label_options.labels_file, label_options.templates, decision_options.background_file
         facets_file = facets_path(facets_given)
         check_output(output, [*sources, classifier_file, facets_file, tree_file, *files])
+    journal_options.check()
+    journal_file, corrected = journal_options.journal_file, journal_options.corrected
     placing: TreeClassifier | None = None
     facets: Facets | None = None
     if is_tree(tree_file, classifier_file):
@@ -131,7 +133,7 @@ def command(
         )
         classifier = placing.classifier
     elif is_faceted(facets_given, classifier_file):
-        for given, name in ((adapt, "--adapt"), (journal_file, "--journal"), (corrected, "--corrected")):
+        for given, name in ((adapt, "--adapt"), (journal_options.facet is not None, "--facet")):
             if given:
                 raise RequestError(f"{name} belongs to one question, and not to facets")
         if format in ANNOTATIONS:
@@ -149,7 +151,11 @@ def command(
     images = listing.open(embedder, sources, remarks, keep_columns=keep_columns)
     if adapt:
         classifier, images = _adapted(classifier, embedder.embed_images(images), quiet=quiet)
-    if journal_file is not None and classifier.decision is None:
+    if journal_file is not None and facets is not None:
+        from nshot.server.session.taking_away import open_decisions
+
+        facets = open_decisions(facets)
+    elif journal_file is not None and classifier.decision is None:
         from nshot.decision import Decision
 
         classifier = classifier.with_decision(Decision())  # a person's word may be "none of these"
@@ -173,7 +179,7 @@ def command(
     ) as sink:
         answered = sum(sink.answered.values())
         embedded = remarks.noting(embedder.embed_images(_without(images, sink.answered)))
-        answers = _answers(asked, embedded, top_k, journal_file, only=corrected)
+        answers = _answers(asked, embedded, top_k, journal_options)
         for answer in progress(answers, shown=not (quiet or on_screen), sources=sources, skipped=answered):
             sink.write(answer)
             answered += 1
@@ -193,21 +199,21 @@ def _answers(
     classifier: Classifier | Facets | TreeClassifier,
     embedded: Iterable[Embedded | Failure],
     top_k: int,
-    journal_file: Path | None,
-    *,
-    only: bool,
+    journal_options: JournalOptions,
 ) -> Iterator[Prediction | Faceted | Failure]:
     """The classifier's answers, corrected by a journal where one was named."""
-    if journal_file is None:
-        if only:
-            raise RequestError("--corrected needs --journal")
+    if (file := journal_options.journal_file) is None:
         return classifier.stream(embedded, top_k=top_k)
     from nshot.classifier.classifier import Classifier
+    from nshot.classifier.facets import Facets
     from nshot.server.session import read_words
-    from nshot.server.session.taking_away import answers
+    from nshot.server.session.taking_away import answers, faceted
 
-    assert isinstance(classifier, Classifier)  # refused before anything was read
-    return answers(classifier, embedded, read_words(journal_file).said, top_k=top_k, only=only)
+    only = journal_options.corrected
+    if isinstance(classifier, Facets):
+        return faceted(classifier, embedded, read_words(file), top_k=top_k, only=only)
+    assert isinstance(classifier, Classifier)  # trees were refused before anything was read
+    return answers(classifier, embedded, journal_options.words() or {}, top_k=top_k, only=only)
 
 
 def _adapted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nshot.cli.data import DataOptions, data_options, tell_failures
-from nshot.cli.facets import ask_facets, check_labels, embed_by_facet, facets_option, facets_path, failures_of
+from nshot.cli.facets import (
+    ask_facets,
+    check_labels,
+    embed_by_facet,
+    facets_option,
+    facets_path,
+    failures_of,
+    given_facets,
+)
 from nshot.cli.help import Command
 from nshot.cli.options import (
+    FACET,
     DecisionOptions,
     LabelOptions,
     ModelOptions,
@@ -21,6 +31,8 @@ from nshot.cli.options import (
 )
 from nshot.cli.prompted import embed_prompted
 from nshot.errors import RequestError
+from nshot.labels.facets import Facet
+from nshot.labels.prompts import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     from nshot.few_shot import Fitted
@@ -56,6 +68,7 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
     metavar="FILE_OR_FOLDER",
     help="Corrections made on the page of nshot serve: DATA are the images, and what was said their labels.",
 )
+@FACET
 @label_options
 @facets_option
 @model_options
@@ -67,6 +80,7 @@ def command(
     strength: float | None,
     seed: int,
     journal_file: Path | None,
+    facet: str | None,
     label_options: LabelOptions,
     facets_given: str | None,
     model_options: ModelOptions,
@@ -78,11 +92,13 @@ def command(
     DATA is a folder with a folder per label, a table or an export with labels, an archive, vectors, or
     hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data
     that it does not name are known by their images alone. Where examples do not beat the prompts,
-    zero-shot is kept, and it says so. With --facets, DATA is a table with a column of labels per facet.
+    zero-shot is kept, and it says so. With --facets, DATA is a table with a column of labels per facet;
+    with --journal as well, a folder of images as ever.
 
     \b
     nshot fit examples/ --labels-file labels.txt -o banknotes.nshot
     nshot fit photos.csv --facets facets.json -o photos.nshot
+    nshot fit photos/ --journal photos/ --labels "cat, dog" -o animals.nshot
     nshot classify new/ --classifier banknotes.nshot
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
@@ -93,7 +109,12 @@ def command(
     check_output(output, [*data_options.inputs(label_options, journal_file), facets_path(facets_given)])
     if facets_given is not None:
         if journal_file is not None:
-            raise RequestError("--journal belongs to one question, and not to facets")
+            if facet is not None:
+                raise RequestError("give --facets, for all of them, or --facet with its labels, not both")
+            asked = _asked_facets(facets_given, label_options)
+            return _from_journal(
+                data_options.data, journal_file, output, asked, model_options, together=True, quiet=quiet
+            )
         from nshot.classifier.facets import Facets
 
         model, zero = ask_facets(
@@ -110,9 +131,13 @@ def command(
         click.echo(output)
         return failures_of(images, quiet=quiet)
     if journal_file is not None:
+        labels, templates = label_options.read()
+        asked = [Facet(facet or "labels", labels, tuple(templates))]
         return _from_journal(
-            data_options.data, journal_file, output, label_options, model_options, quiet=quiet
+            data_options.data, journal_file, output, asked, model_options, together=False, quiet=quiet
         )
+    if facet is not None:
+        raise RequestError("--facet needs --journal")
     prompted = embed_prompted(data_options, label_options, model_options, quiet=quiet)
     fitted = fit(prompted.examples, prompted.zero, method=method, strength=strength, seed=seed)
     fitted.save(output)
@@ -122,32 +147,47 @@ def command(
     return tell_failures(failures, len(prompted.examples), quiet=quiet)
 
 
+def _asked_facets(given: str, label_options: LabelOptions) -> list[Facet]:
+    if label_options.any:
+        raise RequestError("facets bring their own labels: leave out --labels")
+    usual = tuple(label_options.read_templates() or [DEFAULT_TEMPLATE])
+    return [replace(each, templates=each.templates or usual) for each in given_facets(given).values()]
+
+
 def _from_journal(
     data: str,
     journal_file: Path,
     output: Path,
-    label_options: LabelOptions,
+    facets: Sequence[Facet],
     model_options: ModelOptions,
     *,
+    together: bool,
     quiet: bool,
 ) -> int:
-    """The classifier that the page of nshot serve would make from the same corrections."""
+    """What the page of nshot serve would make from the same corrections: a classifier, or facets together."""
+    from nshot.classifier.facets import Facets
     from nshot.server.session import Question, ReadOnly, Session, find_journal, read_words
 
-    labels, templates = label_options.read()
     path = find_journal(journal_file)
     model = model_options.load(quiet=quiet)
-    session = Session(lambda: model, [data], ReadOnly(path, replace(read_words(path), taken=None)))
+    session = Session(lambda: model, [data], ReadOnly(path, read_words(path).untaken()))
     session.start()
     session.wait()
     if session.state()["phase"] != "ready":
         raise RequestError(session.state()["error"] or f"no image of {data} could be read")
-    question = Question.of(labels, templates=tuple(templates))
-    proposal = session.learn(question)
-    if proposal is None:
+    made, learnt = {}, False
+    for facet in facets:
+        question = Question.of(facet.labels, templates=facet.templates, facet=facet.name)
+        proposal = session.learn(question)
+        asked = session.ask(question)[0] if proposal is None else proposal.asked
+        made[facet.name] = session.made(asked, proposal)
+        learnt = learnt or proposal is not None
+        told = "no corrections" if proposal is None else f"{proposal.examples} corrections; {proposal.reason}"
+        click.echo(f"{facet.name}: {told}" if together else told)
+    if not learnt:
         raise RequestError(f"{path} says nothing of these labels about images in {data}")
-    session.save(output, proposal.asked, proposal)
-    click.echo(f"{proposal.examples} corrections; {proposal.reason}\n\n{output}")
+    (Facets(made) if together else made[facets[0].name]).save(output)
+    click.echo(f"\n{output}")
     failed = [row.failure for row in session.images.rows if row.failure is not None]
     return tell_failures(failed, len(session.images) - len(failed), quiet=quiet)
 

@@ -12,6 +12,7 @@ import click
 from nshot.cli.options import (
     Command,
     DecisionOptions,
+    JournalOptions,
     LabelOptions,
     Listing,
     ModelOptions,
@@ -47,8 +48,7 @@ def labelled(
     model_options: ModelOptions,
     *,
     listing: Listing,
-    journal: Path | None,
-    corrected: bool,
+    journal_options: JournalOptions,
     quiet: bool,
     verbose: bool,
 ) -> tuple[Labelled, Failed, Sequence[str]]:
@@ -62,8 +62,7 @@ def labelled(
         decision_options: what is rejected; without a rule or a classifier, the background rule.
         model_options: the model.
         listing: how the images are listed.
-        journal: what somebody has put right on the page.
-        corrected: only the images that were put right.
+        journal_options: what somebody has put right on the page.
         quiet: say nothing.
         verbose: say more.
     """
@@ -83,11 +82,10 @@ def labelled(
     listed = listing.open(embedder, sources, remarks)
     images = remarks.noting(embedder.embed_images(listed))
     answers = classifier.stream(images, top_k=1)
-    if journal is not None:
-        from nshot.server.session import read_words, taking_away
+    if (words := journal_options.words()) is not None:
+        from nshot.server.session import taking_away
 
-        words = read_words(journal).said
-        answers = taking_away.answers(classifier, images, words, top_k=1, only=corrected)
+        answers = taking_away.answers(classifier, images, words, top_k=1, only=journal_options.corrected)
     labels = dict.fromkeys(classifier.labels)
     for answer in progress(answers, shown=not quiet, sources=sources):
         if isinstance(answer, Failure):

@@ -6,7 +6,7 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from mimetypes import guess_type
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
     from nshot.images.sources import Source
     from nshot.model import Model
+    from nshot.server.session import Word
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -48,6 +49,33 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
             f"{value!r} is not a size of 50MB or more, such as 500MB or 2GB.", ctx=ctx, param=param
         )
     return size
+
+
+@dataclass(frozen=True, slots=True)
+class JournalOptions:
+    """What ``--journal`` and its companions say."""
+
+    journal_file: Path | None
+    corrected: bool
+    facet: str | None
+
+    def check(self) -> None:
+        """Refuse its companions without it.
+
+        Raises:
+            RequestError: ``--corrected`` or ``--facet`` alone.
+        """
+        for given, name in ((self.corrected, "--corrected"), (self.facet, "--facet")):
+            if given and self.journal_file is None:
+                raise RequestError(f"{name} needs --journal")
+
+    def words(self) -> Mapping[str, Word] | None:
+        """What was said: digest of the image's content -> the word on it; None without a journal."""
+        if self.journal_file is None:
+            return None
+        from nshot.server.session import LABELS, read_words
+
+        return read_words(self.journal_file).of(self.facet or LABELS).said
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,6 +448,10 @@ _OUTPUT = (
     ),
 )
 
+FACET = click.option(
+    "--facet", metavar="NAME", help="With --journal: the corrections of this facet, where several were asked."
+)
+
 _JOURNAL = (
     click.option(
         "--journal",
@@ -429,6 +461,7 @@ _JOURNAL = (
         help="Corrections made on the page of nshot serve: what a person said counts before the model.",
     ),
     click.option("--corrected", is_flag=True, help="With --journal: only what somebody has spoken about."),
+    FACET,
 )
 
 _TALK = (
@@ -469,8 +502,8 @@ def talk_options(command: Command) -> Command:
 
 
 def journal_options(command: Command) -> Command:
-    """Add --journal and --corrected; the command gets ``journal_file`` and ``corrected``."""
-    return _decorated(command, _JOURNAL)
+    """Add --journal, --corrected and --facet; the command gets ``journal_options: JournalOptions``."""
+    return packed("journal_options", JournalOptions, _JOURNAL)(command)
 
 
 def source_arguments(command: Command) -> Command:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import getpass
 import webbrowser
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Timer
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nshot.cli.endpoint import EndpointOptions, endpoint_options, serve_endpoint
+from nshot.cli.facets import facets_option, given_facets
 from nshot.cli.help import Command
 from nshot.cli.options import (
     LabelOptions,
@@ -21,12 +25,18 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.errors import MissingExtra, RequestError
+from nshot.labels.facets import Facet, ready_facets
+from nshot.labels.prompts import DEFAULT_TEMPLATE
+
+if TYPE_CHECKING:
+    from nshot.classifier.classifier import Classifier
 
 
 @click.command("serve", cls=Command, short_help="Look at images, correct and teach, in a browser.")
 @click.argument("sources", nargs=-1, metavar="[SOURCE...]")
 @label_options
 @classifier_option
+@facets_option
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: a free one.")
 @click.option("--open/--no-open", "show", default=True, help="Open the page in a browser.  [default: yes]")
 @click.option(
@@ -42,6 +52,7 @@ def command(
     sources: tuple[str, ...],
     label_options: LabelOptions,
     classifier_file: Path | None,
+    facets_given: str | None,
     port: int,
     show: bool,
     journal: Path | None,
@@ -61,6 +72,7 @@ def command(
     \b
     nshot serve photos/ --labels "cat, dog, hot dog"
     nshot serve photos/ --classifier animals.nshot
+    nshot serve photos/ --facets "time of day, weather"
     nshot serve --model openai/clip-vit-base-patch32 --classifiers saved/
 
     Exit status: 0 stopped, 2 the request itself was wrong.
@@ -70,11 +82,7 @@ def command(
         from nshot.server.run import listen, run
     except ImportError as error:
         raise MissingExtra('serving needs starlette and uvicorn: pip install "nshot[serve]"') from error
-    from dataclasses import replace
-
-    from nshot.classifier.classifier import Classifier
     from nshot.images.sources import expand
-    from nshot.labels.prompts import DEFAULT_TEMPLATE
     from nshot.models.checkpoint import DEFAULT_MODEL
     from nshot.models.hub import under_way
     from nshot.paths import cache_dir
@@ -82,7 +90,7 @@ def command(
 
     given = label_options.labels is not None or label_options.labels_file is not None
     if not sources:
-        if given or classifier_file is not None or journal is not None:
+        if given or facets_given is not None or classifier_file is not None or journal is not None:
             raise RequestError(
                 "name the images to show, such as a folder; an endpoint takes its labels from each request, "
                 "and saved classifiers from --classifiers FOLDER"
@@ -94,24 +102,18 @@ def command(
     for source in sources:
         if not Path(source).is_dir():  # an empty folder is shown as such; what is not there is an error
             expand([source])
-    if given and classifier_file is not None:
-        raise RequestError("give labels or --classifier, not both")
-    labels, templates = label_options.read() if given else ([], label_options.read_templates())
-    saved = None if classifier_file is None else Classifier.open(classifier_file)
-    if saved is not None:
-        labels = list(saved.labels)
-        model_options = replace(model_options, model=model_options.model or saved.model)
+    asked, saved = _asked(label_options, classifier_file, facets_given)
+    if saved:
+        model_options = replace(model_options, model=model_options.model or next(iter(saved.values())).model)
     folder = Path(sources[0]) if len(sources) == 1 and Path(sources[0]).is_dir() else Path()
-    synonyms = labels if isinstance(labels, dict) else {}
     start = {
         "title": ", ".join(sources),
         "sources": list(sources),
         "folder": f"{str(folder).rstrip('/')}/" if folder != Path() else "",
-        "labels": [{"label": each, "synonyms": list(synonyms.get(each, ()))} for each in labels],
-        "templates": templates or [DEFAULT_TEMPLATE],
+        "facets": [_told(each, saved.get(each.name)) for each in asked],
+        "ready": [_told(each) for each in ready_facets().values()],
+        "asked": facets_given,
         "classifier": None if classifier_file is None else str(classifier_file),
-        "rejects": saved is not None and bool(saved.decision and saved.decision.rejection),
-        "calibrated": saved is not None and bool(saved.decision and saved.decision.calibrated),
         "journal": str(folder) if journal is None else str(journal),
         "model": model_options.model,
     }
@@ -143,6 +145,47 @@ def command(
     finally:
         session.close()
     return 0
+
+
+def _asked(
+    label_options: LabelOptions, classifier_file: Path | None, facets_given: str | None
+) -> tuple[list[Facet], dict[str, Classifier]]:
+    """The questions to begin with, and saved classifiers that answer them.
+
+    Raises:
+        RequestError: more than one way of naming them.
+    """
+    from nshot.classifier.classifier import Classifier
+    from nshot.classifier.facets import Facets, open_classifier
+    from nshot.server.session import LABELS
+
+    labelled = label_options.labels is not None or label_options.labels_file is not None
+    if sum((labelled, classifier_file is not None, facets_given is not None)) > 1:
+        raise RequestError("give labels, --classifier or --facets: one of them")
+    templates = tuple(label_options.read_templates() or [DEFAULT_TEMPLATE])
+    if facets_given is not None:
+        given = given_facets(facets_given).values()
+        return [replace(each, templates=each.templates or templates) for each in given], {}
+    if classifier_file is None:
+        return [Facet(LABELS, label_options.read()[0] if labelled else (), templates)], {}
+    opened = open_classifier(classifier_file)
+    if not isinstance(opened, (Classifier, Facets)):
+        raise RequestError(f"{classifier_file} holds a tree of labels, which the page does not show")
+    saved = {LABELS: opened} if isinstance(opened, Classifier) else dict(opened)
+    return [Facet(name, each.labels, templates) for name, each in saved.items()], saved
+
+
+def _told(facet: Facet, saved: Classifier | None = None) -> dict[str, Any]:
+    """A facet as the page takes it."""
+    synonyms = facet.labels if isinstance(facet.labels, Mapping) else {}
+    decision = None if saved is None else saved.decision
+    return {
+        "name": facet.name,
+        "labels": [{"label": each, "synonyms": list(synonyms.get(each, ()))} for each in facet.labels],
+        "templates": list(facet.templates),
+        "rejects": decision is not None and decision.rejection is not None,
+        "calibrated": decision is not None and decision.calibrated,
+    }
 
 
 def _user() -> str:

@@ -12,6 +12,7 @@ from nshot.cli.help import Command
 from nshot.cli.labelling import labelled, table_option
 from nshot.cli.options import (
     DecisionOptions,
+    JournalOptions,
     LabelOptions,
     Listing,
     ModelOptions,
@@ -59,8 +60,7 @@ def command(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
-    journal_file: Path | None,
-    corrected: bool,
+    journal_options: JournalOptions,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -82,8 +82,7 @@ def command(
     """
     if take_back:
         return _undo(paths)
-    if corrected and journal_file is None:
-        raise RequestError("--corrected needs --journal")
+    journal_options.check()
     *sources, last = paths
     target = Path(last)
     if not sources and table is None:
@@ -101,8 +100,7 @@ def command(
         decision_options,
         model_options,
         listing=listing,
-        journal=journal_file,
-        corrected=corrected,
+        journal_options=journal_options,
         quiet=quiet,
         verbose=verbose,
     )

@@ -12,6 +12,7 @@ from nshot.cli.help import Command
 from nshot.cli.labelling import Labelled, labelled, table_option
 from nshot.cli.options import (
     DecisionOptions,
+    JournalOptions,
     LabelOptions,
     Listing,
     ModelOptions,
@@ -74,8 +75,7 @@ def command(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
-    journal_file: Path | None,
-    corrected: bool,
+    journal_options: JournalOptions,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -97,8 +97,7 @@ def command(
     """
     if undo is not None:
         return _undo(undo, sources)
-    if corrected and journal_file is None:
-        raise RequestError("--corrected needs --journal")
+    journal_options.check()
     if write and dry_run:
         raise RequestError("--write and --dry-run exclude each other")
     if not sources and table is None:
@@ -114,8 +113,7 @@ def command(
         decision_options,
         model_options,
         listing=listing,
-        journal=journal_file,
-        corrected=corrected,
+        journal_options=journal_options,
         quiet=quiet,
         verbose=verbose,
     )

@@ -20,7 +20,8 @@ from nshot.errors import LabelError, TemplateError
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_plain, write_prompts
 
 _KEYS = {"labels", "templates"}
-_TAKEN = ("source", "notes", "error", "error_type", "error_message", "run", "columns", "facets")
+# names that a record or its columns have already
+TAKEN = ("source", "notes", "error", "error_type", "error_message", "run", "columns", "facets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def ready_facets() -> dict[str, Facet]:
 def _facet(name: Any, value: Any, source: str) -> Facet:
     if not isinstance(name, str) or not name.strip():
         raise LabelError(f"{source}: a facet without a name")
-    if name in _TAKEN:
+    if name in TAKEN:
         raise LabelError(f"{source}: a facet cannot be called {name!r}, which every record has of its own")
     labels: Any = value
     templates: Any = ()

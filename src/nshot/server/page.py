@@ -18,6 +18,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from nshot.classifier.classifier import Classifier
+from nshot.classifier.facets import Facets
 from nshot.errors import ImageError, NshotError, OutputError, RequestError
 from nshot.pages.engine import asset, environment
 from nshot.server.session import Question, Session, taking_away
@@ -246,18 +248,21 @@ class _Page:
             return JSONResponse(
                 {"said": f"{count:,} {'sidecars' if form == 'xmp' else 'copies'} taken back."}
             )
-        question = Question.from_dict(body)
-        classifier = self.session.classifier(question)
-        if form == "nshot":
-            proposal = self.session.learn(question)  # as nshot fit --journal does
-            asked = self.session.ask(question)[0] if proposal is None else proposal.asked
-            with TemporaryDirectory(prefix="nshot-") as temporary:
-                path = Path(temporary) / "photos.nshot"
-                self.session.save(path, asked, proposal)
-                return _download(path.read_bytes(), path.name, "application/octet-stream")
-        some = body.get("what") in ("selection", "shown")
+        some, only = body.get("what") in ("selection", "shown"), body.get("what") == "yours"
         rows = {row for row in body.get("rows") or () if isinstance(row, int)} if some else None
-        records = self.session.records(classifier, rows, only=body.get("what") == "yours")
+        if several := [Question.from_dict(each) for each in body.get("facets") or ()]:
+            if form == "nshot":
+                return _classifier(Facets({each.facet: self.session.learnt(each) for each in several}))
+            asked = {each.facet: self.session.classifier(each) for each in several}
+            facets = taking_away.open_decisions(Facets(asked))
+            return _download(
+                *taking_away.as_file(form, facets, self.session.faceted(facets, rows, only=only))
+            )
+        question = Question.from_dict(body)
+        if form == "nshot":
+            return _classifier(self.session.learnt(question))  # as nshot fit --journal does
+        classifier = self.session.classifier(question)
+        records = self.session.records(classifier, rows, only=only, facet=question.facet)
         if form == "xmp":
             tagged = taking_away.tag(self._folder(), records)
             what = f"{len(tagged.tags):,} sidecars", f"keywords written into {len(tagged.tags):,} sidecars"
@@ -320,11 +325,11 @@ class _Page:
         return self._planned(body, plan, files, would, f"{files:,} files moved to {target}/", str(target))
 
     async def pause(self, request: Request) -> Response:
-        self.session.pause(bool((await _json(request)).get("on")))
+        self.session.reading.pause(bool((await _json(request)).get("on")))
         return JSONResponse(self.session.state())
 
     async def again(self, _: Request) -> Response:
-        self.session.again()
+        self.session.reading.again()
         return JSONResponse(self.session.state())
 
 
@@ -386,6 +391,13 @@ def _event(name: str, data: str) -> bytes:
 def _download(data: bytes, name: str, media: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
     return Response(data, media_type=media, headers=headers)
+
+
+def _classifier(made: Classifier | Facets) -> Response:
+    with TemporaryDirectory(prefix="nshot-") as temporary:
+        path = Path(temporary) / "photos.nshot"
+        made.save(path)
+        return _download(path.read_bytes(), path.name, "application/octet-stream")
 
 
 def _columns(header: Mapping[str, Any], *columns: bytes) -> Response:

@@ -2,6 +2,7 @@
 
 from nshot.server.session.journal import (
     JOURNAL,
+    LABELS,
     Entry,
     Journal,
     ReadOnly,
@@ -15,6 +16,7 @@ from nshot.server.session.session import Session
 
 __all__ = [
     "JOURNAL",
+    "LABELS",
     "Entry",
     "Journal",
     "Question",

@@ -6,6 +6,9 @@
 A line is an act. What holds now is a fold of the lines: for each image, the last act that is not undone. Undo
 and redo are acts too, so nothing is ever erased, and both work after a restart. An act is on disk (fsync)
 before it is acknowledged; the same id twice is one act, so whoever got no answer may send it again.
+
+Where several questions (facets) are asked of the images, an act says whose answer it is about:
+``"facet": "time of day"``. Without one it is about the labels that were asked alone.
 """
 
 from __future__ import annotations
@@ -16,15 +19,16 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from nshot.errors import OutputError, RequestError
-from nshot.types import CORRECTED, Decided, Failure, Prediction
+from nshot.types import CORRECTED, Decided, Faceted, Failure, Prediction
 
 JOURNAL = ".nshot-journal.jsonl"
 CLASSIFIERS = ".nshot-classifiers"  # beside the journal: the classifiers that were taken
+LABELS = "labels"  # the facet of acts that name none: the labels that are asked alone
 _VERSION = 1
 # A server that was killed may leave a process that decodes, which holds the lock until it notices.
 _PATIENCE = 5.0  # seconds
@@ -58,6 +62,7 @@ class Entry:
         now: what was said; None takes back what had been said.
         was: what held of each image before.
         audit: said while the model's answer was hidden, of an image drawn at random.
+        facet: the question whose answer it is about; a note and an audit's sample are about all.
         undone: whether it is undone now.
         past: undone, and followed by another act: it cannot be redone.
     """
@@ -71,12 +76,24 @@ class Entry:
     was: tuple[Word | None, ...] = ()
     text: str = ""
     audit: bool = False
+    facet: str = LABELS
     undone: bool = False
     past: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """As the page gets it."""
-        return _line(self) | {"undone": self.undone, "past": self.past}
+
+@dataclass(slots=True)
+class Told:
+    """What holds of one facet.
+
+    Attributes:
+        said: digest -> the last word on it.
+        audited: digest -> the last word on it that was said in an audit.
+        taken: file name of the classifier in use; None: words alone.
+    """
+
+    said: dict[str, Word] = field(default_factory=dict)
+    audited: dict[str, Word] = field(default_factory=dict)
+    taken: str | None = None
 
 
 @dataclass(slots=True)
@@ -85,22 +102,31 @@ class State:
 
     Attributes:
         entries: every act but undo and redo, in order.
-        said: digest -> the last word on it.
-        audited: digest -> the last word on it that was said in an audit.
+        facets: what holds of each facet that somebody has spoken about.
         notes: digest -> its note.
-        taken: file name of the classifier in use; None: words alone.
-        sample: the audit's images, and out of how many they were drawn.
+        sample: the audit's images, and out of how many they were drawn; each facet is judged by the same.
     """
 
     entries: list[Entry] = field(default_factory=list)
-    said: dict[str, Word] = field(default_factory=dict)
-    audited: dict[str, Word] = field(default_factory=dict)
+    facets: dict[str, Told] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
-    taken: str | None = None
     sample: tuple[tuple[str, ...], int] | None = None
     _by_id: dict[str, Entry] = field(default_factory=dict)
     _of: dict[str, list[Entry]] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
+
+    @property
+    def said(self) -> dict[str, Word]:
+        """Digest -> the last word on it, of the labels that are asked alone."""
+        return self.of(LABELS).said
+
+    def of(self, facet: str) -> Told:
+        """What holds of a facet; nothing, where nobody has spoken about it."""
+        return self.facets.get(facet) or Told()
+
+    def untaken(self) -> State:
+        """The same, as if no classifier had been taken."""
+        return replace(self, facets={name: replace(each, taken=None) for name, each in self.facets.items()})
 
     def knows(self, id: str) -> bool:
         """Whether an act of this id was folded in."""
@@ -139,17 +165,19 @@ class State:
 
     def _settle(self, changed: Iterable[Entry]) -> None:
         for entry in changed:
+            told = self.facets.setdefault(entry.facet, Told())
             if entry.kind == "take":
-                taken = [e.text for e in self.entries if e.kind == "take" and not e.undone]
-                self.taken = taken[-1] if taken else None
+                takes = [e for e in self.entries if e.kind == "take" and not e.undone]
+                own = [e.text for e in takes if e.facet == entry.facet]
+                told.taken = own[-1] if own else None
             elif entry.kind == "audit":
                 self.sample = entry.digests, int(entry.text)
             for digest in entry.digests if entry.kind in ("say", "note") else ():
                 mine = [e for e in self._of[digest] if not e.undone]
-                words = [e for e in mine if e.kind == "say"]
-                _set(self.said, digest, words[-1].now if words else None)
+                words = [e for e in mine if e.kind == "say" and e.facet == entry.facet]
+                _set(told.said, digest, words[-1].now if words else None)
                 in_audit = [e for e in words if e.audit]
-                _set(self.audited, digest, in_audit[-1].now if in_audit else None)
+                _set(told.audited, digest, in_audit[-1].now if in_audit else None)
                 notes = [e.text for e in mine if e.kind == "note"]
                 _set(self.notes, digest, notes[-1] if notes else None)
 
@@ -186,7 +214,8 @@ class Journal:
 
         Args:
             acts: each with an "id" and either "digests" and "now" (and "audit"), "note", "take", "sample",
-                "undo" or "redo", as in the file; what is known by its id already is not kept twice.
+                "undo" or "redo", and perhaps "facet", as in the file; what is known by its id already is
+                not kept twice.
             by: who acted.
 
         Returns:
@@ -231,13 +260,17 @@ class Journal:
             what = "undo" if "undo" in act else "redo"
             return line | {what: str(act[what])}
         digests = [str(digest) for digest in act.get("digests", ())]
+        facet = act.get("facet", LABELS)
+        if not isinstance(facet, str) or not 0 < len(facet) <= _LONGEST:
+            raise RequestError(f"a facet's name is a text of at most {_LONGEST} characters")
+        if facet != LABELS:
+            line["facet"] = facet
         if "take" in act:
             return line | {"take": str(act["take"])}
         if "sample" in act:
             return line | {"sample": int(act["sample"]), "digests": digests}
         if not digests:
             raise RequestError("an act names the images that it is about")
-        said = self.state.said
         if "note" in act:
             if len(str(act["note"])) > _LONGEST:
                 raise RequestError(f"a note has at most {_LONGEST} characters")
@@ -246,6 +279,7 @@ class Journal:
         if "now" not in act:
             raise RequestError("an act says what it is: now, note, take, undo or redo")
         word = _word(act["now"])
+        said = self.state.of(facet).said
         before = [said.get(digest) for digest in digests]
         line |= {
             "digests": digests,
@@ -316,6 +350,25 @@ def corrected(record: Prediction | Failure, word: Word | None) -> Prediction | F
     )
 
 
+def corrected_facets(record: Faceted | Failure, state: State, digest: str | None) -> Faceted | Failure:
+    """The record with a person's words as the answers of those facets that somebody has spoken about.
+
+    Args:
+        record: the model's answers.
+        state: what was said.
+        digest: of the image's content; None where it is not known.
+    """
+    if isinstance(record, Failure) or digest is None:
+        return record
+    facets, notes = dict(record.facets), []
+    for name, answer in record.facets.items():
+        put_right = corrected(answer, state.of(name).said.get(digest))
+        if put_right is not answer and not isinstance(put_right, Failure):
+            facets[name] = put_right
+            notes.append(f"{name}: {CORRECTED}")
+    return replace(record, facets=facets, notes=(*record.notes, *notes)) if notes else record
+
+
 def find_journal(path: str | os.PathLike[str]) -> Path:
     """The journal's file: itself, or that of the folder of images that it lies in.
 
@@ -370,6 +423,7 @@ def _entry(line: Mapping[str, Any]) -> Entry:
         "at": float(line.get("at", 0)),
         "by": str(line.get("by", "")),
         "digests": tuple(line.get("digests", ())),
+        "facet": str(line.get("facet", LABELS)),
     }
     if "take" in line:
         return Entry(**common, kind="take", text=line["take"])
@@ -379,19 +433,6 @@ def _entry(line: Mapping[str, Any]) -> Entry:
         return Entry(**common, kind="note", text=line["note"])
     was = tuple(None if each is None else _word(each) for each in line.get("was", ()))
     return Entry(**common, kind="say", now=_word(line["now"]), was=was, audit=bool(line.get("audit")))
-
-
-def _line(entry: Entry) -> dict[str, Any]:
-    line: dict[str, Any] = {"id": entry.id, "at": entry.at, "by": entry.by, "digests": list(entry.digests)}
-    if entry.kind == "take":
-        return line | {"take": entry.text}
-    if entry.kind == "audit":
-        return line | {"sample": int(entry.text)}
-    if entry.kind == "note":
-        return line | {"note": entry.text}
-    line["now"] = None if entry.now is None else entry.now.to_dict()
-    line["was"] = [None if each is None else each.to_dict() for each in entry.was]
-    return line | ({"audit": True} if entry.audit else {})
 
 
 def _word(said: Any) -> Word | None:

@@ -20,10 +20,12 @@ from nshot.decision.compared import Compared
 from nshot.decision.rejection import against_background
 from nshot.embedder import Embedder
 from nshot.errors import LabelError, RequestError
+from nshot.labels.facets import TAKEN
 from nshot.labels.lint import check
 from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.search import generic_texts
 from nshot.server.session.images import Everyday, Snapshot
+from nshot.server.session.journal import LABELS
 from nshot.types import Floats
 from nshot.unit import normalize
 
@@ -42,11 +44,13 @@ class Question:
         labels: each with the phrases that are written for it; without any, the label stands for itself.
         templates: each with {} where the label goes.
         none: whether "none of these" may be answered.
+        facet: the name of the question, where several are asked; what is said and learnt belongs to it.
     """
 
     labels: tuple[tuple[str, tuple[str, ...]], ...]
     templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
     none: bool = True
+    facet: str = LABELS
 
     @classmethod
     def of(cls, labels: Sequence[str] | Mapping[str, Sequence[str]], **options: Any) -> Question:
@@ -57,6 +61,8 @@ class Question:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Question:
         """From JSON: {"labels": ["cat", {"label": "dog", "synonyms": []}], "templates": [], "none": true}.
+
+        ``facet`` may be there too.
 
         Raises:
             RequestError: of another form, or of more labels than are answered here.
@@ -70,13 +76,18 @@ class Question:
                 labels.append((label.strip(), tuple(word.strip() for word in synonyms if word.strip())))
             templates = tuple(str(template) for template in content.get("templates") or (DEFAULT_TEMPLATE,))
             none = bool(content.get("none", True))
+            facet = content.get("facet", LABELS)
+            if not isinstance(facet, str) or not facet:
+                raise TypeError
+            if facet in TAKEN:
+                raise RequestError(f"a facet cannot be called {facet!r}, which every record has of its own")
         except (TypeError, KeyError, AttributeError) as error:
             raise RequestError('a question is {"labels": [...], "templates": [...], "none": true}') from error
         if len({label for label, _ in labels}) < len(labels):
             raise LabelError("a label is given twice: of equal labels only one can ever win")
         if len(labels) > MOST_LABELS:
             raise RequestError(f"at most {MOST_LABELS:,} labels are asked at once here, not {len(labels):,}")
-        return cls(tuple(labels), templates, none)
+        return cls(tuple(labels), templates, none, facet)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,7 +192,7 @@ class Questions:
         Raises:
             LabelError, TemplateError: as ``zero_shot``.
         """
-        said = json.dumps([question.labels, question.templates, question.none, state])
+        said = json.dumps([question.labels, question.templates, question.none, question.facet, state])
         key = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:20]
         with self._lock:
             if key in self._asked:

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nshot.classifier.classifier import Classifier
+from nshot.classifier.facets import Facets
 from nshot.embedder import Embedder
-from nshot.errors import NshotError, RequestError
-from nshot.images.sources import expand
+from nshot.errors import RequestError
 from nshot.server.session import finding, learning, taking_away
 from nshot.server.session.files import Files
 from nshot.server.session.images import Images
-from nshot.server.session.journal import CLASSIFIERS, Journal, ReadOnly, Word
+from nshot.server.session.journal import CLASSIFIERS, LABELS, Journal, ReadOnly, Word
 from nshot.server.session.learning import Audited, Proposal
 from nshot.server.session.questions import Answers, Asked, Question, Questions
-from nshot.types import Failure, Prediction
+from nshot.server.session.reading import Reading
+from nshot.types import Faceted, Failure, Prediction
 
-LARGE = 1280  # pixels of the large view's longer side
 _NEAR = 12
-_HITS = 240
-
-log = logging.getLogger("nshot")
 
 
 class Session:
@@ -46,7 +38,7 @@ class Session:
         journal: where corrections go; open.
         by: who corrects.
         thumbnails: the file that small images are kept in; None keeps none.
-        saved: a classifier to start from, until another is taken.
+        saved: a classifier to start from, until another is taken; or one for each facet.
         fetched: bytes of the model that a download has brought so far; None where none is under way.
     """
 
@@ -58,7 +50,7 @@ class Session:
         *,
         by: str = "you",
         thumbnails: str | Path | None = None,
-        saved: Classifier | None = None,
+        saved: Classifier | Mapping[str, Classifier] | None = None,
         fetched: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.specs = list(specs)
@@ -66,134 +58,42 @@ class Session:
         self.journal = journal
         self.by = by
         self.number = secrets.token_hex(8)  # of this run: rows of another run are other rows
-        self.closing = threading.Event()
-        self._load = load
-        self._saved = saved
-        self._fetched = fetched
         self.files = Files(self.images, thumbnails)
-        self._questions: Questions | None = None
-        self._proposals: dict[str, Proposal] = {}
-        self._taken: tuple[str | None, Classifier | None] = (None, None)
-        self._going = threading.Event()
-        self._going.set()
-        self._phase = "model"
-        self._error = ""
-        self._looked: dict[str, Any] = {}
-        self._total: int | None = None
-        self._files = 0
-        self._began = 0.0
+        self._saved = {LABELS: saved} if isinstance(saved, Classifier) else dict(saved or {})
+        self.reading = Reading(load, self.specs, self.images, self.files, self._saved, fetched)
+        self._proposals: dict[str, Proposal] = {}  # by facet: the page shows one of each
+        self._taken: dict[str, tuple[str, Classifier]] = {}
         self._lock = threading.RLock()
         self._looking = threading.Lock()
         self._duplicates: tuple[int, dict[str, Any]] | None = None
-        self._thread: threading.Thread | None = None
-
-    # Reading
 
     def start(self) -> None:
         """Load the model and read the images, in the background."""
-        self._thread = threading.Thread(target=self._run, name="nshot-index", daemon=True)
-        self._thread.start()
+        self.reading.start()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until every image is read; whether it is."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-        return self._thread is not None and not self._thread.is_alive()
+        return self.reading.wait(timeout)
 
-    def pause(self, on: bool) -> None:
-        """Stop reading for a while, or go on."""
-        self._going.clear() if on else self._going.set()
-
-    def again(self) -> None:
-        """Read once more: what failed may be mended, and new images may have come."""
-        if self._thread is None or not self._thread.is_alive():
-            self.start()
+    @property
+    def closing(self) -> threading.Event:
+        """Set when it is to stop."""
+        return self.reading.closing
 
     def close(self) -> None:
         """Stop reading, and let another process have the journal."""
-        self.closing.set()
-        self._going.set()
-        if self._thread is not None:
-            self._thread.join(10)
+        self.reading.close()
         self.journal.close()
         self.files.close()
 
     def state(self) -> dict[str, Any]:
-        """How far the reading is: what the page shows beside its title."""
-        phase = "paused" if self._phase == "reading" and not self._going.is_set() else self._phase
-        spent = time.monotonic() - self._began if self._began else 0.0
-        rate = self._files / spent if spent > 0.5 else None
-        left = None
-        if rate and self._total is not None and phase == "reading":
-            left = max(self._total - self._files, 0) / rate
-        return {
+        """How far the reading is, how many acts there are, and the classifiers that were taken, by facet."""
+        facets = list(self.journal.state.facets.items())
+        return self.reading.state() | {
             "session": self.number,
-            "phase": phase,
-            "error": self._error,
-            "rows": len(self.images),
-            "failed": self.images.failed,
-            "repeated": self.images.repeated,
-            "files": self._files,
-            "total": self._total,
-            "rate": rate,
-            "left": left,
             "acts": len(self.journal.lines),
-            "taken": None
-            if self.journal.state.taken is None
-            else str(self._taken_file(self.journal.state.taken)),
-            "fetched": self._fetched() if phase == "model" else None,
-            "model": None if self._questions is None else self._questions.embedder.name,
-        } | self._looked
-
-    def _run(self) -> None:
-        try:
-            if self._questions is None:
-                self._questions = Questions(self._load())
-                if self._saved is not None:
-                    embedder = self._questions.embedder
-                    self._saved.check_space(embedder.recipe, embedder.name)
-            self._phase, self._files, self._began = "reading", 0, time.monotonic()
-            self._looked = {}
-            threading.Thread(target=self._count, daemon=True).start()
-            embedder = self._questions.embedder
-            for record in embedder.embed_images(self.files.noted(embedder.sources(self.specs))):
-                self._files += 1
-                self.images.add([record])
-                self._going.wait()
-                if self.closing.is_set():
-                    return
-            self._total = self._files
-            read = len(self.images) - self.images.failed
-            self._phase = "ready" if read else "failed" if len(self.images) else "empty"
-        except NshotError as error:
-            nothing = not len(self.images) and "hold" in str(error)
-            self._phase, self._error = ("empty" if nothing else "error"), str(error)
-        except Exception as error:  # told on the page: a thread that dies in silence would leave it waiting
-            log.debug("reading stopped", exc_info=True)
-            self._phase, self._error = "error", f"{type(error).__name__}: {error}"
-        if self._phase == "empty":
-            self._looked = {"looked": _looked(self.specs)}
-        if self._phase == "failed":
-            self._looked = {"failures": self.failures()}
-
-    def _count(self) -> None:
-        with suppress(NshotError):
-            if all(Path(spec).is_dir() for spec in self.specs):
-                self._total = sum(1 for _ in expand(self.specs))
-
-    def failures(self) -> list[dict[str, Any]]:
-        """Why images could not be read: a kind each, how many, and one of them."""
-        kinds: Counter[tuple[str, str]] = Counter()
-        sample: dict[tuple[str, str], str] = {}
-        for row in self.images.rows:
-            if row.failure is not None:
-                kind = (row.failure.type, row.failure.message)
-                kinds[kind] += 1
-                sample.setdefault(kind, row.name)
-        return [
-            {"type": type, "message": message, "files": count, "such_as": sample[type, message]}
-            for (type, message), count in kinds.most_common(20)
-        ]
+            "taken": {name: str(self._taken_file(told.taken)) for name, told in facets if told.taken},
+        }
 
     # Asking
 
@@ -204,14 +104,14 @@ class Session:
         Raises:
             RequestError: the model is not there yet.
         """
-        if self._questions is None:
-            raise RequestError(self._error or "the model is being loaded: ask again in a moment")
-        return self._questions
+        if self.reading.questions is None:
+            raise RequestError(self.reading.error or "the model is being loaded: ask again in a moment")
+        return self.reading.questions
 
     @property
     def model(self) -> Embedder | None:
         """The loaded model; None while it is not there yet."""
-        return None if self._questions is None else self._questions.embedder
+        return None if self.reading.questions is None else self.reading.questions.embedder
 
     def ask(self, question: Question, rows: int | None = None) -> tuple[Asked, Answers]:
         """Every image's answer.
@@ -220,7 +120,8 @@ class Session:
             question: what is asked.
             rows: how many rows to answer for, at most; all by default.
         """
-        asked = self.questions.prepare(question, self._current(), state=self.journal.state.taken or "")
+        taken = self.journal.state.of(question.facet).taken or ""
+        asked = self.questions.prepare(question, self._current(question.facet), state=taken)
         return asked, self.questions.answers(asked, self.images.snapshot(rows))
 
     def about(self, digest: str, key: str | None) -> dict[str, Any]:
@@ -270,7 +171,7 @@ class Session:
         Raises:
             RequestError: images are still being read.
         """
-        if self._phase != "ready":
+        if self.reading.phase != "ready":
             raise RequestError("duplicates are looked for among all images: wait until they are read")
         with self._looking:
             if self._duplicates is None or self._duplicates[0] != len(self.images.files):
@@ -301,12 +202,12 @@ class Session:
 
     def learn(self, question: Question) -> Proposal | None:
         """A classifier from the corrections, and what it would change; nothing changes yet."""
-        asked, _ = self.ask(replace(question))
+        asked, _ = self.ask(question)
         images = self.images.snapshot()
-        proposal = learning.learn(self.questions, asked, images, self.said(), self.apart())
+        proposal = learning.learn(self.questions, asked, images, self.said(question.facet), self.apart())
         if proposal is not None:
             with self._lock:
-                self._proposals = {proposal.token: proposal}  # one is enough: the page shows one
+                self._proposals[question.facet] = proposal
         return proposal
 
     def take(self, token: str, id: str) -> int:
@@ -316,7 +217,7 @@ class Session:
             RequestError: the proposal is forgotten.
         """
         with self._lock:
-            proposal = self._proposals.get(token)
+            proposal = next((each for each in self._proposals.values() if each.token == token), None)
             if proposal is None:
                 if self.journal.state.knows(id):
                     return len(self.journal.lines)
@@ -325,25 +226,34 @@ class Session:
             folder.mkdir(exist_ok=True)
             name = f"{hashlib.sha256(id.encode()).hexdigest()[:16]}.nshot"
             self.save(folder / name, proposal.asked, proposal)
-            return self.journal.append([{"id": id, "take": name}], by=self.by)
+            act = {"id": id, "take": name, "facet": proposal.asked.question.facet}
+            return self.journal.append([act], by=self.by)
 
     def save(self, path: Path, asked: Asked, proposal: Proposal | None = None) -> None:
         """A question's classifier as a file that every command reads."""
+        self.made(asked, proposal).save(path)
+
+    def made(self, asked: Asked, proposal: Proposal | None = None) -> Classifier:
+        """A question's classifier, with what it was made of."""
         made = {} if proposal is None or proposal.fitted is None else proposal.fitted.recipe()
-        classifier = learning.saved(asked).with_provenance(
+        return learning.saved(asked).with_provenance(
             model=self.questions.embedder.name,
             made={**made, "templates": list(asked.question.templates)},
             examples=[
                 bytes.fromhex(self.images.rows[row].digest) for row in (proposal.rows if proposal else ())
             ],
         )
-        classifier.save(path)
+
+    def learnt(self, question: Question) -> Classifier:
+        """What the corrections make of a question now, taken or not; its words alone where there are none."""
+        proposal = self.learn(question)
+        return self.made(self.ask(question)[0] if proposal is None else proposal.asked, proposal)
 
     def next(self, question: Question) -> list[int]:
         """Rows worth labelling next."""
         asked, answers = self.ask(question)
         images = self.images.snapshot(len(answers.label))
-        return learning.next_images(asked, answers, images, self.said(), self.apart())
+        return learning.next_images(asked, answers, images, self.said(question.facet), self.apart())
 
     def audit(self, question: Question, *, anew: bool = False) -> tuple[list[int], int, Audited]:
         """The random sample, out of how many images it was drawn, and how often the answers are right on it.
@@ -357,7 +267,7 @@ class Session:
         """
         asked, answers = self.ask(question)
         if self.journal.state.sample is None or anew:
-            if self._phase != "ready":
+            if self.reading.phase != "ready":
                 raise RequestError("an audit draws from all images: wait until they are read")
             images = self.images.snapshot()
             rows = learning.draw(images, secrets.randbits(32))
@@ -370,7 +280,7 @@ class Session:
         assert self.journal.state.sample is not None
         digests, total = self.journal.state.sample
         sample = [self.images.by_digest[digest] for digest in digests if digest in self.images.by_digest]
-        words = self._rows(self.journal.state.audited)
+        words = self._rows(self.journal.state.of(question.facet).audited)
         return sample, total, learning.audit(asked, answers, sample, words)
 
     def audit_of(self, proposal: Proposal) -> Audited | None:
@@ -380,11 +290,12 @@ class Session:
             return None
         answers = self.questions.answers(proposal.asked, self.images.snapshot())
         rows = [self.images.by_digest[d] for d in sample[0] if d in self.images.by_digest]
-        return learning.audit(proposal.asked, answers, rows, self._rows(self.journal.state.audited))
+        words = self._rows(self.journal.state.of(proposal.asked.question.facet).audited)
+        return learning.audit(proposal.asked, answers, rows, words)
 
-    def said(self) -> dict[int, Word]:
+    def said(self, facet: str = LABELS) -> dict[int, Word]:
         """Row -> what was said of it."""
-        return self._rows(self.journal.state.said)
+        return self._rows(self.journal.state.of(facet).said)
 
     def apart(self) -> frozenset[int]:
         """Rows of the audit, from which nothing is learnt."""
@@ -399,7 +310,12 @@ class Session:
         return learning.saved(self.ask(question)[0])
 
     def records(
-        self, classifier: Classifier, rows: Collection[int] | None = None, *, only: bool = False
+        self,
+        classifier: Classifier,
+        rows: Collection[int] | None = None,
+        *,
+        only: bool = False,
+        facet: str = LABELS,
     ) -> Iterator[Prediction | Failure]:
         """Every file's answer, a person's word before the model's.
 
@@ -407,9 +323,17 @@ class Session:
             classifier: what answers where nobody has spoken.
             rows: of these rows; all by default.
             only: only what somebody has spoken about.
+            facet: whose words.
         """
-        said = self.journal.state.said
+        said = self.journal.state.of(facet).said
         return taking_away.answers(classifier, taking_away.files_of(self.images, rows), said, only=only)
+
+    def faceted(
+        self, facets: Facets, rows: Collection[int] | None = None, *, only: bool = False
+    ) -> Iterator[Faceted | Failure]:
+        """Every file's answers to several questions; see ``records``."""
+        images = taking_away.files_of(self.images, rows)
+        return taking_away.faceted(facets, images, self.journal.state, only=only)
 
     # Files
 
@@ -427,15 +351,15 @@ class Session:
 
     # Inside
 
-    def _current(self) -> Classifier | None:
-        """The classifier that was taken last, or the one to start from."""
-        name = self.journal.state.taken
+    def _current(self, facet: str) -> Classifier | None:
+        """The classifier that was taken last for a facet, or the one to start from."""
+        name = self.journal.state.of(facet).taken
         if name is None:
-            return self._saved
+            return self._saved.get(facet)
         with self._lock:
-            if self._taken[0] != name:
-                self._taken = (name, Classifier.open(self._taken_file(name)))
-            return self._taken[1]
+            if facet not in self._taken or self._taken[facet][0] != name:
+                self._taken[facet] = (name, Classifier.open(self._taken_file(name)))
+            return self._taken[facet][1]
 
     def _taken_file(self, name: str) -> Path:
         return self.journal.path.parent / CLASSIFIERS / Path(name).name
@@ -443,16 +367,3 @@ class Session:
     def _rows(self, words: Mapping[str, Word]) -> dict[int, Word]:
         known = self.images.by_digest
         return {known[digest]: word for digest, word in list(words.items()) if digest in known}
-
-
-def _looked(specs: Sequence[str]) -> dict[str, Any]:
-    """What lies where no image was found."""
-    kinds: Counter[str] = Counter()
-    folders = 0
-    for spec in specs:
-        for path in Path(spec).rglob("*") if Path(spec).is_dir() else ():
-            if path.is_dir():
-                folders += 1
-            elif not path.name.startswith("."):
-                kinds[path.suffix.lower() or "no ending"] += 1
-    return {"files": kinds.total(), "folders": folders + len(specs), "kinds": kinds.most_common(5)}

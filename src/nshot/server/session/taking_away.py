@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from nshot.classifier.classifier import Classifier
+from nshot.classifier.facets import Facets
+from nshot.decision import Decision
 from nshot.errors import RequestError
+from nshot.output.annotations import ANNOTATIONS
 from nshot.output.sinks import open_sink
+from nshot.output.sinks.sink import Sink
 from nshot.output.sorting import Mode, Move, carry_out, folder_names, plan, undo
 from nshot.output.tagging import Tag, plan_tags, undo_tags, write_tags
 from nshot.server.session.images import Images
-from nshot.server.session.journal import Word, corrected
-from nshot.types import Decided, Embedded, Failure, Prediction
+from nshot.server.session.journal import State, Word, corrected, corrected_facets
+from nshot.types import Decided, Embedded, Faceted, Failure, Prediction
 
 What: TypeAlias = Literal["all", "yours", "rows"]
 
@@ -62,6 +66,43 @@ def answers(
         yield corrected(answer, said[number])
 
 
+def faceted(
+    facets: Facets, images: Iterable[Embedded | Failure], state: State, *, top_k: int = 5, only: bool = False
+) -> Iterator[Faceted | Failure]:
+    """The answers to several questions, with a person's in the place of those that were corrected.
+
+    Args:
+        facets: what answers.
+        images: as an embedder yields them, with their digests.
+        state: what was said.
+        top_k: labels per image and facet.
+        only: leave out images that nobody has spoken about.
+    """
+    digests: list[str | None] = []
+
+    def spoken(digest: str | None) -> bool:
+        words = (state.of(name).said.get(digest or "") for name in facets)
+        return any(word is not None and word.answer != "skip" for word in words)
+
+    def seen() -> Iterator[Embedded | Failure]:
+        for image in images:
+            held = image.digest if isinstance(image, Embedded) else None
+            digest = None if held is None else held.hex()
+            if not only or spoken(digest):
+                digests.append(digest)
+                yield image
+
+    for number, answer in enumerate(facets.stream(seen(), top_k=top_k)):
+        yield corrected_facets(answer, state, digests[number])
+
+
+def open_decisions(facets: Facets) -> Facets:
+    """The facets, each with a decision: a person's word may be "none of these"."""
+    return Facets(
+        {name: each if each.decision else each.with_decision(Decision()) for name, each in facets.items()}
+    )
+
+
 def files_of(images: Images, rows: Collection[int] | None = None) -> Iterator[Embedded | Failure]:
     """Every file of the session in its order, or those of some rows."""
     snapshot = images.snapshot()
@@ -76,22 +117,43 @@ def files_of(images: Images, rows: Collection[int] | None = None) -> Iterator[Em
                 )
 
 
-def write(format: str, path: Path, classifier: Classifier, records: Iterable[Prediction | Failure]) -> int:
-    """Write records as nshot classify does; how many."""
-    decision = classifier.decision
+def write(
+    format: str,
+    path: Path,
+    asked: Classifier | Facets,
+    records: Iterable[Prediction | Faceted | Failure],
+) -> int:
+    """Write records as nshot classify does; how many.
+
+    Raises:
+        RequestError: facets, in a form that holds one question's answers.
+    """
     count = 0
-    with open_sink(
-        format,
-        path,
-        top_k=min(5, len(classifier.labels)),
-        labels=classifier.labels,
-        decided=True,
-        calibrated=decision is not None and decision.calibrated,
-    ) as sink:
+    with _sink(format, path, asked) as sink:
         for record in records:
-            sink.write(decided(record))
+            sink.write(record if isinstance(record, Faceted) else decided(record))
             count += 1
     return count
+
+
+def _sink(format: str, path: Path, asked: Classifier | Facets) -> Sink:
+    if isinstance(asked, Facets):
+        if format in ANNOTATIONS:
+            raise RequestError(
+                f"{format} holds one question's answers: take facets away as jsonl, csv or parquet"
+            )
+        rules = {name: each.decision for name, each in asked.items()}
+        told = {name: (True, rule is not None and rule.calibrated) for name, rule in rules.items()}
+        return open_sink(format, path, top_k=5, facets=told)
+    decision = asked.decision
+    return open_sink(
+        format,
+        path,
+        top_k=min(5, len(asked.labels)),
+        labels=asked.labels,
+        decided=True,
+        calibrated=decision is not None and decision.calibrated,
+    )
 
 
 def decided(record: Prediction | Failure) -> Prediction | Failure:
@@ -105,7 +167,7 @@ def decided(record: Prediction | Failure) -> Prediction | Failure:
 
 
 def as_file(
-    format: str, classifier: Classifier, records: Iterable[Prediction | Failure]
+    format: str, asked: Classifier | Facets, records: Iterable[Prediction | Faceted | Failure]
 ) -> tuple[bytes, str, str]:
     """The content of such a file, its usual name, and its media type.
 
@@ -117,7 +179,7 @@ def as_file(
     name, media = FORMATS[format]
     with tempfile.TemporaryDirectory(prefix="nshot-") as folder:
         path = Path(folder) / name
-        write(format, path, classifier, records)
+        write(format, path, asked, records)
         return path.read_bytes(), name, media
 
 

@@ -4,7 +4,7 @@ import { bytes, columns, Refused } from "./api.js";
 import { grid } from "./grid.js";
 import { $, button, html, put } from "./html.js";
 import { sort } from "./orders.js";
-import { app, asked, idOf, keyOf, MEAN, question, rows } from "./state.js";
+import { app, asked, facet, idOf, keyOf, MEAN, question, rows } from "./state.js";
 
 const TYPING = 90; // ms of rest after which the word being typed is asked
 
@@ -82,11 +82,14 @@ export function drawAsk() {
   put($("hint"), html`${app.notice || app.hint ? html`<b>${app.notice || app.hint}</b>` : help}`);
 }
 
+export function drawPrompts() {
+  const prompts = [...new Set([facet().usual, app.prompt, "a photo of a {}", "a drawing of a {}", "{}", MEAN])];
+  put($("prompt"), html`${prompts.map((text) => html`<option>${text}</option>`)}<option value="">another …</option>`);
+  $("prompt").value = app.prompt;
+}
+
 export function listenToAsk() {
   const words = $("words"), prompt = $("prompt");
-  const prompts = [...new Set([app.start.prompt, "a photo of a {}", "a drawing of a {}", "{}", MEAN])];
-  put(prompt, html`${prompts.map((text) => html`<option>${text}</option>`)}<option value="">another …</option>`);
-  prompt.value = app.prompt;
   words.addEventListener("input", () => {
     app.notice = "";
     const parts = words.value.split(/[,\n]/);
@@ -123,7 +126,13 @@ export function listenToAsk() {
       prompt.hidden = true;
       prompt.after(own);
       own.focus();
-      own.addEventListener("change", () => { app.prompt = own.value.trim(); ask(); });
+      own.addEventListener("change", () => {
+        app.prompt = own.value.trim();
+        own.remove();
+        prompt.hidden = false;
+        drawPrompts();
+        ask();
+      });
       return;
     }
     app.prompt = prompt.value;

@@ -2,14 +2,16 @@
 
 import { json, request, Refused } from "./api.js";
 import { ask, unlabel } from "./ask.js";
+import * as facets from "./facets.js";
 import { grid } from "./grid.js";
 import { $, button, html, many, put } from "./html.js";
 import { journal } from "./journal.js";
 import { nothing, sort } from "./orders.js";
-import { commandLine, drawSample } from "./panels.js";
+import { commandLine, drawSample, isTogether, labelsFile } from "./panels.js";
 import * as dupes from "./duplicates.js";
 import { drawFind, search } from "./search.js";
-import { answerOf, app, failed, idOf, isHidden, nameOf, NONE, NOTHING, names, question, rows, selection, SKIP } from "./state.js";
+import { answerOf, app, facet, failed, idOf, isHidden, nameOf, NONE, NOTHING, names, question, questions, rows, selection,
+  SKIP } from "./state.js";
 
 let changed = () => {};
 export const onChange = (act) => { changed = act; };
@@ -69,13 +71,15 @@ function right() {
 
 function back(entry, words) {
   if (!entry) return tell("Nothing more.");
+  if (entry.kind !== "note" && entry.facet !== facet().name) facets.lookAt(entry.facet);
   const target = entry, at = target.digests.map((digest) => grid.where[rows.of.get(digest)] ?? -1).filter((place) => place >= 0);
   selection.clear();
   if (target.digests.length > 1) for (const digest of target.digests) if (rows.of.has(digest)) selection.put(rows.of.get(digest), true);
   if (at.length) grid.go(Math.min(...at), { keep: true });
   const said = target.kind === "take" ? "the classifier" : target.kind === "note" ? "the note" : names[target.now] || "taken back";
   if (app.show === "audit") later(() => drawSample());
-  return tell(`${words}: ${said}, ${target.kind === "take" ? "all images" : many(target.digests.length)}.`);
+  const about = app.facets.length > 1 && target.kind !== "note" ? ` (${target.facet})` : "";
+  return tell(`${words}: ${said}${about}, ${target.kind === "take" ? "all images" : many(target.digests.length)}.`);
 }
 
 // ---- Moving about -----------------------------------------------------------------------------------------------
@@ -181,7 +185,7 @@ async function take() {
   const total = p.moves.reduce((sum, move) => sum + move[2].length, 0), id = crypto.randomUUID();
   const taken = await trying(() => json("/api/take", { token: p.token, id }));
   if (!taken) return;
-  journal.fold({ id, take: "a new classifier" });
+  journal.fold({ id, take: "a new classifier", facet: facet().name });
   app.show = "";
   await ask();
   nothing();
@@ -192,6 +196,7 @@ async function take() {
 async function save(token) {
   const wanted = {
     ...question(), what: app.what, as: app.as, token, target: app.target || "sorted",
+    facets: isTogether() ? questions() : [],
     rows: app.what === "selection" ? selection.rows() : app.what === "shown" ? [...grid.ids] : [],
   };
   if (app.as === "sort" || app.as === "xmp") {
@@ -260,6 +265,7 @@ export const COMMANDS = {
       if (app.view === "search") search(); else open("search");
     }],
     ["find", "/", "search", () => { Object.assign(app, { like: [], dropped: null }); open("search"); setTimeout(() => { drawFind(); $("query").focus(); }, 30); }],
+    ["", "Q", "next facet", () => (app.facets.length > 1 ? facets.next() : undefined)],
     ["", "E", "edit the labels", () => { open("images"); setTimeout(() => $("words").focus(), 30); }],
     ["", "N", "write a note", writeNote],
     ["", "+", "larger", () => grid.resize(grid.want + 24)],
@@ -291,6 +297,10 @@ const acts = { // what only a button does
   moveAway: (token) => trying(async () => tell(await dupes.move(token))),
   moveBack: (target) => trying(async () => tell(await dupes.takeBack(target))),
   anyway: () => search(true),
+  facet: (place) => facets.look(Number(place)),
+  addFacet: facets.choose,
+  readyFacet: (place) => facets.ready(Number(place)),
+  dropFacet: facets.drop,
   unlike: () => { Object.assign(app, { like: [], dropped: null }); search(); },
   by: (step) => grid.go(grid.cursor + Number(step)),
   close: () => document.querySelector("dialog[open]")?.close(),
@@ -303,6 +313,11 @@ const acts = { // what only a button does
     const from = journal.entries.findIndex((e) => e.id === id);
     while (journal.entries.slice(from).some((e) => !e.undone)) journal.undo();
     tell("Undone to there. Y brings it back, one by one.");
+  },
+  saveLabels: () => {
+    const { name, content } = labelsFile();
+    download(new Blob([`${JSON.stringify(content, null, 1)}\n`]), name);
+    tell(`Saved as ${name} in your downloads.`);
   },
   copy: () => { navigator.clipboard?.writeText(commandLine()).then(() => tell("Copied.")); },
   keysOn: () => { app.keysOn = !app.keysOn; localStorage.nshotKeys = app.keysOn ? "" : "off"; help(); },
@@ -383,7 +398,7 @@ export function listenToKeys() {
     } else if (id === "target") {
       Object.assign(app, { target: value.trim(), plan: null });
       changed();
-    } else if (name === "what" || name === "as") {
+    } else if (["what", "as", "together"].includes(name)) {
       Object.assign(app, { [name]: value, plan: null });
       changed();
     }

@@ -2,7 +2,7 @@
 // again. The same fold as the server's: of each image, the last act that is not undone.
 
 import { json, Refused } from "./api.js";
-import { app, idOf, NONE, NOTHING, names, rows, SKIP } from "./state.js";
+import { app, facet, idOf, LABELS, NONE, NOTHING, names, rows, SKIP } from "./state.js";
 
 const AGAIN = 3000; // ms until the server is tried once more
 
@@ -33,7 +33,7 @@ export const journal = {
     const kind = "take" in line ? "take" : "note" in line ? "note" : "sample" in line ? "audit" : "say";
     const entry = { id: line.id, kind, at: line.at ?? Date.now() / 1000, by: line.by ?? "you", audit: !!line.audit,
       digests: line.digests ?? [], now: kind === "say" ? idOfWord(line.now) : NOTHING, text: line.note ?? line.take ?? "",
-      was: kind === "say" ? (line.was ?? []).map(idOfWord) : [], undone: false, past: false };
+      facet: line.facet ?? LABELS, was: kind === "say" ? (line.was ?? []).map(idOfWord) : [], undone: false, past: false };
     if (kind === "audit") return entry; // the sample is asked for by itself
     for (const each of this.entries) if (each.undone) each.past = true; // the log keeps it, but it is not redone
     this.entries.push(entry);
@@ -46,7 +46,7 @@ export const journal = {
   },
   settle(entry) {
     if (entry.kind === "note") for (const digest of entry.digests) app.notes.set(digest, this.last(digest, "note")?.text ?? "");
-    if (entry.kind !== "say") return;
+    if (entry.kind !== "say" || entry.facet !== facet().name) return;
     for (const digest of entry.digests) {
       const row = rows.of.get(digest);
       if (row === undefined) continue;
@@ -54,7 +54,21 @@ export const journal = {
       if (this.last(digest, "say", true)) app.audited.add(row); else app.audited.delete(row);
     }
   },
-  last(digest, kind, audit) { return this.of.get(digest)?.findLast((e) => e.kind === kind && !e.undone && (!audit || e.audit)); },
+  /** Every row anew: another facet is looked at, or the journal was read again. */
+  settleAll() {
+    rows.said.fill(NOTHING);
+    app.audited.clear();
+    for (const digest of this.of.keys()) {
+      const row = rows.of.get(digest);
+      if (row === undefined) continue;
+      rows.said[row] = this.saidOf(digest);
+      if (this.last(digest, "say", true)) app.audited.add(row);
+    }
+  },
+  /** The last act on an image that holds; what is said is said of a facet, a note is of the image. */
+  last(digest, kind, audit, of = facet().name) {
+    return this.of.get(digest)?.findLast((e) => e.kind === kind && !e.undone && (!audit || e.audit) && (kind === "note" || e.facet === of));
+  },
   saidOf(digest) { return this.last(digest, "say")?.now ?? NOTHING; },
 
   act(line) {
@@ -65,7 +79,10 @@ export const journal = {
     this.send();
     return entry;
   },
-  say(list, id, audit) { return this.act({ digests: list.map((row) => rows.digests[row]), now: wordOf(id), ...(audit ? { audit: true } : {}) }); },
+  say(list, id, audit) {
+    const { name } = facet(), about = name === LABELS ? {} : { facet: name };
+    return this.act({ digests: list.map((row) => rows.digests[row]), now: wordOf(id), ...about, ...(audit ? { audit: true } : {}) });
+  },
   note(row, text) { return this.act({ digests: [rows.digests[row]], note: text }); },
   undoable() { return this.entries.findLast((e) => !e.undone); },
   redoable() { return this.entries.find((e) => e.undone && !e.past); },

@@ -4,6 +4,7 @@ import { bytes, json, Refused, unpacked } from "./api.js";
 import * as asking from "./ask.js";
 import * as commands from "./commands.js";
 import * as dupes from "./duplicates.js";
+import * as facets from "./facets.js";
 import { grid, pointer } from "./grid.js";
 import { $, put, html } from "./html.js";
 import { journal } from "./journal.js";
@@ -29,10 +30,11 @@ function changed() {
     drawRail();
     drawTell();
     panels.drawPage();
+    facets.remember();
   });
 }
 
-for (const part of [asking, commands, dupes, panels, searching]) part.onChange(changed);
+for (const part of [asking, commands, dupes, facets, panels, searching]) part.onChange(changed);
 journal.changed = changed;
 journal.takenChanged = () => asking.ask();
 Object.assign(grid, { caption, changed, moved: () => { drawActions(); panels.drawPage(true); } });
@@ -102,12 +104,10 @@ function listen() {
 
 async function begin() {
   const start = JSON.parse($("start").dataset.start);
-  app.start = { ...start, prompt: start.templates.length === 1 ? start.templates[0] : `mean of ${start.templates.length} templates` };
-  app.prompt = app.start.prompt;
-  app.labels = start.labels;
+  app.start = start;
+  facets.begin();
   app.panel = innerWidth >= 1400 ? "image" : "";
   app.keysOn = localStorage.nshotKeys !== "off";
-  app.labels.forEach(({ label }) => idOf(label));
   asking.listenToAsk();
   searching.listenToSearch(commands.open);
   commands.listenToKeys();

@@ -1,10 +1,11 @@
 // The panel beside the grid, and the large view.
 
 import { json, Refused } from "./api.js";
+import { asFile, others } from "./facets.js";
 import { grid } from "./grid.js";
 import { $, bar, button, count, fixed, html, many, percent, put } from "./html.js";
 import { journal } from "./journal.js";
-import { answerOf, app, failed, isHidden, isUnsure, keyOf, nameOf, names, NONE, question, rows, scoreWord, selection,
+import { answerOf, app, facet, failed, isHidden, isUnsure, keyOf, LABELS, nameOf, names, NONE, question, rows, scoreWord, selection,
   SKIP } from "./state.js";
 import { sayButtons } from "./views.js";
 
@@ -44,7 +45,7 @@ function scores(row, about) {
       class="r n">${fixed(each.score)}</td><td class="meter">${bar(each.score, k > 0)}</td><td class="r n">${fixed(each.cosine, 3)}</td></tr>`)}</table>
   <dl><dt>margin</dt><dd>${fixed(a.margin[row], 3)}${isUnsure(row) && ": unsure"}</dd><dt>fits</dt><dd>${
     final === NONE ? "no: none of these" : a.fits[row] > 2 ? "yes" : "hardly"}, ${fixed(a.fits[row], 1)} deviations above everyday words</dd>${
-    !a.calibrated && best && html`<dt>score</dt><dd class="soft">${a.learnt && app.start.calibrated
+    !a.calibrated && best && html`<dt>score</dt><dd class="soft">${a.learnt && facet().calibrated
       ? "The calibration no longer holds: it was made before these corrections." : "No probability until it is calibrated."}</dd>`}</dl>`;
 }
 
@@ -62,7 +63,7 @@ function about(row) {
   const when = known?.taken?.replace(/^(\d+):(\d+):(\d+)/, "$1-$2-$3");
   return html`${spoken}${hidden ? html`<p><b>What is it?</b> The answer is hidden until you have said yours: who sees it first agrees
     with it too often.</p>` : scores(row, known)}
-  <h2 class="sub"><label for="note">Note</label> <kbd>N</kbd></h2><textarea class="field" id="note" data-do="note" data-arg="${row}" rows="2">${
+  ${others(row)}<h2 class="sub"><label for="note">Note</label> <kbd>N</kbd></h2><textarea class="field" id="note" data-do="note" data-arg="${row}" rows="2">${
     app.notes.get(rows.digests[row]) ?? ""}</textarea>
   <h2 class="sub">Nearest images</h2><div class="near">${near.map(([k, cosine]) => button("goto", thumbnail(k), k,
     `aria-label="Image ${k + 1}, cosine ${fixed(cosine, 2)}" title="cosine ${fixed(cosine, 2)}"`))}</div>
@@ -156,11 +157,12 @@ function auditCard() {
 const clock = new Intl.DateTimeFormat("en-GB", { dateStyle: "short", timeStyle: "medium" });
 
 function what(entry) {
-  if (entry.kind === "take") return html`all images: <b>a new classifier</b>`;
+  const about = app.facets.length > 1 && html` <small>${entry.facet}</small>`;
+  if (entry.kind === "take") return html`all images: <b>a new classifier</b>${about}`;
   const which = entry.digests.length === 1 ? (rows.of.has(entry.digests[0]) ? nameOf(rows.of.get(entry.digests[0])) : "an image that is not here") : many(entry.digests.length);
   if (entry.kind === "note") return html`${which}: <b>note</b> ${entry.text}`;
   const was = [...new Set(entry.was)].map((id) => names[id] || "model’s answer").slice(0, 3).join(", ");
-  return html`${which}: ${was || "model’s answer"} → <b>${names[entry.now] || "taken back"}</b>`;
+  return html`${which}: ${was || "model’s answer"} → <b>${names[entry.now] || "taken back"}</b>${about}`;
 }
 
 // ---- Export -----------------------------------------------------------------------------------------------------
@@ -169,22 +171,45 @@ const FORMATS = [["csv", "CSV"], ["jsonl", "JSON lines, every score"], ["parquet
   ["labelstudio", "Label Studio JSON"], ["nshot", "A classifier (.nshot)"], ["sort", "Files sorted into a folder per label"], ["xmp", "Keywords in sidecar files"]];
 const word = (text) => (/^[\w./:@%+,=-]+$/.test(text) ? text : `"${text.replace(/(["\\$`])/g, "\\$1")}"`);
 
+/** Whether all facets go into one file: where there are several, and the form can hold them. */
+export const isTogether = () => app.together === "all" && app.facets.length > 1 && ["csv", "jsonl", "parquet", "nshot"].includes(app.as);
+
+/** The file of labels that the command line names, where they cannot stand in the line itself. */
+export function labelsFile() {
+  if (isTogether()) {
+    const asked = app.facets.map(({ name, labels }, k) => ({ name, labels: k === app.facet ? app.labels : labels }));
+    const given = app.start.facets.map(({ name, labels }) => ({ name, labels }));
+    const same = app.start.asked && JSON.stringify(asked) === JSON.stringify(given);
+    return same ? { name: app.start.asked } : { name: "facets.json", content: asFile() };
+  }
+  if (!app.labels.some((each) => each.synonyms.length)) return {};
+  return { name: "labels.json", content: Object.fromEntries(app.labels.map(({ label, synonyms }) => [label, synonyms])) };
+}
+
 /** The command that does the same. What it reads is what the page has saved. */
 export function commandLine() {
-  const { as, what: which } = app, sources = app.start.sources.map(word).join(" ");
+  const { as, what: which } = app, sources = app.start.sources.map(word).join(" "), { name } = facet(), together = isTogether();
   const label = (text) => (/[,"]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  const synonyms = app.labels.some((each) => each.synonyms.length);
-  const labels = synonyms ? "--labels-file labels.json" : `--labels ${word(app.labels.map((each) => label(each.label)).join(", "))}`;
-  const templates = question().templates.map((each) => ` --template ${word(each)}`).join("");
+  const held = labelsFile().name;
+  const labels = together ? `--facets ${word(held)}` : held ? `--labels-file ${held}`
+    : `--labels ${word(app.labels.map((each) => label(each.label)).join(", "))}`;
+  const templates = together ? "" : question().templates.map((each) => ` --template ${word(each)}`).join("");
   const model = app.start.model ? ` --model ${word(app.start.model)}` : "";
-  const file = app.answer?.learnt ? app.state.taken ?? app.start.classifier : null; // what answers, where it is more than words
-  const rejects = app.state.taken || app.start.rejects, none = app.none && !(file && rejects) ? " --reject background" : "";
+  const learnt = together ? app.facets.some((each, k) => (k === app.facet ? app : each).answer?.learnt) : app.answer?.learnt;
+  const taken = app.state.taken?.[name];
+  // what answers, where it is more than words
+  const file = !learnt ? null : together ? "photos.nshot" : taken ?? app.start.classifier;
+  const none = app.none && !(file && (together || taken || facet().rejects)) ? " --reject background" : "";
   const by = file ? `--classifier ${word(file)}` : `${labels}${templates}${model}`;
-  const journalled = ` --journal ${word(app.start.journal)}`, only = which === "yours" ? " --corrected" : "";
-  if (as === "nshot") return `nshot fit${journalled} ${sources} ${labels}${templates}${model} -o photos.nshot`;
+  const of = together || name === LABELS ? "" : ` --facet ${word(name)}`;
+  const journalled = ` --journal ${word(app.start.journal)}${of}`, only = which === "yours" ? " --corrected" : "";
+  const fit = `nshot fit${journalled} ${sources} ${labels}${templates}${model} -o photos.nshot`;
+  if (as === "nshot") return fit;
   if (as === "xmp") return `nshot tag ${sources} ${by}${none}${journalled}${only} --write`;
   if (as === "sort") return `nshot sort ${sources} ${word(app.target || "sorted")}/ ${by}${none}${journalled}${only} --copy`;
-  return `nshot classify ${sources} ${by}${none}${journalled}${only} --format ${as} -o answers.${as === "coco" || as === "labelstudio" ? "json" : as}`;
+  const classify = `nshot classify ${sources} ${by}${none}${journalled}${only} --format ${as} -o answers.${
+    as === "coco" || as === "labelstudio" ? "json" : as}`;
+  return together && file ? `${fit}\n${classify}` : classify;
 }
 
 function exportPanel() {
@@ -193,18 +218,21 @@ function exportPanel() {
   const pick = (name, all) => html`${all.map(([value, words]) => html`<label><input type="radio" name="${name}" value="${value}" data-do="" data-arg="${value}"
     ${app[name] === value && html`checked`}> ${words}</label>`)}`;
   const acts = app.as === "sort" || app.as === "xmp", plan = app.plan, able = app.answer || app.what === "yours";
+  const several = app.facets.length > 1 && ["csv", "jsonl", "parquet", "nshot"].includes(app.as), { name, content } = labelsFile();
   const partial = app.what === "selection" || app.what === "shown";
   const main = acts ? (plan?.token ? `${app.as === "xmp" ? "Write" : "Copy"} ${many(plan.files, "file")}` : "Show what would happen") : app.as === "nshot" ? "Save the classifier"
     : `Save ${many(n[app.what], "answer")}`;
   return html`<fieldset><legend>Which images</legend>${pick("what", [["all", `All, ${count(n.all)}`], ["yours", `Those you corrected, ${count(n.yours)}`],
     ["selection", `The selection, ${count(n.selection)}`], ["shown", `What is shown, ${count(n.shown)}`]])}</fieldset><fieldset><legend>As</legend>${
-    pick("as", FORMATS)}</fieldset>${app.as === "sort" && html`<p><label for="target">Into the folder</label> <input class="field" id="target" value="${app.target ?? ""}" placeholder="sorted"></p>`}${
+    pick("as", FORMATS)}</fieldset>${several && html`<fieldset><legend>Of which facet</legend>${pick("together", [["", `This one, ${facet().name}`],
+      ["all", `All ${app.facets.length} in one file`]])}</fieldset>`}${app.as === "sort" && html`<p><label for="target">Into the folder</label> <input class="field" id="target" value="${app.target ?? ""}" placeholder="sorted"></p>`}${
     button("export", main, plan?.token ?? "", `class="main" aria-disabled="${!able || !n[app.what]}"`)}${
     acts && html`<p class="soft">Nothing is touched before you have seen it, and it can be taken back.</p>`}${
     plan?.lines && html`<ul class="plan">${plan.lines.map((each) => html`<li>${each}</li>`)}</ul>`}${
     plan?.undo && button("unsort", "Take it back", plan.undo)}
     <h2 class="sub">The same on the command line</h2><pre>${commandLine()}</pre>${partial && html`<p class="soft">The command answers for all of these
-    sources: only the page knows what is ${app.what === "shown" ? "shown" : "selected"}.</p>`}${button("copy", "Copy the line")}`;
+    sources: only the page knows what is ${app.what === "shown" ? "shown" : "selected"}.</p>`}<div class="row">${button("copy", "Copy the line")}${
+    content && button("saveLabels", `Save ${name}`)}</div>${content && html`<p class="soft">The line reads ${name}: save it where you run the line.</p>`}`;
 }
 
 const PAGES = {

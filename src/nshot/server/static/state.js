@@ -47,11 +47,12 @@ export const rows = {
 export const app = {
   start: {}, state: { phase: "model", rows: 0, failed: 0 }, trouble: "", // "", "gone" or "disk"
   view: "images", panel: "", order: "label", show: "", filter: "", hint: "", notice: "", said: "", keysOn: true,
+  facets: [], facet: 0, // all questions, and the one that is looked at: its parts are the next line's
   labels: [], draft: "", prompt: "", none: true, // the question; a label is {label, synonyms}
   answer: null, asking: false, took: 0,
   sample: [], audit: null, inAudit: new Set(), audited: new Set(), next: [], proposal: null, fitting: false,
   query: "", like: [], dropped: null, hits: null, anyway: false,
-  what: "all", as: "csv", plan: null, notes: new Map(), about: null,
+  what: "all", as: "csv", together: "", plan: null, notes: new Map(), about: null,
 };
 
 export const failed = (row) => !rows.read[row];
@@ -86,8 +87,14 @@ export const keyOf = (place) => (place < 0 ? "" : place < 9 ? `${place + 1}` : "
 export const SEVEN = ["a photo of a {}", "a close-up photo of a {}", "a bright photo of a {}", "a dark photo of a {}",
   "a photo of the {}", "a drawing of a {}", "a picture of a {}"];
 export const MEAN = "mean of 7 prompts";
-export const templates = () => (app.prompt === MEAN ? SEVEN : app.prompt === app.start.prompt ? app.start.templates : [app.prompt]);
-export const question = () => ({ labels: asked(), templates: templates(), none: app.none });
+export const LABELS = "labels"; // the facet of labels that are asked alone
+export const facet = () => app.facets[app.facet] ?? { name: LABELS, templates: [], usual: "" };
+export const promptsOf = (prompt, of) => (prompt === MEAN ? SEVEN : prompt === of.usual ? of.templates : [prompt]);
+export const templates = () => promptsOf(app.prompt, facet());
+export const question = () => ({ labels: asked(), templates: templates(), none: app.none, facet: facet().name });
+/** Every facet's question. */
+export const questions = () => app.facets.map((each, k) => (k === app.facet ? question()
+  : { labels: each.labels, templates: promptsOf(each.prompt, each), none: each.none, facet: each.name })).filter(({ labels }) => labels.length);
 
 /** Selected rows: by image, not by place, so that they outlive every new order. */
 export const selection = {

@@ -2,6 +2,7 @@
 
 import { drawAsk } from "./ask.js";
 import { drawTools } from "./duplicates.js";
+import { drawFacets } from "./facets.js";
 import { grid } from "./grid.js";
 import { $, bar, button, choices, count, html, many, put } from "./html.js";
 import { journal } from "./journal.js";
@@ -112,6 +113,7 @@ export function drawShell() {
   $("find").hidden = v !== "search";
   $("tools").hidden = v === "search" || none;
   for (const id of ["rail", "ask", "tools", "actions"]) $(id).inert = none;
+  drawFacets();
   drawAsk();
   if (v === "duplicates") return void drawTools();
   const by = app.answer?.learnt && html`<span class="soft wide">by what you taught</span>`;
