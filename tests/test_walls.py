@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 LAYERS = [
     {"errors", "types", "paths"},
     {"unit", "metrics", "atomic", "extras", "pages"},
+    {"objects"},
     {"images"},
     {"sketchbook", "models", "labels"},
     {"encoders"},
@@ -50,6 +51,8 @@ DOORS = {
     "click": {"cli"},
     "faiss": {"extras"},
     "numkong": {"extras"},
+    "obstore": {"extras"},
+    "ray": {"distributed.ray"},
     "jinja2": {"pages.engine"},
     "starlette": {"server"},
     "uvicorn": {"server.run"},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from nshot.embeddings import Embeddings, is_vector_file, read_vectors
+from nshot.embeddings import Embeddings, Parts, is_parts, is_vector_file, read_vectors
 from nshot.encoders import Encoder
 from nshot.errors import RequestError, SourceError
 from nshot.images.decode import Limits
@@ -230,7 +230,9 @@ class Embedder:
         """
         parts: list[Iterator[Source | Embedded | Failure]] = []
         for spec in specs:
-            if is_vector_file(spec):
+            if is_parts(spec):
+                parts.append(self._parts(Parts(spec)))
+            elif is_vector_file(spec):
                 parts.append(self._vectors(spec))
             else:
                 parts.append(
@@ -251,6 +253,10 @@ class Embedder:
         read = read_vectors(path)
         self.check_space(read.recipe, read.model, f"the vectors in {path}")
         return read.records()
+
+    def _parts(self, parts: Parts) -> Iterator[Embedded | Failure]:
+        self.check_space(parts.recipe, parts.model, f"the vectors in {parts.name}")
+        return parts.records()
 
     def check_space(self, recipe: Recipe | None, model: str | None, what: str) -> None:
         """Refuse vectors of another model; vectors that do not say where they are from pass.

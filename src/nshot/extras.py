@@ -80,3 +80,19 @@ def faiss() -> Any:
     except ImportError as error:
         raise MissingExtra('an inverted file needs faiss: pip install "nshot[search]"') from error
     return faiss
+
+
+def obstore() -> Any:
+    """The module that speaks with object stores.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import obstore
+        import obstore.store
+    except ImportError as error:
+        raise MissingExtra(
+            'object stores (s3://, gs://, az://) need obstore: pip install "nshot[cloud]"'
+        ) from error
+    return obstore

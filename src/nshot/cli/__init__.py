@@ -36,6 +36,7 @@ COMMANDS = (
     "sort",
     "tag",
     "embed",
+    "shards",
     "store",
     "doctor",
     "completion",

@@ -16,6 +16,7 @@ _OPTIONS = {
         *("label_pattern", "image_root", "config", "split", "strict"),
     ),
     "Output": ("format", "output", "resume", "keep_columns", "quiet", "verbose"),
+    "A folder of vectors": ("shard", "shard_size", "half", "again", "plan_only", "ray"),
     "Model": ("model", "revision", "model_revision", "device", "precision", "fit", "decode"),
     "Endpoint": (
         *("host", "token", "allow_host", "allow_urls", "classifiers"),

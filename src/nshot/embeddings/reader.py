@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from nshot.embeddings.embeddings import Embeddings
+from nshot.embeddings.parts import Parts, is_parts, split_error
 from nshot.errors import NshotError, SourceError, brief
 from nshot.extras import pyarrow
 from nshot.paths import unspelled
@@ -33,9 +34,13 @@ _CHUNK = 4096  # rows widened to float64 at once
 def is_vector_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file's content is vectors: an .npy, a zip of .npy, or Parquet with a list column of floats.
 
+    A folder of parts, as a large run writes it, is one as well.
+
     Raises:
         MissingExtra: a Parquet file, which only pyarrow can tell apart.
     """
+    if is_parts(path):
+        return True
     if not Path(path).is_file():  # a pipe would lose what is read from it
         return False
     try:
@@ -57,6 +62,8 @@ def read_vectors(path: str | os.PathLike[str]) -> Embeddings:
         SourceError: damaged, or no two-dimensional array of floats to be found in it.
         MissingExtra: a Parquet file without pyarrow.
     """
+    if is_parts(path):
+        return Parts(path).gathered()
     with _readable(path), Path(path).open("rb") as file:
         magic = file.read(6)
         file.seek(0)
@@ -110,7 +117,7 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
         source = next((name for name in _SOURCES if name in schema.names and name != wanted), None)
         label = next((name for name in _LABELS if name in schema.names and name != wanted), None)
         ours = ("notes",) if _meta((schema.metadata or {}).get(b"nshot", b"{}")) else ()
-        own = (source, wanted, label, "domain", "digest", "error_type", "error_message", *ours)
+        own = (source, wanted, label, "domain", "digest", "error_type", "error_message", "error", *ours)
         known = [name for name in own if name is not None and name in schema.names]
         table = file.read(columns=known)
     meta = _meta((schema.metadata or {}).get(b"nshot", b"{}"))
@@ -128,11 +135,12 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
 
     names = column(source) if source is not None else _numbered(path, len(vectors))
     there = vectors.is_valid().to_pylist()
+    told = list(zip(column("error_type"), column("error_message"), strict=True))
+    if "error" in known:  # a part of a folder
+        told = [split_error(error) for error in column("error")]
     failures = {
         place: Failure(names[place], kind or "UndecodableImage", message or "it has no vector")
-        for place, (kind, message) in enumerate(
-            zip(column("error_type"), column("error_message"), strict=True)
-        )
+        for place, (kind, message) in enumerate(told)
         if not there[place]
     }
 

@@ -53,6 +53,7 @@ class Source:
         size: bytes that it holds, or will once it is read; None where nobody knows before. A file's is asked
             of the file.
         beside: the other cells of its row, where it comes from a table and they are to be kept.
+        mark: of an object in a store: a number that changes whenever the object does; None: not known.
     """
 
     name: str
@@ -62,6 +63,18 @@ class Source:
     domain: str | None = None
     size: int | None = 0
     beside: Mapping[str, str] | None = None
+    mark: int | None = None
+
+    @property
+    def address(self) -> str | None:
+        """The path or URL that it can be found by again; None for what lies in memory or in an archive."""
+        return self.path if self.path is not None else self.name if _is_url(self.name) else None
+
+    @property
+    def failure(self) -> ImageError | None:
+        """Why its image is known to be out of reach, where that is known before it is read."""
+        read = self._read
+        return read.args[0] if isinstance(read, partial) and read.func is _fail else None
 
     def read(self, before_more: tuple[int, Callable[[], object]] | None = None) -> bytes:
         """The encoded image; may be called once, from any thread.
@@ -146,6 +159,20 @@ def expand(
     """
     listing = _Listing(limits, stdin, image_column, image_root, strict, remarks or Remarks(), keep_columns)
     return itertools.chain.from_iterable([listing.spec(os.fspath(spec)) for spec in specs])
+
+
+def found_again(
+    address: str, *, limits: Limits = DEFAULT_LIMITS, size: int | None = None, mark: int | None = None
+) -> Source:
+    """The image at an address that ``Source.address`` told; nothing is looked at before it is read.
+
+    Args:
+        address: a path or a URL.
+        limits: the limits on one image.
+        size: what its store said of its size.
+        mark: what its store said of its version.
+    """
+    return _Listing(limits, None, None, None, False, Remarks())._entry(address)
 
 
 def table_sources(

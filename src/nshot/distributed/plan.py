@@ -1,0 +1,378 @@
+"""The plan: every image or archive that was named, in shards, listed once and kept beside the vectors.
+
+    shard   kind                  source   size   mark    labels   domain   error
+    0       image                 a.jpg    7351
+    0       failed                x/       0                                 UnreadableImage: the folder ...
+    1       whole                 b.tar
+
+A listing of millions is kept in pieces while it is made, so that one that is interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nshot.embeddings.parts import MANIFEST, meta_of
+from nshot.errors import OutputError, RequestError, SourceError, brief
+from nshot.extras import pyarrow
+from nshot.images.sources import Source
+from nshot.objects import Folder
+from nshot.paths import spelled, unspelled
+
+SHARD = 2000  # images in a shard
+_PIECE = 50_000  # names in a piece of the listing, and in a row group of the plan
+
+
+class Entry(NamedTuple):
+    """A row of the plan.
+
+    Attributes:
+        kind: "image"; "whole": an archive, a table of images or a file of vectors, which is a shard of its
+            own; "failed": a place in the list whose image is known to be out of reach.
+        source: its name, as it is told with the vector.
+        address: the path or URL where it is found.
+        size: bytes, where that is known.
+        mark: of an object in a store, what changes whenever it does.
+        labels: its labels, where they are known.
+        domain: where it comes from, if the data says so.
+        error: why it is out of reach.
+    """
+
+    kind: str
+    source: str
+    address: str | None = None
+    size: int | None = None
+    mark: int | None = None
+    labels: tuple[str, ...] | None = None
+    domain: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, source: Source) -> Entry:
+        """A listed image.
+
+        Raises:
+            SourceError: it cannot be found again by its name.
+        """
+        if (failure := source.failure) is not None:
+            error = f"{type(failure).__name__}: {failure}"
+            return cls("failed", source.name, labels=source.labels, domain=source.domain, error=error)
+        address = source.address
+        if address is None:
+            raise SourceError(
+                f"{source.name} lies inside of another file, and a plan holds images that are files of their "
+                "own: write these to one file, -o vectors.parquet"
+            )
+        size = source.size if source.path is None else source.expected()
+        return cls("image", source.name, address, size, source.mark, source.labels, source.domain)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What ``manifest.parquet`` says.
+
+    Attributes:
+        folder: where it is, and where the parts go.
+        meta: the request, the recipe, and the counts.
+    """
+
+    folder: Folder
+    meta: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Digest of the plan: a part says which plan it belongs to."""
+        return str(self.meta["plan"])
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return int(self.meta["shards"])
+
+    @property
+    def images(self) -> int:
+        """Names in the plan; archives may hold more."""
+        return int(self.meta["images"])
+
+    @classmethod
+    def open(cls, folder: Folder) -> Plan | None:
+        """The plan of a folder; None where there is none yet.
+
+        Raises:
+            SourceError: it is damaged, or not one of nshot's.
+        """
+        pa = pyarrow()
+        if not folder.exists(MANIFEST):
+            return None
+        try:
+            with folder.open(MANIFEST) as file, pa.parquet.ParquetFile(file) as opened:
+                meta = meta_of(opened)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise SourceError(f"{folder.path(MANIFEST)} is damaged: {brief(error)}") from error
+        if not isinstance(meta.get("plan"), str) or not isinstance(meta.get("shards"), int):
+            raise SourceError(f"{folder.path(MANIFEST)} is no plan that nshot made: name another folder")
+        return cls(folder, meta)
+
+    def entries(self, numbers: Iterable[int]) -> Iterator[tuple[int, list[Entry]]]:
+        """What belongs to each of these shards, which must be in rising order; a row group is held at a time.
+
+        Raises:
+            SourceError: the plan is damaged.
+        """
+        pa = pyarrow()
+        try:
+            with self.folder.open(MANIFEST) as file, pa.parquet.ParquetFile(file) as opened:
+                spans = _spans(opened)
+                groups: dict[int, dict[str, list[Any]]] = {}
+                for number in numbers:
+                    wanted = [group for group, (first, last) in enumerate(spans) if first <= number <= last]
+                    groups = {group: rows for group, rows in groups.items() if group in wanted}
+                    found: list[Entry] = []
+                    for group in wanted:
+                        if group not in groups:
+                            groups[group] = opened.read_row_group(group).to_pydict()
+                        rows = groups[group]
+                        shards = np.array(rows["shard"])
+                        first, last = np.searchsorted(shards, (number, number + 1))
+                        found += (_entry(rows, row) for row in range(first, last))
+                    yield number, found
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise SourceError(f"{self.folder.path(MANIFEST)} is damaged: {brief(error)}") from error
+
+
+def tidy(plan: Plan) -> None:
+    """Remove what a process left that was killed between writing the plan and putting its listing away."""
+    pieces = _Pieces(plan.folder, _digest(plan.meta["request"]))
+    while pieces.there():
+        pieces.remove()
+
+
+def check_same(plan: Plan, request: Mapping[str, Any]) -> None:
+    """Refuse to go on with a plan that was made for something else.
+
+    Raises:
+        OutputError: what differs is named.
+    """
+    planned = plan.meta["request"]
+    differing = [name for name, value in request.items() if planned.get(name) != value]
+    if differing:
+        told = "; ".join(f"{name}: {planned.get(name)!r}, now {request[name]!r}" for name in differing[:3])
+        raise OutputError(
+            f"{plan.folder.name} holds a plan for something else ({told}): repeat that request, or name "
+            "another folder with -o"
+        )
+
+
+def make_plan(
+    folder: Folder,
+    meta: Mapping[str, Any],
+    listings: Sequence[tuple[str, Callable[[str | None], Iterable[Entry]]]],
+    *,
+    told: Callable[[int], object] = lambda _: None,
+) -> Plan:
+    """List everything and write the plan; of several processes that do so at once, the first one's stands.
+
+    Args:
+        folder: where it goes.
+        meta: the request, the recipe, ``shard_size``, and what else every part says.
+        listings: of each source its name, and what lists it: from the beginning, or after a name that came
+            before.
+        told: called with the names so far.
+
+    Raises:
+        RequestError: nothing was named.
+        SourceError: a source cannot be listed.
+    """
+    pieces = _Pieces(folder, _digest(meta["request"]))
+    pieces.fill(listings, told)
+    if not pieces.rows:
+        raise RequestError(f"no image in {' '.join(name for name, _ in listings)}")
+    try:
+        with folder.drafting(MANIFEST, over=False) as draft:
+            _compose(draft, pieces, meta)
+    except FileNotFoundError as error:  # another process was done, and has put the pieces away
+        if (plan := Plan.open(folder)) is not None:
+            return plan
+        raise SourceError(f"the listing in {folder.name} is gone: begin again") from error
+    plan = Plan.open(folder)
+    assert plan is not None
+    pieces.remove()
+    return plan
+
+
+class _Pieces:
+    """The listing as it is made: pieces of names, each with what comes next."""
+
+    def __init__(self, folder: Folder, request: str) -> None:
+        self._folder = folder
+        self._request = request
+        self.count = self.rows = 0
+        self._at = (0, 0, None)  # the source, how many names of it there are, the last of them
+
+    def _name(self, number: int) -> str:
+        return f".listing-{self._request[:12]}-{number:05}.parquet"
+
+    def fill(
+        self,
+        listings: Sequence[tuple[str, Callable[[str | None], Iterable[Entry]]]],
+        told: Callable[[int], object],
+    ) -> None:
+        """List, after what an earlier process listed."""
+        place, count, last, ended = self._earlier(len(listings))
+        told(self.rows)
+        while not ended and place < len(listings):
+            entries = iter(listings[place][1](last))
+            if last is None:
+                entries = islice(entries, count, None)
+            while True:
+                piece = list(islice(entries, _PIECE))
+                count += len(piece)
+                after = piece[-1].source if piece else None
+                full = len(piece) == _PIECE
+                if piece:
+                    ended = not full and place == len(listings) - 1
+                    self._write(piece, (place, count, after, full, ended))
+                    told(self.rows)
+                if not full:
+                    break
+            place, count, last = place + 1, 0, None
+
+    def _earlier(self, sources: int) -> tuple[int, int, str | None, bool]:
+        """Where to go on: the source, how many of it, the last name, and whether all are listed."""
+        at: tuple[int, int, str | None, bool] = (0, 0, None, False)
+        while self._folder.exists(self._name(self.count)):
+            with self._opened(self.count) as file:
+                place, count, last, full, ended = meta_of(file)["after"]
+                self.rows += file.metadata.num_rows
+            at = (place, count, last, ended) if full else (place + 1, 0, None, ended or place + 1 == sources)
+            self.count += 1
+        return at
+
+    def _write(self, piece: list[Entry], after: tuple[Any, ...]) -> None:
+        pa = pyarrow()
+        schema = _schema(pa, {"nshot": json.dumps({"after": after})}, shard=False)
+        with self._folder.drafting(self._name(self.count)) as draft:
+            pa.parquet.write_table(_table(pa, piece, schema), draft, compression="zstd")
+        self.count += 1
+        self.rows += len(piece)
+
+    def _opened(self, number: int) -> Any:
+        with self._folder.open(self._name(number)) as file:
+            return pyarrow().parquet.ParquetFile(io.BytesIO(file.read()))
+
+    def read(self) -> Iterator[Entry]:
+        """All that was listed."""
+        for number in range(self.count):
+            with self._opened(number) as file:
+                rows = file.read().to_pydict()
+            yield from (_entry(rows, row) for row in range(len(rows["kind"])))
+
+    def there(self) -> bool:
+        """Whether pieces were left."""
+        while self._folder.exists(self._name(self.count)):
+            self.count += 1
+        return self.count > 0
+
+    def remove(self) -> None:
+        """The plan is there: the pieces go, the first one last."""
+        for number in reversed(range(self.count)):
+            self._folder.remove(self._name(number))
+        self.count = 0
+
+
+def _digest(request: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+def _compose(draft: Any, pieces: _Pieces, meta: Mapping[str, Any]) -> None:
+    """The plan out of the pieces."""
+    pa = pyarrow()
+    schema = _schema(pa, None, shard=True)
+    told = {name: value for name, value in meta.items() if name != "cwd"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    shard, filled, images = -1, meta["shard_size"], 0
+    waiting: list[Entry] = []
+    numbers: list[int] = []
+    with pa.parquet.ParquetWriter(draft, schema, compression="zstd", write_statistics=["shard"]) as writer:
+
+        def write() -> None:
+            digest.update(json.dumps([numbers, waiting]).encode())
+            writer.write_table(_table(pa, waiting, schema, numbers))
+            waiting.clear()
+            numbers.clear()
+
+        for entry in pieces.read():
+            if entry.kind == "whole" or filled >= meta["shard_size"]:
+                shard, filled = shard + 1, 0
+            waiting.append(entry)
+            numbers.append(shard)
+            images += 1
+            filled = meta["shard_size"] if entry.kind == "whole" else filled + 1
+            if len(waiting) == _PIECE:
+                write()
+        if waiting:
+            write()
+        said = {"nshot": 1, **meta, "plan": digest.hexdigest(), "shards": shard + 1, "images": images}
+        writer.add_key_value_metadata({"nshot": json.dumps(said)})
+
+
+def _schema(pa: Any, metadata: Mapping[str, str] | None, *, shard: bool) -> Any:
+    text, whole = pa.string(), pa.int64()
+    fields = [("shard", pa.int32())] if shard else []
+    fields += [("kind", text), ("source", text), ("address", text), ("size", whole), ("mark", whole)]
+    fields += [("labels", pa.list_(text)), ("domain", text), ("error", text)]
+    return pa.schema(fields, metadata=metadata)
+
+
+def _table(pa: Any, entries: Sequence[Entry], schema: Any, numbers: Sequence[int] = ()) -> Any:
+    columns = [pa.array(numbers, pa.int32())] if numbers else []
+    columns.append(pa.array([entry.kind for entry in entries], pa.string()))
+    columns.append(pa.array([spelled(entry.source) for entry in entries], pa.string()))
+    # mostly the same as the name: then it is not repeated
+    addresses = [None if entry.address == entry.source else entry.address for entry in entries]
+    columns.append(pa.array([each and spelled(each) for each in addresses], pa.string()))
+    columns.append(pa.array([entry.size for entry in entries], pa.int64()))
+    columns.append(pa.array([entry.mark for entry in entries], pa.int64()))
+    columns.append(pa.array([entry.labels for entry in entries], pa.list_(pa.string())))
+    columns.append(pa.array([entry.domain for entry in entries], pa.string()))
+    errors = [None if entry.error is None else spelled(entry.error) for entry in entries]
+    columns.append(pa.array(errors, pa.string()))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _entry(rows: Mapping[str, Sequence[Any]], row: int) -> Entry:
+    labels, address, error = rows["labels"][row], rows["address"][row], rows["error"][row]
+    source = unspelled(rows["source"][row])
+    return Entry(
+        rows["kind"][row],
+        source,
+        source if address is None else unspelled(address),
+        rows["size"][row],
+        rows["mark"][row],
+        None if labels is None else tuple(labels),
+        rows["domain"][row],
+        None if error is None else unspelled(error),
+    )
+
+
+def _spans(opened: Any) -> list[tuple[int, int]]:
+    """The first and the last shard of each row group."""
+    spans = []
+    for group in range(opened.metadata.num_row_groups):
+        known = opened.metadata.row_group(group).column(0).statistics
+        spans.append((known.min, known.max))
+    return spans
+
+
+def absolute(path: str, folder: str) -> str:
+    """A path as it was typed in a folder, for a process that works in another."""
+    return path if "://" in path else os.path.join(folder, path)  # noqa: PTH118

@@ -1,0 +1,247 @@
+"""Images into a folder of parts: the plan is made or gone on with, then its shards are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO
+
+from nshot.datasets.labelled import Columns, open_labelled
+from nshot.distributed.plan import SHARD, Entry, Plan, check_same, make_plan, tidy
+from nshot.distributed.shards import Summary, Work, check_recipe, shards_of
+from nshot.embedder import Embedder
+from nshot.embeddings import is_vector_file
+from nshot.embeddings.parts import Width
+from nshot.errors import RequestError, SourceError
+from nshot.images import archives
+from nshot.images.remarks import Remarks
+from nshot.images.sources import Source, expand
+from nshot.images.tables import is_table
+from nshot.objects import Folder, open_folder
+from nshot.types import Embedded, Failure
+
+_TRIED = 100  # rows of a table, by which it is told whether they hold images or name them
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What goes into a folder of parts.
+
+    Attributes:
+        sources: files, folders, globs, archives, tables, URLs, object stores, as ``Embedder.sources`` takes
+            them.
+        labelled: whether they are labelled images, whose labels go along.
+        image_column: the column of tables that holds the images.
+        image_root: the folder that names in tables are relative to.
+        strict: list what plainly is no image as well, as failures.
+        width: what vectors are kept as.
+        shard_size: images in a shard, about.
+    """
+
+    sources: Sequence[str]
+    labelled: bool = False
+    image_column: str | None = None
+    image_root: str | os.PathLike[str] | None = None
+    strict: bool = False
+    width: Width = "float32"
+    shard_size: int = SHARD
+
+    def told(self) -> dict[str, Any]:
+        """As the plan holds it."""
+        root = None if self.image_root is None else os.fspath(self.image_root)
+        said = {"sources": list(self.sources), "labelled": self.labelled, "image_column": self.image_column}
+        return said | {
+            "image_root": root,
+            "strict": self.strict,
+            "width": self.width,
+            "shard_size": self.shard_size,
+        }
+
+
+def planned(
+    folder: str | os.PathLike[str],
+    request: Request,
+    embedder: Embedder,
+    *,
+    remarks: Remarks | None = None,
+    stdin: BinaryIO | None = None,
+    told: Callable[[int], object] = lambda _: None,
+) -> Plan:
+    """The plan of a folder: the one that is there, or a new one.
+
+    Args:
+        folder: a folder, or the URL of one in an object store; made if it is not there.
+        request: what goes into it.
+        embedder: the model, whose recipe and precision the plan pins.
+        remarks: where it is noted what was skipped.
+        stdin: where ``-`` reads its list.
+        told: called with the names listed so far.
+
+    Raises:
+        OutputError: the folder holds a plan for something else, or cannot be written.
+        SourceError: a source cannot be listed.
+        RequestError: nothing was named, or the model is not the plan's.
+        MissingExtra: pyarrow, or obstore for an object store, is not installed.
+    """
+    place = open_folder(folder, make=True)
+    if request.shard_size < 1:
+        raise RequestError(f"a shard needs at least 1 image, not {request.shard_size}")
+    said = request.told()
+    if (plan := Plan.open(place)) is not None:
+        check_same(plan, said)
+        check_recipe(plan, embedder)
+        tidy(plan)
+        return plan
+    _check_empty(place)
+    recipe, classes, multi = embedder.recipe, None, False
+    remarks = remarks or Remarks()
+    if request.labelled:
+        sets = [_labelled(source, request) for source in request.sources]
+        listings = [(each.name, partial(_of_labelled, each, remarks)) for each in sets]
+        named = [each.classes for each in sets]
+        classes = list(dict.fromkeys(label for each in named for label in each or ()))
+        multi = any(each.multi for each in sets)
+    else:
+        listings = [
+            (each, partial(_listed, each, request, embedder, remarks, stdin)) for each in request.sources
+        ]
+    meta = {
+        "request": said,
+        "shard_size": request.shard_size,
+        "model": embedder.name,
+        "space": recipe.space,
+        "encoder": recipe.fingerprint,
+        "preprocessing": recipe.preprocessing,
+        "precision": embedder.encoder.precision,
+        "device": embedder.encoder.device,
+        "dimension": embedder.dimension,
+        "classes": classes,
+        "multi": multi,
+        "cwd": os.getcwd(),  # noqa: PTH109
+    }
+    return make_plan(place, meta, listings, told=told)
+
+
+def make_shards(
+    plan: Plan,
+    embedder: Embedder,
+    *,
+    shard: str | None = None,
+    again: bool = False,
+    told: Callable[[Embedded | Failure], object] = lambda _: None,
+) -> Iterator[Summary]:
+    """Make the shards of a plan that are not there yet, in this process.
+
+    Args:
+        plan: from ``planned``.
+        embedder: the plan's model.
+        shard: "I/N": only every Nth shard, those of the Ith of N jobs.
+        again: make shards that hold failures once more.
+        told: called with every image, when it is done.
+
+    Yields:
+        What became of each shard, in rising order, those that were there among them.
+
+    Raises:
+        RequestError: ``shard`` says nothing, or the model is not the plan's.
+        OutputError: a part cannot be written.
+    """
+    numbers: Sequence[int] = range(plan.shards)
+    if shard is not None:
+        numbers = shards_of(shard, plan.shards)
+    return Work(plan, embedder, again=again).run(numbers, told=told)
+
+
+def _check_empty(folder: Folder) -> None:
+    """A folder without a plan must not hold what reads like its parts."""
+    held = [name for name in folder.files() if name.startswith("part-")]
+    if held:
+        raise RequestError(
+            f"{folder.name} holds {held[0]} and no manifest.parquet: name another folder with -o, or "
+            "remove what is in it"
+        )
+
+
+def _listed(
+    source: str,
+    request: Request,
+    embedder: Embedder,
+    remarks: Remarks,
+    stdin: BinaryIO | None,
+    after: str | None,
+) -> Iterator[Entry]:
+    """The entries of one source; after a name that came before, those that follow it."""
+    if is_vector_file(source):
+        raise RequestError(f"{source} holds vectors already: a folder of parts is made of images")
+    lower = source.lower().rstrip("/")
+    if lower.endswith((*archives.ZIP, *archives.TAR)) and not _magic(source):
+        return iter([Entry("whole", source, source)])
+    if _magic(source) and lower.endswith((*archives.ZIP, *archives.TAR)):
+        return (Entry("whole", name, name) for name in archives_of(source))
+    listing = partial(
+        expand,
+        [source],
+        limits=embedder.limits,
+        stdin=stdin,
+        image_column=request.image_column,
+        image_root=request.image_root,
+        strict=request.strict,
+    )
+    if is_table(source) and not _magic(source):
+        first = islice(listing(), _TRIED)
+        if any(item.address is None and item.failure is None for item in first):
+            return iter([Entry("whole", source, source)])
+    return _after(map(Entry.of, listing(remarks=remarks)), after)
+
+
+def _after(entries: Iterable[Entry], after: str | None) -> Iterator[Entry]:
+    """The entries behind the one of this name; all, without a name."""
+    entries = iter(entries)
+    if after is not None:
+        for entry in entries:
+            if entry.source == after:
+                break
+    return entries
+
+
+def archives_of(pattern: str) -> Iterator[str]:
+    """The archives that a pattern names, by name.
+
+    Raises:
+        SourceError: none.
+    """
+    from nshot.images import folders
+
+    found = [name for name, error in folders.matching(pattern) if error is None]
+    if not found:
+        raise SourceError(f"{pattern}: no such file, and nothing matches it as a pattern")
+    return iter(found)
+
+
+def _magic(source: str) -> bool:
+    from nshot.images import folders
+
+    return "://" not in source and folders.is_pattern(source)
+
+
+def _labelled(source: str, request: Request) -> Any:
+    return open_labelled(
+        source,
+        columns=Columns(request.image_column),
+        image_root=request.image_root,
+        strict=request.strict,
+    )
+
+
+def _of_labelled(labelled: Any, remarks: Remarks, after: str | None) -> Iterator[Entry]:
+    def entries() -> Iterator[Entry]:
+        for source in labelled:
+            assert isinstance(source, Source)
+            yield Entry.of(source)
+        for line in (*labelled.remarks.news(), *labelled.remarks.counts()):
+            remarks.note(line)
+
+    return _after(entries(), after)

@@ -1,0 +1,387 @@
+"""Vectors as a folder of Parquet files: written part by part, read a row group at a time.
+
+    manifest.parquet      what was planned: a row per image or archive, and the part that it goes into
+    part-00000.parquet    source, embedding (a fixed-size list of floats), error; labels where known
+
+A part is there as a whole or not at all. Its metadata tells the recipe, the plan it belongs to, its counts
+and a digest of all its rows; equal rows make equal files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nshot.embeddings.embeddings import Embeddings
+from nshot.errors import SourceError, brief
+from nshot.extras import pyarrow
+from nshot.objects import Folder, is_object_url, open_folder
+from nshot.paths import spelled, unspelled
+from nshot.types import Embedded, Failure, Floats, Recipe
+
+MANIFEST = "manifest.parquet"
+ROWS = 16_384  # in a row group
+
+Width: TypeAlias = Literal["float32", "float16"]
+
+_PART = re.compile(r"part-(\d{5,})\.parquet")
+_MISSING = "MissingShard"
+_ENDED = "DamagedShard"
+
+
+def part_name(number: int) -> str:
+    """The file of a shard."""
+    return f"part-{number:05}.parquet"
+
+
+def is_parts(path: str | os.PathLike[str]) -> bool:
+    """Whether a name is a folder of parts that nshot wrote, here or in an object store.
+
+    Raises:
+        MissingExtra: an object store without obstore.
+    """
+    text = os.fspath(path)
+    if is_object_url(text):
+        ending = os.path.splitext(text.rstrip("/"))[1].lower()  # noqa: PTH122
+        if ending and not text.endswith("/"):
+            return False
+        return open_folder(text).exists(MANIFEST)
+    return (Path(text) / MANIFEST).is_file() or (
+        Path(text).is_dir() and any(_PART.fullmatch(each.name) for each in os.scandir(text))
+    )
+
+
+class PartWriter:
+    """One part's rows, in their order; memory is bounded by a row group.
+
+    Args:
+        draft: the local file to write.
+        dimension: length d of the vectors.
+        width: what they are kept as.
+        labelled: whether there are columns of labels and domains.
+        meta: what the part says of itself, beside its counts and its digest.
+    """
+
+    def __init__(
+        self, draft: Path, *, dimension: int, width: Width, labelled: bool, meta: Mapping[str, Any]
+    ) -> None:
+        pa = pyarrow()
+        self._meta = dict(meta)
+        self._dtype = np.dtype("<f4" if width == "float32" else "<f2")
+        self._dimension = dimension
+        self._labelled = labelled
+        value = pa.float32() if width == "float32" else pa.float16()
+        self._vector = pa.list_(pa.field("element", value, nullable=False), dimension)
+        text = pa.string()
+        fields = [("source", text), ("embedding", self._vector)]
+        fields += [("labels", pa.list_(text)), ("domain", text)] if labelled else []
+        fields += [("digest", pa.binary()), ("error", text), ("notes", pa.list_(text))]
+        self._schema = pa.schema(fields)
+        self._writer = pa.parquet.ParquetWriter(
+            draft, self._schema, compression="none", use_dictionary=False, write_statistics=False
+        )
+        self._waiting: list[Embedded | Failure] = []
+        self._digest = hashlib.sha256()
+        self.rows = self.failed = 0
+        self.kinds: dict[str, int] = {}
+
+    def write(self, item: Embedded | Failure) -> None:
+        """Take a vector, or the failure in its place."""
+        self._waiting.append(item)
+        self.rows += 1
+        if isinstance(item, Failure):
+            self.failed += 1
+            self.kinds[item.type] = self.kinds.get(item.type, 0) + 1
+        if len(self._waiting) == ROWS:
+            self._write_group()
+
+    def say(self, name: str, value: object) -> None:
+        """Let the part say something more of itself."""
+        self._meta[name] = value
+
+    def finish(self) -> dict[str, Any]:
+        """Write what waits and the metadata; what the part says of itself."""
+        if self._waiting or not self.rows:
+            self._write_group()
+        said = self._meta | {
+            "rows": self.rows,
+            "failed": self.failed,
+            "failures": dict(sorted(self.kinds.items())),
+            "digest": self._digest.hexdigest(),
+        }
+        self._writer.add_key_value_metadata({"nshot": json.dumps(said)})
+        self._writer.close()
+        return said
+
+    def abandon(self) -> None:
+        """Close the file, whatever it holds."""
+        self._writer.close()
+
+    def _write_group(self) -> None:
+        pa = pyarrow()
+        items, self._waiting = self._waiting, []
+        there = np.array([isinstance(item, Embedded) for item in items], bool)
+        vectors = np.zeros((len(items), self._dimension), self._dtype)
+        for row, item in enumerate(items):
+            if isinstance(item, Embedded):
+                vectors[row] = item.vector
+        flat = pa.array(vectors.ravel(), self._vector.value_type)
+        mask = None if there.all() else pa.array(~there)
+        columns = [
+            pa.array([spelled(item.source) for item in items], pa.string()),
+            pa.FixedSizeListArray.from_arrays(flat, type=self._vector, mask=mask),
+        ]
+        if self._labelled:
+            columns.append(pa.array([item.labels for item in items], pa.list_(pa.string())))
+            columns.append(pa.array([item.domain for item in items], pa.string()))
+        digests = [item.digest if isinstance(item, Embedded) else None for item in items]
+        errors = [_told(item) if isinstance(item, Failure) else None for item in items]
+        columns.append(pa.array(digests, pa.binary()))
+        columns.append(pa.array(errors, pa.string()))
+        columns.append(
+            pa.array([[_utf8(note) for note in item.notes] or None for item in items], pa.list_(pa.string()))
+        )
+        table = pa.Table.from_arrays(columns, schema=self._schema)
+        add_to_digest(self._digest, table)
+        self._writer.write_table(table, row_group_size=ROWS)
+
+
+def add_to_digest(digest: Any, table: Any) -> None:
+    """Take a row group into the digest of its part: names, vectors, errors, labels, whatever there is."""
+    for name in table.column_names:
+        if name == "embedding":
+            there = table.column(name).is_valid().to_numpy(zero_copy_only=False)
+            digest.update(np.packbits(there).tobytes())
+            for chunk in table.column(name).chunks:
+                digest.update(np.ascontiguousarray(chunk.flatten().to_numpy(zero_copy_only=False)).data)
+            continue
+        values = table.column(name).to_pylist()
+        held = [value.hex() if isinstance(value, bytes) else value for value in values]
+        digest.update(json.dumps([name, held], ensure_ascii=False).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A row group of a part.
+
+    Attributes:
+        part: the file's name.
+        table: all columns but the vectors, as pyarrow has them.
+        vectors: float32[m, d], unit rows, of those rows that have one.
+        there: bool[n], which rows these are.
+    """
+
+    part: str
+    table: Any
+    vectors: Floats
+    there: NDArray[np.bool_]
+
+    def records(self) -> Iterator[Embedded | Failure]:
+        """A record per row."""
+        table = self.table
+
+        def column(name: str) -> list[Any]:
+            return table.column(name).to_pylist() if name in table.column_names else [None] * len(self.there)
+
+        rows = iter(self.vectors)
+        columns = (column(name) for name in ("source", "labels", "domain", "digest", "error", "notes"))
+        for is_there, source, labels, domain, digest, error, notes in zip(self.there, *columns, strict=True):
+            own = None if labels is None else tuple(labels)
+            name = unspelled(source or "")
+            said = tuple(notes or ())
+            if is_there:
+                yield Embedded(name, next(rows), own, domain, digest, notes=said)
+            else:
+                kind, message = split_error(error)
+                yield Failure(name, kind, message, own, domain, notes=said)
+
+
+class Parts:
+    """A folder of parts, read from the first row group to the last; memory is bounded by a row group.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        SourceError: there are no parts in it, or they are of different models.
+        MissingExtra: pyarrow is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        pyarrow()
+        self.folder: Folder = open_folder(path)
+        self.name = self.folder.name
+        files = self.folder.files()
+        numbered = {int(found[1]): name for name in files if (found := _PART.fullmatch(name))}
+        self.parts: dict[int, str] = dict(sorted(numbered.items()))
+        self.plan = self._planned() if MANIFEST in files else None
+        if self.plan is not None:
+            self.parts = {number: name for number, name in self.parts.items() if number < self.plan["shards"]}
+        if not self.parts:
+            raise SourceError(f"{self.name} holds no vectors yet: nshot embed writes them")
+        self.meta = self.plan or self._first()
+
+    def _planned(self) -> dict[str, Any]:
+        pa = pyarrow()
+        try:
+            with self.folder.open(MANIFEST) as file, pa.parquet.ParquetFile(file) as opened:
+                said = meta_of(opened)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise SourceError(f"{self.folder.path(MANIFEST)} is damaged: {brief(error)}") from error
+        if not isinstance(said.get("shards"), int):
+            raise SourceError(f"{self.folder.path(MANIFEST)} is no plan that nshot made")
+        return said
+
+    def _first(self) -> dict[str, Any]:
+        for name in self.parts.values():
+            try:
+                with self._opened(name) as opened:
+                    return meta_of(opened)
+            except SourceError:
+                continue
+        raise SourceError(f"none of the parts in {self.name} can be read")
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """What made the vectors, as far as it is known."""
+        return recipe_of(self.meta)
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model, as far as it is known."""
+        return self.meta.get("model")
+
+    @cached_property
+    def missing(self) -> list[int]:
+        """The numbers of the shards that were planned and are not there."""
+        if self.plan is None:
+            return []
+        return [number for number in range(self.plan["shards"]) if number not in self.parts]
+
+    def numbers(self) -> list[int]:
+        """All shards that there are or should be, in their order."""
+        return sorted((*self.parts, *self.missing))
+
+    def blocks(self, number: int) -> Iterator[Block]:
+        """A shard's row groups.
+
+        Raises:
+            SourceError: it is not there, is damaged, or belongs to another plan.
+        """
+        pa = pyarrow()
+        name = self.parts.get(number)
+        if name is None:
+            raise SourceError(f"{self.folder.path(part_name(number))} is not made yet: run nshot embed again")
+        with self._opened(name) as file:
+            said = meta_of(file)
+            if self.plan is not None and said.get("plan") != self.plan["plan"]:
+                raise SourceError(f"{self.folder.path(name)} belongs to another plan")
+            if said.get("space") != self.meta.get("space"):
+                raise SourceError(f"{self.folder.path(name)} holds vectors of another model")
+            for group in range(file.num_row_groups):
+                try:
+                    # at once, not by batches: those copy
+                    table = file.read_row_group(group, use_threads=False)
+                    yield _block(name, table)
+                except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+                    raise SourceError(f"{self.folder.path(name)} is damaged: {brief(error)}") from error
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
+        pa = pyarrow()
+        with ExitStack() as until_read:
+            try:
+                file = until_read.enter_context(self.folder.open(name))
+                opened = until_read.enter_context(pa.parquet.ParquetFile(file, pre_buffer=False))
+            except (OSError, ValueError, pa.ArrowException) as error:
+                said = f"{self.folder.path(name)} is damaged, or no part: {brief(error)}"
+                raise SourceError(said) from error
+            yield opened
+
+    def records(self) -> Iterator[Embedded | Failure]:
+        """Every image in order; a shard that is missing or damaged is a failure that says so."""
+        for number in self.numbers():
+            try:
+                for block in self.blocks(number):
+                    yield from block.records()
+            except SourceError as error:
+                kind = _ENDED if number in self.parts else _MISSING
+                yield Failure(self.folder.path(part_name(number)), kind, str(error))
+
+    def gathered(self) -> Embeddings:
+        """All of them in memory."""
+        dimension = self.meta.get("dimension") or 1
+        return Embeddings.collect(
+            self.records(),
+            dimension=dimension,
+            classes=self.meta.get("classes") or None,
+            multi=bool(self.meta.get("multi")),
+            recipe=self.recipe,
+            model=self.model,
+        )
+
+
+def meta_of(file: Any) -> dict[str, Any]:
+    """What a Parquet file of nshot's says of itself; nothing where it is somebody else's."""
+    try:
+        said = (file.schema_arrow.metadata or {}).get(b"nshot")
+        said = json.loads(said or file.metadata.metadata[b"nshot"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def recipe_of(meta: Mapping[str, Any]) -> Recipe | None:
+    """The recipe in a file's metadata."""
+    if not meta.get("space"):
+        return None
+    return Recipe(str(meta.get("encoder", "")), str(meta.get("preprocessing", "")), str(meta["space"]))
+
+
+def split_error(error: str | None) -> tuple[str, str]:
+    """A part's error as type and message."""
+    kind, colon, message = (error or "").partition(": ")
+    return (
+        (kind, message)
+        if colon and kind.isidentifier()
+        else ("UndecodableImage", error or "it has no vector")
+    )
+
+
+def _block(name: str, table: Any) -> Block:
+    column = table.column("embedding")
+    there = np.ones(len(column), bool)
+    if column.null_count:
+        there = column.is_valid().to_numpy(zero_copy_only=False)
+    dimension = column.type.list_size if hasattr(column.type, "list_size") else None
+    flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    joined = flat[0] if len(flat) == 1 else np.concatenate(flat or [np.empty(0, np.float32)])
+    rows = joined.reshape(int(there.sum()), dimension or -1)
+    wide: Floats = rows if rows.dtype == np.float32 else rows.astype(np.float32)
+    length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    if not (np.abs(length - 1) < 2e-6).all():
+        good = np.isfinite(length) & (length > 0)
+        if not good.all():
+            raise ValueError(f"row {int(np.flatnonzero(~good)[0])} is no vector")
+        wide = (wide / length[:, None]).astype(np.float32)
+    return Block(name, table.drop_columns(["embedding"]), wide, there)
+
+
+def _told(failure: Failure) -> str:
+    return f"{failure.type}: {_utf8(failure.message)}"
+
+
+def _utf8(text: str) -> str:
+    """Parquet holds only UTF-8: other bytes, of a name that a message holds, are spelled."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,312 @@
+"""A URL of an object store -> the store, one object's bytes, a listing; foreign errors end here."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nshot.errors import RequestError
+from nshot.extras import obstore
+
+SCHEMES = ("s3", "gs", "az")
+
+_PAGE = 1000  # names asked for at once: what the stores give at most
+_CREDENTIALS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+    *("AWS_WEB_IDENTITY_TOKEN_FILE",),
+)
+_ANONYMOUS = ("AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST")
+_METADATA = ("169.254.169.254", 80)  # where a machine of AWS is asked for the credentials of its role
+
+
+class StoreFailure(Exception):
+    """A store did not do what was asked of it.
+
+    Attributes:
+        kind: "missing", "denied", "changed" or "failed".
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Meta(NamedTuple):
+    """What a store says of an object.
+
+    Attributes:
+        key: its name within the bucket.
+        size: bytes.
+        mark: a number that changes whenever the object does (of its ETag and time), never negative.
+        tag: its ETag, where it has one.
+    """
+
+    key: str
+    size: int
+    mark: int
+    tag: str | None
+
+
+class Place(NamedTuple):
+    """An address in a store.
+
+    Attributes:
+        scheme: one of ``SCHEMES``.
+        bucket: the bucket, or Azure's container.
+        key: the object, or the beginning of the names in a folder; "" for the whole bucket.
+    """
+
+    scheme: str
+    bucket: str
+    key: str
+
+    @classmethod
+    def of(cls, url: str) -> Place:
+        """The address that a URL says; the key is taken as it stands, nothing in it is unquoted.
+
+        Raises:
+            RequestError: it names no bucket.
+        """
+        scheme, _, rest = url.partition("://")
+        bucket, _, key = rest.partition("/")
+        if not bucket:
+            raise RequestError(f"{url} names no bucket: write {scheme}://BUCKET/NAME")
+        return cls(scheme.lower(), bucket, key)
+
+    def url(self, key: str) -> str:
+        """The URL of another object in the same bucket."""
+        return f"{self.scheme}://{self.bucket}/{key}"
+
+    @property
+    def store(self) -> Any:
+        """The store, made once in a process.
+
+        Raises:
+            RequestError: its settings are wrong.
+            MissingExtra: obstore is not installed.
+        """
+        return _store(self.scheme, self.bucket, os.getpid())
+
+    def head(self) -> Meta:
+        """What the store says of the object.
+
+        Raises:
+            StoreFailure: it is not there, or not to be read.
+        """
+        with asking(self):
+            return _meta(obstore().head(self.store, self.key))
+
+    def read(
+        self,
+        max_bytes: int,
+        too_large: Callable[[int], Exception],
+        before_more: tuple[int, Callable[[], object]] | None = None,
+    ) -> bytes:
+        """All of the object, in one request; a body that is cut off is asked for again from there.
+
+        Args:
+            max_bytes: the most to read; the size is known before the body comes.
+            too_large: the error for an object of more bytes.
+            before_more: (bytes, what to call once before more than these are held).
+
+        Raises:
+            StoreFailure: it is not there, not to be read, or did not come.
+        """
+        with asking(self):
+            answer = obstore().get(self.store, self.key)
+            size = answer.meta["size"]
+            if size > max_bytes:
+                raise too_large(size)
+            if before_more is not None and size > before_more[0]:
+                before_more[1]()
+            data = bytes(answer.bytes())
+        if len(data) != size:
+            raise StoreFailure("failed", f"cut off after {len(data):,} of {size:,} bytes")
+        return data
+
+    def read_range(self, start: int, end: int, tag: str | None) -> bytes:
+        """The object's bytes from one place up to another, of the version with this ETag.
+
+        Raises:
+            StoreFailure: as ``read``; or the object has changed meanwhile.
+        """
+        options: dict[str, Any] = {"range": (start, end)}
+        if tag is not None:
+            options["if_match"] = tag
+        with asking(self):
+            data = bytes(obstore().get(self.store, self.key, options=options).bytes())
+        if len(data) != end - start:
+            raise StoreFailure("failed", f"cut off after {start + len(data):,} bytes")
+        return data
+
+    def listing(self, after: str | None = None) -> Iterator[Meta]:
+        """The objects below the key, as below a folder, by name, in pages.
+
+        Args:
+            after: only those whose key comes after this one.
+
+        Raises:
+            StoreFailure: the bucket is not there, or cannot be listed.
+        """
+        prefix = self.key.rstrip("/")
+        with asking(self):
+            pages = iter(obstore().list(self.store, prefix=prefix or None, offset=after, chunk_size=_PAGE))
+        while True:
+            with asking(self):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield from map(_meta, page)
+
+
+def is_object_url(name: object) -> bool:
+    """Whether a name is a URL of an object store."""
+    return isinstance(name, str) and name[:5].lower().startswith(tuple(f"{each}://" for each in SCHEMES))
+
+
+@contextmanager
+def asking(place: Place) -> Iterator[None]:
+    """Within it, what goes wrong with a store is a StoreFailure."""
+    errors = obstore().exceptions
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreFailure("missing", f"there is no object {place.url(place.key)}") from error
+    except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
+        raise StoreFailure("denied", f"the store denies access{_without_credentials(place)}") from error
+    except errors.PreconditionError as error:
+        raise StoreFailure("changed", "the object was changed while it was read") from error
+    except errors.AlreadyExistsError as error:
+        raise StoreFailure("exists", "it is there already") from error
+    except (errors.BaseError, OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        if "NoSuchBucket" in said or "ContainerNotFound" in said:
+            message = f"there is no bucket {place.bucket}, or not in this region"
+            raise StoreFailure("missing", message) from error
+        if "403 Forbidden" in said or "AccessDenied" in said:
+            raise StoreFailure("denied", f"the store denies access{_without_credentials(place)}") from error
+        if "301 Moved" in said or "PermanentRedirect" in said:
+            message = f"the bucket {place.bucket} is in another region: set AWS_REGION to it"
+            raise StoreFailure("failed", message) from error
+        raise StoreFailure("failed", f"the store gave no answer: {_short(said)}") from error
+
+
+def _short(said: str) -> str:
+    """The part of obstore's message that tells what happened, without its debugging output."""
+    said = said.partition("Debug source:")[0].strip()
+    _, found, rest = said.partition(" - ")
+    said = rest if found else said
+    return said if len(said) <= 200 else f"{said[:200]}..."
+
+
+def _without_credentials(place: Place) -> str:
+    if place.scheme == "s3" and _aws(os.environ.get("AWS_PROFILE")).get("skip_signature"):
+        return " without credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    return ""
+
+
+def _meta(found: Any) -> Meta:
+    tag, modified = found["e_tag"], found["last_modified"]
+    told = f"{tag} {modified.timestamp() if modified is not None else ''}".encode()
+    return Meta(
+        found["path"], found["size"], int.from_bytes(hashlib.sha256(told).digest()[:7], "big"), tag or None
+    )
+
+
+@lru_cache(maxsize=64)
+def _store(scheme: str, bucket: str, _process: int) -> Any:
+    library = obstore()
+    settings: dict[str, Any] = {}
+    client: dict[str, Any] = {
+        "connect_timeout": "5s",
+        "read_timeout": "10s",
+        "timeout": "300s",
+        "user_agent": "nshot",
+    }
+    if scheme == "s3":
+        settings = _aws(os.environ.get("AWS_PROFILE"))
+        endpoint = settings.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3")
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
+        if endpoint.startswith("http://"):  # a store of one's own: whoever named it has decided
+            client["allow_http"] = True
+    elif scheme == "gs":
+        if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
+            settings = {"base_url": emulator if "://" in emulator else f"http://{emulator}"}
+            settings["skip_signature"] = True
+            client["allow_http"] = True
+    elif os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true"):
+        client["allow_http"] = True
+    # Eight tries of what is refused at once, for half a minute: of what hangs that is three tries.
+    retries = {
+        "max_retries": 8,
+        "retry_timeout": timedelta(seconds=30),
+        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=8), "base": 2},
+    }
+    try:
+        return library.store.from_url(
+            f"{scheme}://{bucket}", client_options=client, retry_config=retries, **settings
+        )
+    except (library.exceptions.BaseError, ValueError, OSError, TypeError) as error:
+        raise RequestError(f"{scheme}://{bucket}: {_short(' '.join(str(error).split()))}") from error
+
+
+@lru_cache(maxsize=8)
+def _aws(profile: str | None) -> dict[str, Any]:
+    """What obstore does not read by itself: the files of AWS's tools, and whether nobody is known here."""
+    given = {name for name in os.environ if name.startswith("AWS_")}
+    settings: dict[str, Any] = {}
+    said = _profile(profile or "default")
+    if not given & {"AWS_REGION", "AWS_DEFAULT_REGION"} and "region" in said:
+        settings["region"] = said["region"]
+    if not given & {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"} and "endpoint_url" in said:
+        settings["endpoint"] = said["endpoint_url"]
+    if os.environ.get("AWS_REQUEST_PAYER", "").lower() == "requester":
+        settings["request_payer"] = True
+    if any(os.environ.get(name, "").lower() in ("1", "true", "yes") for name in _ANONYMOUS):
+        return settings | {"skip_signature": True}
+    if profile is not None or not given & set(_CREDENTIALS):
+        keys = {"aws_access_key_id": "access_key_id", "aws_secret_access_key": "secret_access_key"}
+        keys["aws_session_token"] = "session_token"
+        found = {own: said[name] for name, own in keys.items() if name in said}
+        settings |= found
+        if not found and not given & set(_CREDENTIALS) and not _on_aws():
+            settings["skip_signature"] = True  # as anybody may read a public bucket
+    return settings
+
+
+def _profile(name: str) -> dict[str, str]:
+    """What AWS's own files say of a profile; nothing where they are not there."""
+    said: dict[str, str] = {}
+    places = (
+        (
+            os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
+            name if name == "default" else f"profile {name}",
+        ),
+        (os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), name),
+    )
+    for file, section in places:
+        parser = configparser.ConfigParser(interpolation=None)
+        with suppress(OSError, ValueError, configparser.Error, RuntimeError):
+            parser.read_string(Path(file).expanduser().read_text("utf-8"))
+            if parser.has_section(section):
+                said |= dict(parser.items(section))
+    return said
+
+
+def _on_aws() -> bool:
+    """Whether the machine can be asked for a role's credentials; elsewhere nobody answers, for minutes."""
+    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        return False
+    try:
+        with socket.create_connection(_METADATA, timeout=1):
+            return True
+    except OSError:
+        return False
