@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import resource
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +25,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from nshot.errors import OutputError, RequestError, SourceError  # noqa: E402
-from nshot.train import Options, checkpoints, loop, train  # noqa: E402
+from nshot.train import Options, batches, checkpoints, loop, towers, train  # noqa: E402
 from nshot.train import state as states  # noqa: E402
 from nshot.train.batches import Towers  # noqa: E402
 from nshot.train.blend import Point, blend, recommended  # noqa: E402
 from nshot.train.data import Images  # noqa: E402
 from nshot.train.feeding import Feeder  # noqa: E402
-from nshot.train.listing import listed  # noqa: E402
+from nshot.train.listing import is_classes, listed  # noqa: E402
 from nshot.train.loss import sigmoid  # noqa: E402
 from nshot.train.processes import Processes  # noqa: E402
 
@@ -173,6 +175,23 @@ def test_pixels_that_were_cut_off_are_decoded_again(
     pixels.write_bytes(pixels.read_bytes()[:1000])
     train(pairs(), tmp_path / "m", config=TINY, options=QUICK, resume=True)
     assert same(tmp_path / "m", before)
+
+
+def test_a_run_killed_while_it_decoded_decodes_anew(tmp_path: Path, before: Path) -> None:
+    folder = tmp_path / "m" / "training" / "data"
+    folder.mkdir(parents=True)
+    (folder / "images.part").write_bytes(b"some pixels")
+    train(pairs(), tmp_path / "m", config=TINY, options=QUICK, resume=True)
+    assert same(tmp_path / "m", before)
+
+
+def test_kills_at_some_moments_of_a_run_leave_one_that_ends_with_equal_weights() -> None:
+    script = Path(__file__).parents[2] / "bench" / "kill.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--moments", "6"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 resumed with equal weights" in done.stdout
 
 
 def test_a_request_that_is_wrong_leaves_no_folder(tmp_path: Path) -> None:
@@ -349,9 +368,9 @@ def test_a_step_keeps_its_tensors_on_the_models_device(before: Path, several: bo
     )
     batch = Feeder(begin.tokenizer, begin.config.text.ends, jitter=0.1, crop=0.5).batch(images, 8, 0)
     model = begin.model.to("meta")
-    towers = Towers(model, mean=(0.5,) * 3, std=(0.5,) * 3, piece=4)
+    own = Towers(model, mean=(0.5,) * 3, std=(0.5,) * 3, piece=4)
     parameters = [p for p in model.parameters() if p is not model.logit_scale]
-    value = loop.gradient(model, towers, batch, parameters, False, Pretended() if several else Processes())
+    value = loop.gradient(model, own, batch, parameters, False, Pretended() if several else Processes())
     assert value.device.type == "meta"
     assert {p.grad.device.type for p in parameters if p.grad is not None} == {"meta"}
 
@@ -385,3 +404,43 @@ def test_an_image_of_the_library_trains_as_an_array_does(tmp_path: Path) -> None
     arrays: list[Any] = [(np.asarray(image), text) for image, text in pairs()]
     assert isinstance(pairs(1)[0][0], Image.Image)
     train(arrays, tmp_path / "m", config=TINY, options=MEASURED)
+
+
+def test_a_locked_tower_sees_each_image_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Path
+) -> None:
+    seen = 0
+
+    def counted(model: Any, pixels: Any) -> Any:
+        nonlocal seen
+        seen += len(pixels)
+        return whole(model, pixels)
+
+    whole = towers.image_vectors
+    monkeypatch.setattr(batches, "image_vectors", counted)
+    data, known = class_folders(tmp_path / "data"), class_folders(tmp_path / "known")
+    options = Options(epochs=8, batch=4, patience=0, piece=1, threads=1, lr=1e-3)
+    train(data, tmp_path / "m", start=before, options=options, untouched=known)
+    assert seen == 16 + 16
+    jittered = replace(options, jitter=1e-9)  # augmented, so each epoch sees the training images anew
+    train(data, tmp_path / "other", start=before, options=jittered, untouched=known)
+    assert seen > 32 + 8 * 12
+    one, two = weights(tmp_path / "m"), weights(tmp_path / "other")
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+
+
+def test_a_folder_of_shards_is_no_folder_of_classes(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as tar:
+        for number, (image, text) in enumerate(pairs(8)):
+            data = io.BytesIO()
+            image.save(data, "PNG")
+            for name, content in ((f"{number}.png", data.getvalue()), (f"{number}.txt", text.encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    options = Options(steps=1, batch=2)
+    train(tmp_path / "shards", tmp_path / "m", config=TINY, options=options, held_out=0)
+    recipe = json.loads((tmp_path / "m" / "training.json").read_text())["recipe"]
+    assert recipe["part"] == "all"
+    assert not is_classes(tmp_path / "shards")

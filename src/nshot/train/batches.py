@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from nshot.train.towers import image_vectors, text_vectors
+from nshot.train.towers import image_vectors, is_siglip, text_vectors
 
 Piece = Callable[[], Tensor]
 
@@ -30,7 +30,7 @@ class Batch:
     """What a step sees.
 
     Attributes:
-        pixels: uint8[n,3,s,s].
+        pixels: uint8[n,3,s,s]; or float32[n,d], their vectors, where the image tower is locked.
         tokens: int64[u,t], the distinct captions, padded.
         ends: int64[u], the position that becomes each caption's vector: that of its end token, for CLIP.
         targets: int64[n], each image's caption.
@@ -72,9 +72,17 @@ class Towers:
         self._cold = compiled
         self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        last = self.model.text_model.head if is_siglip(self.model) else self.model.text_projection
+        return int(last.out_features)
+
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """uint8[n,3,s,s] -> float32[n,d], without a graph, not of unit norm."""
+        """uint8[n,3,s,s] -> float32[n,d], without a graph, not of unit norm; vectors stay what they are."""
         count = len(pixels)
+        if pixels.ndim == 2:
+            return pixels.to(self.device)
         # whole pieces only: a compiled tower is compiled again for each new size
         padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -count % self.piece))
         images = self._image_pieces(padded, None)
@@ -141,6 +149,8 @@ class Towers:
         return values.mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
 
     def _image_pieces(self, pixels: Tensor, jitter: Tensor | None) -> list[Piece]:
+        if pixels.ndim == 2:
+            return [lambda: pixels.to(self.device)]
         parts = pixels.split(self.piece)
         jitters = [()] * len(parts) if jitter is None else [(each,) for each in jitter.split(self.piece)]
         return [self._piece(self._seen, part, *own) for part, own in zip(parts, jitters, strict=True)]

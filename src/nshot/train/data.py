@@ -23,6 +23,7 @@ from nshot.images.sources import Source, expand
 from nshot.sketchbook import Scene, caption, sample
 from nshot.sketchbook.captions import with_article
 from nshot.sketchbook.pairs import drawings, scene_seed
+from nshot.train.rows import RowFile
 from nshot.types import Failure, Pixels
 
 if TYPE_CHECKING:
@@ -51,32 +52,13 @@ class Pairs(Protocol):
         """Captions to learn a vocabulary from."""
 
 
-class PixelFile:
-    """uint8[n,3,s,s] in a file, of which rows are read when they are asked for.
-
-    A memory map would count every page that was ever touched as this process's memory.
-    """
-
-    def __init__(self, path: Path, size: int) -> None:
-        self._path, self._row = path, (3, size, size)
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> Pixels:
-        found = np.empty((len(rows), *self._row), np.uint8)
-        length = found[0].nbytes if len(rows) else 0
-        with self._path.open("rb", buffering=0) as file:
-            for image, row in zip(found, rows.tolist(), strict=True):
-                file.seek(row * length)
-                if file.readinto(image.data) != length:
-                    raise RequestError(f"{self._path} was cut off while it was in use: run the command again")
-        return found
-
-
 @dataclass(frozen=True, slots=True)
 class Images:
     """Images of one size with one or more captions each.
 
     Attributes:
-        pixels: uint8[m,3,s,s], in memory or in a file.
+        pixels: uint8[m,3,s,s], in memory or in a file; or float32[m,d], their vectors by a tower that is
+            locked.
         captions: the captions of each row of ``pixels``; an epoch uses one of them.
         rows: int64[n], the rows that belong to this set.
         by_class: the captions are a class's prompts: an epoch uses the same one for all images, since two
@@ -86,7 +68,7 @@ class Images:
         digest: of the images' bytes and their captions, hexadecimal.
     """
 
-    pixels: Pixels | PixelFile
+    pixels: NDArray[Any] | RowFile
     captions: Sequence[Sequence[str]]
     rows: NDArray[np.int64]
     by_class: bool = False
@@ -101,8 +83,8 @@ class Images:
         """Each image's captions."""
         return [tuple(self.captions[row]) for row in self.rows.tolist()]
 
-    def read(self, start: int, stop: int) -> Pixels:
-        """Some of the images, uint8[stop-start,3,s,s]."""
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Some of the images, uint8[stop-start,3,s,s] or float32[stop-start,d]."""
         return self.pixels[self.rows[start:stop]]
 
     def batch(self, indices: Sequence[int], epoch: int) -> tuple[Pixels, list[str]]:
@@ -229,7 +211,7 @@ def prepared(pairs: Iterable[Pair], preprocessor: Preprocessor, folder: Path, **
     part = folder / "images.part"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        part.touch()
+        part.write_bytes(b"")  # a run that was killed here may have left some
     try:
         with part.open("ab", buffering=0) as file:
             for each in _in_parallel(partial(_read, preprocessor=None if known else preprocessor), pairs):
@@ -265,7 +247,7 @@ def reopened(folder: Path, preprocessor: Preprocessor, **kind: bool) -> Images:
     assert known is not None
     failures = tuple(Failure(*each) for each in known["failures"])
     rows = np.arange(len(known["captions"]))
-    pixels = PixelFile(folder / "images.raw", preprocessor.size)
+    pixels = RowFile(folder / "images.raw", (3, preprocessor.size, preprocessor.size), "uint8")
     return Images(pixels, known["captions"], rows, **kind, failures=failures, digest=known["digest"])
 
 

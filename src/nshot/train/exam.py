@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,14 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nshot.atomic import writing
 from nshot.classifier.classifier import Classifier
 from nshot.few_shot import fit
 from nshot.train.batches import Towers
 from nshot.train.data import Images
 from nshot.train.feeding import Feeder
+from nshot.train.processes import Processes
+from nshot.train.rows import RowFile
 
 _AT_ONCE = 512
 
@@ -73,9 +77,35 @@ def few_shot(towers: Towers, feeder: Feeder, training: Images, held: Images) -> 
     return np.array([name == labels[text] for name, text in zip(named, held.texts(), strict=True)])
 
 
+def locked(images: Images, towers: Towers, processes: Processes, path: Path) -> Images:
+    """The same set with vectors in place of images, encoded once: for an image tower that is not trained.
+
+    Args:
+        images: what to encode.
+        towers: the model.
+        processes: those that share the work; each keeps all vectors.
+        path: the file that holds them, by row.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    dimension = 0
+    with writing(path), path.open("wb") as file:
+        for start in range(0, len(images), _AT_ONCE * processes.count):
+            rows = images.rows[start : start + _AT_ONCE * processes.count]
+            mine = replace(images, rows=rows[processes.rank :: processes.count])
+            parts = processes.gathered(torch.from_numpy(vectors(towers, mine)))
+            dimension = parts[0].shape[1]
+            for rank, part in enumerate(parts):
+                for row, vector in zip(rows[rank :: processes.count].tolist(), part.numpy(), strict=True):
+                    file.seek(row * vector.nbytes)
+                    file.write(vector)
+    return replace(images, pixels=RowFile(path, (dimension,), "float32"))
+
+
 def vectors(towers: Towers, images: Images) -> NDArray[np.float32]:
     """The images' vectors, float32[n,d] of unit norm."""
-    parts = []
+    parts = [torch.empty(0, towers.dimension)]
     for start in range(0, len(images), _AT_ONCE):
         pixels = torch.from_numpy(images.read(start, start + _AT_ONCE))
         parts.append(F.normalize(towers.encode_images(pixels).cpu(), dim=1))

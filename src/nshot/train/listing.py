@@ -48,7 +48,7 @@ def listed(
         MissingExtra: a Parquet table, and pyarrow is not installed.
     """
     path, named = Path(name), str(name)
-    if path.is_dir() and not any(each.name.lower().endswith(TAR) for each in path.iterdir()):
+    if is_classes(path):
         return _classes(path, templates)
     if path.is_dir() or named.lower().endswith(TAR):
         shards = _shards(named if not path.is_dir() else os.path.join(glob.escape(named), "*.tar*"))  # noqa: PTH118
@@ -67,6 +67,12 @@ def listed(
     classes = table.names.get(column)
     rows = table_sources(table, [column], image_column=image_column)
     return ((source, _caption(_named(cell, classes), source.name)) for source, (cell,) in rows)
+
+
+def is_classes(name: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder with a folder per class, and none of shards."""
+    path = Path(name)
+    return path.is_dir() and not any(each.name.lower().endswith(TAR) for each in path.iterdir())
 
 
 def _classes(folder: Path, templates: Sequence[str]) -> Iterator[Pair]:

@@ -33,9 +33,9 @@ from nshot.train.batches import Towers
 from nshot.train.blend import SHARES, Point, recommended
 from nshot.train.blend import blend as blended
 from nshot.train.data import Images, Pair, Pairs, Sketchbook, prepared, reopened
-from nshot.train.exam import Exam, Mark, few_shot
+from nshot.train.exam import Exam, Mark, few_shot, locked
 from nshot.train.feeding import Feeder
-from nshot.train.listing import listed
+from nshot.train.listing import is_classes, listed
 from nshot.train.log import Log
 from nshot.train.loop import Progress, fit
 from nshot.train.options import Options
@@ -143,7 +143,7 @@ def train(
     preprocessor = Preprocessor.from_config(begin.preprocessor if begin else {}, size=size)
 
     def opened(given: Any, name: str, folder: Path) -> Images:
-        by_class = isinstance(given, (str, Path)) and Path(given).is_dir()
+        by_class = isinstance(given, (str, Path)) and is_classes(given)
         kind = {"by_class": by_class, "balanced": by_class if options.balanced is None else options.balanced}
         if processes.rank > 0:  # the first has made it
             return reopened(folder / name, preprocessor, **kind)
@@ -181,6 +181,15 @@ def train(
                 tower.encoder.gradient_checkpointing = True
         twice = _is_large(model, options, processes) if options.twice is None else options.twice
         towers, feeder = _towers(begin, options, processes, twice), _feeder(begin, options, processes)
+        if options.part == "text":  # each image has one vector, whatever the epoch
+            own = folder / f"vectors-{processes.rank}"
+            exams = [
+                Exam(each.name, locked(each.images, towers, processes, own.with_suffix(f".{each.name}")))
+                for each in exams
+            ]
+            held = exams[0].images if len(held) else held
+            if isinstance(training, Images) and options.crop == 1 and not options.jitter:
+                training = locked(training, towers, processes, own.with_suffix(".training"))
 
         def marks() -> dict[str, Mark]:
             return {exam.name: exam.take(towers, feeder) for exam in exams}
