@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from nshot import extras
 from nshot.errors import ImageError, ImageTooLarge, MissingExtra, UndecodableImage
 from nshot.images import colour, formats
+from nshot.images.quick import quicken
 from nshot.types import DEFAULT_LIMITS, Limits
 
 __all__ = ["Decoded", "Limits", "decode"]
@@ -152,7 +153,9 @@ def _opened(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:
             name = name or f"a camera raw file ({formats.raw_kind(data)})"
             raise UndecodableImage(f"{name}: {error}") from error
     allowed = (*_FORMATS, "TGA") if data.endswith(_TGA_FOOTER) else _FORMATS
-    return Image.open(io.BytesIO(data), formats=allowed)
+    image: Image.Image = Image.open(io.BytesIO(data), formats=allowed)
+    quicken(image)
+    return image
 
 
 def _open_heif(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:

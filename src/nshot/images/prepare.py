@@ -13,6 +13,7 @@ from nshot.images.decode import decode
 from nshot.images.preprocess import Preprocessor
 from nshot.types import Limits, Pixels
 
+_OWN = 0.9  # of an image's time: the rest is for sending it to another process, and for what follows
 _WANT = "decoder error -9"
 
 
@@ -75,7 +76,7 @@ class Preparing:
             return prepare(data, self.preprocessor, self.limits)
 
     def _apart(self, data: bytes, wanted: int) -> Prepared:
-        most, left = self.budget.most, self.limits.timeout
+        most, left = self.budget.most, _OWN * self.limits.timeout
         for allowance in dict.fromkeys((min(wanted, most), most)):
             with self.budget.decoding(allowance):
                 begun = time.monotonic()
