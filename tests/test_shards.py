@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -371,3 +372,71 @@ def _run(command: Sequence[str], kill_after: float | None = None) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
+
+
+def test_a_folder_of_answers_holds_what_a_file_of_answers_holds(
+    tiny: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "04.jpg").write_bytes(b"no image")
+    assert embed(tiny, photos, "-o", tmp_path / "v", "--shard-size", "5") == 1
+    ask = ["classify", str(tmp_path / "v"), "--labels", "cat, dog, bus, bird", "--model", str(tiny)]
+    ask += ["--no-store", "--top-k", "3", "-o"]
+    assert run([*ask, str(tmp_path / "one.parquet")]) == 1
+    assert run([*ask, f"{tmp_path}/many/"]) == 1
+    one = pq.read_table(tmp_path / "one.parquet").to_pylist()
+    parts = sorted((tmp_path / "many").iterdir())
+    many = [row for path in parts for row in pq.read_table(path).to_pylist()]
+    assert [path.name for path in parts] == [f"part-0000{number}.parquet" for number in range(3)]
+    assert len(one) == len(many)
+    for a, b in zip(one, many, strict=True):
+        for key in ("source", "label", "error_type", "error_message", "notes"):
+            assert a[key] == b[key]
+        for key in ("score", "cosine", "margin"):
+            assert a[key] == pytest.approx(b[key], abs=2e-6)
+        assert [p["label"] for p in a["predictions"] or ()] == [p["label"] for p in b["predictions"] or ()]
+    before = files(tmp_path / "many")
+    (tmp_path / "many" / "part-00001.parquet").unlink()
+    capsys.readouterr()
+    assert run([*ask, f"{tmp_path}/many/"]) == 1
+    assert "2 shards were answered before" in capsys.readouterr().err
+    assert files(tmp_path / "many") == before
+    other = [each if each != "cat, dog, bus, bird" else "cat, dog" for each in ask]
+    assert run([*other, f"{tmp_path}/many/"]) == 2
+    assert "answers to something else" in capsys.readouterr().err
+    assert run([*ask, str(tmp_path / "v")]) == 2
+    (tmp_path / "v" / "part-00002.parquet").unlink()
+    assert run([*ask, f"{tmp_path}/fewer/"]) == 1
+    assert "1 shards not read" in capsys.readouterr().err
+
+
+def test_many_vectors_asked_at_once_are_answered_as_one_by_one() -> None:
+    from nshot.classifier import bulk
+    from nshot.classifier.classifier import Classifier
+
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((700, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    matrix = rng.standard_normal((40, 32))
+    matrix[7] = matrix[3]  # a tie, which the labels' order decides
+    matrix[9] = matrix[5] + 1e-7
+    names = [f"l{number}" for number in range(40)]
+    ways: list[tuple[Any, Any, Literal["softmax", "sigmoid"]]] = [
+        (100.0, 0.0, "softmax"),
+        (10.0, -5.0, "sigmoid"),
+        (rng.uniform(5, 50, 40), rng.normal(size=40), "softmax"),
+    ]
+    for scale, bias, kind in ways:
+        classifier = Classifier(names, matrix, scale, bias, kind)
+        for top_k in (1, 5, 99):
+            answers = bulk.ask(classifier, vectors, top_k)
+            for row, expected in enumerate(classifier.predict(vectors, top_k=top_k)):
+                assert [names[place] for place in answers.labels[row]] == [
+                    told.label for told in expected.predictions
+                ]
+                assert answers.scores[row] == pytest.approx(
+                    [told.score for told in expected.predictions], abs=3e-6
+                )
+                assert answers.margins[row] == pytest.approx(expected.margin, abs=1e-6)
+    alone = bulk.ask(Classifier(["l"], matrix[:1], 100.0), vectors, 5)
+    assert np.isnan(alone.margins).all()
+    assert (alone.scores == 1).all()

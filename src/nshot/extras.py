@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from nshot.errors import MissingExtra
@@ -96,3 +97,15 @@ def obstore() -> Any:
             'object stores (s3://, gs://, az://) need obstore: pip install "nshot[cloud]"'
         ) from error
     return obstore
+
+
+def one_thread_each() -> Any:
+    """Within it, each thread multiplies matrices by itself, so that several can do so side by side.
+
+    Without threadpoolctl it changes nothing.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return nullcontext()
+    return threadpool_limits(1, user_api="blas")

@@ -33,6 +33,11 @@ _GUARDED = re.compile("'+[=+\\-@\t\r＝＋－＠]")
 _SPELLED = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
 
 
+def as_url(path: str | os.PathLike[str]) -> str:
+    """A name as it was typed, where a ``Path`` has made one slash out of a URL's two."""
+    return re.sub(r"^(s3|gs|az):/+", r"\1://", os.fspath(path))
+
+
 def spelled(name: str) -> str:
     r"""A name in printable text that every encoding of Unicode can hold: the name itself, as a rule.
 

@@ -104,11 +104,26 @@ def command(
     nshot classify photos/ --classifier animals.nshot --coverage 0.9
     nshot classify photos/ --facets facets.json
     nshot classify photos/ --tree animals.json
+    nshot classify vectors/ --labels-file labels.txt -o answers/
 
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output
     from nshot.cli.asking import ask
+    from nshot.cli.folders import ask_folder, is_folder_of_answers
+
+    if is_folder_of_answers(sources, output, format):
+        for given, name in (
+            *((adapt, "--adapt"), (journal_options.journal_file, "--journal"), (facets_given, "--facets")),
+            *((tree_file, "--tree"), (keep_columns, "--keep-columns")),
+        ):
+            if given:
+                raise RequestError(f"{name} does not go with a folder of answers: name a file with -o")
+        embedder, classifier = ask(
+            label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
+        )
+        assert output is not None
+        return ask_folder(sources[0], output, embedder, classifier, top_k or 5, quiet=quiet)
     from nshot.output.annotations import ANNOTATIONS
     from nshot.output.sinks import open_sink
 

@@ -574,7 +574,7 @@ def format_of(format: str | None, output: Path | None) -> str:
 
 
 def progress(
-    items: Iterable[T], *, shown: bool, sources: Sequence[str] = (), skipped: int = 0
+    items: Iterable[T], *, shown: bool, sources: Sequence[str] = (), skipped: int = 0, unit: str = " images"
 ) -> Iterator[T]:
     """The items, with a bar of rate and time left on stderr.
 
@@ -583,13 +583,14 @@ def progress(
         shown: whether to show the bar at all; it never is where stderr is no terminal.
         sources: what was named on the command line, counted meanwhile for the time left.
         skipped: items that an earlier run has done.
+        unit: what is counted.
     """
     if not shown or not sys.stderr.isatty():
         yield from items
         return
     from tqdm import tqdm
 
-    with tqdm(initial=skipped, unit=" images", dynamic_ncols=True, file=sys.stderr, leave=False) as bar:
+    with tqdm(initial=skipped, unit=unit, dynamic_ncols=True, file=sys.stderr, leave=False) as bar:
         Thread(target=_count, args=(sources, bar), daemon=True).start()
         for item in items:
             yield item
