@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import os
 import struct
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -18,8 +21,9 @@ import nshot
 from nshot.errors import ImageTooLarge, UndecodableImage
 from nshot.images import apart
 from nshot.images.budget import Budget
-from nshot.images.cost import cost
-from nshot.images.prepare import Preparing, prepare
+from nshot.images.cost import Cost, cost
+from nshot.images.decode import decode
+from nshot.images.prepare import Preparing, load, prepare
 from nshot.images.preprocess import Preprocessor
 from nshot.types import Failure, Limits
 
@@ -47,12 +51,17 @@ def qoi_of_differences(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     "kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "QOI", "JPEG2000", "ICO"]
 )
-def test_pixels_are_the_same_in_a_process_of_its_own(kind: str) -> None:
+def test_pixels_are_the_same_in_a_process_of_its_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(kind)
-    there = apart.prepared(data, PREPROCESSOR, Limits(), 10**8, 10.0)
     here = prepare(data, PREPROCESSOR, Limits())
+    monkeypatch.setattr("nshot.images.prepare.cost", lambda *_: Cost(10**8, alone=True))
+    there, loaded = preparing()(data), load(data, side=40)
     assert np.array_equal(there.pixels, here.pixels)
     assert there[1:] == here[1:]
+    decoded = decode(data)
+    decoded.image.thumbnail((40, 40))
+    assert np.array_equal(np.asarray(loaded.image), np.asarray(decoded.image))
+    assert (loaded.notes, loaded.size) == (decoded.notes, decoded.size)
 
 
 def test_usual_images_need_no_process_and_rare_ones_do() -> None:
@@ -141,6 +150,38 @@ def test_a_worker_that_dies_fails_its_image_alone(monkeypatch: pytest.MonkeyPatc
         worker.process.kill()
         worker.process.wait()
     assert prepared(encoded("PPM")).pixels.shape == (3, 224, 224)
+
+
+def test_a_worker_ends_with_a_parent_that_was_killed() -> None:
+    program = (
+        "import sys, threading\n"
+        "from nshot.images import apart\n"
+        "from nshot.images.prepare import load\n"
+        "load(sys.stdin.buffer.read(int(sys.argv[1])))\n"
+        "print(apart._ours().idle[0].process.pid, flush=True)\n"
+        "load(sys.stdin.buffer.read())\n"
+    )
+    small = encoded("QOI")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(len(small))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    with parent.stdin, parent.stdout:
+        parent.stdin.write(small + qoi_of_differences(6000, 6000))
+        worker = int(parent.stdout.readline())
+    time.sleep(0.3)
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists() or " Z " in Path(f"/proc/{worker}/stat").read_text():
+            return
+        time.sleep(0.05)
+    os.kill(worker, 9)
+    raise AssertionError("it went on")
 
 
 def test_the_budget_is_never_exceeded_and_nobody_starves() -> None:

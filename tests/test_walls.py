@@ -106,6 +106,15 @@ def test_a_runtime_is_imported_behind_its_own_door(module: str) -> None:
         )
 
 
+def test_images_are_decoded_within_limits_everywhere() -> None:
+    """Outside of its room, nobody calls ``decode``, which knows neither the budget nor the time."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name != "images":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module == "nshot.images.decode":
+                    assert "decode" not in [alias.name for alias in node.names], path
+
+
 def test_importing_nshot_loads_no_runtime() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, nshot; print(*sys.modules)"],

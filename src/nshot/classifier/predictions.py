@@ -129,13 +129,13 @@ def _thumbnail(source: str) -> str | None:
     from pathlib import Path
 
     from nshot.errors import ImageError
-    from nshot.images.decode import decode
+    from nshot.images.prepare import load
     from nshot.images.sources import Source
     from nshot.pages.report import thumbnail
 
     if not Path(source).is_file():
         return None
     try:
-        return thumbnail(decode(Source.file(source).read(), draft=_SIDE).image, _SIDE)
+        return thumbnail(load(Source.file(source).read(), draft=2 * _SIDE, side=_SIDE).image, _SIDE)
     except ImageError:
         return None

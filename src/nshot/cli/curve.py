@@ -149,11 +149,11 @@ def _shots(text: str) -> list[Shots]:
 def _features(name: str, prompted: Prompted) -> Floats:
     """The supervised model's features of the same images, decoded once more."""
     from nshot.evaluation.supervised import Supervised
-    from nshot.images.decode import decode
+    from nshot.images.prepare import load
 
     network = Supervised(name)
     wanted, limits = set(prompted.examples.positions.tolist()), prompted.model.limits
     if sys.stderr.isatty():
         click.echo(f"note: {len(wanted)} images through {name}", err=True)
     sources = (source for position, source in enumerate(prompted.labelled) if position in wanted)
-    return network.features(decode(source.read(), limits=limits).image for source in sources)
+    return network.features(load(source.read(), limits).image for source in sources)

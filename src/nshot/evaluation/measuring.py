@@ -22,7 +22,7 @@ from nshot.few_shot import fit
 from nshot.few_shot.choose import choose_probe
 from nshot.few_shot.heads import Shown
 from nshot.few_shot.logistic import plain_probe
-from nshot.images.decode import decode
+from nshot.images.prepare import load
 from nshot.images.sources import Source
 from nshot.types import Embedded, Failure
 from nshot.unit import normalize
@@ -154,7 +154,7 @@ class _Originals:
                 raise RequestError(
                     f"{self.examples.sources[row]} is gone since it was embedded: run it again"
                 )
-            yield decode(source.read(), limits=self.model.limits).image
+            yield load(source.read(), self.model.limits).image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,7 +211,7 @@ def _made_worse(
     def worse() -> Iterator[Image]:
         for row, source in again(originals.data, originals.examples, rows):
             try:
-                image = as_seen(decode(source.read(), limits=model.limits).image, size)
+                image = as_seen(load(source.read(), model.limits).image, size)
             except ImageError:  # gone since it was embedded
                 continue
             kept.append(row)

@@ -11,7 +11,7 @@ from nshot import metrics
 from nshot.errors import ImageError
 from nshot.evaluation.again import again
 from nshot.evaluation.evaluation import BARE, Evaluation, Rival
-from nshot.images.decode import decode
+from nshot.images.prepare import load
 from nshot.images.sources import Source
 from nshot.pages import charts
 from nshot.pages.engine import Html
@@ -50,7 +50,7 @@ def thumbnails(data: Iterable[Source], evaluation: Evaluation, limits: Limits) -
     found: dict[int, str] = {}
     for row, source in again(data, evaluation.images, shown(evaluation)):
         with suppress(ImageError):  # gone since it was embedded: its card says so
-            found[row] = thumbnail(decode(source.read(), limits=limits, draft=2 * _SIDE).image, _SIDE)
+            found[row] = thumbnail(load(source.read(), limits, draft=2 * _SIDE, side=_SIDE).image, _SIDE)
     return found
 
 

@@ -3,7 +3,7 @@
 A decoder in a thread cannot be interrupted. So what may be slow or large goes to a worker: an interpreter
 that reads an image on its standard input and writes pixels on its standard output. Workers are started when
 the first such image comes, and kept for the next. What a worker answers is JSON and raw pixels, never a
-pickle: it has read a stranger's bytes.
+pickle: it has read a stranger's bytes. What a worker does with an image, it is sent (``Work``).
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nshot import errors
 from nshot.errors import ImageError, UndecodableImage
-
-if TYPE_CHECKING:
-    from nshot.images.prepare import Prepared
-    from nshot.images.preprocess import Preprocessor
-    from nshot.types import Limits
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); import nshot.images.apart as a; a.serve()"
 _REQUEST = struct.Struct("<QQQd")  # bytes of the settings and of the image, bytes of memory, seconds
@@ -38,9 +36,12 @@ _ANSWER = struct.Struct("<QQ")  # bytes of the JSON, and of the pixels
 _READY = b"nshot"
 _KEPT = 2**28  # a worker that has grown larger is not used again
 _LARGEST_ANSWER = 2**20
+_LARGEST_PIXELS = 2**30
 
-
-_Answer: TypeAlias = tuple[dict[str, Any], bytes]  # what is told, and pixels
+_Told: TypeAlias = dict[str, Any]
+_Answer: TypeAlias = tuple[_Told, bytes]  # what is told, and pixels
+Work: TypeAlias = Callable[[bytes], tuple[_Told, NDArray[np.uint8]]]
+"""An encoded image -> what JSON can tell of it, and its pixels; it can be pickled."""
 
 
 class Starved(Exception):
@@ -96,7 +97,7 @@ class _Worker:
             self._in.write(data)
             self._in.flush()
             told, size = _ANSWER.unpack(_exactly(self._out, _ANSWER.size))
-            if told > _LARGEST_ANSWER or size > 3 * 2**26:
+            if told > _LARGEST_ANSWER or size > _LARGEST_PIXELS:
                 raise Crashed
             return json.loads(_exactly(self._out, told)), _exactly(self._out, size)
         except (OSError, EOFError, ValueError) as error:
@@ -167,15 +168,12 @@ def available() -> bool:
     return _ours().usable and bool(sys.executable)
 
 
-def prepared(
-    data: bytes, preprocessor: Preprocessor, limits: Limits, allowance: int, seconds: float
-) -> Prepared:
-    """The pixels of an image, from a worker.
+def done(work: Work, data: bytes, allowance: int, seconds: float) -> tuple[_Told, NDArray[np.uint8]]:
+    """What a worker makes of an image.
 
     Args:
+        work: what to do with it.
         data: the encoded image.
-        preprocessor: what makes the pixels.
-        limits: what a single image may take.
         allowance: bytes of memory for it.
         seconds: of processor time.
 
@@ -185,16 +183,14 @@ def prepared(
         Crashed: the worker broke down.
         ImageError: it cannot be decoded.
     """
-    from nshot.images.prepare import Prepared, prepare
-
     workers = _ours()
     try:
         worker = workers.take()
     except OSError:
         workers.usable = False
-        return prepare(data, preprocessor, limits)
+        return work(data)
     try:
-        told, pixels = worker.ask(pickle.dumps((preprocessor, limits)), data, allowance, seconds)
+        told, pixels = worker.ask(pickle.dumps(work), data, allowance, seconds)
     except Crashed:
         code = worker.end()
         if worker.expired or -code in _TIMES:
@@ -215,15 +211,11 @@ def prepared(
     if "error" in told:
         kind = getattr(errors, str(told["error"]), UndecodableImage)
         raise (kind if issubclass(kind, ImageError) else UndecodableImage)(str(told["message"]))
-    size = preprocessor.size
-    return Prepared(np.frombuffer(pixels, np.uint8).reshape(3, size, size), **_fields(told))
-
-
-def _fields(told: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: tuple(map(str, value)) if isinstance(value, list) else bool(value)
-        for name, value in told.items()
-    }
+    try:
+        shape = [int(edge) for edge in told.pop("shape")]
+        return told, np.frombuffer(pixels, np.uint8).reshape(shape)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Crashed from error
 
 
 _TIMES = {int(getattr(signal, name)) for name in ("SIGPROF", "SIGXCPU") if hasattr(signal, name)}
@@ -237,14 +229,14 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not print into the answer
-    from nshot.images import prepare  # noqa: F401  (before any limit)
-
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     limit = _Limit()
     answers.write(_READY)
     answers.flush()
     while head := requests.read(_REQUEST.size):
         settings, size, allowance, seconds = _REQUEST.unpack(head)
-        told, pixels = limit.within(allowance, seconds, partial(_answer, requests, settings, size))
+        work: Work = pickle.loads(_exactly(requests, settings))  # from our own parent; before any limit
+        told, pixels = limit.within(allowance, seconds, partial(_answer, requests, work, size))
         told["keep"] = limit.memory() < _KEPT
         said = json.dumps(told).encode()
         answers.write(_ANSWER.pack(len(said), len(pixels)) + said)
@@ -253,13 +245,18 @@ def serve() -> None:
         del pixels
 
 
-def _answer(requests: IO[bytes], settings: int, size: int) -> tuple[dict[str, Any], Any]:
-    from nshot.images.prepare import prepare
+def _end_with(parent: int) -> None:
+    """A parent that was killed leaves nobody to read the answer."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(8)
 
-    preprocessor, limits = pickle.loads(_exactly(requests, settings))  # from our own parent
+
+def _answer(requests: IO[bytes], work: Work, size: int) -> tuple[_Told, Any]:
     data = _exactly(requests, size)
     try:
-        done = prepare(data, preprocessor, limits)
+        told, pixels = work(data)
+        return told | {"shape": pixels.shape}, np.ascontiguousarray(pixels).reshape(-1).data
     except ImageError as error:
         cause = error.__cause__
         if isinstance(cause, MemoryError):
@@ -269,8 +266,6 @@ def _answer(requests: IO[bytes], settings: int, size: int) -> tuple[dict[str, An
         return {"starved": True}, b""
     except Exception as error:
         return {"error": "UndecodableImage", "message": f"{type(error).__name__}: {error}"[:200]}, b""
-    others = done._asdict()
-    return others, np.ascontiguousarray(others.pop("pixels")).tobytes()
 
 
 class _Limit:

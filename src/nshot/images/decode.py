@@ -65,10 +65,12 @@ class Decoded:
         image: upright, mode RGB, at least 1 x 1.
         notes: what a person should know of it, a short sentence each: "scaled from a range: 0 to 4095". What
             comes before the colon says the kind, and is the same for all images of that kind.
+        size: width and height as they are in the file, before turning it upright and shrinking it.
     """
 
     image: Image.Image
     notes: tuple[str, ...] = ()
+    size: tuple[int, int] = (0, 0)
 
     @property
     def changed(self) -> bool:
@@ -123,6 +125,7 @@ def _decode(data: bytes, limits: Limits, draft: int | None) -> Decoded:
     notes: list[str] = []
     image = _opened(data, limits, notes)
     _check_size(image, data, limits)
+    size = image.size
     if draft is not None and image.format == "JPEG":
         image.draft("RGB", (draft, draft))
     deep = _is_deep(image)
@@ -139,7 +142,7 @@ def _decode(data: bytes, limits: Limits, draft: int | None) -> Decoded:
         rgb = _first_of(image, rgb, first, count, data, limits)
     if colour.is_flat(rgb):
         first.append("one colour only: there is nothing to see in it")
-    return Decoded(rgb, tuple(first))
+    return Decoded(rgb, tuple(first), size)
 
 
 def _opened(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:

@@ -1,20 +1,26 @@
-"""Bytes -> the pixels that an encoder takes, within the run's memory and the image's time."""
+"""Bytes -> the pixels that an encoder takes, or an image, within the run's memory and the image's time."""
 
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from nshot.errors import UndecodableImage
 from nshot.images import apart
 from nshot.images.budget import Budget, too_large
 from nshot.images.cost import cost
-from nshot.images.decode import decode
+from nshot.images.decode import Decoded, decode
 from nshot.images.preprocess import Preprocessor
-from nshot.types import Limits, Pixels
+from nshot.types import DEFAULT_LIMITS, Limits, Pixels
 
 _OWN = 0.9  # of an image's time: the rest is for sending it to another process, and for what follows
-_WANT = "decoder error -9"
+_WANT = "decoder error -9"  # as Pillow says that there was no memory
 
 
 class Prepared(NamedTuple):
@@ -32,14 +38,12 @@ class Prepared(NamedTuple):
 
 
 def prepare(data: bytes, preprocessor: Preprocessor, limits: Limits) -> Prepared:
-    """Decode and preprocess, here and now.
+    """Decode and preprocess, here and now, with no limit but the image's size.
 
     Raises:
         ImageError: it cannot be decoded.
     """
-    decoded = decode(data, limits=limits, draft=preprocessor.draft)
-    notes = (*decoded.notes, *preprocessor.notes(decoded.image.size))
-    return Prepared(preprocessor(decoded.image), notes, decoded.changed)
+    return _Preparation(preprocessor, limits)(data)
 
 
 class Preparing:
@@ -51,13 +55,16 @@ class Preparing:
     Args:
         preprocessor: what turns an image into pixels.
         limits: what a single image may take.
-        budget: the run's memory.
+        budget: the run's memory; None: that of all callers in this process.
     """
 
-    def __init__(self, preprocessor: Preprocessor, limits: Limits, budget: Budget) -> None:
-        self.preprocessor = preprocessor
-        self.limits = limits
-        self.budget = budget
+    def __init__(
+        self, preprocessor: Preprocessor, limits: Limits = DEFAULT_LIMITS, budget: Budget | None = None
+    ) -> None:
+        self._preparation = _Preparation(preprocessor, limits)
+        self._draft = preprocessor.draft
+        self._limits = limits
+        self._budget = budget or _shared(limits.memory)
 
     def __call__(self, data: bytes) -> Prepared:
         """The pixels of one image.
@@ -65,39 +72,121 @@ class Preparing:
         Raises:
             ImageError: it cannot be decoded, or not within the limits.
         """
-        found = cost(data, self.limits, self.preprocessor.draft)
-        most = self.budget.most
-        if found.alone and apart.available():
-            return self._apart(data, found.size or most // 2)
-        size = min(found.size or 0, most)
-        if size > most // 4 and apart.available():
-            return self._apart(data, size)
-        with self.budget.decoding(size):
-            return prepare(data, self.preprocessor, self.limits)
+        work = self._preparation
+        found = _within(work, work.apart, data, self._limits, self._draft, self._budget)
+        if isinstance(found, Prepared):
+            return found
+        told, pixels = found
+        return Prepared(pixels, tuple(map(str, told["notes"])), bool(told["changed"]))
 
-    def _apart(self, data: bytes, wanted: int) -> Prepared:
-        most, left = self.budget.most, _OWN * self.limits.timeout
-        for allowance in dict.fromkeys((min(wanted, most), most)):
-            with self.budget.decoding(allowance):
-                begun = time.monotonic()
-                try:
-                    return apart.prepared(data, self.preprocessor, self.limits, allowance, left)
-                except apart.Starved:
-                    left = max(1.0, left - (time.monotonic() - begun))
-                except apart.Expired as error:
-                    raise UndecodableImage(
-                        f"decoding it takes longer than {self.limits.timeout:g} s: give more with --timeout, "
-                        "or convert it first"
-                    ) from error
-                except UndecodableImage as error:
-                    if (
-                        _WANT in str(error) or wanted > most == allowance
-                    ):  # as Pillow says that there was no memory
-                        continue
-                    if allowance == most:  # else other libraries' decoders may have wanted memory
-                        raise
-                    left = max(1.0, left - (time.monotonic() - begun))
-                except apart.Crashed as error:
-                    if allowance == most:  # else it may have been for want of memory
-                        raise UndecodableImage("damaged: the decoder broke down over it") from error
-        raise too_large(None, most, self.budget.total)
+
+def load(
+    data: bytes, limits: Limits = DEFAULT_LIMITS, *, draft: int | None = None, side: int | None = None
+) -> Decoded:
+    """Decode one image as ``decode`` does, within the limits of memory and time as well.
+
+    All callers in a process share one budget of memory, beside that of a run.
+
+    Args:
+        data: the encoded image.
+        limits: what it may take.
+        draft: see ``decode``.
+        side: scale it down into a square of so many pixels.
+
+    Raises:
+        ImageError: it cannot be decoded, or not within the limits.
+    """
+    work = _Loading(limits, draft, side)
+    found = _within(work, work.apart, data, limits, draft, _shared(limits.memory))
+    if isinstance(found, Decoded):
+        return found
+    told, pixels = found
+    width, height = map(int, told["size"])
+    return Decoded(Image.fromarray(pixels), tuple(map(str, told["notes"])), (width, height))
+
+
+_budgets: dict[int, Budget] = {}
+
+
+def _shared(memory: int) -> Budget:
+    return _budgets.setdefault(memory, Budget(memory))
+
+
+@dataclass(frozen=True, slots=True)
+class _Preparation:
+    """Here, and as another process tells of it."""
+
+    preprocessor: Preprocessor
+    limits: Limits
+
+    def __call__(self, data: bytes) -> Prepared:
+        decoded = decode(data, limits=self.limits, draft=self.preprocessor.draft)
+        notes = (*decoded.notes, *self.preprocessor.notes(decoded.image.size))
+        return Prepared(self.preprocessor(decoded.image), notes, decoded.changed)
+
+    def apart(self, data: bytes) -> tuple[dict[str, Any], Pixels]:
+        prepared = self(data)
+        return {"notes": prepared.notes, "changed": prepared.changed}, prepared.pixels
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    limits: Limits
+    draft: int | None
+    side: int | None
+
+    def __call__(self, data: bytes) -> Decoded:
+        decoded = decode(data, limits=self.limits, draft=self.draft)
+        if self.side is not None:
+            decoded.image.thumbnail((self.side, self.side))
+        return decoded
+
+    def apart(self, data: bytes) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        decoded = self(data)
+        return {"notes": decoded.notes, "size": decoded.size}, np.asarray(decoded.image)
+
+
+def _within(
+    here: Callable[[bytes], Any],
+    there: apart.Work,
+    data: bytes,
+    limits: Limits,
+    draft: int | None,
+    budget: Budget,
+) -> Any:
+    """What one of the two makes of an image, by what the image takes: in this thread, or in a process."""
+    found = cost(data, limits, draft)
+    most = budget.most
+    if found.alone and apart.available():
+        return _apart(there, data, found.size or most // 2, limits, budget)
+    size = min(found.size or 0, most)
+    if size > most // 4 and apart.available():
+        return _apart(there, data, size, limits, budget)
+    with budget.decoding(size):
+        return here(data)
+
+
+def _apart(work: apart.Work, data: bytes, wanted: int, limits: Limits, budget: Budget) -> Any:
+    most, left = budget.most, _OWN * limits.timeout
+    for allowance in dict.fromkeys((min(wanted, most), most)):
+        with budget.decoding(allowance):
+            begun = time.monotonic()
+            try:
+                return apart.done(work, data, allowance, left)
+            except apart.Starved:
+                left = max(1.0, left - (time.monotonic() - begun))
+            except apart.Expired as error:
+                raise UndecodableImage(
+                    f"decoding it takes longer than {limits.timeout:g} s: give more with --timeout, "
+                    "or convert it first"
+                ) from error
+            except UndecodableImage as error:
+                if _WANT in str(error) or wanted > most == allowance:
+                    continue
+                if allowance == most:  # else other libraries' decoders may have wanted memory
+                    raise
+                left = max(1.0, left - (time.monotonic() - begun))
+            except apart.Crashed as error:
+                if allowance == most:  # else it may have been for want of memory
+                    raise UndecodableImage("damaged: the decoder broke down over it") from error
+    raise too_large(None, most, budget.total)

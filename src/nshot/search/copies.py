@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nshot.images.decode import decode
+from nshot.images.prepare import load
 from nshot.types import DEFAULT_LIMITS, Floats, Limits
 
 Bits = NDArray[np.uint8]
@@ -82,15 +82,10 @@ def look_at(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Picture:
     Raises:
         ImageError: it cannot be decoded.
     """
-    image = decode(data, limits=limits, draft=_DRAFT).image
-    pixels = image.width * image.height
-    try:
-        with Image.open(io.BytesIO(data)) as opened:  # the header alone: a draft is smaller than the image
-            pixels = max(pixels, opened.width * opened.height)
-    except Exception:  # decode() knows more formats than this, and its own size serves as well
-        pass
+    decoded = load(data, limits, draft=_DRAFT)
+    pixels = decoded.size[0] * decoded.size[1]
     lossless = data[:4] in (b"\x89PNG", b"II*\x00", b"MM\x00*") or data[:2] == b"BM"
-    return picture(image, pixels=pixels, lossless=lossless, size=len(data))
+    return picture(decoded.image, pixels=pixels, lossless=lossless, size=len(data))
 
 
 def picture(

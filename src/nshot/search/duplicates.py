@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from nshot.embeddings import Embeddings
 from nshot.errors import ImageError, NshotError, RequestError
-from nshot.images.decode import decode
+from nshot.images.prepare import load
 from nshot.images.sources import Source
 from nshot.search.copies import (
     Picture,
@@ -440,10 +440,9 @@ def _copied(
         if (data := reader.read(row)) is None:
             continue
         try:
-            image = decode(data).image
+            image = load(data, side=1024).image
         except ImageError:
             continue
-        image.thumbnail((1024, 1024))
         original = looked[row] if row in looked else picture(image)
         if original.plain:
             continue

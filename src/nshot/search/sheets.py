@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.errors import ImageError
-from nshot.images.decode import decode
+from nshot.images.prepare import load
 from nshot.images.sources import Source
 from nshot.pages.engine import Html
 from nshot.pages.report import Card, cards, page, paragraph, section, thumbnail
@@ -15,7 +15,7 @@ from nshot.search.clusters import Clusters
 from nshot.search.duplicates import Duplicates
 from nshot.search.searching import Hits
 
-_DRAFT = 384
+_SIDE = 192  # of a thumbnail
 _SHEET = 24  # thumbnails per cluster
 _GROUPS = 500  # of duplicates that are shown
 
@@ -128,7 +128,7 @@ def _card(name: str, show: Show) -> Card:
 
 def _thumbnail(source: Source) -> str | None:
     try:
-        return thumbnail(decode(source.read(), draft=_DRAFT).image)
+        return thumbnail(load(source.read(), draft=2 * _SIDE, side=_SIDE).image, _SIDE)
     except ImageError:
         return None
 

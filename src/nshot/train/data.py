@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nshot.atomic import writing
 from nshot.errors import ImageError, RequestError, SourceError
-from nshot.images.decode import decode
+from nshot.images.prepare import Preparing
 from nshot.images.sources import Source, expand
 from nshot.sketchbook import Scene, caption, sample
 from nshot.sketchbook.captions import with_article
@@ -275,7 +275,7 @@ def _read(number: int, pair: Pair, *, preprocessor: Preprocessor | None) -> _Rea
         if not captions:
             result.failure = Failure(source.name, "NoCaption", "it has no caption")
         elif preprocessor is not None:
-            result.pixels = preprocessor(decode(data).image).tobytes()
+            result.pixels = Preparing(preprocessor)(data).pixels.tobytes()
     except ImageError as error:
         result.failure = Failure.of(source.name, error)
     return result

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.errors import ImageError
-from nshot.images.decode import decode
+from nshot.images.prepare import load
 from nshot.images.sources import Source
 from nshot.server.session.images import Images
 from nshot.server.session.thumbnails import SIDE, Thumbnails, render
@@ -50,7 +50,9 @@ class Files:
     def _read_and_keep(self, source: Source) -> bytes:
         data = source.read()
         with suppress(ImageError):
-            self._thumbnails.put(hashlib.sha256(data).digest(), render(decode(data, draft=2 * SIDE).image))
+            self._thumbnails.put(
+                hashlib.sha256(data).digest(), render(load(data, draft=2 * SIDE, side=SIDE).image)
+            )
         return data
 
     def thumbnail(self, digest: str) -> bytes:
@@ -64,14 +66,14 @@ class Files:
         key = bytes.fromhex(digest)
         held = self._thumbnails.get(key)
         if held is None:
-            held = render(decode(self._bytes(digest), draft=2 * SIDE).image)
+            held = render(load(self._bytes(digest), draft=2 * SIDE, side=SIDE).image)
             self._thumbnails.put(key, held)
         return held
 
     def large(self, digest: str) -> bytes:
         """A large WebP of an image; the small one where its file cannot be read again."""
         try:
-            return render(decode(self._bytes(digest), draft=2 * LARGE).image, LARGE)
+            return render(load(self._bytes(digest), draft=2 * LARGE, side=LARGE).image, LARGE)
         except ImageError:
             return self.thumbnail(digest)
 
