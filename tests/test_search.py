@@ -51,6 +51,28 @@ def test_float16_is_searched_without_numkong_as_well(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(top(vectors, queries, 5)[0], quick[0])
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("extra", [True, False])
+def test_a_search_finds_the_best_in_whatever_order_the_rows_lie(
+    monkeypatch: pytest.MonkeyPatch, kind: type, extra: bool
+) -> None:
+    if not extra:
+        monkeypatch.setattr("nshot.search.product.numkong", lambda: None)
+    query = some(5, 16, seed=1)
+    vectors = some(9000, 16)
+    rising = vectors[np.argsort(vectors @ query[0])]  # each part is over the edge of all before it
+    equal = np.repeat(vectors[:3], 3000, axis=0)
+    tiny = vectors.copy()
+    tiny[:, 3:] *= 1e-6  # as float16 they have no full exponent
+    for rows in (rising, equal, normalize(tiny)):
+        held: NDArray[Any] = rows.astype(kind)
+        found, cosines = top(held, query, 7)
+        plain = held.astype(np.float32) @ query.T
+        np.testing.assert_allclose(cosines, -np.sort(-plain, axis=0)[:7].T, atol=1e-6)
+        if rows is equal:
+            assert found[0].tolist() == sorted(found[0].tolist())  # equal ones as they lie
+
+
 def test_all_near_pairs_are_found_once_and_no_other() -> None:
     vectors = some(5000)
     vectors[4000:4100] = vectors[:100]
