@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import resource
+import signal
 import subprocess
 import sys
 import tarfile
@@ -444,3 +445,56 @@ def test_a_folder_of_shards_is_no_folder_of_classes(tmp_path: Path) -> None:
     recipe = json.loads((tmp_path / "m" / "training.json").read_text())["recipe"]
     assert recipe["part"] == "all"
     assert not is_classes(tmp_path / "shards")
+
+
+def test_tensorboard_shows_what_the_csv_says_also_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board, asked = tmp_path / "board", replace(QUICK, steps=25)
+    killed_at(13, monkeypatch, tmp_path / "m", options=asked, tensorboard=board)
+    train(pairs(), tmp_path / "m", config=TINY, options=asked, tensorboard=board, resume=True)
+    events = EventAccumulator(str(board))
+    events.Reload()
+    with (tmp_path / "m" / "training.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("loss", "learning_rate", "scale", "images_per_s"):
+        shown = {each.step: each.value for each in events.Scalars(name)}
+        assert shown == pytest.approx({int(row["step"]): float(row[name]) for row in rows}, rel=1e-5)
+    assert {int(row["step"]) for row in rows} >= {10, 20, 25}
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.5])
+def test_batches_are_equal_whatever_the_number_of_threads(before: Path, crop: float) -> None:
+    begin = checkpoints.of(before)
+    rng = np.random.default_rng(0)
+    images = Images(
+        rng.integers(0, 256, (40, 3, 24, 24), dtype=np.uint8), [[f"{i}"] for i in range(40)], np.arange(40)
+    )
+    found = []
+    for threads in (1, 3):
+        feeder = Feeder(begin.tokenizer, begin.config.text.ends, crop=crop, jitter=0.1, threads=threads)
+        found.append(list(feeder.batches(images, 8, 2, 12)))
+    assert len(found[0]) == 10
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.pixels, other.pixels)
+        assert torch.equal(one.jitter, other.jitter)
+        assert torch.equal(one.tokens, other.tokens)
+
+
+def test_ctrl_c_ends_a_run_at_once_and_leaves_one_that_can_be_resumed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    data = class_folders(tmp_path / "data")
+    asked = ["train", str(data), "-o", str(tmp_path / "m"), "--config", str(tmp_path / "config.json")]
+    more = ["--batch-size", "4", "--minutes", "0", "--crop", "0.6", "--threads", "2", "--seed", "1"]
+    command = [sys.executable, "-m", "nshot", *asked, *more, "--steps", "3000"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "m" / "training" / "state.pt").exists():
+        assert running.poll() is None, running.communicate()
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert "Traceback" not in said
+    assert states.kept(tmp_path / "m" / "training")

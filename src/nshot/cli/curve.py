@@ -18,7 +18,7 @@ from nshot.cli.prompted import Prompted, embed_prompted
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
-    from nshot.few_shot.curve import Point, Shots
+    from nshot.few_shot.curve import FineTune, Point, Shots
     from nshot.types import Floats
 
 
@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     "nshot[torch].",
 )
 @click.option(
+    "--fine-tune",
+    is_flag=True,
+    help="The text tower fine-tuned on the same examples beside them, as nshot train does with classes, and "
+    "the time it takes. Needs nshot[train].",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -65,6 +71,7 @@ def command(
     draws: int,
     held_out: float,
     supervised: str | None,
+    fine_tune: bool,
     output: Path | None,
     seed: int,
     label_options: LabelOptions,
@@ -89,6 +96,8 @@ def command(
     counts = _shots(shots)
     if output is not None:
         make_folder(output)
+    if fine_tune:
+        from nshot.train import train  # noqa: F401  (says what to install before anything is encoded)
     prompted = embed_prompted(data_options, label_options, model_options, quiet=quiet)
     examples = prompted.examples
     points = curve(
@@ -99,9 +108,12 @@ def command(
         draws=draws,
         held_out=held_out,
         others={} if supervised is None else {f"{supervised}, probe": _features(supervised, prompted)},
+        fine_tune=_text_tuner(prompted, label_options) if fine_tune else None,
         seed=seed,
     )
     click.echo(table(points))
+    if fine_tune:
+        click.echo(f"\n{costs(points)}")
     if output is not None:
         name, images = data_options.data, len(examples)
         content = {
@@ -137,6 +149,31 @@ def table(points: Sequence[Point]) -> str:
         ]
         lines += [f"{method:{width}}" + "".join(cells).rstrip(), " " * width + "".join(spans).rstrip()]
     return "\n".join(lines)
+
+
+def costs(points: Sequence[Point]) -> str:
+    """What the most examples took."""
+    from nshot.few_shot.curve import FINE_TUNED, NSHOT
+
+    lines = []
+    for method in (NSHOT, FINE_TUNED):
+        if mine := [point for point in points if point.method == method and point.seconds]:
+            most = mine[-1]
+            each = sum(most.seconds) / len(most.seconds)
+            lines.append(f"{method}: {each:.1f} s of processor time for {most.examples:.0f} images")
+    return "\n".join([*lines, "beside encoding them, once"])
+
+
+def _text_tuner(prompted: Prompted, label_options: LabelOptions) -> FineTune:
+    from nshot.labels.prompts import DEFAULT_TEMPLATE, write_prompts
+    from nshot.train.texts import TextTuner
+
+    if label_options.label_vectors is not None:
+        raise RequestError("--fine-tune trains on the labels' texts: give --labels, not --label-vectors")
+    given = label_options.given()
+    labels = list(prompted.zero.labels) if given is None else given.labels
+    written = write_prompts(labels, label_options.read_templates() or [DEFAULT_TEMPLATE])
+    return TextTuner(prompted.model.name, {each.label: each.prompts for each in written})
 
 
 def _shots(text: str) -> list[Shots]:

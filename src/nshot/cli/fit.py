@@ -29,7 +29,7 @@ from nshot.cli.options import (
     model_options,
     talk_options,
 )
-from nshot.cli.prompted import embed_prompted
+from nshot.cli.prompted import Prompted, embed_prompted
 from nshot.errors import RequestError
 from nshot.labels.facets import Facet
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from nshot.few_shot.choose import Trial
 
 NO_DECISION = DecisionOptions(None, None, None, None, None)
+_ENOUGH = 0.98  # right on held-out images
 _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
 
 
@@ -142,6 +143,8 @@ def command(
     fitted = fit(prompted.examples, prompted.zero, method=method, strength=strength, seed=seed)
     fitted.save(output)
     click.echo(_told(fitted.report, every=verbose))
+    if not quiet and (said := _beyond(prompted, fitted.report, data_options.data)):
+        click.echo(said)
     click.echo(f"\n{output}")
     failures = list(prompted.examples.failures.values())
     return tell_failures(failures, len(prompted.examples), quiet=quiet)
@@ -190,6 +193,39 @@ def _from_journal(
     click.echo(f"\n{output}")
     failed = [row.failure for row in session.images.rows if row.failure is not None]
     return tell_failures(failed, len(session.images) - len(failed), quiet=quiet)
+
+
+def _beyond(prompted: Prompted, fitted: Fitted, data: str) -> str:
+    """Whether more images would help, and else what fine-tuning would cost; "" where there are too few."""
+    from nshot.few_shot.growth import fine_tuning_cost, growth
+    from nshot.labels.prompts import write_prompts
+
+    examples = prompted.examples
+    found = growth(examples.vectors, examples.label, fitted, prompted.zero)
+    if found is None:
+        return ""
+    said = (
+        f"with half of the images {100 * found.half:.1f} %, with all of them {100 * found.whole:.1f} % of "
+        f"{found.images} held-out ones ({100 * found.low:+.1f} to {100 * found.high:+.1f} points): "
+    )
+    if found.grows:
+        return said + "more images still help, and do so sooner than fine-tuning"
+    if found.whole >= _ENOUGH:
+        return said + "little is left to win"
+    prompts = [text for each in write_prompts(list(fitted.classifier.labels)) for text in each.prompts]
+    cost = fine_tuning_cost(prompted.model, len(examples), prompts)
+    return (
+        f"{said}more images like these help little. A larger model may (nshot models), or fine-tuning: at "
+        f"least {_time(cost.whole)} of processor time here for all weights, {_time(cost.text)} for the text "
+        f"tower, which\nnshot curve {data} --fine-tune measures beside this classifier"
+    )
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(1, seconds):.0f} s"
 
 
 def _told(fitted: Fitted, *, every: bool) -> str:

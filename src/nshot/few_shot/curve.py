@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +23,10 @@ ZERO_SHOT = "zero-shot"
 PROBE = "linear probe"  # as scikit-learn's LogisticRegression has it by default, with C = 1
 TUNED = "linear probe, tuned"  # with C by cross-validation
 NSHOT = "nshot"
+FINE_TUNED = "fine-tuned"  # the text tower, and the labels it then writes
+_FEWEST = 8  # examples that can be fine-tuned on
 Shots = int | str
+FineTune: TypeAlias = Callable[[NDArray[np.float32], Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,12 @@ class Point:
     """One method at one number of examples.
 
     Attributes:
-        method: ZERO_SHOT, PROBE, TUNED, NSHOT, or the name that other features were given.
+        method: ZERO_SHOT, PROBE, TUNED, NSHOT, FINE_TUNED, or the name that other features were given.
         shots: examples per label, or "all".
         examples: how many that were in all, in the mean over the draws.
         accuracies: of each draw, in [0, 1], on images that no method was shown.
         chosen: the method or the strength used in each draw; empty for zero-shot.
+        seconds: processor time of each draw, of NSHOT and FINE_TUNED, without encoding the images.
     """
 
     method: str
@@ -41,6 +47,7 @@ class Point:
     examples: float
     accuracies: tuple[float, ...]
     chosen: tuple[str, ...] = ()
+    seconds: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -67,6 +74,7 @@ def curve(
     draws: int = 5,
     held_out: float = 1 / 3,
     others: Mapping[str, ArrayLike] | None = None,
+    fine_tune: FineTune | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Point]:
@@ -84,6 +92,8 @@ def curve(
         draws: how many.
         held_out: share of the images to measure on, in (0, 1).
         others: features of the same images by other models, [n, any], for a probe each.
+        fine_tune: trains on vectors and their labels, and gives the vectors of the labels of ``prompts``,
+            float32[k, d]: ``nshot.train.texts.TextTuner``. None: it is not measured.
         seed: of the draws.
         progress: called with (done, total) after each number of shots of each draw.
 
@@ -104,30 +114,40 @@ def curve(
     features = {name: normalize(feature).astype(np.float64) for name, feature in (others or {}).items()}
     if wrong := [name for name, feature in features.items() if len(feature) != len(rows)]:
         raise RequestError(f"{wrong[0]} has another number of rows than there are images")
-    found: dict[tuple[str, Shots], list[tuple[int, float, str]]] = {}
+    found: dict[tuple[str, Shots], list[tuple[int, _Run]]] = {}
     total = draws * len(wanted)
     for draw in range(draws):
         for step, (count, shown, rest) in enumerate(_draw(targets, wanted, held_out, seed + draw)):
-            for method, right, chosen in _compare(
-                rows, labels_of, targets, prompts, features, shown, rest, seed + draw
+            for run in _compare(
+                rows, labels_of, targets, prompts, features, fine_tune, shown, rest, seed + draw
             ):
-                key = (method, 0 if method == ZERO_SHOT else count)
-                if method != ZERO_SHOT or step == 0:  # it needs no examples: once a draw is enough
-                    found.setdefault(key, []).append((len(shown), right, chosen))
+                key = (run.method, 0 if run.method == ZERO_SHOT else count)
+                if run.method != ZERO_SHOT or step == 0:  # it needs no examples: once a draw is enough
+                    found.setdefault(key, []).append((len(shown), run))
             if progress:
                 progress(draw * len(wanted) + step + 1, total)
     points = [
         Point(
             method,
             count,
-            float(np.mean([n for n, _, _ in runs])) if count else 0.0,
-            tuple(right for _, right, _ in runs),
-            tuple(chosen for _, _, chosen in runs if chosen),
+            float(np.mean([n for n, _ in runs])) if count else 0.0,
+            tuple(run.right for _, run in runs),
+            tuple(run.chosen for _, run in runs if run.chosen),
+            tuple(run.seconds for _, run in runs if run.seconds is not None),
         )
         for (method, count), runs in found.items()
     ]
-    methods = [ZERO_SHOT, PROBE, TUNED, *features, NSHOT]
+    methods = [ZERO_SHOT, PROBE, TUNED, *features, NSHOT, FINE_TUNED]
     return sorted(points, key=lambda point: (methods.index(point.method), [0, *wanted].index(point.shots)))
+
+
+class _Run(NamedTuple):
+    """A method on one draw: its share right, what was chosen, and the processor time."""
+
+    method: str
+    right: float
+    chosen: str = ""
+    seconds: float | None = None
 
 
 def _compare(
@@ -136,16 +156,17 @@ def _compare(
     targets: Targets,
     prompts: Classifier,
     features: Mapping[str, NDArray[np.float64]],
+    fine_tune: FineTune | None,
     shown: Targets,
     rest: Targets,
     seed: int,
-) -> Iterator[tuple[str, float, str]]:
-    """(method, accuracy on the rest, what was chosen) for every method on one draw."""
+) -> Iterator[_Run]:
+    """Every method on one draw."""
 
     def share(answers: NDArray[np.intp]) -> float:
         return float(np.mean(answers == targets[rest]))
 
-    yield ZERO_SHOT, share(prompts.logits(rows[rest]).argmax(axis=1)), ""
+    yield _Run(ZERO_SHOT, share(prompts.logits(rows[rest]).argmax(axis=1)))
     if not len(shown):
         return
     present, numbers = np.unique(targets[shown], return_inverse=True)
@@ -158,15 +179,23 @@ def _compare(
         plain, best = (share(present[head.logits(feature[rest]).argmax(axis=1)]) for head in heads)
         return plain, best, strength
 
-    fitted = fit(rows[shown], [labels_of[i] for i in shown], prompts, seed=seed)
+    own = [labels_of[i] for i in shown]
+    begun = time.process_time()
+    fitted = fit(rows[shown], own, prompts, seed=seed)
+    seconds = time.process_time() - begun
     plain, best, strength = tuned(rows.astype(np.float64))
-    yield PROBE, plain, "C=1"
-    yield TUNED, best, f"C={strength:g}"
+    yield _Run(PROBE, plain, "C=1")
+    yield _Run(TUNED, best, f"C={strength:g}")
     for name, feature in features.items():
         _, right, strength = tuned(feature)
-        yield name, right, f"C={strength:g}"
+        yield _Run(name, right, f"C={strength:g}")
     answers = fitted.classifier.logits(rows[rest]).argmax(axis=1)
-    yield NSHOT, share(answers), str(fitted.candidate)
+    yield _Run(NSHOT, share(answers), str(fitted.candidate), seconds)
+    if fine_tune is not None and len(shown) >= _FEWEST:
+        begun = time.process_time()
+        matrix = fine_tune(rows[shown], own)
+        seconds = time.process_time() - begun
+        yield _Run(FINE_TUNED, share((rows[rest] @ matrix.T).argmax(axis=1)), "text tower", seconds)
 
 
 def _draw(

@@ -100,11 +100,11 @@ def fit(
     options: Options,
     twice: bool,
     processes: Processes,
-    folder: Path,
+    folder: Path | None,
     recipe: Mapping[str, Any],
     resume: bool,
     examine: Callable[[], Mark] | None,
-    log: Callable[[int], Log],
+    log: Callable[[int], Log] | None,
     report: Callable[[Progress], None],
 ) -> tuple[int, int]:
     """Train ``model`` in place, up to the weights that did best on held-out images.
@@ -119,11 +119,11 @@ def fit(
         options: the rest of how to train.
         twice: encode each batch twice, to hold less.
         processes: those that share each batch.
-        folder: where the state is kept.
+        folder: where the state is kept; None: nowhere.
         recipe: what a kept state must have been made with.
         resume: go on from the kept state.
         examine: how the model does on held-out images; None: there are none, and the last weights are kept.
-        log: opens the log at a step.
+        log: opens the log at a step; None: there is none.
         report: is told how it goes.
 
     Returns:
@@ -139,12 +139,12 @@ def fit(
     optimizer = torch.optim.AdamW(groups(model, options.decay), lr=lr, betas=_BETAS, fused=True)
     warmup = min(150, max(1, steps // 10)) if options.warmup is None else options.warmup
     start, best = 0, Best()
-    if resume and (saved := state.restore(folder, recipe, towers.device)):
+    if folder is not None and resume and (saved := state.restore(folder, recipe, towers.device)):
         start, best = saved["step"], Best(**saved["best"])
         optimizer.load_state_dict(saved["optimizer"])
         _put(trained, saved["model"])
     first, patience = processes.rank == 0, options.patience or math.inf
-    logged = log(start) if first else None
+    logged = log(start) if first and log is not None else None
     kept = said = time.monotonic()
     seen, losses, recall, done = 0, [0.0], None, start
     for step, batch in enumerate(batches(start) if best.misses < patience else (), start):
@@ -155,7 +155,7 @@ def fit(
             raise TrainingDiverged(
                 f"step {step + 1}: the loss is {value}, its gradient {norm}: begin anew with a lower --lr or "
                 "a longer --warmup"
-                + (f". The last state before is kept in {folder}" if state.kept(folder) else "")
+                + (f". The last state before is kept in {folder}" if folder and state.kept(folder) else "")
             )
         now_lr = rate(step, steps, warmup, lr)
         for group in optimizer.param_groups:
@@ -185,7 +185,7 @@ def fit(
             logged.write(
                 done, loss=value, learning_rate=now_lr, scale=scale, held_out=held, images_per_s=per_s
             )
-        if last or now - kept > options.minutes * 60:
+        if folder is not None and (last or now - kept > options.minutes * 60):
             own = {name: weight.detach() for name, weight in trained.items()}
             content = {"step": done, "best": asdict(best), "model": own, "optimizer": optimizer.state_dict()}
             state.save(folder, recipe, content)
