@@ -143,7 +143,8 @@ def _row(
 
 def _ours(nodes: Ancestors, p: Reals, y: Rows, fit: Rows, test: Rows, coverage: float) -> Answered:
     spans = np.stack([y[fit], y[fit] + 1], axis=1)
-    return nodes.answers(p[test], threshold_for(nodes.scores(p[fit], spans), coverage))
+    drawn = np.random.default_rng(int(test[0])).random(len(test))
+    return nodes.answers(p[test], threshold_for(nodes.scores(p[fit], spans), coverage, drawn))
 
 
 def _roll_up(nodes: Ancestors, p: Reals, y: Rows, fit: Rows, test: Rows, coverage: float) -> Answered:

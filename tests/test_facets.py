@@ -212,6 +212,18 @@ def test_fit_calibrate_and_evaluate_take_a_column_per_facet(drawings: Path, cli:
     ]
 
 
+def test_calibrate_with_facets_names_images_of_none_that_failed(drawings: Path, cli: Cli) -> None:
+    (drawings / "none").mkdir()
+    for number in range(3):
+        draw(sample(9_210_000_000_000 + number, several=0)).save(drawings / "none" / f"{number}.png")
+    (drawings / "none" / "broken.png").write_bytes(b"no image")
+    asked = ["calibrate", "table.csv", "--facets", "facets.json", "--model", "sketchbook"]
+    found = cli(*asked, "--reject", "cosine", "--wrong", "0.4", "--none", "none", cwd=drawings)
+    assert found.code == 1
+    assert "broken.png" in found.err
+    assert "40 images, 39 answered, 1 failed" in found.err
+
+
 def test_a_facet_without_a_column_is_named(drawings: Path, cli: Cli) -> None:
     (drawings / "odd.json").write_text('{"weather": ["sun", "rain"]}')
     found = cli("evaluate", "table.csv", "--facets", "odd.json", "--model", "sketchbook", "-q", cwd=drawings)

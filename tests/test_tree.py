@@ -31,11 +31,83 @@ ANIMALS = [("animal", "dog", "beagle"), ("animal", "dog", "poodle"), ("animal", 
         "animal,dog,beagle\nanimal,dog,poodle\nanimal,cat,\ncar,,\n",
         '{"edges": [["a", "d"], ["d", "b"], ["d", "p"], ["a", "c"]], "leaves": ["b", "p", "c", "car"],'
         ' "labels": {"a": "animal", "d": "dog", "b": "beagle", "p": "poodle", "c": "cat"}}',
+        '[{"name": "animal", "children": [{"name": "dog", "id": "d", "children": [{"name": "beagle"},'
+        ' {"name": "poodle", "parts": ["tail"]}]}, {"name": "cat"}]}, {"name": "car"}]',
+        '{"source": "by hand", "leaves": ["beagle", "poodle", "cat", "car"], "nodes": {"car": {},'
+        ' "beagle": {"parent": "dog"}, "poodle": {"parent": "dog"}, "dog": {"parent": "animal"},'
+        ' "cat": {"parent": "animal"}, "animal": {"parent": null}}}',
+        '{"parent": {"beagle": "dog", "poodle": "dog", "dog": "animal", "cat": "animal", "car": null}}',
+        '{"labels": {"b": "beagle", "a": "animal"}, "tree": {"a": {"dog": ["b", "poodle"], "cat": {}},'
+        ' "car": {}}}',
     ],
 )
 def test_a_tree_is_read_from_json_paths_columns_and_edges(text: str, tmp_path: Path) -> None:
     (tmp_path / "tree").write_text(text)
     assert list(read_tree(tmp_path / "tree").paths) == ANIMALS
+
+
+def test_labels_may_be_called_as_the_keys_of_other_forms_are(tmp_path: Path) -> None:
+    (tmp_path / "tree").write_text('{"tree": ["oak", "pine"], "labels": ["tag"], "nodes": {"knot": []}}')
+    paths = read_tree(tmp_path / "tree").paths
+    assert paths == (("tree", "oak"), ("tree", "pine"), ("labels", "tag"), ("nodes", "knot"))
+
+
+def test_coco_categories_are_a_tree(tmp_path: Path) -> None:
+    (tmp_path / "tree").write_text(
+        '{"categories": [{"id": 1, "name": "person", "supercategory": "person"},'
+        ' {"id": 2, "name": "dog", "supercategory": "animal"}]}'
+    )
+    assert read_tree(tmp_path / "tree").paths == (("person",), ("animal", "dog"))
+
+
+@pytest.fixture
+def wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A WordNet of our own, in the form that WordNet's files have: ids by word."""
+    above = {"animal": None, "dog": "animal", "beagle": "dog", "crane": "animal", "machine": None}
+    ids: dict[str, str] = {}
+    text = "  1 A licence would stand here.\n"
+    for word, parent in [*above.items(), ("crane", "machine")]:
+        place = len(text.encode())
+        ids[word if word not in ids else f"{word} 2"] = f"n{place:08d}"
+        pointers = "000" if parent is None else f"001 @ {ids[parent][1:]} n 0000"
+        text += f"{place:08d} 05 n 02 {word} 0 {word}_thing 0 {pointers} | what it is\n"
+    folder = tmp_path / "wordnet"
+    folder.mkdir()
+    (folder / "data.noun").write_text(text)
+    monkeypatch.setenv("WNSEARCHDIR", str(folder))
+    return ids
+
+
+def test_bare_ids_of_wordnet_are_named_in_every_form(wordnet: dict[str, str], tmp_path: Path) -> None:
+    animal, dog, beagle, crane = (wordnet[word] for word in ("animal", "dog", "beagle", "crane"))
+    file = tmp_path / "tree"
+    for text in (
+        f"{beagle}\n{crane}\n",  # a bare list brings WordNet's own tree
+        json.dumps({animal: {dog: [beagle], crane: []}}),
+        f"{animal},{dog},{beagle}\n{animal},{crane},\n",
+        f"{animal}/{dog}/{beagle}\n{animal}/{crane}\n",
+    ):
+        file.write_text(text)
+        tree = read_tree(file)
+        assert tree.paths == (("animal", "dog", "beagle"), ("animal", "crane"))
+        assert tree.find(beagle) == "beagle"
+        assert tree.find("n99999999") is None
+    file.write_text(f"{crane}\n{wordnet['crane 2']}\n")
+    assert read_tree(file).leaves == ("crane", "crane thing")
+    file.write_text("n00000003\n")
+    with pytest.raises(LabelError, match="no noun 'n00000003'"):
+        read_tree(file)
+
+
+def test_without_a_wordnet_ids_are_refused_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nshot.labels import wordnet
+
+    monkeypatch.setattr(wordnet, "_folders", lambda environment: iter(()))
+    (tmp_path / "tree").write_text("n02084071\n")
+    with pytest.raises(LabelError, match="wordnet-base"):
+        read_tree(tmp_path / "tree")
 
 
 @pytest.mark.parametrize(
@@ -105,6 +177,35 @@ def test_coverage_on_recorded_vectors_is_what_was_asked() -> None:
             first, end = tree.spans[answer.label] if answer.label else (0, len(tree.leaves))
             covered.append(first <= tree.leaves.index(label) < end)
     assert 0.94 <= np.mean(covered) <= 0.97
+
+
+def test_a_few_images_give_the_coverage_that_was_asked_and_not_the_next_larger_one() -> None:
+    scores = np.linspace(0.1, 0.9, 9)  # the 9th of them covers 0.9, the 8th 0.8
+    drawn = threshold_for(scores, 0.85, np.random.default_rng(0).random(4000))
+    assert set(drawn.tolist()) == {scores[7], scores[8]}
+    assert np.mean(drawn == scores[8]) == pytest.approx(0.5, abs=0.03)
+    assert threshold_for(scores, 0.85) == scores[8]
+
+
+def test_the_prompt_of_an_inner_node_is_evidence_for_the_leaves_under_it(tmp_path: Path) -> None:
+    tree = Tree([("animal", "dog"), ("animal", "cat"), ("vehicle", "car"), ("vehicle", "bus")])
+    axes = np.eye(4)
+    leaves = nshot.Classifier(tree.leaves, [axes[0], axes[1], axes[0], axes[2]], scale=20.0)
+    inner = nshot.Classifier(["animal", "vehicle"], axes[[1, 3]], scale=20.0)
+    image = np.array([[0.9, 0.0, 0.0, 0.4]])  # a dog or a car alike, and a vehicle
+    alone, asked = nshot.TreeClassifier(leaves, tree), nshot.TreeClassifier(leaves, tree, inner=inner)
+    assert alone.shares(image)[0, [0, 2]] == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert asked.shares(image)[0, 2] > 0.6
+    rows = np.random.default_rng(0).normal(size=(40, 4)) * 0.1 + image
+    learnt = asked.calibrated(nshot.Embeddings.of(rows, ["car"] * 40), 0.8)
+    assert learnt.placing is not None
+    assert learnt.placing.weight > 0.1  # calibration has found that the parent is to be believed
+    learnt.save(tmp_path / "t.nshot")
+    again = nshot.open(tmp_path / "t.nshot")
+    assert isinstance(again, nshot.TreeClassifier)
+    assert again.predict(rows) == learnt.predict(rows)
+    with pytest.raises(LabelError, match="no inner nodes of the tree: 'dog'"):
+        nshot.TreeClassifier(leaves, tree, inner=nshot.Classifier(["dog"], axes[:1], scale=1.0))
 
 
 def _classifier(seed: int = 0) -> tuple[nshot.TreeClassifier, NDArray[np.float64]]:

@@ -71,7 +71,7 @@ def read(path: str | Path, *, format: str = FORMAT) -> tuple[dict[str, Floats], 
                 raise RequestError(f"{path} holds {held}, where one classifier is wanted")
             if metadata.get("format") != format:
                 raise RequestError(f"{path} is not a classifier that this version of nshot can read")
-            names = tuple(file.keys()) if format == FACETS else ARRAYS
+            names = ARRAYS if format == FORMAT else tuple(file.keys())
             arrays = {name: file.get_tensor(name) for name in names}
         return arrays, {name: json.loads(value) for name, value in metadata.items() if name != "format"}
     except RequestError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,24 @@ from numpy.typing import ArrayLike, NDArray
 from nshot.classifier import file
 from nshot.classifier.classifier import Classifier, in_chunks, records_of
 from nshot.classifier.predictions import Predictions
+from nshot.classifier.zero_shot import TextEmbedder, zero_shot
 from nshot.decision.compared import Compared
+from nshot.decision.conformal import draws, least_images
 from nshot.decision.decision import Decision
-from nshot.decision.rollup import Ancestors, threshold_for
+from nshot.decision.rollup import Ancestors, Siblings, pooled, threshold_for
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, RequestError
+from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.labels.tree import Tree
 from nshot.types import Embedded, Failure, Placed, Prediction
 
 UNCALIBRATED = 0.9
 """Without calibration: candidates are the leaves with a tenth of the score or more. It guarantees nothing."""
+
+INNER = 0.1
+"""Without calibration: how much the prompts of inner nodes count against those of the leaves."""
+
+_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the inner nodes' prompts, that calibration chooses from
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +39,17 @@ class Placing:
     Attributes:
         scores: of each image, the threshold at which its answer first contains the truth.
         coverage: how often answers shall contain the truth, in (0, 1).
+        weight: how much the inner nodes' own prompts count, in [0, 1].
     """
 
     scores: tuple[float, ...]
     coverage: float
+    weight: float = 0.0
 
     @property
     def threshold(self) -> float:
-        """The threshold for that coverage; infinite with too few images."""
-        return threshold_for(self.scores, self.coverage)
+        """The threshold for that coverage or a little more; infinite with too few images."""
+        return float(threshold_for(self.scores, self.coverage))
 
 
 class TreeClassifier:
@@ -48,19 +58,54 @@ class TreeClassifier:
     Args:
         classifier: its labels are the tree's leaves, in whatever order.
         tree: the labels and what lies above them.
-        placing: what ``calibrate_tree`` learnt; None: a rule that guarantees nothing.
+        placing: what ``calibrated`` learnt; None: a rule that guarantees nothing.
+        inner: a classifier of inner nodes, all or some: their own prompts are evidence beside the leaves'.
 
     Raises:
-        LabelError: the leaves are not the classifier's labels.
-        RequestError: a coverage outside (0, 1).
+        LabelError: the leaves are not the classifier's labels, or one of ``inner`` is no inner node.
+        RequestError: a coverage outside (0, 1), or ``inner`` of another model.
     """
 
-    def __init__(self, classifier: Classifier, tree: Tree, placing: Placing | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        tree: Tree,
+        placing: Placing | None = None,
+        *,
+        inner: Classifier | None = None,
+    ) -> None:
         self.classifier = classifier.reordered(tree.leaves)
         self.tree = tree
         self.placing = placing
+        self.inner = inner
         self._nodes = Ancestors(tree.paths)
-        self._threshold = UNCALIBRATED if placing is None else placing.threshold
+        if placing is not None:
+            threshold_for(placing.scores, placing.coverage)  # refuses what is no coverage
+        self._siblings: Siblings | None = None
+        if inner is not None:
+            if strange := sorted(set(inner.labels) - set(tree.inner)):
+                raise LabelError(f"no inner nodes of the tree: {', '.join(map(repr, strange[:5]))}")
+            if inner.dimension != classifier.dimension or len({inner.space, classifier.space} - {None}) > 1:
+                raise RequestError("the inner nodes' prompts belong to another model than the leaves'")
+            self._siblings = Siblings(tree.paths, inner.labels)
+
+    @classmethod
+    def zero_shot(
+        cls, embedder: TextEmbedder, tree: Tree, templates: Sequence[str] = (DEFAULT_TEMPLATE,)
+    ) -> TreeClassifier:
+        """Every node is asked by its own prompt, inner ones too.
+
+        Args:
+            embedder: a loaded model.
+            tree: such as ``nshot.labels.tree.read_tree`` reads.
+            templates: each with ``{}`` where the label goes; several are averaged.
+
+        Raises:
+            LabelError: a label that is too long for the model, by name.
+            TemplateError: a template without a place for the label.
+        """
+        inner = zero_shot(embedder, list(tree.inner), templates) if tree.inner else None
+        return cls(zero_shot(embedder, list(tree.leaves), templates), tree, inner=inner)
 
     def predict(
         self, images: Embeddings | ArrayLike | Iterable[Embedded | Failure], *, top_k: int = 5
@@ -88,10 +133,27 @@ class TreeClassifier:
     def _placed(self, compared: Compared) -> Iterator[tuple[tuple[str, ...], float]]:
         """The way to the answer, and the share of the leaves under it."""
         shares = self._shares(compared)
-        leaves, depths = self._nodes.answers(shares, self._threshold)
+        leaves, depths = self.nodes(shares, compared.vectors)
         firsts, ends = self._nodes.span(leaves, depths)
         for share, leaf, depth, first, end in zip(shares, leaves, depths, firsts, ends, strict=True):
             yield self.tree.paths[leaf][:depth], min(float(share[first:end].sum()), 1.0)
+
+    def nodes(self, shares: ArrayLike, vectors: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Each answer as a leaf and a depth on the way to it, 0 where not even a root is sure.
+
+        Args:
+            shares: float[n, leaves], from ``shares``.
+            vectors: float[n, d], the same images.
+        """
+        if self.placing is None:
+            return self._nodes.answers(shares, UNCALIBRATED)
+        return self._nodes.answers(
+            shares, threshold_for(self.placing.scores, self.placing.coverage, draws(vectors, 0))
+        )
+
+    def shares(self, vectors: ArrayLike) -> NDArray[np.float64]:
+        """What speaks for each leaf: [n, d] -> float64[n, leaves], rows that sum to 1."""
+        return self._shares(self.classifier.compare(vectors))
 
     def _told(self, answer: Prediction, path: tuple[str, ...], share: float) -> Placed:
         return Placed(
@@ -108,10 +170,30 @@ class TreeClassifier:
             beside=answer.beside,
         )
 
-    def _shares(self, compared: Compared) -> NDArray[np.float64]:
+    def _shares(self, compared: Compared, weight: float | None = None) -> NDArray[np.float64]:
+        """Of each leaf; the weight of the inner nodes' prompts is the learnt one unless another is given."""
         decision = self.classifier.decision or Decision()
         scores = decision.scores(compared.logits, self.classifier.activation)
-        return np.asarray(scores / scores.sum(axis=1, keepdims=True))  # sigmoid's rows do not sum to 1
+        own = np.asarray(scores / scores.sum(axis=1, keepdims=True))  # sigmoid's rows do not sum to 1
+        if weight is None:
+            weight = INNER if self.placing is None else self.placing.weight
+        if self._siblings is None or self.inner is None or weight == 0:
+            return own
+        leaves, inner = compared.logits, self.inner.logits(compared.vectors)
+        if decision.calibration is not None:
+            leaves, inner = decision.calibration.apply(leaves), decision.calibration.apply(inner)
+        return pooled(own, self._siblings.log_shares(leaves, inner), weight)
+
+    def _weight(self, compared: Compared, spans: NDArray[np.int64]) -> float:
+        """How much the inner nodes' prompts shall count: what gives the truth most, by its log."""
+        if self.inner is None:
+            return 0.0
+        cumulated = (
+            np.cumsum(np.pad(self._shares(compared, weight), ((0, 0), (1, 0))), axis=1) for weight in _WEIGHTS
+        )
+        rows = np.arange(len(spans))
+        truth = [each[rows, spans[:, 1]] - each[rows, spans[:, 0]] for each in cumulated]
+        return _WEIGHTS[int(np.argmax([np.log(np.maximum(each, 1e-12)).mean() for each in truth]))]
 
     def calibrated(self, images: Embeddings, coverage: float = 0.9) -> TreeClassifier:
         """The same, answering so deep that answers contain the truth this often.
@@ -128,20 +210,48 @@ class TreeClassifier:
                 vectors, or a coverage outside (0, 1).
         """
         self.classifier.check_space(images.recipe, images.model)
-        if images.labels is None:
-            raise RequestError("calibrating needs labelled images: embed a labelled set")
-        spans = self.tree.spans
-        kept = [row for row, own in enumerate(images.labels) if len(own) == 1 and own[0] in spans]
-        if not kept:
+        kept, truth = self.truth(images)
+        if not len(kept):
             raise RequestError(f"no image has a label of the tree's, such as {self.tree.leaves[0]!r}")
-        truth = [spans[images.labels[row][0]] for row in kept]
-        scores = self._nodes.scores(self._shares(self.classifier.compare(images.vectors[kept])), truth)
+        compared = self.classifier.compare(images.vectors[kept])
+        weight = self._weight(compared, truth)
+        scores = self._nodes.scores(self._shares(compared, weight), truth)
         if not np.isfinite(threshold_for(scores, coverage)):
-            raise RequestError(
-                f"a coverage of {coverage:g} needs at least {int(np.ceil(coverage / (1 - coverage) - 1e-9))} "
-                f"labelled images, and there are {len(kept)}"
-            )
-        return TreeClassifier(self.classifier, self.tree, Placing(tuple(np.sort(scores).tolist()), coverage))
+            raise RequestError(_too_few(coverage, len(kept)))
+        placing = Placing(tuple(np.sort(scores).tolist()), coverage, weight)
+        return TreeClassifier(self.classifier, self.tree, placing, inner=self.inner)
+
+    def with_coverage(self, coverage: float) -> TreeClassifier:
+        """The same, answering so deep that answers contain the truth this often.
+
+        Raises:
+            RequestError: it was not calibrated, or not on enough images; or a coverage outside (0, 1).
+        """
+        if self.placing is None:
+            raise RequestError("a coverage is learnt from labelled images: calibrate the tree first")
+        placing = replace(self.placing, coverage=coverage)
+        if not np.isfinite(placing.threshold):
+            raise RequestError(_too_few(coverage, len(placing.scores)))
+        return TreeClassifier(self.classifier, self.tree, placing, inner=self.inner)
+
+    def with_leaves(self, classifier: Classifier) -> TreeClassifier:
+        """The same tree over another classifier of its leaves, such as a fitted one; not calibrated."""
+        return TreeClassifier(classifier, self.tree, inner=self.inner)
+
+    def truth(self, images: Embeddings) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """Rows of the images whose one label is a node of the tree, and the leaves under it, int[n, 2].
+
+        Raises:
+            RequestError: the images have no labels.
+        """
+        if images.labels is None:
+            raise RequestError("labelled images are needed: embed a labelled set, or use with_labels(...)")
+        found = {
+            row: self.tree.spans[name]
+            for row, own in enumerate(images.labels)
+            if len(own) == 1 and (name := self.tree.find(own[0])) is not None
+        }
+        return np.array(list(found), np.intp), np.array(list(found.values()), np.int64).reshape(-1, 2)
 
     def save(self, path: str | Path) -> None:
         """Write the classifier with its tree into one file (by convention .nshot), as a whole or not at all.
@@ -154,9 +264,17 @@ class TreeClassifier:
             "tree": [list(each) for each in self.tree.paths],
             "placing": None
             if placing is None
-            else {"scores": list(placing.scores), "coverage": placing.coverage},
+            else {
+                "scores": list(placing.scores),
+                "coverage": placing.coverage,
+                "weight": placing.weight,
+            },
+            "ids": dict(self.tree.ids),
+            "inner": None if self.inner is None else self.inner.told(),
         }
         arrays = {name: getattr(self.classifier, name) for name in file.ARRAYS}
+        if self.inner is not None:
+            arrays |= {f"inner.{name}": getattr(self.inner, name) for name in file.ARRAYS}
         file.write(path, arrays, told, format=file.TREE)
 
     @classmethod
@@ -168,11 +286,15 @@ class TreeClassifier:
         """
         arrays, told = file.read(path, format=file.TREE)
         try:
-            placing = told["placing"]
+            placing, above = told["placing"], told.get("inner")
+            inner = {name: arrays[f"inner.{name}"] for name in file.ARRAYS} if above is not None else {}
             return cls(
-                Classifier.of_told(arrays, told),
-                Tree(told["tree"]),
-                None if placing is None else Placing(tuple(placing["scores"]), placing["coverage"]),
+                Classifier.of_told({name: arrays[name] for name in file.ARRAYS}, told),
+                Tree(told["tree"], told.get("ids", {})),
+                None
+                if placing is None
+                else Placing(tuple(placing["scores"]), placing["coverage"], placing.get("weight", 0.0)),
+                inner=None if above is None else Classifier.of_told(inner, above),
             )
         except (LabelError, *file.NONSENSE) as error:
             raise file.damaged(path, error) from error
@@ -185,3 +307,10 @@ class TreeClassifier:
     def __repr__(self) -> str:
         sure = "uncalibrated" if self.placing is None else f"coverage {self.placing.coverage:g}"
         return f"<TreeClassifier: {len(self.labels)} leaves, {sure}>"
+
+
+def _too_few(coverage: float, images: int) -> str:
+    return (
+        f"a coverage of {coverage:g} needs at least {least_images(coverage)} labelled images, "
+        f"and there are {images}"
+    )

@@ -217,7 +217,7 @@ def command(
         else:
             Facets(made).save(path)
             click.echo(path)
-        return failures_of(tables, quiet=quiet)
+        return failures_of(tables, none, quiet=quiet)
     given = label_options.given(quiet=quiet, alone=True)
     if given is not None and classifier_file is not None:
         raise RequestError("give labels or --classifier, not both")
@@ -278,7 +278,8 @@ def _calibrate_tree(
     of_model = data_options.of_model(model_options)
     model, asked = ask_tree(tree_file, classifier_file, label_options, nothing, of_model, quiet=True)
     images = embed(model, labelled, quiet=quiet)
-    strange = sorted({own[0] for own in images.labels or () if len(own) == 1} - set(asked.tree.spans))
+    given = sorted({own[0] for own in images.labels or () if len(own) == 1})
+    strange = [label for label in given if asked.tree.find(label) is None]
     if strange:
         say(f"left out, for the tree does not have them: {', '.join(strange)}")
     calibrated = asked.calibrated(images, coverage)

@@ -259,8 +259,10 @@ def _request(asked: Classifier | Facets | TreeClassifier, top_k: int, recipe: st
     from nshot.classifier.tree import TreeClassifier
 
     if isinstance(asked, TreeClassifier):
-        placing = None if asked.placing is None else [asked.placing.threshold, asked.placing.coverage]
-        told = [asked.tree.paths, placing, _request(asked.classifier, top_k, recipe)]
+        known = asked.placing
+        placing = None if known is None else [known.threshold, known.coverage, known.weight]
+        inner = None if asked.inner is None else _request(asked.inner, top_k, recipe)
+        told = [asked.tree.paths, placing, inner, _request(asked.classifier, top_k, recipe)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
     if not isinstance(asked, Classifier):
         each = [(name, _request(classifier, top_k, recipe)) for name, classifier in asked.items()]

@@ -155,10 +155,12 @@ def embed_by_facet(
     return found
 
 
-def failures_of(images: Mapping[str, Embeddings], *, quiet: bool) -> int:
-    """Name what failed, once; the exit status that it means."""
+def failures_of(images: Mapping[str, Embeddings], none: Embeddings | None = None, *, quiet: bool) -> int:
+    """Name what failed, once, also of images that show none of the labels; the exit status that it means."""
     first = next(iter(images.values()))
-    return tell_failures(list(first.failures.values()), first.asked - len(first.failures), quiet=quiet)
+    asked = [first] if none is None else [first, none]
+    failures = [failure for each in asked for failure in each.failures.values()]
+    return tell_failures(failures, sum(each.asked for each in asked) - len(failures), quiet=quiet)
 
 
 def evaluate_facets(

@@ -21,8 +21,8 @@ tree_option = click.option(
     "tree_file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Labels in a tree: nested JSON, or paths such as animal/dog/beagle, one per line. The answer is the "
-    "deepest node that the evidence allows.",
+    help="Labels in a tree: nested JSON, paths such as animal/dog/beagle, one per line, or WordNet's ids. "
+    "The answer is the deepest node that the evidence allows.",
 )
 
 
@@ -51,8 +51,7 @@ def ask_tree(
     Raises:
         RequestError: a tree and labels or a classifier together, or a rule of "none of these".
     """
-    from nshot.classifier.tree import Placing, TreeClassifier
-    from nshot.classifier.zero_shot import zero_shot
+    from nshot.classifier.tree import TreeClassifier
     from nshot.labels.prompts import DEFAULT_TEMPLATE
 
     if label_options.any:
@@ -69,14 +68,13 @@ def ask_tree(
         model = model_options.load(quiet=quiet)
         asked.classifier.check_space(model.recipe, model.name, name=str(classifier_file))
         if coverage is not None and asked.placing is not None:
-            placing = Placing(asked.placing.scores, coverage)
-            return model, TreeClassifier(asked.classifier, asked.tree, placing)
+            return model, asked.with_coverage(coverage)
     else:
         assert tree_file is not None
         tree = read_tree(tree_file)
         templates = label_options.read_templates() or [DEFAULT_TEMPLATE]
         model = model_options.load(quiet=quiet)
-        asked = TreeClassifier(zero_shot(model, list(tree.leaves), templates), tree)
+        asked = TreeClassifier.zero_shot(model, tree, templates)
     if asked.placing is None:
         if coverage is not None:
             raise RequestError("a coverage is learnt from labelled images: nshot calibrate DATA --tree FILE")

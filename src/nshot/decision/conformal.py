@@ -94,7 +94,7 @@ class Conformal:
         ranked = np.take_along_axis(chance, order, axis=1)
         if self.kind == "least":
             return order, 1.0 - ranked
-        u = _draws(vectors, self.seed)[:, None] if self.randomized else 0.0
+        u = draws(vectors, self.seed)[:, None] if self.randomized else 0.0
         penalty = _WEIGHT * np.maximum(0, np.arange(1, chance.shape[1] + 1) - _FREE)
         before = np.cumsum(ranked, axis=1) - ranked
         before[:, 0] = 0.0  # not a rounding error
@@ -160,10 +160,15 @@ def fit_conformal(
     return Conformal(tuple(own[order].tolist()), tuple(y[order].tolist()), kind, randomized, seed)
 
 
-def _draws(vectors: ArrayLike, seed: int) -> Reals:
-    """One number in [0, 1) for each vector, from its digest: uniform, and no secret."""
+def draws(vectors: ArrayLike, seed: int) -> Reals:
+    """One number in [0, 1) for each vector, from its digest: uniform, and no secret.
+
+    Args:
+        vectors: float[n, d].
+        seed: another seed draws other numbers.
+    """
     key = seed.to_bytes(8, "little", signed=True)
     rows = np.ascontiguousarray(normalize(vectors), dtype="<f4")
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest() for row in rows)
-    draws: Reals = (np.frombuffer(digests, "<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return draws
+    drawn: Reals = (np.frombuffer(digests, "<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return drawn

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nshot.decision.softmax import Reals
+from nshot.decision.softmax import Reals, activate, log_sum_exp
 from nshot.errors import RequestError
 
 
@@ -56,16 +56,16 @@ class Ancestors:
         at = np.asarray(leaf), np.asarray(depth)
         return self._first[at], self._end[at]
 
-    def answers(self, shares: ArrayLike, threshold: float) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    def answers(self, shares: ArrayLike, threshold: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """The best leaf of each image, and how deep on the way to it the answer lies.
 
         Args:
             shares: float[n, leaves], rows that sum to 1.
-            threshold: see the module; infinite: nothing is known.
+            threshold: see the module, one for all or float[n]; infinite: nothing is known.
         """
         p = np.asarray(shares, np.float64)
         best = p.argmax(axis=1)
-        inside = p >= 1.0 - threshold if math.isfinite(threshold) else np.ones(p.shape, bool)
+        inside = p >= 1.0 - np.broadcast_to(np.asarray(threshold, np.float64), len(p))[:, None]
         inside[np.arange(len(p)), best] = True
         first = inside.argmax(axis=1)
         last = p.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
@@ -89,8 +89,77 @@ class Ancestors:
         return found
 
 
-def threshold_for(scores: ArrayLike, coverage: float) -> float:
-    """The threshold at which answers contain the truth as often as asked; infinite with too few images.
+class Siblings:
+    """What the prompts of all nodes, inner ones too, say of each leaf: a softmax at every fork above it.
+
+    P(leaf) is the product, over the nodes from the root to the leaf, of each node's share among its siblings.
+    A fork without a prompt for each of its nodes says nothing: they share equally.
+
+    Args:
+        paths: of each leaf, the nodes from the root to it; leaves under one node lie side by side.
+        inner: the inner nodes that have a prompt, in the order of their logits.
+    """
+
+    def __init__(self, paths: Sequence[Sequence[str]], inner: Sequence[str]) -> None:
+        given = {path[-1]: k for k, path in enumerate(paths)}
+        given |= {name: len(paths) + k for k, name in enumerate(inner)}
+        above: dict[str, str | None] = {}
+        for path in paths:
+            for parent, name in zip((None, *path), path, strict=False):
+                above.setdefault(name, parent)  # parents come before their children
+        forks: dict[str | None, list[str]] = {}
+        for name, parent in above.items():
+            forks.setdefault(parent, []).append(name)
+        place = {name: k for k, name in enumerate(above)}
+        self._forks = [
+            (
+                None if parent is None else place[parent],
+                np.array([place[name] for name in below]),
+                np.array([given[name] for name in below]) if all(name in given for name in below) else None,
+            )
+            for parent, below in forks.items()
+        ]
+        self._nodes = len(place)
+        self._leaves = np.array([place[path[-1]] for path in paths])
+
+    def log_shares(self, leaves: ArrayLike, inner: ArrayLike) -> Reals:
+        """Log of P(leaf): logits float[n, leaves] and float[n, inner] -> float64[n, leaves]."""
+        z = np.concatenate([np.asarray(leaves, np.float64), np.asarray(inner, np.float64)], axis=1).T
+        told = np.zeros((self._nodes, z.shape[1]))
+        for parent, below, columns in self._forks:
+            own = told[parent] if parent is not None else 0.0
+            if columns is None:
+                told[below] = own - math.log(len(below))
+            elif len(below) == 1:
+                told[below] = own
+            else:
+                there = z[columns]
+                told[below] = own + there - log_sum_exp(there.T).T
+        found: Reals = told[self._leaves].T
+        return found
+
+
+def pooled(shares: ArrayLike, others: ArrayLike, weight: float) -> Reals:
+    """Two opinions as one, p^(1 - w) * q^w made to sum to 1: float[n, k] and log q -> float64[n, k]."""
+    with np.errstate(divide="ignore"):
+        both = (1 - weight) * np.log(np.asarray(shares, np.float64)) + weight * np.asarray(others, np.float64)
+    return activate(both, "softmax")
+
+
+def threshold_for(scores: ArrayLike, coverage: float, draws: ArrayLike = 0.0) -> Reals:
+    """The thresholds at which answers contain the truth as often as asked; infinite with too few images.
+
+    Of n images' scores, the one at rank r covers r / (n + 1). Between two ranks, one of them is drawn for
+    each image, so often that the coverage is what was asked for and not the next larger one.
+
+    Args:
+        scores: float[n], what ``Ancestors.scores`` found of the labelled images.
+        coverage: the wanted rate, in (0, 1).
+        draws: one number in [0, 1) per image that is to be answered, uniform; 0: the larger rank, which
+            covers what was asked or more.
+
+    Returns:
+        float64, in the shape of ``draws``.
 
     Raises:
         RequestError: a coverage outside (0, 1), or no image.
@@ -100,5 +169,9 @@ def threshold_for(scores: ArrayLike, coverage: float) -> float:
         raise RequestError(f"a coverage is a share between 0 and 1, such as 0.9, not {coverage}")
     if not len(own):
         raise RequestError("a guaranteed coverage needs labelled images, and there is none")
-    rank = math.ceil((len(own) + 1) * coverage - 1e-9)
-    return float(own[rank - 1]) if rank <= len(own) else math.inf
+    at = (len(own) + 1) * coverage
+    rank = math.ceil(at - 1e-9)
+    above = float(own[rank - 1]) if rank <= len(own) else math.inf
+    below = float(own[rank - 2]) if rank > 1 else 0.0
+    larger = np.asarray(draws, np.float64) < max(at - (rank - 1), 0.0)
+    return np.where(larger, above, below)

@@ -1,14 +1,7 @@
-"""A tree over labels: nested JSON, paths in a table, or edges, such as WordNet's.
-
-{"animal": {"dog": ["beagle", "poodle"], "cat": {}}, "vehicle": ["car"]}     nested JSON
-animal/dog/beagle                                                            a path per line
-{"leaves": [{"wnid": "n02084071", "label": "dog"}], "labels": {...}, "edges": [[parent, child]]}
-"""
+"""A tree over labels: its leaves are asked, and an answer may be any of its nodes."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +9,7 @@ from typing import Any
 
 from nshot.errors import LabelError
 from nshot.labels.prompts import read_plain
-
-_MOST = 100  # levels
+from nshot.labels.tree_paths import MOST, paths_of
 
 
 class Tree:
@@ -25,8 +17,10 @@ class Tree:
 
     Args:
         paths: every leaf as the names from the root to it. Trees with several roots are fine.
+        ids: other names of nodes, such as WordNet's ids, by which labelled images may name them.
 
     Attributes:
+        ids: those of nodes that the tree has.
         leaves: the leaves' names, so ordered that the leaves under any node lie side by side.
         paths: of each leaf, the names from the root to it.
         spans: of each node (by name), the first of its leaves and the one after the last.
@@ -36,7 +30,7 @@ class Tree:
         LabelError: no leaf, an empty name, or a name in two places, which is told with both.
     """
 
-    def __init__(self, paths: Iterable[Sequence[str]]) -> None:
+    def __init__(self, paths: Iterable[Sequence[str]], ids: Mapping[str, str] | None = None) -> None:
         given = [tuple(name.strip() for name in path) for path in paths]
         if not given:
             raise LabelError("a tree needs at least one label")
@@ -46,8 +40,8 @@ class Tree:
         for path in given:
             if not path or not all(path):
                 raise LabelError(f"an empty label in {'/'.join(path)!r}")
-            if len(path) > _MOST:
-                raise LabelError(f"{path[-1]!r} lies more than {_MOST} levels deep")
+            if len(path) > MOST:
+                raise LabelError(f"{path[-1]!r} lies more than {MOST} levels deep")
             if path in seen:
                 raise LabelError(f"the label {path[-1]!r} is given twice, as {'/'.join(path)}")
             seen.add(path)
@@ -65,6 +59,17 @@ class Tree:
         self._gather(nested, (), leaves)
         self.paths = tuple(leaves)
         self.leaves = tuple(path[-1] for path in leaves)
+        self.ids = {id: name for id, name in (ids or {}).items() if name in self.spans and id != name}
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """The nodes that are no leaves, parents before their children."""
+        leaves = set(self.leaves)
+        return tuple(name for name in self.ways if name not in leaves)
+
+    def find(self, label: str) -> str | None:
+        """The node of that name or id; None where the tree has none."""
+        return label if label in self.spans else self.ids.get(label)
 
     def _gather(self, nested: Mapping[str, Any], way: tuple[str, ...], leaves: list[tuple[str, ...]]) -> None:
         for name, below in nested.items():
@@ -77,89 +82,18 @@ class Tree:
 
 
 def read_tree(path: str | os.PathLike[str]) -> Tree:
-    """The tree of a file: nested JSON, JSON with edges, or a text or CSV with a path per line.
+    """The tree of a file: JSON, or a text or CSV with a path per line.
 
-    In a CSV with several columns, each column is a level; in one with a single column, "/" stands between
-    two levels.
+    A label that is one of WordNet's ids is named by WordNet; see ``nshot.labels.tree_paths`` for all forms.
 
     Raises:
-        LabelError: a file that cannot be read, is no tree, or has a label in two branches.
+        LabelError: a file that cannot be read, is no tree, or has a label in two branches; or ids without
+            a WordNet on this machine.
     """
     text = read_plain(Path(path), LabelError)
     try:
-        if text.lstrip()[:1] in ("{", "["):
-            return Tree(_of_json(json.loads(text, object_pairs_hook=_pairs)))
-        return Tree(_of_lines(text))
-    except json.JSONDecodeError as error:
-        raise LabelError(f"{path} starts like JSON but is not: {error}") from error
+        return Tree(*paths_of(text))
     except RecursionError as error:
         raise LabelError(f"{path} is nested too deeply to be a tree of labels") from error
     except LabelError as error:
         raise LabelError(f"{path}: {error}") from error
-
-
-def _of_lines(text: str) -> list[Sequence[str]]:
-    rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
-    found: list[Sequence[str]] = []
-    for row in rows:
-        cells = [cell.strip() for cell in row]
-        while cells and not cells[-1]:
-            cells.pop()
-        found.append(cells[0].strip("/").split("/") if len(cells) == 1 else cells)
-    return found
-
-
-def _of_json(content: Any) -> list[Sequence[str]]:
-    if isinstance(content, Mapping) and isinstance(content.get("edges"), list):
-        return _of_edges(content)
-    found: list[Sequence[str]] = []
-
-    def walk(below: Any, way: tuple[str, ...]) -> None:
-        if isinstance(below, Mapping) and below:
-            for name, deeper in below.items():
-                walk(deeper, (*way, name))
-        elif isinstance(below, list) and below:
-            for each in below:
-                if isinstance(each, str):
-                    found.append((*way, each))
-                else:
-                    walk(each, way)
-        elif not below and way:  # {}, [], "" or null: a leaf
-            found.append(way)
-        else:
-            raise LabelError(f"no tree of labels at {'/'.join(way) or 'the top'}: write {{label: {{...}}}}")
-
-    walk(content, ())
-    return found
-
-
-def _of_edges(content: Mapping[str, Any]) -> list[Sequence[str]]:
-    """Leaves by id, and edges from parent to child: as trees over WordNet are written."""
-    try:
-        above: dict[str, str] = {}
-        for parent, child in content["edges"]:
-            if above.setdefault(child, parent) != parent:
-                raise LabelError(f"{child!r} is below both {above[child]!r} and {parent!r}")
-        names = dict(content.get("labels", {}))
-        leaves = [each if isinstance(each, str) else each["wnid"] for each in content["leaves"]]
-        names |= {each["wnid"]: each["label"] for each in content["leaves"] if not isinstance(each, str)}
-        found: list[Sequence[str]] = []
-        for leaf in leaves:
-            way = [leaf]
-            while way[-1] in above:
-                way.append(above[way[-1]])
-                if len(way) > _MOST:
-                    raise LabelError(f"the edges above {leaf!r} go in a circle")
-            found.append([names.get(each, each) for each in reversed(way)])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LabelError(
-            'edges need {"leaves": [...], "labels": {id: name}, "edges": [[parent, child]]}'
-        ) from error
-    return found
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise LabelError(f"given twice in one place: {', '.join(map(repr, twice))}")
-    return dict(pairs)
