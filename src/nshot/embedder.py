@@ -162,7 +162,18 @@ class Embedder:
             workers=self.workers,
             limits=self.limits,
         )
-        return pipeline.run(self._listed(self._each(sources), remarks))
+        return pipeline.run(self.list_images(sources, remarks))
+
+    def list_images(
+        self, sources: ImageLike | Iterable[ImageLike], remarks: Remarks | None = None
+    ) -> Iterator[Source | Embedded | Failure]:
+        """What ``embed_images`` would go through, one image at a time, nothing of it read yet.
+
+        Args:
+            sources: as for ``embed_images``.
+            remarks: where it is noted what was skipped, and how tables were read.
+        """
+        return self._listed(self._each(sources), Remarks() if remarks is None else remarks)
 
     def _each(self, sources: Any) -> Iterator[Any]:
         one = (str, bytes, bytearray, memoryview, os.PathLike, *_LISTED)

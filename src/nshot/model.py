@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,10 @@ from nshot.images.preprocess import Decode, Fit, Preprocessor
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.models.checkpoint import DEFAULT_MODEL, find
 from nshot.store.store import Store, default_path
-from nshot.types import Limits
+from nshot.types import Failure, Limits
 
 if TYPE_CHECKING:
+    from nshot.regions.heatmaps import Heatmap
     from nshot.search import Hits, Index
 
 
@@ -52,12 +53,48 @@ class Model(Embedder):
             LabelError: a label that is empty, given twice, or too long for the model, by name.
             RequestError: a classifier or embeddings of another model.
         """
-        classifier = labels
-        if isinstance(classifier, Classifier):
-            classifier.check_space(self.recipe, self.name)
-        else:
-            classifier = zero_shot(self, labels, templates)  # type: ignore[arg-type]
+        classifier = self._asked(labels, templates)
         return Predictions(classifier.stream(self.embed_images(images), top_k=top_k))
+
+    def heatmaps(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        labels: Labels | Classifier,
+        *,
+        templates: Sequence[str] = (DEFAULT_TEMPLATE,),
+        top_k: int = 5,
+    ) -> Iterator[Heatmap | Failure]:
+        """Say where in each image the evidence for each label is (MaskCLIP: Zhou et al. 2022).
+
+            for heatmap in clip.heatmaps("photos/", ["cat", "dog"]):
+                if heatmap.label is not None:
+                    heatmap.overlay().save(...)     # the best label's; heatmap.overlay("dog") another's
+
+        Args:
+            images: as for ``embed_images``, but not what is embedded already: vectors have no patches.
+            labels: names, ``{label: [synonyms or whole prompts]}``, or a classifier.
+            templates: the prompts, each with ``{}`` where the label goes; several are averaged.
+            top_k: how many labels the answer in each heatmap tells, at most.
+
+        Yields:
+            In input order a ``Heatmap`` for each image, with the answer that ``classify`` gives, or the
+            ``Failure`` that says why there is none.
+
+        Raises:
+            LabelError: a label that is empty, given twice, or too long for the model, by name.
+            RequestError: a classifier of another model, or vectors in the place of images.
+        """
+        from nshot.regions.heatmaps import heatmaps  # not before it is asked for
+
+        classifier = self._asked(labels, templates)
+        return heatmaps(self, self.list_images(images), classifier, top_k=top_k)
+
+    def _asked(self, labels: Labels | Classifier, templates: Sequence[str]) -> Classifier:
+        """Labels as a classifier, and a classifier as it is, if it is of this model."""
+        if isinstance(labels, Classifier):
+            labels.check_space(self.recipe, self.name)
+            return labels
+        return zero_shot(self, labels, templates)
 
     def search(
         self,

@@ -70,6 +70,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Keep the other columns of a table, such as ids and true labels, beside the answers.",
 )
+@click.option(
+    "--heatmaps",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write each image with the evidence for its label laid over it, into this folder.",
+)
 @journal_options
 @output_options
 @talk_options
@@ -85,6 +91,7 @@ def command(
     top_k: int | None,
     adapt: bool,
     keep_columns: bool,
+    heatmaps: Path | None,
     journal_options: JournalOptions,
     format: str | None,
     output: Path | None,
@@ -105,6 +112,7 @@ def command(
     nshot classify photos/ --facets facets.json
     nshot classify photos/ --tree animals.json
     nshot classify vectors/ --labels-file labels.txt -o answers/
+    nshot classify photos/ --labels "cat, dog" --heatmaps evidence/
 
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
@@ -162,6 +170,11 @@ def command(
         embedder, classifier = ask(
             label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
         )
+    if heatmaps is not None:
+        from nshot.cli.heatmaps import check
+
+        others = (facets, "--facets"), (adapt, "--adapt"), (journal_file, "--journal")
+        check(heatmaps, [name for value, name in others if value])
     remarks = Remarks()
     images = listing.open(embedder, sources, remarks, keep_columns=keep_columns)
     if adapt:
@@ -193,8 +206,16 @@ def command(
         facets=None if facets is None else columns_of(facets),
     ) as sink:
         answered = sum(sink.answered.values())
-        embedded = remarks.noting(embedder.embed_images(_without(images, sink.answered)))
-        answers = _answers(asked, embedded, top_k, journal_options)
+        left = _without(images, sink.answered)
+        if heatmaps is None:
+            embedded = remarks.noting(embedder.embed_images(left))
+            answers = _answers(asked, embedded, top_k, journal_options)
+        else:
+            from nshot.cli.heatmaps import drawn
+
+            answers = drawn(
+                embedder, left, placing or classifier, top_k=top_k, folder=heatmaps, remarks=remarks
+            )
         for answer in progress(answers, shown=not (quiet or on_screen), sources=sources, skipped=answered):
             sink.write(answer)
             answered += 1

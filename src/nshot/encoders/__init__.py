@@ -44,6 +44,12 @@ class Encoder(Protocol):
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
 
+    def encode_patches(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """The same vectors, bit for bit, and a vector per patch: float32[n,d], float32[n,p,d], unit norm.
+
+        Patches go row by row from the upper left; ``ImageTower.grid`` says how many there are in a row.
+        """
+
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
 

@@ -61,14 +61,16 @@ class OpenVINOEncoder:
         version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version())
         key = digest_of(checkpoint, *version, processor)[:16]
 
-        def tower(name: str, build: Callable[[Tensors], ov.Model], streams: int, rows: int) -> _Tower:
+        def tower(
+            name: str, build: Callable[[Tensors], ov.Model], streams: int, rows: int, *more: tuple[int, int]
+        ) -> _Tower:
             return _Tower(
                 # A mapping of the files of its own: the pages that compiling reads leave memory with it.
                 lambda: build(checkpoint.open_tensors()),
                 lambda model: _core().compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
                 lambda blob: _core().import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
                 cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{self.precision}-{key}.blob",
-                dimension=self.dimension,
+                shapes=((self.dimension,), *more),
                 streams=streams,
                 rows=rows,
             )
@@ -77,11 +79,19 @@ class OpenVINOEncoder:
         vision, text = checkpoint.config.vision, checkpoint.config.text
         mean, std = checkpoint.image_mean, checkpoint.image_std
         # Images come from several threads at once, each of which takes a core; texts come from one.
+        at_once = _images_at_once(vision.image_size, getattr(vision, "patch_size", None))
         self._images = tower(
             "images",
             lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std),
             self.streams,
-            _images_at_once(vision.image_size, getattr(vision, "patch_size", None)),
+            at_once,
+        )
+        self._patches = tower(
+            "patches",
+            lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std, patches=True),
+            self.streams,
+            at_once,
+            (vision.grid**2, self.dimension),
         )
         self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors), 1, _BATCH)
         self._checkpoint = checkpoint
@@ -90,7 +100,14 @@ class OpenVINOEncoder:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
         side = self._checkpoint.config.vision.image_size
         _check(pixels, np.uint8, (3, side, side))
-        return self._images(len(pixels), lambda part: [pixels[part]])
+        return self._images(len(pixels), lambda part: [pixels[part]])[0]
+
+    def encode_patches(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """uint8[n,3,s,s] -> float32[n,d] and float32[n,p,d], both of unit norm."""
+        side = self._checkpoint.config.vision.image_size
+        _check(pixels, np.uint8, (3, side, side))
+        vectors, patches = self._patches(len(pixels), lambda part: [pixels[part]])
+        return vectors, patches
 
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
@@ -110,7 +127,7 @@ class OpenVINOEncoder:
                 cut = np.ascontiguousarray(tokens[rows[part], :to])
                 return [cut if inside else tensors.rows(text.table, cut), ends[rows[part]]]
 
-            vectors[alike] = self._texts(len(alike), inputs)
+            vectors[alike] = self._texts(len(alike), inputs)[0]
         return vectors
 
 
@@ -209,7 +226,7 @@ class _Tower:
         importing: Callable[[ov.Tensor], ov.CompiledModel],
         path: Path,
         *,
-        dimension: int,
+        shapes: tuple[tuple[int, ...], ...],
         streams: int,
         rows: int,
     ) -> None:
@@ -217,7 +234,7 @@ class _Tower:
         self._compiling = compiling
         self._importing = importing
         self._path = path
-        self._dimension = dimension
+        self._shapes = shapes
         self._streams = streams
         self._rows = rows
         self._lock = threading.Lock()
@@ -233,15 +250,16 @@ class _Tower:
         self._lock = threading.Lock()  # another thread of the parent's may have held it
         return held
 
-    def __call__(self, count: int, inputs: Callable[[slice], list[NDArray[Any]]]) -> Floats:
-        """Vectors of as many rows, of which ``inputs`` gives each part as the graph takes it."""
-        vectors = np.empty((count, self._dimension), np.float32)
+    def __call__(self, count: int, inputs: Callable[[slice], list[NDArray[Any]]]) -> list[Floats]:
+        """Each output for as many rows, of which ``inputs`` gives each part as the graph takes it."""
+        outputs = [np.empty((count, *shape), np.float32) for shape in self._shapes]
         for start in range(0, count, self._rows):
             part = slice(start, start + self._rows)
-            vectors[part] = self._infer(inputs(part))
-        return vectors
+            for output, found in zip(outputs, self._infer(inputs(part)), strict=True):
+                output[part] = found
+        return outputs
 
-    def _infer(self, inputs: list[NDArray[Any]]) -> Floats:
+    def _infer(self, inputs: list[NDArray[Any]]) -> list[Floats]:
         with self._lock:
             if self._requests is None:
                 with _gate:
@@ -250,13 +268,13 @@ class _Tower:
         request = requests.get()
         try:
             with _gate:
-                vectors: Floats = request.infer(inputs, share_inputs=True)[0]
+                outputs: list[Floats] = list(request.infer(inputs, share_inputs=True).to_tuple())
         finally:
             requests.put(request)
         if not self._packed:
             self._packed = True
             _leave_memory(self._mapped)
-        return vectors
+        return outputs
 
     def _start(self) -> SimpleQueue[Any]:
         compiled = self._cached()

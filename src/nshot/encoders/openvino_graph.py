@@ -25,14 +25,24 @@ FORM = "5"
 _LARGEST_TABLE = 2**28  # bytes: CLIP's takes 101 million, SigLIP 2's 786 million and more
 
 
-def image_tower(tower: ImageTower, tensors: Tensors, mean: Sequence[float], std: Sequence[float]) -> ov.Model:
-    """uint8[n,3,s,s] RGB -> float32[n,d], unit norm."""
+def image_tower(
+    tower: ImageTower,
+    tensors: Tensors,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    patches: bool = False,
+) -> ov.Model:
+    """uint8[n,3,s,s] RGB -> float32[n,d], unit norm; with ``patches`` float32[n,p,d] as well."""
     side = tower.image_size
     pixels = op.parameter([-1, 3, side, side], np.uint8, name="pixels")
     # (x / 255 - mean) / std in two steps
     shift = np.array(mean, np.float64).reshape(1, 3, 1, 1) * 255
     scale = 1 / (np.array(std, np.float64).reshape(1, 3, 1, 1) * 255)
     x = op.multiply(op.subtract(op.convert(pixels, "f32"), _float(shift)), _float(scale))
+    if patches:
+        both = tower.dense(OpenVINOOps(), tower.prepare(tensors), x)
+        return ov.Model([_unit(each) for each in both], [pixels])
     return ov.Model([_unit(tower(OpenVINOOps(), tower.prepare(tensors), x))], [pixels])
 
 
@@ -131,15 +141,17 @@ class OpenVINOOps:
         """n,t,c -> n,1,c."""
         return op.gather(x, _ints(0), _ints(1))
 
+    def rest(self, x: Node) -> Node:
+        """n,t,c -> n,t-1,c."""
+        return op.slice(x, _ints(1), _ints(2**31), _ints(1), _ints(1))
+
     def pick(self, x: Node, position: int) -> Node:
         """n,t,c -> n,c."""
         return op.gather(x, op.constant(np.int64(position)), op.constant(np.int64(1)))
 
     def mean(self, x: Node, *, skip: bool) -> Node:
         """n,t,c -> n,c."""
-        if skip:
-            x = op.slice(x, _ints(1), _ints(2**31), _ints(1), _ints(1))
-        return op.reduce_mean(x, _ints(1), False)
+        return op.reduce_mean(self.rest(x) if skip else x, _ints(1), False)
 
     def at(self, x: Node, positions: Node) -> Node:
         """n,t,c -> n,c."""

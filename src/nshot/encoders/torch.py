@@ -16,7 +16,7 @@ from nshot.errors import DeviceError
 from nshot.types import Floats, Pixels, Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from nshot.models.checkpoint import Checkpoint
     from nshot.models.family import ImageTower, TextTower
@@ -66,25 +66,40 @@ class TorchEncoder:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
         tower = self._checkpoint.config.vision
 
-        def run(part: slice) -> Node:
-            x = (self._there(pixels[part]).float() / 255 - self._shift) / self._scale
-            return tower(TorchOps(), self._weights("images", tower), x)
+        def run(part: slice) -> list[Node]:
+            return [tower(TorchOps(), self._weights("images", tower), self._normalised(pixels[part]))]
 
-        return self._batches(len(pixels), run)
+        return self._batches(len(pixels), run)[0]
+
+    def encode_patches(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """uint8[n,3,s,s] -> float32[n,d] and float32[n,p,d], both of unit norm."""
+        tower = self._checkpoint.config.vision
+
+        def run(part: slice) -> tuple[Node, Node]:
+            return tower.dense(TorchOps(), self._weights("images", tower), self._normalised(pixels[part]))
+
+        vectors, patches = self._batches(len(pixels), run, (tower.grid**2, self.dimension))
+        return vectors, patches
 
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
         tower, tensors = self._checkpoint.config.text, self._checkpoint.tensors()
         ends = tower.ends(tokens)
 
-        def run(part: slice) -> Node:
+        def run(part: slice) -> list[Node]:
             x = self._there(tensors.rows(tower.table, tokens[part]))
-            return tower(TorchOps(), self._weights("texts", tower), x, self._there(ends[part]))
+            return [tower(TorchOps(), self._weights("texts", tower), x, self._there(ends[part]))]
 
-        return self._batches(len(tokens), run)
+        return self._batches(len(tokens), run)[0]
 
-    def _batches(self, count: int, run: Callable[[slice], Node]) -> Floats:
-        vectors = np.empty((count, self.dimension), np.float32)
+    def _normalised(self, pixels: Pixels) -> Node:
+        return (self._there(pixels).float() / 255 - self._shift) / self._scale
+
+    def _batches(
+        self, count: int, run: Callable[[slice], Iterable[Node]], *more: tuple[int, ...]
+    ) -> list[Floats]:
+        """What ``run`` gives for each part, to unit norm: a vector per row, and perhaps ``more``."""
+        outputs = [np.empty((count, *shape), np.float32) for shape in ((self.dimension,), *more)]
         with ExitStack() as context:
             context.enter_context(torch.inference_mode())
             # f32 means f32: cudnn would take TensorFloat-32 for the patches
@@ -93,10 +108,11 @@ class TorchEncoder:
                 context.enter_context(torch.autocast(self.device, torch.bfloat16))
             for start in range(0, count, self.batch):
                 part = slice(start, start + self.batch)
-                found = run(part).float()
-                found = found / found.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-                vectors[part] = found.cpu().numpy()
-        return vectors
+                for output, each in zip(outputs, run(part), strict=True):
+                    found = each.float()
+                    found = found / found.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+                    output[part] = found.cpu().numpy()
+        return outputs
 
     def _there(self, values: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.array(values)).to(self.device)
@@ -171,6 +187,10 @@ class TorchOps:
     def first(self, x: Node) -> Node:
         """n,t,c -> n,1,c."""
         return x[:, :1]
+
+    def rest(self, x: Node) -> Node:
+        """n,t,c -> n,t-1,c."""
+        return x[:, 1:]
 
     def pick(self, x: Node, position: int) -> Node:
         """n,t,c -> n,c."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,43 @@ from nshot.images import apart
 from nshot.images.budget import Budget, too_large
 from nshot.images.cost import cost
 from nshot.images.decode import Decoded, decode
-from nshot.images.preprocess import Preprocessor
 from nshot.types import DEFAULT_LIMITS, Limits, Pixels
 
 _OWN = 0.9  # of an image's time: the rest is for sending it to another process, and for what follows
 _WANT = "decoder error -9"  # as Pillow says that there was no memory
 
 
+class Maker(Protocol):
+    """What makes bytes of an image: the square that an encoder takes, or other views. It can be pickled."""
+
+    @property
+    def draft(self) -> int | None:
+        """As for ``nshot.images.decode``."""
+
+    def notes(self, size: tuple[int, int]) -> tuple[str, ...]:
+        """What to say of how an image of this size (width, height) is fitted."""
+
+    def __call__(self, image: Image.Image) -> Pixels:
+        """One upright RGB image -> an array of any shape; safe in several threads."""
+
+
 class Prepared(NamedTuple):
     """What became of one image.
 
     Attributes:
-        pixels: uint8[3,s,s].
+        pixels: what the maker made: a preprocessor uint8[3,s,s].
         notes: what a person should know of how it was decoded and fitted.
         changed: see ``nshot.images.decode.Decoded``.
+        size: width and height of the upright image, in pixels, whatever the decoder shrank it to.
     """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
     changed: bool = False
+    size: tuple[int, int] = (0, 0)
 
 
-def prepare(data: bytes, preprocessor: Preprocessor, limits: Limits) -> Prepared:
+def prepare(data: bytes, preprocessor: Maker, limits: Limits) -> Prepared:
     """Decode and preprocess, here and now, with no limit but the image's size.
 
     Raises:
@@ -59,7 +74,7 @@ class Preparing:
     """
 
     def __init__(
-        self, preprocessor: Preprocessor, limits: Limits = DEFAULT_LIMITS, budget: Budget | None = None
+        self, preprocessor: Maker, limits: Limits = DEFAULT_LIMITS, budget: Budget | None = None
     ) -> None:
         self._preparation = _Preparation(preprocessor, limits)
         self._draft = preprocessor.draft
@@ -77,7 +92,8 @@ class Preparing:
         if isinstance(found, Prepared):
             return found
         told, pixels = found
-        return Prepared(pixels, tuple(map(str, told["notes"])), bool(told["changed"]))
+        width, height = map(int, told["size"])
+        return Prepared(pixels, tuple(map(str, told["notes"])), bool(told["changed"]), (width, height))
 
 
 def load(
@@ -116,17 +132,27 @@ def _shared(memory: int) -> Budget:
 class _Preparation:
     """Here, and as another process tells of it."""
 
-    preprocessor: Preprocessor
+    preprocessor: Maker
     limits: Limits
 
     def __call__(self, data: bytes) -> Prepared:
         decoded = decode(data, limits=self.limits, draft=self.preprocessor.draft)
         notes = (*decoded.notes, *self.preprocessor.notes(decoded.image.size))
-        return Prepared(self.preprocessor(decoded.image), notes, decoded.changed)
+        return Prepared(self.preprocessor(decoded.image), notes, decoded.changed, _upright(decoded))
 
     def apart(self, data: bytes) -> tuple[dict[str, Any], Pixels]:
         prepared = self(data)
-        return {"notes": prepared.notes, "changed": prepared.changed}, prepared.pixels
+        told = {"notes": prepared.notes, "changed": prepared.changed, "size": prepared.size}
+        return told, prepared.pixels
+
+
+def _upright(decoded: Decoded) -> tuple[int, int]:
+    """Width and height of the whole image, turned upright."""
+    (width, height), now = decoded.size, decoded.image.size
+    if now in ((width, height), (height, width)) or max(now) > max(width, height):
+        return now
+    turned = (now[0] > now[1]) != (width > height)  # shrunk by the decoder, and turned by its EXIF block
+    return (height, width) if turned else (width, height)
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,25 @@ class Preprocessor:
             return ()
         return (f"the square crop leaves less than half: {share:.0%} of the image; --fit pad keeps all",)
 
+    def seen(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Which part of an image of this size (width, height) becomes the square.
+
+        Returns:
+            Left, top, right and bottom in the image's own pixels; beyond its edges where there are borders.
+        """
+        width, height = size
+        if self.fit == "squash":
+            return 0.0, 0.0, float(width), float(height)
+        if self.fit == "pad":
+            scale = self.size / max(width, height)
+            resized = _scaled(width, scale), _scaled(height, scale)
+            left, top = (-((self.size - edge) // 2) for edge in resized)
+        else:
+            resized = self._resized_size(size)
+            left, top = (self._start(edge) if self.crop else 0 for edge in resized)
+        across, down = width / resized[0], height / resized[1]
+        return left * across, top * down, (left + self.size) * across, (top + self.size) * down
+
     def _fingerprint(self, version: int) -> str:
         edge = "x".join(map(str, self.edge)) if isinstance(self.edge, tuple) else self.edge
         parts = (
@@ -175,9 +194,9 @@ class Preprocessor:
             return self.size, self.size
         return self.edge if isinstance(self.edge, tuple) else (self.edge, self.edge)
 
-    def _resized_size(self, image: Image.Image) -> tuple[int, int]:
+    def _resized_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(width, height) before cropping; the longer edge is cut to whole pixels as the reference does."""
-        width, height = image.size
+        width, height = size
         if self.edge is None:
             return width, height
         if isinstance(self.edge, tuple):
@@ -187,7 +206,7 @@ class Preprocessor:
         return int(self.edge * width / height), self.edge
 
     def _cropped(self, image: Image.Image) -> Image.Image:
-        width, height = self._resized_size(image)
+        width, height = self._resized_size(image.size)
         if not self.crop:
             return self._resize(image, (width, height))
         # Rounds down below zero too, and Pillow's crop paints what lies outside of the image black: as

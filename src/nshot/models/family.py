@@ -55,6 +55,20 @@ class ImageTower(Protocol):
     def __call__(self, ops: Ops, weights: Mapping[str, Any], x: Node) -> Node:
         """float[n,3,s,s], normalised -> float[n,d], of any length."""
 
+    @property
+    def grid(self) -> int:
+        """How many patches ``dense`` gives along each side of the image."""
+
+    @property
+    def seen(self) -> float:
+        """The share of the image's side that the patches cover, from the upper left, in (0, 1]."""
+
+    def dense(self, ops: Ops, weights: Mapping[str, Any], x: Node) -> tuple[Node, Node]:
+        """What calling it gives, from the same operations, and float[n,grid*grid,d], a vector per patch.
+
+        A patch's vector can be compared with texts, as the image's can. Patches go row by row from the top.
+        """
+
 
 class TextTower(Protocol):
     """Texts -> vectors. The rows of the token table are looked up outside: it may be larger than the rest."""

@@ -380,11 +380,35 @@ class FastViT:
             weights |= step.fold(tensors)
         return {name: value.astype(np.float32, copy=False) for name, value in weights.items()}
 
+    @property
+    def grid(self) -> int:
+        """Places along each side after the last stage."""
+        return self.image_size >> (len(self.layers) + 1)
+
+    @property
+    def seen(self) -> float:
+        """All of the image."""
+        return 1.0
+
     def __call__(self, ops: Ops, weights: Mapping[str, Floats], x: Node) -> Node:
         """float[n,3,s,s], normalised -> float[n,d]."""
+        x = ops.mean(self._places(ops, weights, x), skip=False)
+        return self._projected(ops, weights, x)
+
+    def dense(self, ops: Ops, weights: Mapping[str, Floats], x: Node) -> tuple[Node, Node]:
+        """See ``ImageTower``: the vector is the mean of these (Zhou et al. 2016, class activation maps)."""
+        places = self._places(ops, weights, x)
+        return (
+            self._projected(ops, weights, ops.mean(places, skip=False)),
+            self._projected(ops, weights, places),
+        )
+
+    def _places(self, ops: Ops, weights: Mapping[str, Floats], x: Node) -> Node:
         for step in self.steps:
             x = step.run(ops, weights, x)
-        x = ops.mean(ops.tokens(x), skip=False)
+        return ops.tokens(x)
+
+    def _projected(self, ops: Ops, weights: Mapping[str, Floats], x: Node) -> Node:
         return ops.linear(x, ops.weight(weights["head.fc.weight"]), ops.weight(weights["head.fc.bias"]))
 
 

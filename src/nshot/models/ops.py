@@ -78,6 +78,9 @@ class Ops(Protocol):
     def first(self, x: Node) -> Node:
         """n,t,c -> n,1,c."""
 
+    def rest(self, x: Node) -> Node:
+        """n,t,c -> n,t-1,c: all tokens but the first."""
+
     def pick(self, x: Node, position: int) -> Node:
         """n,t,c -> n,c: of each row the same token, counted from the end if negative."""
 

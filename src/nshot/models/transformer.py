@@ -169,8 +169,33 @@ class VisionTransformer(TowerConfig):
         x = ops.tokens(x)
         return ops.add(x, layers["embeddings.patch_embedding.bias"]) if self.patch_bias else x
 
+    @property
+    def grid(self) -> int:
+        """Patches along each side."""
+        return self.side
+
+    @property
+    def seen(self) -> float:
+        """The share of the side that whole patches cover."""
+        return self.side * self.patch_size / self.image_size
+
     def __call__(self, ops: Ops, weights: Mapping[str, Floats], x: Node) -> Node:
         """float[n,3,s,s], normalised -> float[n,d]."""
+        return self._run(ops, weights, x, None)
+
+    def dense(self, ops: Ops, weights: Mapping[str, Floats], x: Node) -> tuple[Node, Node]:
+        """See ``ImageTower``: MaskCLIP's value path (Zhou et al. 2022).
+
+        The class token is a mean of the patches' values, weighed by the last attention, through the map that
+        follows. So a patch's own value, through the same map, is what the image's vector is made of; what the
+        last layer makes of the patch itself was never trained to mean anything (below chance, measured). With
+        "map", the same is done with the pooling head's attention, and what follows it.
+        """
+        patches: list[Node] = []
+        return self._run(ops, weights, x, patches), patches[0]
+
+    def _run(self, ops: Ops, weights: Mapping[str, Floats], x: Node, patches: list[Node] | None) -> Node:
+        """The image's vector; the patches' vectors are put into ``patches`` where there is such a list."""
         layers = Layers(self, ops, weights, "vision_model")
         x = self.patches(ops, layers, x)
         if self.class_token == "positioned":
@@ -180,23 +205,37 @@ class VisionTransformer(TowerConfig):
             x = ops.prepend(layers["embeddings.class_embedding"], x)
         if self.pre_norm:
             x = layers.norm(x, "pre_layrnorm")
-        x = layers(x, first_only=self.pool == "class", rope=self._rope())
-        if self.pool == "class":
+        values: list[Node] | None = None if patches is None else []
+        of_class = self.pool == "class"
+        x = layers(x, first_only=of_class, rope=self._rope(), values=values if of_class else None)
+        if of_class:
             x = layers.norm(ops.pick(x, 0), "post_layernorm")
         elif self.pool == "map":
-            x = self._answer(ops, layers, layers.norm(x, "post_layernorm"))
+            x = self._answer(ops, layers, layers.norm(x, "post_layernorm"), values)
         else:
-            x = layers.norm(x, "post_layernorm") if self.norm_first else x
+            tokens = x = layers.norm(x, "post_layernorm") if self.norm_first else x
             x = ops.mean(x, skip=self.class_token != "none")
             x = x if self.norm_first else layers.norm(x, "post_layernorm")
+            if values is not None:  # the vector is their mean
+                values.append(tokens)
+        if patches is not None and values is not None:
+            each = values[0] if self.class_token == "none" else ops.rest(values[0])
+            if of_class or not (self.pool == "map" or self.norm_first):
+                each = layers.norm(each, "post_layernorm")
+            patches.append(layers.project(each, "visual_projection"))
         return layers.project(x, "visual_projection")
 
-    def _answer(self, ops: Ops, layers: Layers, x: Node) -> Node:
+    def _answer(self, ops: Ops, layers: Layers, x: Node, values: list[Node] | None) -> Node:
         """n,t,width -> n,width: what the learnt question finds among the tokens."""
+
+        def finished(x: Node) -> Node:
+            return ops.add(x, layers.mlp(layers.norm(x, "head.layernorm"), "head.mlp"))
+
         asking = ops.repeat(layers["head.probe"], x)
-        x = layers.attention(asking, x, "head.attention", heads=self.pool_heads)
-        x = ops.add(x, layers.mlp(layers.norm(x, "head.layernorm"), "head.mlp"))
-        return ops.pick(x, 0)
+        x = layers.attention(asking, x, "head.attention", heads=self.pool_heads, values=values)
+        if values is not None:
+            values[0] = finished(values[0])
+        return ops.pick(finished(x), 0)
 
     def _rope(self) -> Rope | None:
         """How far each patch is turned: by its column, then by its row, from 1; the class token is not."""
@@ -226,15 +265,33 @@ class Layers:
         return self.ops.weight(self.weights[f"{self.prefix}.{name}"])
 
     def __call__(
-        self, x: Node, *, causal: bool = False, first_only: bool = False, rope: Rope | None = None
+        self,
+        x: Node,
+        *,
+        causal: bool = False,
+        first_only: bool = False,
+        rope: Rope | None = None,
+        values: list[Node] | None = None,
     ) -> Node:
-        """n,t,width -> the same; with ``first_only`` maybe n,1,width: no more than the first."""
+        """n,t,width -> the same; with ``first_only`` maybe n,1,width: no more than the first.
+
+        The last attention's values go into ``values``, see ``attention``.
+        """
         for i in range(self.config.layers):
             name = f"encoder.layers.{i}"
             known = asking = self.norm(x, f"{name}.layer_norm1")
-            if first_only and self.ops.prunes and i == self.config.layers - 1:
+            last = i == self.config.layers - 1
+            if first_only and self.ops.prunes and last:
                 x, asking = self.ops.first(x), self.ops.first(known)
-            x = self.ops.add(x, self.attention(asking, known, f"{name}.self_attn", causal=causal, rope=rope))
+            attended = self.attention(
+                asking,
+                known,
+                f"{name}.self_attn",
+                causal=causal,
+                rope=rope,
+                values=values if last else None,
+            )
+            x = self.ops.add(x, attended)
             x = self.ops.add(x, self.mlp(self.norm(x, f"{name}.layer_norm2"), f"{name}.mlp"))
         return x
 
@@ -247,11 +304,17 @@ class Layers:
         heads: int | None = None,
         causal: bool = False,
         rope: Rope | None = None,
+        values: list[Node] | None = None,
     ) -> Node:
-        """One attention with its four linear maps."""
+        """One attention with its four linear maps.
+
+        Where there is a list ``values``, what each known token would give if it were alone is put there.
+        """
         q, k, v = (
             self.linear(x, f"{name}.{part}_proj") for x, part in ((asking, "q"), (known, "k"), (known, "v"))
         )
+        if values is not None:
+            values.append(self.linear(v, f"{name}.out_proj"))
         y = self.ops.attention(q, k, v, heads or self.config.heads, causal=causal, rope=rope)
         return self.linear(y, f"{name}.out_proj")
 
