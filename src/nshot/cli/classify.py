@@ -123,7 +123,7 @@ def command(
     if is_folder_of_answers(sources, output, format):
         for given, name in (
             *((adapt, "--adapt"), (journal_options.journal_file, "--journal"), (facets_given, "--facets")),
-            *((tree_file, "--tree"), (keep_columns, "--keep-columns")),
+            *((tree_file, "--tree"), (keep_columns, "--keep-columns"), (heatmaps, "--heatmaps")),
         ):
             if given:
                 raise RequestError(f"{name} does not go with a folder of answers: name a file with -o")
