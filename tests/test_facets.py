@@ -206,10 +206,37 @@ def test_fit_calibrate_and_evaluate_take_a_column_per_facet(drawings: Path, cli:
     told = cli("evaluate", "table.csv", *ask, "-o", "report", cwd=drawings)
     assert told.code == 0, told.err
     assert "shape: 36 images" in told.out
-    assert list(json.loads((drawings / "report" / "report.json").read_text())["facets"]) == [
-        "shape",
-        "texture",
-    ]
+    report = json.loads((drawings / "report" / "report.json").read_text())
+    assert list(report["facets"]) == ["shape", "texture"]
+    page = (drawings / "report" / "index.html").read_text()
+    for name, figures in report["facets"].items():
+        assert f">{name}</h2>" in page
+        assert f"{100 * figures['figures']['top_1']:.1f} % of 36 images" in page
+
+
+def test_the_predictions_of_facets_have_a_row_per_image_and_failed_images_are_told(
+    drawings: Path, cli: Cli, tmp_path: Path
+) -> None:
+    import pyarrow.parquet
+
+    lines = (drawings / "table.csv").read_text().splitlines()[:13]
+    lines[3] = lines[3].split(",")[0] + ",,red,plain,crayon,paper"  # no shape is known of the third
+    own = drawings / "some.csv"
+    own.write_text("\n".join([*lines, "gone.png,circle,red,,,"]) + "\n")
+    (drawings / "two.json").write_text(json.dumps({name: ASKED[name] for name in ("shape", "colour")}))
+    ask = ["evaluate", "some.csv", "--facets", "two.json", "--model", "sketchbook"]
+    found = cli(*ask, "-o", "some", cwd=drawings)
+    assert found.code == 1
+    assert "gone.png" in found.err
+    assert "13 images, 12 answered, 1 failed" in found.err
+    rows = pyarrow.parquet.read_table(drawings / "some" / "predictions.parquet").to_pylist()
+    assert len(rows) == 13
+    assert rows[2]["shape"] is None
+    assert rows[2]["colour_own"] == "red"
+    assert rows[12] == dict.fromkeys(rows[0]) | {"source": rows[12]["source"]}
+    with_shape = [row for row in rows if row["shape_own"]]
+    assert len(with_shape) == 11
+    assert all(row["shape_right"] == (row["shape"] == row["shape_own"]) for row in with_shape)
 
 
 def test_calibrate_with_facets_names_images_of_none_that_failed(drawings: Path, cli: Cli) -> None:

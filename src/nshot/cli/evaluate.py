@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from nshot.cli.facets import (
     facets_option,
     failures_of,
     is_faceted,
+    table_of,
 )
 from nshot.cli.help import Command
 from nshot.cli.options import (
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from nshot.embedder import Embedder
     from nshot.embeddings import Embeddings
     from nshot.evaluation.evaluation import Evaluation, Rival
+    from nshot.images.sources import Source
+    from nshot.types import Embedded, Failure
 
 _MODULES = {"pillow": "PIL"}
 
@@ -122,11 +125,9 @@ def command(
             _tell(each, [])
             click.echo()
         if folder is not None:
-            from nshot.evaluation import files as evaluation_files
-
-            told = {facet: evaluation_files.to_dict(each) for facet, each in found.items()}
-            evaluation_files.write_json(folder / "report.json", {"facets": told})
-            click.echo(folder / "report.json")
+            run = _run(data_options.data, model, model_options, label_options.read_templates(), seed)
+            run |= {"facets": facets_given or str(classifier_file)}
+            _report_facets(folder, found, table_of(model, data_options), run, model)
         return failures_of(tables, quiet=quiet)
     given = label_options.given(quiet=quiet, alone=True)
     if classifier_file is not None and (given is not None or compare):
@@ -341,5 +342,31 @@ def _report(
     evaluation_files.write_json(folder / "report.json", content)
     thumbs = evaluation_page.thumbnails(labelled, evaluation, embedder.limits)
     page = evaluation_page.write(evaluation, run, thumbs=thumbs, models=models)
+    evaluation_files.write_page(folder / "index.html", page)
+    click.echo(f"\n{folder / 'index.html'}")
+
+
+def _report_facets(
+    folder: Path,
+    evaluations: Mapping[str, Evaluation],
+    data: Iterable[Source | Embedded | Failure],
+    run: dict[str, object],
+    embedder: Embedder,
+) -> None:
+    from nshot.evaluation import facets_page
+    from nshot.evaluation import files as evaluation_files
+    from nshot.evaluation import page as evaluation_page
+    from nshot.images.sources import Source
+
+    run = {name: value for name, value in run.items() if value is not None}
+    table = "predictions.parquet" if find_spec("pyarrow") else "predictions.csv"
+    evaluation_files.write_facet_predictions(folder / table, evaluations)
+    told = {facet: evaluation_files.to_dict(each) for facet, each in evaluations.items()}
+    evaluation_files.write_json(folder / "report.json", {"facets": told, "run": run})
+    sources = [each for each in data if isinstance(each, Source)]
+    thumbs = {
+        name: evaluation_page.thumbnails(sources, each, embedder.limits) for name, each in evaluations.items()
+    }
+    page = facets_page.write(evaluations, run, thumbs=thumbs)
     evaluation_files.write_page(folder / "index.html", page)
     click.echo(f"\n{folder / 'index.html'}")

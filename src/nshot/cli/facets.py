@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from nshot.classifier.facets import Facets
     from nshot.embeddings import Embeddings
     from nshot.evaluation.evaluation import Evaluation
+    from nshot.images.remarks import Remarks
+    from nshot.images.sources import Source
     from nshot.model import Model
+    from nshot.types import Embedded, Failure
 
 Command = Callable[..., Any]
 
@@ -111,6 +114,20 @@ def columns_of(facets: Mapping[str, Classifier]) -> dict[str, tuple[bool, bool]]
     }
 
 
+def table_of(
+    model: Model, data_options: DataOptions, remarks: Remarks | None = None
+) -> Iterable[Source | Embedded | Failure]:
+    """The images of a table with a column per facet, listed."""
+    return model.sources(
+        [data_options.data],
+        image_column=data_options.image_column,
+        image_root=data_options.image_root,
+        strict=data_options.strict,
+        keep_columns=True,
+        remarks=remarks,
+    )
+
+
 def embed_by_facet(
     model: Model, data_options: DataOptions, names: Sequence[str], *, quiet: bool
 ) -> dict[str, Embeddings]:
@@ -124,14 +141,7 @@ def embed_by_facet(
     from nshot.types import Embedded
 
     remarks = Remarks()
-    sources = model.sources(
-        [data_options.data],
-        image_column=data_options.image_column,
-        image_root=data_options.image_root,
-        strict=data_options.strict,
-        keep_columns=True,
-        remarks=remarks,
-    )
+    sources = table_of(model, data_options, remarks)
     records = list(progress(remarks.noting(model.embed_images(sources)), shown=not quiet))
     tell_remarks(remarks, quiet=quiet)
     images = Embeddings.collect(records, dimension=model.dimension, recipe=model.recipe, model=model.name)
@@ -151,16 +161,17 @@ def embed_by_facet(
             raise RequestError(f"the column {name!r} of {data_options.data} is empty")
         if len(kept) < len(rows) and not quiet:
             say(f"{name}: {len(rows) - len(kept)} images without a label were left out")
-        found[name] = images[kept].with_labels([labels[place] for place in kept])
+        own = images[kept].with_labels([labels[place] for place in kept])
+        found[name] = replace(own, positions=images.positions[kept], failures=images.failures)
     return found
 
 
 def failures_of(images: Mapping[str, Embeddings], none: Embeddings | None = None, *, quiet: bool) -> int:
     """Name what failed, once, also of images that show none of the labels; the exit status that it means."""
     first = next(iter(images.values()))
-    asked = [first] if none is None else [first, none]
-    failures = [failure for each in asked for failure in each.failures.values()]
-    return tell_failures(failures, sum(each.asked for each in asked) - len(failures), quiet=quiet)
+    failures = [failure for each in (first, none) if each is not None for failure in each.failures.values()]
+    embedded = len({place for each in images.values() for place in each.positions.tolist()})
+    return tell_failures(failures, embedded + (0 if none is None else len(none)), quiet=quiet)
 
 
 def evaluate_facets(

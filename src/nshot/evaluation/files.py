@@ -18,6 +18,7 @@ from nshot.evaluation.evaluation import Evaluation, Rival
 from nshot.extras import pyarrow
 
 COLUMNS = ("source", "own", "label", "right", "score", "cosine", "margin", "own_score", "own_place", "domain")
+_KINDS = ("str", "str", "str", "bool", "f8", "f8", "f8", "f8", "i4", "str")
 _COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 _CHUNK = 4096
 
@@ -91,18 +92,57 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     Columns: source, own (several labels are joined by "|"), label (the answer), right, score, cosine, margin
     (the best cosine minus the second best), own_score, own_place (1 is the best), domain.
     """
+    _write_rows(path, COLUMNS, _KINDS, rows(evaluation))
+
+
+def write_facet_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
+    """The same for several facets: a row per image, with the columns of each facet.
+
+    Columns: source, and per facet NAME (the answer), NAME_own, NAME_right, NAME_score, NAME_cosine,
+    NAME_margin, NAME_own_score, NAME_own_place; all empty where the image has no label of that facet.
+    """
+    told = {
+        name: dict(zip(e.images.positions.tolist(), rows(e), strict=False)) for name, e in evaluations.items()
+    }
+    shown = [COLUMNS.index(column) for column in ("label", "own", *COLUMNS[3:-1])]
+    names = [
+        name if column == "label" else f"{name}_{column}"
+        for name in evaluations
+        for column in ("label", "own", *COLUMNS[3:-1])
+    ]
+    kinds = [_KINDS[place] for _ in evaluations for place in shown]
+
+    def together() -> Iterator[Sequence[Any]]:
+        empty = (None,) * len(COLUMNS)
+        for position in sorted({position for own in told.values() for position in own}):
+            own = [each.get(position, empty) for each in told.values()]
+            source = next(each[0] for each in own if each[0] is not None)
+            yield [source, *(each[place] for each in own for place in shown)]
+        failed = {source: None for e in evaluations.values() for source in _failed(e)}
+        for source in failed:
+            yield [source, *[None] * len(names)]
+
+    _write_rows(path, ["source", *names], ["str", *kinds], together())
+
+
+def _failed(evaluation: Evaluation) -> list[str]:
+    return [failure.source for failure in evaluation.images.failures.values()]
+
+
+def _write_rows(
+    path: Path, columns: Sequence[str], kinds: Sequence[str], rows: Iterator[Sequence[Any]]
+) -> None:
     temporary = path.with_name(path.name + ".part")
     with writing(path):
         if path.suffix == ".parquet":
             pa = pyarrow()
-            kinds = ("str", "str", "str", "bool", "f8", "f8", "f8", "f8", "i4", "str")
             types = {"str": pa.string(), "bool": pa.bool_(), "f8": pa.float64(), "i4": pa.int32()}
-            schema = pa.schema([(name, types[kind]) for name, kind in zip(COLUMNS, kinds, strict=True)])
-            columns = list(zip(*rows(evaluation), strict=True))
-            pa.parquet.write_table(pa.table(list(map(list, columns)), schema=schema), temporary)
+            schema = pa.schema([(name, types[kind]) for name, kind in zip(columns, kinds, strict=True)])
+            values = list(zip(*rows, strict=True))
+            pa.parquet.write_table(pa.table(list(map(list, values)), schema=schema), temporary)
         else:
             with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                csv.writer(file).writerows([COLUMNS, *rows(evaluation)])
+                csv.writer(file).writerows([columns, *rows])
         replace(temporary, path)
 
 

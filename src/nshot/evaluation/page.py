@@ -69,7 +69,20 @@ def write(
         thumbs: row -> data URI.
         models: the comparison of several models, the evaluated one first.
     """
-    e, thumbs = evaluation, thumbs or {}
+    e = evaluation
+    parts = [*sections(e, thumbs or {}, models), section("What was run", facts(run))]
+    n, c = len(e.images), len(e.classifier.labels)
+    return page(
+        f"Evaluation of {run.get('model', 'a classifier')}",
+        *parts,
+        subtitle=", ".join(
+            [f"{n:,} images", f"{c:,} labels", *([str(run["data"])] if "data" in run else [])]
+        ),
+    )
+
+
+def sections(e: Evaluation, thumbs: Mapping[int, str], models: Sequence[Rival] = ()) -> list[Html]:
+    """What the page tells of an evaluation, from the headline to the images without an answer."""
     told = [
         _models(models),
         _prompts(e),
@@ -80,15 +93,7 @@ def write(
         _classes(e),
         _domains(e),
     ]
-    parts = [_headline(e), *(() if _is_lone(e) else told), _failures(e), section("What was run", facts(run))]
-    n, c = len(e.images), len(e.classifier.labels)
-    return page(
-        f"Evaluation of {run.get('model', 'a classifier')}",
-        *parts,
-        subtitle=", ".join(
-            [f"{n:,} images", f"{c:,} labels", *([str(run["data"])] if "data" in run else [])]
-        ),
-    )
+    return [_headline(e), *(() if _is_lone(e) else told), _failures(e)]
 
 
 def _is_lone(e: Evaluation) -> bool:
