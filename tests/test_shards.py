@@ -32,7 +32,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 
 
 def embed(tiny: Path, *arguments: str | Path) -> int:
-    return run(["embed", *map(str, arguments), "--model", str(tiny), "--no-store", "--quiet"])
+    return run(["embed", *map(str, arguments), "--model", str(tiny), "--no-store"])
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -227,7 +227,7 @@ def test_labels_go_along(tiny: Path, photos: Path, tmp_path: Path) -> None:
 def test_commands_take_a_folder_as_they_take_a_file(
     tiny: Path, photos: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = ["--model", str(tiny), "--no-store", "--quiet"]
+    model = ["--model", str(tiny), "--no-store"]
     assert embed(tiny, photos, "-o", tmp_path / "one.npz") == 0
     for command in (
         ["classify", "--labels", "cat, dog", "--format", "jsonl"],
@@ -347,7 +347,7 @@ def test_kill_9_at_any_time_and_again_gives_the_same(tiny: Path, tmp_path: Path)
     assert embed(tiny, photos, "-o", clean, "--shard-size", "4") == 0
     chance = random.Random(0)
     command = [sys.executable, "-m", "nshot", "embed", str(photos), "-o", str(killed), "--shard-size", "4"]
-    command += ["--model", str(tiny), "--no-store", "--quiet"]
+    command += ["--model", str(tiny), "--no-store"]
     begun = time.monotonic()
     done = _run(command)
     took = time.monotonic() - begun

@@ -14,9 +14,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Semaphore
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from nshot.store.memory import Memory
 from nshot.store.store import Stamp
 from nshot.types import Embedded, Failure, Floats, Pixels, Recipe
 
+_READERS = 16  # images that are read from a network at once
 _LOOKUP = 512  # files asked of the store in one query, and answers passed on at once
 
 _RESULTS = (Embedded, Failure)
@@ -109,14 +111,17 @@ class Pipeline:
         earlier = replace(recipe, preprocessing=preprocessor.earlier).digest
         self._earlier = earlier if memory.holds(earlier) else None
         self._prepare = Preparing(preprocessor, limits, Budget(limits.memory))
+        self._cores = Semaphore(workers)
 
     def run(self, items: Iterable[Source | Embedded | Failure]) -> Iterator[Embedded | Failure]:
         """One result for each item, in order; what already is a result passes through."""
         decoders = ThreadPoolExecutor(self.workers, thread_name_prefix="nshot-decode")
+        # A read that waits for a network must not keep a core from decoding.
+        readers = ThreadPoolExecutor(max(self.workers, _READERS), thread_name_prefix="nshot-read")
         encoders = ThreadPoolExecutor(self.encoder.streams, thread_name_prefix="nshot-encode")
         try:
             running: deque[_Batch] = deque()
-            for batch in self._batches(self._decoding(items, decoders), encoders):
+            for batch in self._batches(self._decoding(items, decoders, readers), encoders):
                 running.append(batch)
                 if len(running) > self.encoder.streams:  # one more waits, so that no stream does
                     yield from self._finish(running.popleft())
@@ -124,9 +129,12 @@ class Pipeline:
                 yield from self._finish(batch)
         finally:  # also on Ctrl-C, and where the caller stops asking
             decoders.shutdown(cancel_futures=True)
+            readers.shutdown(cancel_futures=True)
             encoders.shutdown(cancel_futures=True)
 
-    def _decoding(self, items: Iterable[Source | Embedded | Failure], pool: Executor) -> Iterator[_Slot]:
+    def _decoding(
+        self, items: Iterable[Source | Embedded | Failure], pool: Executor, readers: Executor
+    ) -> Iterator[_Slot]:
         """Slots in order, with decoding under way some batches ahead of the one that is asked for."""
         ahead: deque[_Slot] = deque()
         budget = Budget(self.limits.memory)
@@ -138,7 +146,8 @@ class Pipeline:
                 size = slot.source.expected()
                 slot.held = budget.hold(budget.unsized if size is None else min(size, self.limits.max_bytes))
                 slot.source.hold()
-                slot.decoding = pool.submit(self._decode, slot, slot.source, budget)
+                chosen = readers if slot.source.remote else pool
+                slot.decoding = chosen.submit(self._decode, slot, slot.source, budget)
                 undecoded += 1
             ahead.append(slot)
             while undecoded > most or (ahead and ahead[0].decoding is None):
@@ -154,6 +163,8 @@ class Pipeline:
             if self.memory and slot.source is not None and slot.source.path is not None:
                 with suppress(OSError):  # reading it will tell
                     slot.stamp = Stamp.of(slot.source.path)
+            elif self.memory and slot.source is not None and slot.source.mark is not None:
+                slot.stamp = Stamp.marked(slot.source.name, slot.source.size or 0, slot.source.mark)
             waiting.append(slot)
             # a source without a path may hold its bytes: many of those must not gather here
             if slot.stamp is None or len(waiting) == _LOOKUP:
@@ -194,7 +205,8 @@ class Pipeline:
                     slot.notes = self.memory.notes([slot.digest], self.recipe.digest).get(slot.digest, ())
                     slot.finish(known[slot.digest], slot.digest)
                     return None
-            prepared = self._prepare(data)
+            with self._cores if source.remote else nullcontext():
+                prepared = self._prepare(data)
             slot.notes = prepared.notes
             if self._earlier is not None and not prepared.changed:
                 known = self.memory.vectors([slot.digest], self._earlier)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from nshot.datasets.labelled import Columns, open_labelled
@@ -18,9 +18,9 @@ from nshot.embeddings.parts import Width
 from nshot.errors import RequestError, SourceError
 from nshot.images import archives
 from nshot.images.remarks import Remarks
-from nshot.images.sources import Source, expand
+from nshot.images.sources import Source, expand, found_after
 from nshot.images.tables import is_table
-from nshot.objects import Folder, open_folder
+from nshot.objects import Folder, is_object_url, open_folder
 from nshot.types import Embedded, Failure
 
 _TRIED = 100  # rows of a table, by which it is told whether they hold images or name them
@@ -177,10 +177,13 @@ def _listed(
     if is_vector_file(source):
         raise RequestError(f"{source} holds vectors already: a folder of parts is made of images")
     lower = source.lower().rstrip("/")
-    if lower.endswith((*archives.ZIP, *archives.TAR)) and not _magic(source):
-        return iter([Entry("whole", source, source)])
-    if _magic(source) and lower.endswith((*archives.ZIP, *archives.TAR)):
-        return (Entry("whole", name, name) for name in archives_of(source))
+    if lower.endswith((*archives.ZIP, *archives.TAR)):
+        names = archives_of(source, after) if _magic(source) else [source]
+        return (Entry("whole", name, name) for name in names)
+    if after is not None and is_object_url(source) and not is_table(source):
+        # the store begins its listing there, where a folder on disk is walked again
+        found = found_after(source, after, limits=embedder.limits, strict=request.strict, remarks=remarks)
+        return map(Entry.of, found)
     listing = partial(
         expand,
         [source],
@@ -207,23 +210,31 @@ def _after(entries: Iterable[Entry], after: str | None) -> Iterator[Entry]:
     return entries
 
 
-def archives_of(pattern: str) -> Iterator[str]:
+def archives_of(pattern: str, after: str | None = None) -> Iterator[str]:
     """The archives that a pattern names, by name.
 
     Raises:
         SourceError: none.
     """
-    from nshot.images import folders
+    from nshot.images import folders, stored
 
+    if is_object_url(pattern):
+        listed = stored.listed(pattern, Remarks(), after=after, archives_too=True)
+        first = next(listed, None)
+        if first is None and after is None:
+            raise SourceError(f"{pattern}: there is no such object")
+        return (name for name, _, _ in chain(filter(None, [first]), listed))
     found = [name for name, error in folders.matching(pattern) if error is None]
     if not found:
         raise SourceError(f"{pattern}: no such file, and nothing matches it as a pattern")
-    return iter(found)
+    return iter(found if after is None else [name for name in found if name > after])
 
 
 def _magic(source: str) -> bool:
-    from nshot.images import folders
+    from nshot.images import folders, stored
 
+    if is_object_url(source):
+        return stored.is_pattern(source)
     return "://" not in source and folders.is_pattern(source)
 
 

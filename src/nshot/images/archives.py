@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage, brief
+from nshot.objects import ObjectPath
 
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
@@ -87,14 +88,14 @@ _DAMAGE = (
 _DAMAGED = (*_DAMAGE, zlib.error, lzma.LZMAError, OverflowError, MemoryError)
 
 
-def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
+def zip_members(path: Path | ObjectPath, max_bytes: int) -> Iterator[Member]:
     """The files in a zip archive, in its own order; each is read when asked for, from any thread.
 
     Raises:
         SourceError: at once, where the archive cannot be opened or listed.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path if isinstance(path, Path) else path.open("rb"))
     except _DAMAGED as error:
         raise SourceError(f"{path} is not a zip archive that can be read: {brief(error)}") from error
     overlapping = _overlapping(archive.infolist())
@@ -122,7 +123,9 @@ def _overlapping(entries: list[zipfile.ZipInfo]) -> set[int]:
     return found
 
 
-def _read_zipped(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+def _read_zipped(
+    archive: zipfile.ZipFile, path: Path | ObjectPath, info: zipfile.ZipInfo, max_bytes: int
+) -> bytes:
     if info.flag_bits & 1:
         raise UnreadableImage("encrypted in the archive; unpack it with its password first")
     try:
@@ -137,7 +140,7 @@ def _read_zipped(archive: zipfile.ZipFile, path: Path, info: zipfile.ZipInfo, ma
     return data
 
 
-def _lzma_dictionary(path: Path, info: zipfile.ZipInfo) -> int:
+def _lzma_dictionary(path: Path | ObjectPath, info: zipfile.ZipInfo) -> int:
     with path.open("rb") as file:
         file.seek(info.header_offset + 26)
         file.seek(sum(struct.unpack("<HH", file.read(4))), io.SEEK_CUR)
@@ -145,7 +148,7 @@ def _lzma_dictionary(path: Path, info: zipfile.ZipInfo) -> int:
     return int(struct.unpack_from("<I", head, 5)[0]) if len(head) == 9 else 0
 
 
-def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
+def tar_members(path: Path | ObjectPath, max_bytes: int) -> Iterator[Member]:
     """The files in a tar archive, compressed or not, in one pass; what was read is not remembered.
 
     A member's bytes are read when it is asked to hold them, at the latest when the next is asked for; one too
@@ -161,14 +164,18 @@ def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
     return _tar_members(archive, stream, max_bytes)
 
 
-def _open_tar(path: Path) -> tuple[tarfile.TarFile, _Bounded]:
+def _open_tar(path: Path | ObjectPath) -> tuple[tarfile.TarFile, _Bounded]:
     with path.open("rb") as file:
         magic = file.read(6)
     unpack: Callable[..., Any] = open
     for signature, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", _open_xz)):
         if magic.startswith(signature):
             unpack = opener
-    stream = unpack(path, "rb")
+    stream: Any
+    if isinstance(path, Path) or unpack is _open_xz:
+        stream = unpack(path, "rb")
+    else:  # an object in a store
+        stream = path.open("rb") if unpack is open else unpack(path.open("rb"), "rb")
     bounded = _Bounded(stream)
     try:
         return tarfile.TarFile(fileobj=bounded, mode="r", tarinfo=_Header), bounded  # type: ignore[arg-type]
@@ -271,7 +278,7 @@ class _Bounded:
         return self._place
 
 
-def _open_xz(path: Path, mode: str) -> IO[bytes]:
+def _open_xz(path: Path | ObjectPath, mode: str) -> IO[bytes]:
     """An .xz file, unpacked within a limit of memory."""
     return io.BufferedReader(_Xz(path.open(mode)), _BLOCK)
 

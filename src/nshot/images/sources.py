@@ -1,6 +1,7 @@
 """What a person names -> the images it holds, listed one at a time.
 
     file   folder   'glob/**'   -   archive.zip   archive.tar.gz   table.csv   table.parquet   https://...
+    s3://bucket/...   gs://bucket/...   az://container/...   all of these there
 
 Folders, lists, archives and tables are walked while they are asked for, so a million images take no more
 memory than ten. Whatever is named one by one, and whatever claims to be an image, gets one Source: what
@@ -28,6 +29,8 @@ from nshot.images import folders
 from nshot.images.archives import Member, gathered
 from nshot.images.kinds import is_image, is_image_name, is_plain_text, kind_of, no_image
 from nshot.images.remarks import Remarks
+from nshot.objects import is_object_url
+from nshot.paths import as_url
 from nshot.types import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -69,6 +72,11 @@ class Source:
     def address(self) -> str | None:
         """The path or URL that it can be found by again; None for what lies in memory or in an archive."""
         return self.path if self.path is not None else self.name if _is_url(self.name) else None
+
+    @property
+    def remote(self) -> bool:
+        """Whether reading it waits for a network more than for this machine."""
+        return self.path is None and _is_url(self.name)
 
     @property
     def failure(self) -> ImageError | None:
@@ -144,7 +152,7 @@ def expand(
 
     Args:
         specs: files, folders, glob patterns (with ** too), "-", .zip and .tar archives, tables (.csv, .tsv,
-            .jsonl, .json, .parquet), http and https URLs.
+            .jsonl, .json, .parquet), http and https URLs, and all of it in object stores.
         limits: the limits on one image.
         stdin: where "-" reads names or URLs, separated by NUL or by newlines, whichever there is.
         image_column: the column of tables that holds the images; None looks for a well-known name.
@@ -172,7 +180,24 @@ def found_again(
         size: what its store said of its size.
         mark: what its store said of its version.
     """
-    return _Listing(limits, None, None, None, False, Remarks())._entry(address)
+    listing = _Listing(limits, None, None, None, False, Remarks())
+    return listing._object(address, size, mark) if is_object_url(address) else listing._entry(address)
+
+
+def found_after(
+    url: str,
+    name: str,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    strict: bool = False,
+    remarks: Remarks | None = None,
+) -> Iterator[Source]:
+    """What ``expand`` lists of a folder or a pattern in an object store behind a name that came before.
+
+    Raises:
+        SourceError: it cannot be listed.
+    """
+    return _Listing(limits, None, None, None, strict, remarks or Remarks())._stored(url, name)
 
 
 def table_sources(
@@ -222,6 +247,8 @@ class _Listing:
             if self.stdin is None:
                 raise SourceError("'-' reads a list on standard input, and there is none")
             return self._list(self.stdin)
+        if is_object_url(spec):
+            return self._stored(spec)
         if _is_url(spec):
             return iter([self._entry(spec)])
         try:
@@ -240,6 +267,55 @@ class _Listing:
         if not stat.S_ISREG(mode):
             raise SourceError(f"{spec} is not a regular file or a folder")
         return self._file(spec)
+
+    def _stored(self, url: str, after: str | None = None) -> Iterator[Source]:
+        """What lies in an object store; that something does is checked now."""
+        from nshot.images import stored, tables
+
+        if stored.is_pattern(url) or stored.is_folder(url):
+            found = stored.listed(url, self.remarks, strict=self.strict, after=after)
+            first = next(found, None)
+            if first is None and after is None:
+                skipped = self.remarks.skipped
+                raise SourceError(f"{url} holds no images{f': {skipped}' if skipped else ''}")
+            return (
+                self._object(name, meta.size, meta.mark)
+                if kind is None
+                else Source.failed(name, UndecodableImage(f"no image, by its name ({kind})"))
+                for name, meta, kind in itertools.chain(filter(None, [first]), found)
+            )
+        if stored.is_archive(url):
+            return self._members(url, stored.members(url, self.max_bytes))
+        if tables.is_table(url):
+            return self._stored_table(url)
+        return iter([self._entry(url)])
+
+    def _stored_table(self, url: str) -> Iterator[Source]:
+        """A table in a store: a name in it is a URL, or lies beside the table."""
+        from nshot.images import stored, tables
+
+        base = url.rpartition("/")[0] if self.image_root is None else as_url(self.image_root).rstrip("/")
+        with stored.here(url) as path:
+            table = tables.open_table(path)
+            image = table.image_column(self.image_column)
+            kept = [name for name in table.columns if self.keep_columns and name and name != image]
+            self.remarks.kept += [name for name in kept if name not in self.remarks.kept]
+            for number, (cell, *cells) in enumerate(table.rows(image, *kept)):
+                value = tables.cell_image(cell)
+                if isinstance(value, bytes):
+                    source = self._held(f"{url}[{number}]", value)
+                elif not value or not value.strip():
+                    source = Source.failed(f"{url}[{number}]", UnreadableImage("the row names no image"))
+                else:
+                    source = self._entry(value if _is_url(value) else f"{base}/{value.lstrip('/')}")
+                texts = {name: _text(cell) for name, cell in zip(kept, cells, strict=True)}
+                yield replace(source, beside=texts) if kept else source
+
+    def _object(self, url: str, size: int | None, mark: int | None) -> Source:
+        from nshot.images import stored
+
+        read = partial(stored.read, url, self.max_bytes)
+        return Source(url, None, read, size=None if size is None else min(size, self.max_bytes), mark=mark)
 
     def _file(self, spec: str) -> Iterator[Source]:
         from nshot.images import archives, tables
@@ -286,6 +362,8 @@ class _Listing:
         """One file or URL of a list, whether it is there or not."""
         if not _is_url(name):
             return Source.file(name, max_bytes=self.max_bytes)
+        if is_object_url(name):
+            return self._object(name, None, None)
         from nshot.images.fetch import fetch
 
         read = partial(fetch, name, max_bytes=self.max_bytes, allow_private=self.limits.allow_private)
@@ -489,7 +567,7 @@ def _trimmed(name: bytes, separator: bytes) -> bytes:
 
 
 def _is_url(name: str) -> bool:
-    return name[:8].lower().startswith(("http://", "https://"))
+    return name[:8].lower().startswith(("http://", "https://")) or is_object_url(name)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -18,6 +18,8 @@ from nshot.extras import obstore
 
 SCHEMES = ("s3", "gs", "az")
 
+_READ_TIMEOUT = "10s"  # without a byte
+_PATIENCE = 30  # seconds in which a request is tried again
 _PAGE = 1000  # names asked for at once: what the stores give at most
 _CREDENTIALS = (
     *("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
@@ -227,7 +229,7 @@ def _store(scheme: str, bucket: str, _process: int) -> Any:
     settings: dict[str, Any] = {}
     client: dict[str, Any] = {
         "connect_timeout": "5s",
-        "read_timeout": "10s",
+        "read_timeout": _READ_TIMEOUT,
         "timeout": "300s",
         "user_agent": "nshot",
     }
@@ -247,7 +249,7 @@ def _store(scheme: str, bucket: str, _process: int) -> Any:
     # Eight tries of what is refused at once, for half a minute: of what hangs that is three tries.
     retries = {
         "max_retries": 8,
-        "retry_timeout": timedelta(seconds=30),
+        "retry_timeout": timedelta(seconds=_PATIENCE),
         "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=8), "base": 2},
     }
     try:

@@ -72,6 +72,11 @@ class Stamp(NamedTuple):
         stat = os.stat(path)  # noqa: PTH116  (ten times the speed of Path.stat: this runs for every stored image)
         return cls(os.path.abspath(path), stat.st_size, stat.st_mtime_ns, taken)  # noqa: PTH100
 
+    @classmethod
+    def marked(cls, url: str, size: int, mark: int) -> Stamp:
+        """The stamp of an object in a store, whose mark changes whenever the object does."""
+        return cls(url, size, mark, mark + 2 * _RACY_NS)
+
     @property
     def settled(self) -> bool:
         """Whether a change after this moment must show in the mtime.

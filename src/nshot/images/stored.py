@@ -1,0 +1,183 @@
+"""Images in object stores: a folder, a pattern, one object, an archive, a table, by its URL.
+
+    s3://bucket/photos/   s3://bucket/**/*.jpg   gs://bucket/a.jpg   az://container/shards/0001.tar
+
+Names are listed in pages while they are asked for, in the order of their names, and read later.
+"""
+
+# Names stay as the store has them: pathlib would rewrite them.
+# ruff: noqa: PTH122
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from nshot.errors import FetchError, ImageTooLarge, SourceError, UnreadableImage
+from nshot.images import archives, tables
+from nshot.images.kinds import is_image_name, left_behind, no_image
+from nshot.images.remarks import Remarks
+from nshot.objects import Meta, ObjectPath, Place, StoreFailure
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def read(url: str, max_bytes: int, *, before_more: tuple[int, Callable[[], object]] | None = None) -> bytes:
+    """All bytes of an object.
+
+    Args:
+        url: which.
+        max_bytes: the most to take; what is larger is known before it is read.
+        before_more: (bytes, what to call once before more than these are held).
+
+    Raises:
+        ImageTooLarge: more than max_bytes.
+        UnreadableImage: it is not there, or the store denies access.
+        FetchError: it did not come, although it was asked for several times.
+    """
+
+    def too_large(size: int) -> Exception:
+        return ImageTooLarge(f"{size:,} bytes are more than the limit of {max_bytes:,} bytes")
+
+    try:
+        return Place.of(url).read(max_bytes, too_large, before_more)
+    except StoreFailure as error:
+        kind = UnreadableImage if error.kind in ("missing", "denied") else FetchError
+        raise kind("no such object" if error.kind == "missing" else str(error)) from error
+
+
+def is_archive(url: str) -> bool:
+    """Whether a URL is an archive, by its name."""
+    return url.lower().endswith((*archives.ZIP, *archives.TAR))
+
+
+def is_folder(url: str) -> bool:
+    """Whether a URL is to be listed: it ends in a slash, or no object has the name.
+
+    Raises:
+        SourceError: the store cannot be asked.
+    """
+    place = Place.of(url)
+    if url.endswith("/") or not place.key:
+        return True
+    if is_image_name(place.key) or is_archive(url) or tables.is_table(url):
+        return False
+    try:
+        place.head()
+    except StoreFailure as error:
+        if error.kind == "missing":
+            return True
+        raise SourceError(f"{url}: {error}") from error
+    return False
+
+
+def is_pattern(url: str) -> bool:
+    """Whether a URL is a glob pattern."""
+    return bool(_MAGIC.search(Place.of(url).key))
+
+
+def listed(
+    url: str,
+    remarks: Remarks,
+    *,
+    strict: bool = False,
+    after: str | None = None,
+    archives_too: bool = False,
+) -> Iterator[tuple[str, Meta, str | None]]:
+    """What lies below a folder or fits a pattern, by name: URL, what the store says, and why it is no image.
+
+    Args:
+        url: a folder or a pattern.
+        remarks: where it is counted what is no image.
+        strict: list what plainly is no image as well.
+        after: only names behind this one.
+        archives_too: list what a pattern matches whatever it is.
+
+    Raises:
+        SourceError: at once where the store cannot be asked, or later where it stops answering.
+    """
+    place = Place.of(url)
+    pattern = place.key if is_pattern(url) else None
+    if pattern is not None:
+        place = place._replace(key=pattern[: _MAGIC.search(pattern).start()].rpartition("/")[0])  # type: ignore[union-attr]
+    fits = re.compile(_expression(pattern)).fullmatch if pattern is not None else None
+    named = pattern is not None and bool(os.path.splitext(pattern)[1].strip(".*"))
+    below = f"{place.key.rstrip('/')}/" if place.key else ""
+    last = None if after is None else Place.of(after).key
+    try:
+        for meta in place.listing(last):
+            rest = meta.key.removeprefix(below)
+            marker = not meta.size and not os.path.splitext(rest)[1]  # what consoles make for a folder
+            if marker or _hidden(rest, remarks) or (fits and not fits(meta.key)):
+                continue
+            kind = None if named or archives_too else no_image(meta.key)
+            if kind is not None and not strict:
+                remarks.skipped.kinds[kind] += 1
+                continue
+            yield place.url(meta.key), meta, kind
+    except StoreFailure as error:
+        raise SourceError(f"{url} cannot be listed: {error}") from error
+
+
+def members(url: str, max_bytes: int) -> Iterator[archives.Member]:
+    """The files in an archive, which is read as a stream.
+
+    Raises:
+        SourceError: it is not there, or no archive.
+    """
+    opened = ObjectPath(url)
+    if url.lower().endswith(archives.ZIP):
+        return archives.zip_members(opened, max_bytes)
+    return archives.tar_members(opened, max_bytes)
+
+
+@contextmanager
+def here(url: str) -> Iterator[Path]:
+    """A copy of an object on disk, as long as the block runs: for tables, which are read twice.
+
+    Raises:
+        SourceError: it cannot be read, or there is no room.
+    """
+    ending = os.path.splitext(url)[1]
+    with tempfile.TemporaryDirectory(prefix="nshot-") as folder:
+        path = Path(folder, f"table{ending}")
+        try:
+            with ObjectPath(url).open() as source, path.open("wb") as target:
+                shutil.copyfileobj(cast(IO[bytes], source), target, 2**22)
+        except OSError as error:
+            raise SourceError(f"{url}: {error.strerror or error}") from error
+        yield path
+
+
+def _hidden(rest: str, remarks: Remarks) -> bool:
+    """Whether a part of the name is hidden, or a folder that an operating system leaves."""
+    *folders, base = rest.split("/")
+    if base.startswith(".") or any(part.startswith(".") for part in folders):
+        return True
+    for part in folders:
+        if left_behind(part):
+            remarks.skipped.kinds[part] += 1
+            return True
+    return False
+
+
+def _expression(pattern: str) -> str:
+    """A glob as a regular expression: ** stands for any number of folders, * for no slash."""
+    parts = []
+    for part in pattern.split("/"):
+        if part == "**":
+            parts.append("(?:[^/]+/)*")
+            continue
+        inner = fnmatch.translate(part).removeprefix("(?s:").removesuffix(r")\Z").removesuffix(r")\z")
+        parts.append(inner.replace(".*", "[^/]*").replace("(?>", "(?:") + "/")
+    joined = "".join(parts)
+    if pattern.endswith("**"):
+        return joined + "[^/]+"
+    return joined.removesuffix("/")

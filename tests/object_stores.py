@@ -1,0 +1,225 @@
+"""Stand-ins for object stores on 127.0.0.1: moto's server, and one of our own that fails on purpose."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import formatdate
+from hashlib import md5
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape, unescape
+
+import pytest
+
+from nshot.objects import stores
+
+
+def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Let s3:// mean this server."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": endpoint,
+    }.items():
+        monkeypatch.setenv(name, value)
+    forget()
+
+
+def forget() -> None:
+    """Settings are read anew."""
+    stores._store.cache_clear()
+    stores._aws.cache_clear()
+
+
+@contextmanager
+def moto_server() -> Iterator[str]:
+    """Moto's stand-in for S3."""
+    import logging
+
+    moto = pytest.importorskip("moto.server", reason="the stand-in for S3 is moto's server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    connection = http.client.HTTPConnection(host, port)
+    connection.request("PUT", "/bucket")
+    assert connection.getresponse().status == 200
+    connection.close()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+class FaultyStore:
+    """A small S3 that does to a read what it is told to: 503, 403, 404, a cut, a hang.
+
+    Attributes:
+        objects: key -> bytes.
+        faults: key -> what to do with its reads: called with how often it was asked before; None to answer.
+        asked: how often each key was read.
+        lists: pages that were listed.
+        names: for a listing of many: the keys behind one, so many of them.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.faults: dict[str, Callable[[int], str | None]] = {}
+        self.asked: Counter[str] = Counter()
+        self.lists = 0
+        self.heads = 0
+        self.names: Callable[[str, int], list[str]] | None = None
+        self.let_go = threading.Event()
+        self._lock = threading.Lock()
+
+    def count(self, key: str) -> int:
+        with self._lock:
+            self.asked[key] += 1
+            return self.asked[key] - 1
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        store = self
+
+        class Handler(_Handler):
+            pass
+
+        Handler.store = store
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            self.let_go.set()
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    store: FaultyStore
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (ConnectionError, BrokenPipeError):
+            self.close_connection = True
+
+    def _answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.store.heads += 1
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        key = unquote(urlsplit(self.path).path).split("/", 2)[2]
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("If-None-Match") == "*" and key in self.store.objects:
+            self._answer(412)
+            return
+        self.store.objects[key] = body
+        self._answer(200, headers={"ETag": _tag(body)})
+
+    def do_POST(self) -> None:
+        """Delete several objects, as S3 does it."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        keys = [unescape(key) for key in re.findall("<Key>(.*?)</Key>", body)]
+        for key in keys:
+            self.store.objects.pop(key, None)
+        rows = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+        self._answer(200, f"<DeleteResult>{rows}</DeleteResult>".encode())
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        if "list-type" in query:
+            self._list(query)
+            return
+        key = unquote(parts.path).split("/", 2)[2]
+        fault = None
+        if self.command == "GET":
+            before = self.store.count(key)
+            told = self.store.faults.get(key)
+            fault = None if told is None else told(before)
+        if fault in ("403", "404", "503"):
+            code = {"403": "AccessDenied", "404": "NoSuchKey", "503": "SlowDown"}[fault]
+            self._answer(int(fault), f"<Error><Code>{code}</Code></Error>".encode())
+            return
+        if fault == "hang":
+            self.store.let_go.wait(60)
+            self.close_connection = True
+            return
+        body = self.store.objects.get(key)
+        if body is None:
+            self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+            return
+        headers = {"ETag": _tag(body), "Last-Modified": formatdate(0, usegmt=True)}
+        status, first, last = 200, 0, len(body)
+        if asked := self.headers.get("Range"):
+            low, high = asked.removeprefix("bytes=").split("-")
+            first, last = int(low), min(int(high) + 1 if high else len(body), len(body))
+            headers["Content-Range"] = f"bytes {first}-{last - 1}/{len(body)}"
+            status = 206
+        if fault == "cut":
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(last - first)}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body[first : (first + last) // 2])
+            self.wfile.flush()
+            time.sleep(0.01)
+            self.connection.close()
+            self.close_connection = True
+            return
+        self._answer(status, body[first:last], headers)
+
+    def _list(self, query: Mapping[str, str]) -> None:
+        self.store.lists += 1
+        prefix = query.get("prefix", "")
+        after = max(query.get("start-after", ""), query.get("continuation-token", ""))
+        count = int(query.get("max-keys", 1000))
+        if self.store.names is not None:
+            page = self.store.names(after, count)
+        else:
+            known = sorted(self.store.objects)
+            page = [key for key in known if key.startswith(prefix) and key > after][:count]
+        more = len(page) == count
+        rows = "".join(
+            f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<ETag>{_tag(self.store.objects.get(key, b''))}</ETag>"
+            f"<Size>{len(self.store.objects.get(key, b''))}</Size></Contents>"
+            for key in page
+        )
+        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
+        self._answer(
+            200,
+            f"<ListBucketResult><Name>bucket</Name><Prefix>{escape(prefix)}</Prefix>"
+            f"<KeyCount>{len(page)}</KeyCount><MaxKeys>{count}</MaxKeys>{token}"
+            f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{rows}</ListBucketResult>".encode(),
+        )
+
+
+def _tag(body: bytes) -> str:
+    return f'"{md5(body, usedforsecurity=False).hexdigest()}"'

@@ -1,0 +1,380 @@
+"""Object stores: the same commands and answers, and every object accounted for whatever the store does."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from object_stores import FaultyStore, forget, moto_server, use
+
+import nshot
+from nshot.cli import run
+from nshot.embeddings.parts import Parts
+from nshot.errors import ImageTooLarge, SourceError
+from nshot.images.remarks import Remarks
+from nshot.images.sources import expand
+from nshot.objects import ObjectFile, Place, open_folder, stores
+from nshot.types import Embedded, Failure, Limits
+
+pytest.importorskip("obstore", reason="object stores need obstore")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
+    """A store that does what it is told to."""
+    faulty = FaultyStore()
+    with faulty.serving() as endpoint:
+        use(monkeypatch, endpoint)
+        yield faulty
+    forget()
+
+
+@pytest.fixture
+def filled(store: FaultyStore, photos: Path) -> FaultyStore:
+    """The twelve photos below photos/."""
+    for path in sorted(photos.iterdir()):
+        store.objects[f"photos/{path.name}"] = path.read_bytes()
+    return store
+
+
+def names(spec: str, **options: Any) -> list[str]:
+    return [source.name for source in expand([spec], **options)]
+
+
+def embed(tiny: Path, *arguments: str | Path, keep: bool = False) -> int:
+    kept = [] if keep else ["--no-store"]
+    return run(["embed", *map(str, arguments), "--model", str(tiny), *kept])
+
+
+def vectors(path: str | Path) -> nshot.Embeddings:
+    read = nshot.open(path)
+    assert isinstance(read, nshot.Embeddings)
+    return read
+
+
+def test_a_bucket_is_listed_like_a_folder(store: FaultyStore) -> None:
+    for key in ("p/b.jpg", "p/a b#c?%20.jpg", "p/ü.png", "p/.hidden.jpg", "p/__MACOSX/x.jpg", "p/clip.mp4"):
+        store.objects[key] = b"x"
+    store.objects |= {"p/sub/c.jpg": b"x", "p/sub/": b"", "p2/other.jpg": b"x", "p/noending": b"x"}
+    remarks = Remarks()
+    wanted = ["p/a b#c?%20.jpg", "p/b.jpg", "p/noending", "p/sub/c.jpg", "p/ü.png"]
+    assert names("s3://bucket/p/", remarks=remarks) == [f"s3://bucket/{key}" for key in wanted]
+    assert str(remarks.skipped) == "skipped 2: 1 __MACOSX, 1 video"
+    assert names("s3://bucket/p") == names("s3://bucket/p/")
+    assert names("s3://bucket/p/*.jpg") == ["s3://bucket/p/a b#c?%20.jpg", "s3://bucket/p/b.jpg"]
+    assert names("s3://bucket/**/*.jpg")[-1] == "s3://bucket/p2/other.jpg"
+    assert names("s3://bucket/p/s*/?.jpg") == ["s3://bucket/p/sub/c.jpg"]
+    assert names("s3://bucket/p/b.jpg") == ["s3://bucket/p/b.jpg"]
+
+
+def test_what_is_not_there_is_said(
+    store: FaultyStore, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SourceError, match="s3://bucket/none/ holds no images"):
+        names("s3://bucket/none/")
+    with pytest.raises(SourceError, match="not a tar archive"):
+        names("s3://bucket/none.tar")
+    assert embed(tiny, "s3:///x", "-o", "x.npz") == 2
+    assert "names no bucket" in capsys.readouterr().err
+
+
+def test_a_bucket_gives_the_same_vectors_as_the_folder(
+    tiny: Path, photos: Path, filled: FaultyStore, tmp_path: Path
+) -> None:
+    assert embed(tiny, photos, "-o", tmp_path / "here.npz") == 0
+    assert embed(tiny, "s3://bucket/photos/", "-o", tmp_path / "there.npz") == 0
+    here, there = vectors(tmp_path / "here.npz"), vectors(tmp_path / "there.npz")
+    assert [Path(name).name for name in here.sources] == [Path(name).name for name in there.sources]
+    assert np.array_equal(here.vectors, there.vectors)
+    assert embed(tiny, "s3://bucket/photos/", "-o", "s3://bucket/vectors/", "--shard-size", "5") == 0
+    assert sorted(key for key in filled.objects if key.startswith("vectors/")) == [
+        "vectors/manifest.parquet",
+        *(f"vectors/part-0000{number}.parquet" for number in range(3)),
+    ]
+    stored = vectors("s3://bucket/vectors/")
+    assert stored.sources == there.sources
+    assert np.array_equal(stored.vectors, there.vectors)
+    assert run(["shards", "verify", "s3://bucket/vectors/"]) == 0
+    assert run(["shards", "status", "s3://bucket/vectors"]) == 0
+    ask = [
+        "classify",
+        "s3://bucket/vectors/",
+        "--labels",
+        "cat, dog",
+        "--model",
+        str(tiny),
+        "--no-store",
+    ]
+    assert run([*ask, "-o", "s3://bucket/answers/"]) == 0
+    assert "answers/part-00002.parquet" in filled.objects
+
+
+def test_shards_in_a_bucket_are_the_bytes_of_shards_on_disk(
+    tiny: Path, filled: FaultyStore, tmp_path: Path
+) -> None:
+    arguments = ["s3://bucket/photos/", "--shard-size", "5"]
+    assert embed(tiny, *arguments, "-o", tmp_path / "v") == 0
+    for job in ("1/2", "2/2"):
+        assert embed(tiny, *arguments, "-o", "s3://bucket/v/", "--shard", job) == 0
+    for path in (tmp_path / "v").iterdir():
+        assert filled.objects[f"v/{path.name}"] == path.read_bytes()
+    del filled.objects["v/part-00001.parquet"]
+    assert embed(tiny, *arguments, "-o", "s3://bucket/v/") == 0
+    assert filled.objects["v/part-00001.parquet"] == (tmp_path / "v" / "part-00001.parquet").read_bytes()
+
+
+def test_an_unchanged_object_is_not_read_again(tiny: Path, filled: FaultyStore, tmp_path: Path) -> None:
+    assert embed(tiny, "s3://bucket/photos/", "-o", tmp_path / "a.npz", keep=True) == 0
+    read = filled.asked.total()
+    assert read == 12
+    assert embed(tiny, "s3://bucket/photos/", "-o", tmp_path / "b.npz", keep=True) == 0
+    assert filled.asked.total() == read
+    filled.objects["photos/00.jpg"] = filled.objects["photos/03.jpg"]
+    assert embed(tiny, "s3://bucket/photos/", "-o", tmp_path / "c.npz", keep=True) == 0
+    assert filled.asked.total() == read + 1
+    changed = vectors(tmp_path / "c.npz")
+    assert np.array_equal(changed.vectors[0], changed.vectors[3])
+
+
+def test_archives_and_tables_are_read_where_they_are(
+    tiny: Path, photos: Path, filled: FaultyStore, tmp_path: Path
+) -> None:
+    paths = sorted(photos.iterdir())
+    plain, packed, zipped = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    for held, mode in ((plain, "w"), (packed, "w:gz")):
+        with tarfile.open(fileobj=held, mode=mode) as archive:  # type: ignore[call-overload]
+            for path in paths:
+                archive.add(path, path.name)
+    with zipfile.ZipFile(zipped, "w") as folder:
+        for path in paths:
+            folder.write(path, path.name)
+    filled.objects |= {
+        "a/0.tar": plain.getvalue(),
+        "a/1.tar.gz": packed.getvalue(),
+        "a/2.zip": zipped.getvalue(),
+    }
+    rows = [path.name for path in paths[:6]] + [f"s3://bucket/photos/{path.name}" for path in paths[6:]]
+    filled.objects["photos/list.csv"] = ("image\n" + "\n".join(rows) + "\n").encode()
+    assert embed(tiny, photos, "-o", tmp_path / "here.npz") == 0
+    here = vectors(tmp_path / "here.npz")
+    for number, spec in enumerate(("a/0.tar", "a/1.tar.gz", "a/2.zip", "photos/list.csv")):
+        assert embed(tiny, f"s3://bucket/{spec}", "-o", tmp_path / f"{number}.npz") == 0
+        assert np.array_equal(vectors(tmp_path / f"{number}.npz").vectors, here.vectors), spec
+    assert (
+        embed(tiny, "s3://bucket/a/*", "-o", tmp_path / "v", "--shard-size", "5") == 2
+    )  # no images, by name
+    assert embed(tiny, "s3://bucket/a/*.tar", "-o", tmp_path / "v") == 0
+    assert vectors(tmp_path / "v").sources[0] == "s3://bucket/a/0.tar/00.jpg"
+
+
+def test_every_object_is_accounted_for_whatever_the_store_does(
+    tiny: Path, filled: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {
+        "00.jpg": lambda before: "503" if before < 3 else None,
+        "01.png": lambda before: "cut" if before < 2 else None,
+        "02.webp": lambda _: "403",
+        "03.jpg": lambda _: "404",
+        "04.png": lambda before: "hang" if before < 1 else None,
+    }
+    filled.faults = {f"photos/{name}": fault for name, fault in faults.items()}
+    monkeypatch.setattr(stores, "_READ_TIMEOUT", "1s")
+    forget()
+    assert embed(tiny, "s3://bucket/photos/", "-o", tmp_path / "v.npz") == 1
+    read = vectors(tmp_path / "v.npz")
+    assert len(read) == 10
+    assert [(Path(each.source).name, each.type) for each in read.failures.values()] == [
+        ("02.webp", "UnreadableImage"),
+        ("03.jpg", "UnreadableImage"),
+    ]
+    assert read.failures[2].message == "the store denies access"
+    assert read.failures[3].message == "no such object"
+
+
+def test_a_store_that_never_answers_ends_in_a_failure(
+    filled: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.faults = {
+        "photos/00.jpg": lambda _: "503",
+        "photos/01.png": lambda _: "hang",
+        "photos/02.webp": lambda _: "cut",
+    }
+    monkeypatch.setattr(stores, "_READ_TIMEOUT", "1s")
+    monkeypatch.setattr(stores, "_PATIENCE", 2)
+    forget()
+    for source in list(expand(["s3://bucket/photos/"]))[:3]:
+        with pytest.raises(nshot.NshotError) as caught:
+            source.read()
+        assert type(caught.value).__name__ == "FetchError", source.name
+
+
+def test_what_is_too_large_is_known_before_it_is_read(filled: FaultyStore) -> None:
+    filled.objects["photos/large.jpg"] = bytes(10_000)
+    limits = Limits(max_bytes=9_000)
+    for spec in ("s3://bucket/photos/large.jpg", "s3://bucket/photos/l*"):
+        (source,) = expand([spec], limits=limits)
+        with pytest.raises(ImageTooLarge, match="10,000 bytes are more than the limit"):
+            source.read(before_more=(2**24, lambda: None)) if source.size is None else source.read()
+
+
+def test_an_object_that_changes_while_it_is_read_is_noticed(store: FaultyStore) -> None:
+    store.objects["big"] = bytes(2**20)
+    file = ObjectFile(Place.of("s3://bucket/big"))
+    assert file.read(10) == bytes(10)
+    real = store.objects["big"]
+    store.objects["big"] = b"\1" + real[1:]
+    file.seek(2**19)
+    data = b""
+    try:
+        data = file.read(10)
+    except OSError:
+        return
+    assert data == bytes(10)  # a store without conditions: the stand-in is one
+
+
+def test_a_file_in_a_store_reads_from_anywhere(store: FaultyStore) -> None:
+    rng = np.random.default_rng(0)
+    body = rng.integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
+    store.objects["big"] = body
+    file = ObjectFile(Place.of("s3://bucket/big"))
+    for start, length in ((0, 10), (10, 700_000), (2_999_990, 100), (5, 5), (1_000_000, 1_500_000)):
+        file.seek(start)
+        assert file.read(length) == body[start : start + length]
+    assert file.seek(-3, io.SEEK_END) == len(body) - 3
+    with pytest.raises(FileNotFoundError):
+        ObjectFile(Place.of("s3://bucket/none"))
+
+
+def test_of_two_that_write_a_name_at_once_the_first_stands(store: FaultyStore) -> None:
+    folder = open_folder("s3://bucket/v/")
+    for text in (b"first", b"second"):
+        with folder.drafting("manifest.parquet", over=False) as draft:
+            draft.write_bytes(text)
+    assert store.objects["v/manifest.parquet"] == b"first"
+    with folder.drafting("other") as draft:
+        draft.write_bytes(b"x")
+    assert folder.files() == {"manifest.parquet": 5, "other": 1}
+    folder.remove("other")
+    folder.remove("other")
+    assert not folder.exists("other")
+
+
+def test_a_listing_in_a_store_goes_on_where_it_was_cut_off(
+    tiny: Path, filled: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nshot.distributed.plan as module
+    from nshot.distributed.run import Request, planned
+
+    monkeypatch.setattr(module, "_PIECE", 5)
+    model, request = nshot.load(tiny), Request(["s3://bucket/photos/"], shard_size=5)
+
+    def told(count: int) -> None:
+        if count == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        planned(tmp_path / "v", request, model, told=told)
+    assert planned(tmp_path / "v", request, model).images == 12
+    entries = [
+        entry.source
+        for _, found in planned(tmp_path / "v", request, model).entries(range(3))
+        for entry in found
+    ]
+    assert entries == names("s3://bucket/photos/")
+
+
+def test_a_million_names_take_the_memory_of_a_thousand(store: FaultyStore, tmp_path: Path) -> None:
+    """Fifty thousand here, a million in bench/scale.py: what grows would show."""
+
+    def page(after: str, count: int) -> list[str]:
+        first = int(after[-12:-4]) + 1 if after else 0
+        return [f"photos/{number:08}.jpg" for number in range(first, min(first + count, 50_000))]
+
+    store.names = page
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert sum(1 for _ in expand(["s3://bucket/photos/"])) == 50_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+    assert store.lists == 51
+
+
+def test_settings_are_those_of_everybodys_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    (tmp_path / "config").write_text(
+        "[default]\nregion = eu-north-1\n[profile lab]\nendpoint_url = http://lab:9000\n"
+    )
+    (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = k\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    forget()
+    assert stores._aws(None) == {"region": "eu-north-1", "skip_signature": True}
+    assert stores._aws("lab") == {
+        "endpoint": "http://lab:9000",
+        "access_key_id": "k",
+        "secret_access_key": "s",
+    }
+    monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    forget()
+    assert stores._aws(None) == {"region": "eu-north-1", "request_payer": True}
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "true")
+    forget()
+    assert stores._aws(None)["skip_signature"] is True
+    forget()
+
+
+def test_motos_s3_is_read_and_written(
+    tiny: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with moto_server() as endpoint:
+        use(monkeypatch, endpoint)
+        place = Place.of("s3://bucket/photos")
+        import obstore
+
+        for path in sorted(photos.iterdir()):
+            obstore.put(place.store, f"photos/{path.name}", path)
+        assert embed(tiny, "s3://bucket/photos/", "-o", "s3://bucket/v/", "--shard-size", "5") == 0
+        assert embed(tiny, photos, "-o", tmp_path / "here.npz") == 0
+        assert np.array_equal(vectors("s3://bucket/v/").vectors, vectors(tmp_path / "here.npz").vectors)
+        assert Parts("s3://bucket/v/").missing == []
+        assert run(["shards", "verify", "s3://bucket/v/"]) == 0
+    forget()
+
+
+def test_an_object_store_without_obstore_names_the_extra(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['obstore'] = None; from nshot.cli import run; "
+        "sys.exit(run(['embed', 's3://bucket/x/', '-o', 'v.npz', '--model', 'sketchbook']))"
+    )
+    source = str(Path(nshot.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": source},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert 'pip install "nshot[cloud]"' in done.stderr
+
+
+def test_embedded_and_failed_objects_have_their_urls_as_names(tiny: Path, filled: FaultyStore) -> None:
+    filled.objects["photos/zz.jpg"] = b"no image"
+    found = list(nshot.load(tiny).embed_images("s3://bucket/photos/"))
+    assert isinstance(found[0], Embedded)
+    assert found[0].source == "s3://bucket/photos/00.jpg"
+    assert isinstance(found[-1], Failure)
+    assert found[-1].source == "s3://bucket/photos/zz.jpg"
