@@ -13,7 +13,7 @@ from checkpoints import tiny_checkpoint, write_safetensors
 from numpy.typing import NDArray
 
 from nshot.models.family import ModelConfig
-from nshot.models.layout import OPEN_CLIP
+from nshot.models.open_clip import OpenClip
 from nshot.models.siglip import Siglip
 
 SIGLIP: dict[str, Any] = {
@@ -100,7 +100,7 @@ def tiny_open_clip(
         (folder / name).unlink()
     content = {"model_cfg": model, "preprocess_cfg": preprocess} if preprocess is not None else model
     write(folder / "open_clip_config.json", content)
-    write_safetensors(folder / "open_clip_model.safetensors", stored(OPEN_CLIP.read(model, "config")))
+    write_safetensors(folder / "open_clip_model.safetensors", stored(OpenClip().read(model, "config")))
     return folder
 
 

@@ -15,6 +15,7 @@ from checkpoints import tiny_checkpoint
 
 from nshot import encoders
 from nshot.encoders import Encoder, Precision
+from nshot.encoders.openvino import OpenVINOEncoder
 from nshot.errors import DeviceError, MissingExtra
 from nshot.models.checkpoint import find
 from nshot.types import Floats, Pixels, Tokens
@@ -56,7 +57,7 @@ def has_bf16() -> bool:
 def no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, only a compiled graph that is in the cache can be used."""
 
-    def build(*_: object) -> None:
+    def build(*_: object, **__: object) -> None:
         raise AssertionError("a graph was built")
 
     monkeypatch.setattr("nshot.encoders.openvino_graph.image_tower", build)
@@ -180,6 +181,37 @@ def test_the_fingerprint_is_of_all_that_changes_a_vector(folder: Path, tmp_path:
     assert openvino(other).fingerprint != first
 
 
+def test_small_weights_give_nearly_the_same_vectors_from_a_third_of_the_file(cache: Path) -> None:
+    checkpoint = find("sketchbook")
+    side = checkpoint.config.vision.image_size
+    pixels = np.repeat(
+        np.repeat(RANDOM.integers(0, 256, (20, 3, 8, 8), np.uint8), side // 8, 2), side // 8, 3
+    )
+    ids = checkpoint.tokenizer().encode(["a red circle", "two blue squares"])
+    exact, small = (encoders.load(checkpoint, precision=name) for name in ("f32", "f32-small"))
+    assert small.precision == "f32-small"
+    assert small.fingerprint != exact.fingerprint
+    for mine, theirs in (
+        (small.encode_images(pixels), exact.encode_images(pixels)),
+        (small.encode_tokens(ids), exact.encode_tokens(ids)),
+    ):
+        assert (mine * theirs).sum(axis=1).min() > 0.9999
+        assert not np.array_equal(mine, theirs)
+    sizes = {path.name.split("-", 1)[1].rpartition("-")[0]: path.stat().st_size for path in cache.iterdir()}
+    assert sizes.keys() == {
+        "images-f32",
+        "texts-f32",
+        "images-f32small",
+        "texts-f32small",
+    }  # all of them stay
+    assert sizes["images-f32small"] < 0.4 * sizes["images-f32"]
+
+
+def test_small_weights_are_for_the_cpu_and_say_so(folder: Path) -> None:
+    with pytest.raises(DeviceError, match="f32-small"):
+        encoders.load(find(folder), device="cuda", precision="f32-small")
+
+
 # --- when graphs are built, and their cache ---------------------------------------------------------------
 
 
@@ -190,9 +222,11 @@ def test_a_tower_is_built_when_it_is_first_used(folder: Path, monkeypatch: pytes
     for name in ("image_tower", "text_tower"):
         real = getattr(openvino_graph, name)
 
-        def build(*arguments: object, name: str = name, real: Callable[..., object] = real) -> object:
+        def build(
+            *arguments: object, name: str = name, real: Callable[..., object] = real, **named: object
+        ) -> object:
             built.append(name)
-            return real(*arguments)
+            return real(*arguments, **named)
 
         monkeypatch.setattr(openvino_graph, name, build)
     encoder = openvino(folder)
@@ -202,6 +236,30 @@ def test_a_tower_is_built_when_it_is_first_used(folder: Path, monkeypatch: pytes
     assert built == ["image_tower"]
     encoder.encode_tokens(tokens(folder))
     assert built == ["image_tower", "text_tower"]
+
+
+def test_the_text_tower_leaves_memory_when_the_images_begin_and_comes_back_when_asked(folder: Path) -> None:
+    encoder = OpenVINOEncoder(find(folder), "f32")
+    there = []
+    texts = encoder.encode_tokens(tokens(folder))
+    there.append(encoder._texts.started)
+    encoder.encode_images(PIXELS)
+    there.append(encoder._texts.started)
+    np.testing.assert_array_equal(encoder.encode_tokens(tokens(folder)), texts)
+    encoder.encode_images(PIXELS)
+    there.append(encoder._texts.started)
+    assert there == [True, False, True]  # whoever asks for both in turn keeps both
+
+
+def test_importing_the_runtime_leaves_openvino_s_converter_until_it_is_asked_for() -> None:
+    program = (
+        "import sys; import nshot.encoders.openvino; assert 'openvino.tools.ovc' not in sys.modules\n"
+        "import openvino; from openvino import convert_model; assert callable(openvino.convert_model)\n"
+        "assert callable(convert_model); assert not hasattr(openvino, 'no_such_thing')"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_next_encoder_takes_the_compiled_graphs_from_the_cache(

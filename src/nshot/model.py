@@ -149,7 +149,8 @@ def load(
         model: a Hub id, or a folder in the Hub's layout.
         revision: branch, tag or commit on the Hub.
         device: ``auto`` takes a GPU where the torch extra and one are there, else OpenVINO on the CPU.
-        precision: ``auto`` is bf16 where the processor has it, else f32.
+        precision: ``auto`` is bf16 where the processor has it, else f32; ``f32-small`` holds the weights in 8
+            bits and computes in f32.
         decode: ``exact`` gives the pixels of the checkpoint's own processor, bit for bit; ``fast`` decodes
             large JPEGs at a reduced size (vectors at cosine 0.999 or better).
         fit: how an image becomes square: as the model was trained (``own``: by a centre crop, or squashed as

@@ -302,10 +302,12 @@ _MODEL = (
     ),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "f32", "bf16"]),
+        type=click.Choice(["auto", "f32", "bf16", "f32-small"]),
         default="auto",
         show_default=True,
-        help="auto: bf16 where the processor has it, else f32.",
+        metavar="KIND",
+        help="f32, bf16, f32-small or auto. auto: bf16 where the processor has it, else f32. f32-small: "
+        "weights in 8 bits, computing in f32, for machines with little memory.",
     ),
     click.option(
         "--decode",

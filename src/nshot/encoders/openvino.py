@@ -11,15 +11,16 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
-import openvino as ov
 from numpy.typing import DTypeLike, NDArray
 
 from nshot.encoders import Precision, digest_of, openvino_graph
+from nshot.encoders.runtime import ov
 from nshot.paths import cache_dir
 from nshot.types import Floats, Pixels, Tokens
 
@@ -32,6 +33,7 @@ _PATCHES = (
     1024  # in one inference of images: many patches per image make fewer images as fast, in less memory
 )
 _STEP = 8  # texts are cut to a multiple of so many tokens
+_TICK = 0.01  # seconds between two times that pages are let go of
 _MOST_STREAMS = 8  # each holds a batch and its activations
 
 
@@ -43,7 +45,8 @@ class OpenVINOEncoder:
     Args:
         checkpoint: from ``nshot.models.checkpoint.find``.
         precision: "auto" and "bf16" are bf16 where the processor has it natively, else f32. (Elsewhere
-            OpenVINO would emulate bf16, thirty times slower than f32 and less exact.)
+            OpenVINO would emulate bf16, thirty times slower than f32 and less exact.) "f32-small" computes in
+            f32 too, and holds the weights in 8 bits.
     """
 
     device = "cpu"
@@ -54,12 +57,15 @@ class OpenVINOEncoder:
             core = _core()
             capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
             processor = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
-        self.precision = "bf16" if "BF16" in capabilities and precision != "f32" else "f32"
+        native = "bf16" if "BF16" in capabilities else "f32"
+        self.precision: str = native if precision in ("auto", "bf16") else precision
         self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision)
         self.dimension = checkpoint.config.dimension
         self.streams = min(_cores(), _MOST_STREAMS)
         version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version())
         key = digest_of(checkpoint, *version, processor)[:16]
+
+        form = self.precision.replace("-", "")  # a dash would end the part by which old files are found
 
         def tower(
             name: str, build: Callable[[Tensors], ov.Model], streams: int, rows: int, *more: tuple[int, int]
@@ -69,37 +75,43 @@ class OpenVINOEncoder:
                 lambda: build(checkpoint.open_tensors()),
                 lambda model: _core().compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
                 lambda blob: _core().import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
-                cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{self.precision}-{key}.blob",
+                cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{form}-{key}.blob",
                 shapes=((self.dimension,), *more),
                 streams=streams,
                 rows=rows,
             )
 
-        options = {"INFERENCE_PRECISION_HINT": self.precision}
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32"}
+        ops = None
+        if self.precision == "f32-small":
+            ops = openvino_graph.SmallOps()
+            options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # nothing but the weights is in 8 bits
         vision, text = checkpoint.config.vision, checkpoint.config.text
         mean, std = checkpoint.image_mean, checkpoint.image_std
         # Images come from several threads at once, each of which takes a core; texts come from one.
         at_once = _images_at_once(vision.image_size, getattr(vision, "patch_size", None))
         self._images = tower(
             "images",
-            lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std),
+            lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std, ops=ops),
             self.streams,
             at_once,
         )
         self._patches = tower(
             "patches",
-            lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std, patches=True),
+            lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std, patches=True, ops=ops),
             self.streams,
             at_once,
             (vision.grid**2, self.dimension),
         )
-        self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors), 1, _BATCH)
+        self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors, ops), 1, _BATCH)
         self._checkpoint = checkpoint
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
         side = self._checkpoint.config.vision.image_size
         _check(pixels, np.uint8, (3, side, side))
+        if not self._images.started:
+            self._texts.leave()  # the labels are known now; what is asked later reads the text tower again
         return self._images(len(pixels), lambda part: [pixels[part]])[0]
 
     def encode_patches(self, pixels: Pixels) -> tuple[Floats, Floats]:
@@ -113,7 +125,8 @@ class OpenVINOEncoder:
         """int64[n,context] -> float32[n,d], unit norm."""
         text, tensors = self._checkpoint.config.text, self._checkpoint.tensors()
         _check(tokens, np.int64, (text.context,))
-        ends, inside = text.ends(tokens), openvino_graph.holds_table(text)
+        ends = text.ends(tokens)
+        rounded = _bfloat16 if self.precision == "bf16" else np.asarray  # as a table in the graph would be
         lengths = np.full(len(tokens), text.context)
         if text.causal:
             # What follows a text's end changes nothing, and is most of the row: texts of about one length go
@@ -125,7 +138,7 @@ class OpenVINOEncoder:
 
             def inputs(part: slice, rows: NDArray[np.intp] = alike, to: int = length) -> list[NDArray[Any]]:
                 cut = np.ascontiguousarray(tokens[rows[part], :to])
-                return [cut if inside else tensors.rows(text.table, cut), ends[rows[part]]]
+                return [rounded(tensors.rows(text.table, cut)), ends[rows[part]]]
 
             vectors[alike] = self._texts(len(alike), inputs)[0]
         return vectors
@@ -201,7 +214,7 @@ def _after_fork() -> None:
     global _gate
     _gate = _Gate()
     for tower in list(_towers):
-        for held in tower.leave():
+        for held in tower.abandon():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
     while _started:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(_started.pop()))
@@ -209,6 +222,21 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=lambda: _gate.open(), after_in_child=_after_fork)
+
+
+@dataclass(eq=False)
+class _Running:
+    """A graph in memory.
+
+    Attributes:
+        mapped: the file that it was read from, which OpenVINO reads as long as the graph lives.
+        requests: one per stream; who has one computes with it.
+        packed: shapes of inputs that the weights were packed for; packing reads the file's pages again.
+    """
+
+    mapped: mmap.mmap | None
+    requests: SimpleQueue[Any] = field(default_factory=SimpleQueue)
+    packed: set[tuple[int, ...]] = field(default_factory=set)
 
 
 class _Tower:
@@ -238,17 +266,25 @@ class _Tower:
         self._streams = streams
         self._rows = rows
         self._lock = threading.Lock()
-        self._requests: SimpleQueue[Any] | None = None
-        self._mapped: mmap.mmap | None = None  # OpenVINO reads it as long as the tower lives
-        self._packed = False
+        self._running: _Running | None = None
         _towers.add(self)
 
-    def leave(self) -> list[Any]:
+    def abandon(self) -> list[Any]:
         """Forget what was compiled, and give it: nothing of it may be used or destroyed after a fork."""
-        held = [each for each in (self._requests, self._mapped) if each is not None]
-        self._requests, self._mapped, self._packed = None, None, False
+        held = [] if self._running is None else [self._running]
+        self._running = None
         self._lock = threading.Lock()  # another thread of the parent's may have held it
         return held
+
+    @property
+    def started(self) -> bool:
+        """Whether the graph is in memory."""
+        return self._running is not None
+
+    def leave(self) -> None:
+        """Leave memory, once what is being computed is done; the next call starts the graph anew."""
+        with self._lock, _gate:
+            self._running = None
 
     def __call__(self, count: int, inputs: Callable[[slice], list[NDArray[Any]]]) -> list[Floats]:
         """Each output for as many rows, of which ``inputs`` gives each part as the graph takes it."""
@@ -261,36 +297,39 @@ class _Tower:
 
     def _infer(self, inputs: list[NDArray[Any]]) -> list[Floats]:
         with self._lock:
-            if self._requests is None:
+            if self._running is None:
                 with _gate:
-                    self._requests = self._start()
-            requests = self._requests
-        request = requests.get()
+                    self._running = self._start()
+            running = self._running  # lives on through this call, whoever sends the tower away
+        request = running.requests.get()
         try:
-            with _gate:
+            shape = inputs[0].shape
+            known = shape in running.packed
+            with _gate, contextlib.nullcontext() if known else _LettingGo(running.mapped):
                 outputs: list[Floats] = list(request.infer(inputs, share_inputs=True).to_tuple())
+            running.packed.add(shape)
         finally:
-            requests.put(request)
-        if not self._packed:
-            self._packed = True
-            _leave_memory(self._mapped)
+            running.requests.put(request)
         return outputs
 
-    def _start(self) -> SimpleQueue[Any]:
-        compiled = self._cached()
-        if compiled is None:
+    def _start(self) -> _Running:
+        found = self._cached()
+        if found is None:
             compiled = self._compiling(self._build())
             _write(compiled, self._path)
             if self._path.exists():
                 del compiled  # first: both at once would take twice the memory
-                compiled = self._cached() or self._compiling(self._build())
-        requests: SimpleQueue[Any] = SimpleQueue()
+                found = self._cached()
+                compiled = found[0] if found is not None else self._compiling(self._build())
+        else:
+            compiled = found[0]
+        running = _Running(mapped=None if found is None else found[1])
         for _ in range(self._streams):
-            requests.put(compiled.create_infer_request())
-        return requests
+            running.requests.put(compiled.create_infer_request())
+        return running
 
-    def _cached(self) -> ov.CompiledModel | None:
-        """The compiled graph of an earlier run; None where there is none, or a damaged one."""
+    def _cached(self) -> tuple[ov.CompiledModel, mmap.mmap] | None:
+        """The compiled graph of an earlier run and its file; None where there is none, or a damaged one."""
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             with self._path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -298,11 +337,9 @@ class _Tower:
             length = int(words[-2])
             if words[-1] == _checksum(words[:-1]) and 0 < length <= len(mapped) - 16:
                 blob = np.frombuffer(mapped, np.uint8, length)
-                _leave_memory(mapped)
-                compiled = self._importing(ov.Tensor(blob, shared_memory=True))
-                _leave_memory(mapped)
-                self._mapped = mapped
-                return compiled
+                with _LettingGo(mapped):
+                    compiled = self._importing(ov.Tensor(blob, shared_memory=True))
+                return compiled, mapped
         return None
 
 
@@ -315,6 +352,12 @@ def _images_at_once(side: int, patch: int | None) -> int:
         return _BATCH
     most = _PATCHES // (side // patch) ** 2
     return min(_BATCH, max(2, 1 << max(0, most.bit_length() - 1)))
+
+
+def _bfloat16(values: Floats) -> Floats:
+    """Rounded to the nearest bfloat16, of two equally near ones to the even one."""
+    bits = values.view(np.uint32)
+    return ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _check(rows: NDArray[Any], dtype: DTypeLike, row: tuple[int, ...]) -> None:
@@ -355,10 +398,33 @@ def _checksum(words: NDArray[np.uint64]) -> np.uint64:
     return np.uint64(words.sum(dtype=np.uint64))
 
 
-def _leave_memory(mapped: mmap.mmap | None) -> None:
-    """Let go of a file's pages in memory; what of them is needed again is read again."""
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+class _LettingGo:
+    """While OpenVINO reads a mapped file, let go of the pages that it has read.
+
+    What is needed again is read again. Without this the whole file stands in memory beside what OpenVINO
+    makes of it.
+    """
+
+    def __init__(self, mapped: mmap.mmap | None) -> None:
+        self._mapped = mapped if hasattr(mmap, "MADV_DONTNEED") else None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="nshot-pages", daemon=True)
+
+    def __enter__(self) -> None:
+        if self._mapped is not None:
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._mapped is not None:
+            self._done.set()
+            self._thread.join()
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _run(self) -> None:
+        while not self._done.wait(_TICK):
+            assert self._mapped is not None
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class _Stream(io.BytesIO):

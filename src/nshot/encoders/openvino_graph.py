@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset15 as op
 
+from nshot.encoders.runtime import op, ov
 from nshot.types import Floats
 
 if TYPE_CHECKING:
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
 VERSION = "3"
 """To be raised by whatever changes a vector."""
 
-FORM = "5"
+FORM = "6"
 """To be raised by whatever changes the graphs, their inputs or outputs, and no vector."""
-
-_LARGEST_TABLE = 2**28  # bytes: CLIP's takes 101 million, SigLIP 2's 786 million and more
 
 
 def image_tower(
@@ -32,8 +29,10 @@ def image_tower(
     std: Sequence[float],
     *,
     patches: bool = False,
+    ops: OpenVINOOps | None = None,
 ) -> ov.Model:
     """uint8[n,3,s,s] RGB -> float32[n,d], unit norm; with ``patches`` float32[n,p,d] as well."""
+    ops = ops or OpenVINOOps()
     side = tower.image_size
     pixels = op.parameter([-1, 3, side, side], np.uint8, name="pixels")
     # (x / 255 - mean) / std in two steps
@@ -41,29 +40,20 @@ def image_tower(
     scale = 1 / (np.array(std, np.float64).reshape(1, 3, 1, 1) * 255)
     x = op.multiply(op.subtract(op.convert(pixels, "f32"), _float(shift)), _float(scale))
     if patches:
-        both = tower.dense(OpenVINOOps(), tower.prepare(tensors), x)
+        both = tower.dense(ops, tower.prepare(tensors), x)
         return ov.Model([_unit(each) for each in both], [pixels])
-    return ov.Model([_unit(tower(OpenVINOOps(), tower.prepare(tensors), x))], [pixels])
+    return ov.Model([_unit(tower(ops, tower.prepare(tensors), x))], [pixels])
 
 
-def holds_table(tower: TextTower) -> bool:
-    """Whether the token table is a part of the graph; a large one is looked up outside of it, row by row."""
-    return 4 * tower.vocab_size * tower.hidden_size <= _LARGEST_TABLE
+def text_tower(tower: TextTower, tensors: Tensors, ops: OpenVINOOps | None = None) -> ov.Model:
+    """Rows of the token table and the positions of the texts' ends -> float32[n,d], unit norm.
 
-
-def text_tower(tower: TextTower, tensors: Tensors) -> ov.Model:
-    """Tokens and the positions of the texts' ends -> float32[n,d], unit norm.
-
-    The tokens are int64[n,t] or, where the graph does not hold the table, float32[n,t,width], its rows.
+    The table stays outside of the graph (CLIP's takes 101 MB, SigLIP 2's 786): its rows come as
+    float32[n,t,width].
     """
-    ops = OpenVINOOps()
     ends = op.parameter([-1], np.int64, name="ends")
-    if holds_table(tower):
-        tokens = op.parameter([-1, -1], np.int64, name="tokens")
-        rows = op.gather(ops.weight(tensors[tower.table]), tokens, op.constant(np.int64(0)))
-    else:
-        tokens = rows = op.parameter([-1, -1, tower.hidden_size], np.float32, name="rows")
-    return ov.Model([_unit(tower(ops, tower.prepare(tensors), rows, ends))], [tokens, ends])
+    rows = op.parameter([-1, -1, tower.hidden_size], np.float32, name="rows")
+    return ov.Model([_unit(tower(ops or OpenVINOOps(), tower.prepare(tensors), rows, ends))], [rows, ends])
 
 
 class OpenVINOOps:
@@ -187,6 +177,25 @@ class OpenVINOOps:
             q, k = _turned(q, rope), _turned(k, rope)
         y = op.scaled_dot_product_attention(q, k, v, causal=causal)  # scales by head size ** -0.5
         return op.reshape(op.transpose(y, _ints(0, 2, 1, 3)), _ints(0, 0, width), special_zero=True)
+
+
+class SmallOps(OpenVINOOps):
+    """The same with the linear maps' weights in 8 bits, which are widened again where they are used.
+
+    Each row has a scale and a zero point of its own, and the arithmetic stays float32.
+    """
+
+    def linear(self, x: Node, weight: Node, bias: Node | None = None) -> Node:
+        """Matrix product and sum: x W^T + b."""
+        rows = weight.data
+        low = np.minimum(rows.min(axis=1, keepdims=True), 0)
+        scale = np.maximum(np.maximum(rows.max(axis=1, keepdims=True), 0) - low, 1e-12) / 255
+        zero = np.rint(-low / scale)
+        small = np.clip(np.rint(rows / scale) + zero, 0, 255).astype(np.uint8)
+        widened = op.subtract(
+            op.convert(op.constant(small), "f32"), op.convert(op.constant(zero.astype(np.uint8)), "f32")
+        )
+        return super().linear(x, op.multiply(widened, _float(scale)), bias)
 
 
 def _turned(x: Node, rope: Rope) -> Node:

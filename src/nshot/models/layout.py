@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nshot.errors import CheckpointNotFound, CorruptCheckpoint, UnsupportedArchitecture
-from nshot.models.clip import Clip, MetaClip2
 from nshot.models.family import Family, ModelConfig
 from nshot.models.files import Files, Inside, TokenizerFiles, read_json
-from nshot.models.open_clip import OpenClip
-from nshot.models.siglip import Siglip
 
-FAMILIES: tuple[Family, ...] = (Clip(), Siglip(), MetaClip2())
-"""The kinds of models in transformers' layout, where config.json tells them apart."""
+FAMILIES = ("clip.Clip", "siglip.Siglip", "clip.MetaClip2")
+"""The kinds of models in transformers' layout, where config.json tells them apart; see ``family``."""
 
-OPEN_CLIP: Family = OpenClip()
+OPEN_CLIP = "open_clip.OpenClip"
 """What stands beside an open_clip_config.json."""
 
 KNOWN = (
@@ -70,6 +69,14 @@ class Found(NamedTuple):
     weights: tuple[Path, ...]
 
 
+@cache
+def family(name: str) -> Family:
+    """A kind of models by its place in ``nshot.models``, imported when a checkpoint may be of it."""
+    module, _, kind = name.partition(".")
+    found: Family = getattr(import_module(f"nshot.models.{module}"), kind)()
+    return found
+
+
 def choose(name: str, files: Files) -> Found:
     """Find a checkpoint among files.
 
@@ -81,13 +88,13 @@ def choose(name: str, files: Files) -> Found:
         UnsupportedArchitecture: another kind of model.
     """
     refusal: UnsupportedArchitecture | CheckpointNotFound | None = None
-    for place, settings, family in _candidates(files):
+    for place, settings, kind in _candidates(files):
         table = read_json(settings)
-        if family is None:
+        if kind is None:
             refusal = _refused(settings, table)
             continue
         try:
-            return _read(name, settings, family, table, Inside.of(files, place))
+            return _read(name, settings, kind, table, Inside.of(files, place))
         except CheckpointNotFound as error:
             refusal = refusal or error
     raise refusal or CheckpointNotFound(f"{name} has no config.json or open_clip_config.json. {KNOWN}.")
@@ -99,13 +106,14 @@ def _candidates(files: Files) -> Iterator[tuple[str, Path, Family | None]]:
         settings = files(f"{place}config.json")
         if settings is not None:
             table = read_json(settings)
-            yield place, settings, next((family for family in FAMILIES if family.claims(table)), None)
+            yield place, settings, next((kind for kind in map(family, FAMILIES) if kind.claims(table)), None)
             break
     settings = files("open_clip_config.json")
     if settings is not None:
-        if not OPEN_CLIP.claims(read_json(settings)):
+        open_clip = family(OPEN_CLIP)
+        if not open_clip.claims(read_json(settings)):
             raise CorruptCheckpoint(f"{settings} lacks embed_dim, vision_cfg or text_cfg. Fetch it again.")
-        yield "", settings, OPEN_CLIP
+        yield "", settings, open_clip
 
 
 def _modules(files: Files) -> Iterator[str]:
@@ -119,15 +127,15 @@ def _modules(files: Files) -> Iterator[str]:
         raise CorruptCheckpoint(f"{path} does not list modules. Fetch it again.") from error
 
 
-def _read(name: str, settings: Path, family: Family, table: Mapping[str, Any], files: Files) -> Found:
-    config = family.read(table, str(settings))  # another architecture: said before its weights come
-    preprocessor = family.preprocessor(files, config)
+def _read(name: str, settings: Path, kind: Family, table: Mapping[str, Any], files: Files) -> Found:
+    config = kind.read(table, str(settings))  # another architecture: said before its weights come
+    preprocessor = kind.preprocessor(files, config)
     if preprocessor is None:
         raise _missing(name, "preprocessor_config.json", files)
-    vocabulary = family.vocabulary(files, config)
+    vocabulary = kind.vocabulary(files, config)
     if vocabulary is None:
         raise _missing(name, "tokenizer.json, nor vocab.json and merges.txt", files)
-    return Found(settings, config, preprocessor, vocabulary, _weights(name, family.weights, files))
+    return Found(settings, config, preprocessor, vocabulary, _weights(name, kind.weights, files))
 
 
 def _weights(name: str, names: tuple[str, ...], files: Files) -> tuple[Path, ...]:
