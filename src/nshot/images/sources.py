@@ -296,7 +296,7 @@ class _Listing:
 
         base = url.rpartition("/")[0] if self.image_root is None else as_url(self.image_root).rstrip("/")
         with stored.here(url) as path:
-            table = tables.open_table(path)
+            table = tables.open_table(path, memory=self.limits.memory)
             image = table.image_column(self.image_column)
             kept = [name for name in table.columns if self.keep_columns and name and name != image]
             self.remarks.kept += [name for name in kept if name not in self.remarks.kept]
