@@ -30,6 +30,7 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.cli.prompted import Prompted, embed_prompted
+from nshot.cli.tree import fit_tree, tree_option
 from nshot.errors import RequestError
 from nshot.labels.facets import Facet
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -72,6 +73,7 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
 @FACET
 @label_options
 @facets_option
+@tree_option
 @model_options
 @talk_options
 def command(
@@ -84,6 +86,7 @@ def command(
     facet: str | None,
     label_options: LabelOptions,
     facets_given: str | None,
+    tree_file: Path | None,
     model_options: ModelOptions,
     quiet: bool,
     verbose: bool,
@@ -94,7 +97,7 @@ def command(
     hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data
     that it does not name are known by their images alone. Where examples do not beat the prompts,
     zero-shot is kept, and it says so. With --facets, DATA is a table with a column of labels per facet;
-    with --journal as well, a folder of images as ever.
+    with --journal as well, a folder of images as ever. With --tree, the labels are the tree's leaves.
 
     \b
     nshot fit examples/ --labels-file labels.txt -o banknotes.nshot
@@ -107,7 +110,24 @@ def command(
     from nshot.atomic import check_output
     from nshot.few_shot.examples import fit
 
-    check_output(output, [*data_options.inputs(label_options, journal_file), facets_path(facets_given)])
+    read = data_options.inputs(label_options, journal_file)
+    check_output(output, [*read, facets_path(facets_given), tree_file])
+    if tree_file is not None:
+        if facets_given is not None or journal_file is not None:
+            raise RequestError("a tree is fitted on labelled images alone: leave out --facets, --journal")
+        report, status = fit_tree(
+            tree_file,
+            data_options,
+            label_options,
+            model_options,
+            output,
+            method=method,
+            strength=strength,
+            seed=seed,
+            quiet=quiet,
+        )
+        click.echo(f"{_told(report, every=verbose)}\n\n{output}")
+        return status
     if facets_given is not None:
         if journal_file is not None:
             if facet is not None:
