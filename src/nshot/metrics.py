@@ -137,15 +137,24 @@ class PerClass:
 
 
 def per_class(matrix: ArrayLike) -> PerClass:
-    """Precision, recall and F1 of each class, from a confusion matrix.
+    """Precision, recall and F1 of each class, from a confusion matrix."""
+    counts = np.asarray(matrix, dtype=np.int64)
+    return _counted(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))
+
+
+def per_label(shown: ArrayLike, relevant: ArrayLike) -> PerClass:
+    """Precision, recall and F1 of each label where an image may have several: bool[n, c], bool[n, c]."""
+    said, truth = np.asarray(shown, dtype=bool), np.asarray(relevant, dtype=bool)
+    return _counted((said & truth).sum(axis=0), truth.sum(axis=0), said.sum(axis=0))
+
+
+def _counted(hit: Counts, support: Counts, predicted: Counts) -> PerClass:
+    """The shares of counts, and their intervals.
 
     F1 is no binomial share, but J = TP / (TP + FP + FN) is one and F1 = 2J / (1 + J) grows with it, so
     Wilson's ends of J are carried over.
     """
-    counts = np.asarray(matrix, dtype=np.int64)
-    hit, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    union = support + predicted - hit
-    jaccard = wilson(hit, union)
+    jaccard = wilson(hit, support + predicted - hit)
     with np.errstate(invalid="ignore"):
         return PerClass(
             support=support,

@@ -11,6 +11,7 @@ from nshot import encoders
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets, open_classifier
 from nshot.classifier.predictions import Predictions
+from nshot.classifier.several import several_labels, several_zero_shot
 from nshot.classifier.tree import TreeClassifier
 from nshot.classifier.zero_shot import zero_shot
 from nshot.embedder import Embedder, ImageLike
@@ -40,20 +41,22 @@ class Model(Embedder):
         *,
         templates: Sequence[str] = (DEFAULT_TEMPLATE,),
         top_k: int = 5,
+        multi: bool = False,
     ) -> Predictions:
-        """Say which label fits each image.
+        """Say which label fits each image, or which labels do.
 
         Args:
             images: as for ``embed_images``.
             labels: names, ``{label: [synonyms or whole prompts]}``, or a classifier.
             templates: the prompts, each with ``{}`` where the label goes; several are averaged.
             top_k: how many labels to tell of each image, at most.
+            multi: an image may show any number of the labels: each answer's ``labels`` holds them.
 
         Raises:
             LabelError: a label that is empty, given twice, or too long for the model, by name.
             RequestError: a classifier or embeddings of another model.
         """
-        classifier = self._asked(labels, templates)
+        classifier = self._asked(labels, templates, multi=multi)
         return Predictions(classifier.stream(self.embed_images(images), top_k=top_k))
 
     def heatmaps(
@@ -89,12 +92,14 @@ class Model(Embedder):
         classifier = self._asked(labels, templates)
         return heatmaps(self, self.list_images(images), classifier, top_k=top_k)
 
-    def _asked(self, labels: Labels | Classifier, templates: Sequence[str]) -> Classifier:
+    def _asked(
+        self, labels: Labels | Classifier, templates: Sequence[str], *, multi: bool = False
+    ) -> Classifier:
         """Labels as a classifier, and a classifier as it is, if it is of this model."""
         if isinstance(labels, Classifier):
             labels.check_space(self.recipe, self.name)
-            return labels
-        return zero_shot(self, labels, templates)
+            return several_labels(labels, None) if multi else labels
+        return (several_zero_shot if multi else zero_shot)(self, labels, templates)
 
     def search(
         self,

@@ -18,7 +18,7 @@ Tokens: TypeAlias = NDArray[np.int64]
 
 Activation: TypeAlias = Literal["softmax", "sigmoid"]
 
-Answer: TypeAlias = Literal["label", "set", "none", "unsure"]
+Answer: TypeAlias = Literal["label", "set", "none", "unsure", "several", "ranked"]
 
 CORRECTED = "corrected: a person said so"
 """The note of an answer that is a person's, from a journal of corrections."""
@@ -194,8 +194,10 @@ class Decided(Prediction):
 
     Attributes:
         answer: "label": one label. "set": as many labels as the wanted coverage takes, perhaps none.
-            "none": the image shows none of these labels. "unsure": not one of the surest.
-        labels: what is answered, best first; empty for "none" and "unsure".
+            "none": the image shows none of these labels. "unsure": not one of the surest. "several": every
+            label that the image shows, one or more. "ranked": no label can be decided, so ``predictions``
+            is all there is.
+        labels: what is answered, best first; empty for "none", "unsure" and "ranked".
         calibrated: whether the scores are probabilities.
     """
 

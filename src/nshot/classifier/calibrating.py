@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nshot.classifier.classifier import Classifier
+from nshot.classifier.several import calibrate_several
 from nshot.decision import Rule, fit_decision
 from nshot.decision.conformal import Kind
 from nshot.embeddings import Embeddings
@@ -26,6 +27,7 @@ def calibrate(
     surest: float | None = None,
     kind: Kind = "least",
     randomized: bool = True,
+    multi: bool = False,
     seed: int = 0,
 ) -> Classifier:
     """Learn from labelled images what the scores are worth, and when not to answer.
@@ -45,6 +47,9 @@ def calibrate(
         surest: answer only this share of the images.
         kind: "least": the smallest sets of that coverage; "adaptive": larger ones for harder images.
         randomized: sets of exact coverage, which may be empty.
+        multi: an image may show any number of the labels, and a threshold is learnt for each; so it is too
+            where the classifier answers with several already. The report is a ``SeveralReport`` then, and
+            only ``examples`` and ``seed`` count.
         seed: of the cross-validation and the sets.
 
     Returns:
@@ -54,6 +59,8 @@ def calibrate(
         RequestError: no image of the classifier's labels, too few for what is asked, or another model's.
     """
     classifier.check_space(examples.recipe, examples.model)
+    if multi or (classifier.decision is not None and classifier.decision.several is not None):
+        return calibrate_several(classifier, examples, seed=seed)
     rows, targets, strangers = split(classifier, examples)
     if not len(rows):
         raise RequestError(f"no image has a label of the classifier's, such as {classifier.labels[0]!r}")

@@ -250,8 +250,11 @@ class Classifier:
         return Compared(np.asarray(vectors), self.cosines(vectors), self.scale, self.bias)
 
     def logits(self, vectors: ArrayLike) -> NDArray[np.float64]:
-        """Scaled and shifted cosines: [n, d] -> float64[n, labels]."""
-        return self.cosines(vectors) * self.scale + self.bias
+        """What labels are ordered and scored by: [n, d] -> float64[n, labels].
+
+        Scaled and shifted cosines; where an image may show several labels, against the background.
+        """
+        return (self.decision or Decision()).logits(self.compare(vectors))
 
     def scores(self, vectors: ArrayLike) -> NDArray[np.float64]:
         """[n, d] -> float64[n, labels], each in [0, 1]; under softmax rows sum to 1.
@@ -312,10 +315,10 @@ class Classifier:
         if top_k < 1:
             raise RequestError(f"top_k must be at least 1, not {top_k}")
         compared = self.compare(vectors) if compared is None else compared
-        logits = compared.logits
+        decision = self.decision
+        logits = (decision or Decision()).logits(compared)
         told = min(top_k, len(self.labels))
         best = _best(logits, max(told, min(2, len(self.labels))))
-        decision = self.decision
         scores = (decision or Decision()).scores(logits, self.activation)
         scores_of_best = np.take_along_axis(scores, best, axis=1).tolist()
         cosines_of_best = np.take_along_axis(compared.cosines, best, axis=1).tolist()

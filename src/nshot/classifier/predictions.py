@@ -28,7 +28,8 @@ class Predictions(Sequence[Prediction | Failure]):
         return [answer for answer in self._answers if isinstance(answer, Failure)]
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """Columns of equal length: source, label, score, cosine, margin, error; with a decision also answer.
+        """Columns of equal length: source, label, score, cosine, margin, error; with a decision also answer
+        and labels, a list.
 
         A failed image has None for all but its source and its error.
         """
@@ -42,6 +43,9 @@ class Predictions(Sequence[Prediction | Failure]):
         columns |= {name: column(name) for name in ("label", "score", "cosine", "margin")}
         if any(isinstance(answer, Decided) for answer in answers):
             columns["answer"] = [answer.answer if isinstance(answer, Decided) else None for answer in answers]
+            columns["labels"] = [
+                list(answer.labels) if isinstance(answer, Decided) else None for answer in answers
+            ]
         columns["error"] = [answer.message if isinstance(answer, Failure) else None for answer in answers]
         return columns
 
@@ -114,7 +118,8 @@ def written(score: float) -> str:
 
 def _label(answer: Prediction | Failure) -> str:
     if isinstance(answer, Decided) and answer.label is None:
-        return " or ".join(answer.labels) or {"none": "none of these"}.get(answer.answer, answer.answer)
+        between = ", " if answer.answer == "several" else " or "
+        return between.join(answer.labels) or {"none": "none of these"}.get(answer.answer, answer.answer)
     return answer.label or ""
 
 

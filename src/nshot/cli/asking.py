@@ -38,11 +38,14 @@ def ask(
             raise RequestError("give labels or --classifier, not both")
         embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
     else:
-        alone = decision_options.reject not in (None, "off")
+        alone = decision_options.multi or decision_options.reject not in (None, "off")
         embedder, classifier = _zero_shot(
             label_options, model_options, alone=alone, quiet=quiet, verbose=verbose
         )
-    return embedder, decided(classifier, decision_options, label_options, embedder)
+    classifier = decided(classifier, decision_options, label_options, embedder)
+    if not quiet:
+        say_several(classifier)
+    return embedder, classifier
 
 
 def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[Model, Classifier]:
@@ -72,6 +75,8 @@ def decided(
     from nshot.decision import Decision
 
     decision = classifier.decision or Decision()
+    if options.multi or decision.several is not None:
+        return each_by_itself(classifier, options, label_options, embedder)
     fitted = decision.rejection
     if options.reject == "off":
         decision = replace(decision, rejection=None)
@@ -86,6 +91,41 @@ def decided(
     if classifier.decision is None and decision == Decision():
         return classifier
     return classifier.with_decision(decision)
+
+
+def each_by_itself(
+    classifier: Classifier, options: DecisionOptions, label_options: LabelOptions, embedder: Model
+) -> Classifier:
+    """The classifier asked for any number of labels, by what it has learnt, else by one threshold for all.
+
+    Raises:
+        RequestError: another rule as well, or a classifier that was calibrated for one label per image.
+    """
+    from nshot.classifier.several import several_labels
+
+    for given, name in ((options.coverage, "--coverage"), (options.reject, "--reject")):
+        if given is not None:
+            raise RequestError(f"{name} belongs to one label per image: several are each decided by itself")
+    background = None
+    if classifier.decision is None and classifier.activation == "softmax":
+        background = background_rows(options, label_options, embedder)
+    return several_labels(classifier, background, threshold=options.threshold)
+
+
+def say_several(classifier: Classifier) -> None:
+    """Which labels are decided on what grounds, on stderr."""
+    several = None if classifier.decision is None else classifier.decision.several
+    if several is None:
+        return
+    if several.positives is None:
+        say(
+            "a label is shown from a score that was measured on other images: nshot calibrate DATA --multi "
+            "finds each label's own"
+        )
+    elif not several.decided.all():
+        ranked = [label for label, one in zip(classifier.labels, several.decided, strict=True) if not one]
+        some = ", ".join(ranked[:5]) + (f" and {len(ranked) - 5} more" if len(ranked) > 5 else "")
+        say(f"ranked, not decided, since fewer than {several.least} images showed them: {some}")
 
 
 def background_rows(options: DecisionOptions, label_options: LabelOptions, embedder: Model) -> Classifier:

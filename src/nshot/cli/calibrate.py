@@ -22,6 +22,7 @@ from nshot.cli.facets import (
 )
 from nshot.cli.help import Command
 from nshot.cli.options import (
+    MULTI,
     DecisionOptions,
     LabelOptions,
     ModelOptions,
@@ -31,6 +32,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.several import calibrate_each, is_several
 from nshot.cli.tree import ask_tree, is_tree, tree_option
 from nshot.errors import RequestError
 
@@ -98,6 +100,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The smallest sets of that coverage, or larger ones for harder images.",
 )
+@MULTI
 @click.option("--never-empty", is_flag=True, help="Sets of at least one label, which may cover more.")
 @click.option("--background", metavar='"A, B"', help="What else there may be in images.  [everyday things]")
 @click.option(
@@ -125,6 +128,7 @@ def command(
     coverage: float | None,
     surest: float | None,
     kind: Kind,
+    multi: bool,
     never_empty: bool,
     background: str | None,
     background_file: Path | None,
@@ -144,6 +148,7 @@ def command(
     \b
     nshot calibrate photos-by-class/ -o animals.nshot
     nshot calibrate photos-by-class/ --classifier animals.nshot --none holidays/ --coverage 0.9
+    nshot calibrate tags.csv --label-separator ";" --multi -o tags.nshot
     nshot classify new/ --classifier animals.nshot
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
@@ -169,6 +174,24 @@ def command(
             model_options,
             coverage or 0.9,
             output or classifier_file,
+            quiet=quiet,
+        )
+    if is_several(multi, classifier_file):
+        if facets_given is not None or strangers or coverage is not None or surest is not None:
+            raise RequestError(
+                "with several labels per image each is decided by itself: leave out --facets, --none, "
+                "--coverage and --surest"
+            )
+        words = DecisionOptions(None, None, None, background, background_file)
+        return calibrate_each(
+            data_options,
+            classifier_file,
+            label_options,
+            words,
+            model_options,
+            output,
+            report,
+            seed=seed,
             quiet=quiet,
         )
     learn = partial(
@@ -273,8 +296,6 @@ def _calibrate_tree(
     quiet: bool,
 ) -> int:
     """Learn how deep in a tree to answer, so that answers contain the truth as often as asked."""
-    from nshot.classifier.calibrating import seen_before
-
     nothing = DecisionOptions(None, None, None, None, None)
     labelled = data_options.open(model_options, None, prefer=("val", "test", "train"), quiet=quiet)
     of_model = data_options.of_model(model_options)
@@ -284,8 +305,6 @@ def _calibrate_tree(
     strange = [label for label in given if asked.tree.find(label) is None]
     if strange:
         say(f"left out, for the tree does not have them: {', '.join(strange)}")
-    if learnt := seen_before(asked.classifier, images):
-        say(f"WARNING: {told_seen(learnt, len(images))}: calibrate on images that it has not seen")
     calibrated = asked.calibrated(images, coverage)
     placing = calibrated.placing
     assert placing is not None

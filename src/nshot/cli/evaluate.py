@@ -38,7 +38,6 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
-from nshot.cli.tree import ask_tree, evaluate_with_tree, is_tree, rank_option, tree_option
 from nshot.errors import OutputError, RequestError
 from nshot.labels.prompts import DEFAULT_TEMPLATE
 
@@ -50,6 +49,11 @@ if TYPE_CHECKING:
     from nshot.images.sources import Source
     from nshot.types import Embedded, Failure
 
+_NAMES = {
+    "mean_per_class_recall": "mean per-class recall",
+    "mean_average_precision": "mean average precision",
+    "mean_f1": "mean F1",
+}
 _MODULES = {"pillow": "PIL"}
 
 
@@ -67,8 +71,6 @@ _MODULES = {"pillow": "PIL"}
 @click.option("--seed", type=int, default=0, show_default=True, help="Of resampling and cross-validation.")
 @label_options
 @facets_option
-@tree_option
-@rank_option
 @classifier_option
 @decision_options
 @model_options
@@ -81,8 +83,6 @@ def command(
     seed: int,
     label_options: LabelOptions,
     facets_given: str | None,
-    tree_file: Path | None,
-    rank: str | None,
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
@@ -95,8 +95,7 @@ def command(
     hf://owner/name, a data set on the Hub. The labels are those of the data, unless --labels or
     --labels-file say how they are written. The report is one page (index.html), every number
     (report.json), and every image's answer (predictions.parquet or .csv). With facets, DATA is a table with
-    a column of labels per facet, and each facet has its figures. With a tree, the figures tell how deep the
-    answers go and how often they contain the truth, at each depth and by threshold.
+    a column of labels per facet, and each facet has its figures.
 
     \b
     nshot evaluate photos-by-class/ -o report/
@@ -112,29 +111,8 @@ def command(
     from nshot.evaluation.evaluation import compare as side_by_side
     from nshot.evaluation.evaluation import evaluate, prompt_ways
 
-    folder = _made(output, [*data_options.inputs(label_options, training), tree_file])
+    folder = _made(output, data_options.inputs(label_options, training))
     alone = decision_options.reject not in (None, "off") or classifier_file is not None
-    if rank is not None and not is_tree(tree_file, classifier_file):
-        raise RequestError("--rank is a level of a tree: give --tree as well")
-    if is_tree(tree_file, classifier_file):
-        if compare or training is not None or facets_given is not None:
-            raise RequestError("a tree is measured by itself: leave out --compare, --training, --facets")
-        labelled = data_options.open(model_options, None, quiet=quiet)
-        model, placed = ask_tree(
-            tree_file,
-            classifier_file,
-            label_options,
-            decision_options,
-            data_options.of_model(model_options),
-            rank=rank,
-            quiet=quiet,
-        )
-        images = embed(model, labelled, quiet=quiet)
-        run = _run(data_options.data, model, model_options, label_options.read_templates(), seed)
-        run |= {"tree": str(tree_file or classifier_file), "rank": rank}
-        evaluate_with_tree(placed, images, folder, run, quiet=quiet)
-        failures = list(images.failures.values())
-        return tell_failures(failures, len(images), quiet=quiet, verbose=verbose)
     if is_faceted(facets_given, classifier_file):
         if compare or training is not None:
             raise RequestError(
@@ -190,7 +168,11 @@ def command(
         if classifier_file is None:
             say_language(labels, model, quiet=quiet)
             say_synonyms(asked, quiet=quiet)
-        asked = decided(asked, decision_options, label_options, model)
+        one = decision_options.reject is not None or decision_options.coverage is not None
+        several = images.multi and not one and asked.decision is None
+        asked = decided(
+            asked, replace(decision_options, multi=decision_options.multi or several), label_options, model
+        )
         evaluations.append(evaluate(asked, images, ways, seed=seed))
         models.append(model)
     rivals = side_by_side([model.name for model in models], evaluations, seed=seed)
@@ -297,10 +279,11 @@ def _tell(evaluation: Evaluation, models: Sequence[Rival]) -> None:
     lines = [("top-1", "says nothing of one label" if lone else top)]
     if len(evaluation.classifier.labels) > 5:
         lines.append(("top-5", _share(figures["top_5"])))
-    for name in () if lone else ("mean_per_class_recall", "mean_average_precision"):
+    for name in () if lone else ("mean_per_class_recall", "mean_average_precision", "mean_f1"):
         if name in figures:
-            lines.append((name.replace("_", " ").replace("per class", "per-class"), _share(figures[name])))
-    lines.append(("calibration error", f"{100 * figures['expected_calibration_error']:.1f} points"))
+            lines.append((_NAMES[name], _share(figures[name])))
+    if evaluation.shown is None:  # each of several labels has a score of its own, and it promises no share
+        lines.append(("calibration error", f"{100 * figures['expected_calibration_error']:.1f} points"))
     if "answered" in figures:
         right = _share(figures["right_of_answered"]).strip()
         of_those = "" if lone else f"   of those right {right}"

@@ -22,6 +22,7 @@ from nshot.cli.facets import (
 from nshot.cli.help import Command
 from nshot.cli.options import (
     FACET,
+    MULTI,
     DecisionOptions,
     LabelOptions,
     ModelOptions,
@@ -30,7 +31,7 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.cli.prompted import Prompted, embed_prompted
-from nshot.cli.tree import fit_tree, tree_option
+from nshot.cli.several import fit_each
 from nshot.errors import RequestError
 from nshot.labels.facets import Facet
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -71,9 +72,9 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
     help="Corrections made on the page of nshot serve: DATA are the images, and what was said their labels.",
 )
 @FACET
+@MULTI
 @label_options
 @facets_option
-@tree_option
 @model_options
 @talk_options
 def command(
@@ -84,9 +85,9 @@ def command(
     seed: int,
     journal_file: Path | None,
     facet: str | None,
+    multi: bool,
     label_options: LabelOptions,
     facets_given: str | None,
-    tree_file: Path | None,
     model_options: ModelOptions,
     quiet: bool,
     verbose: bool,
@@ -97,12 +98,13 @@ def command(
     hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data
     that it does not name are known by their images alone. Where examples do not beat the prompts,
     zero-shot is kept, and it says so. With --facets, DATA is a table with a column of labels per facet;
-    with --journal as well, a folder of images as ever. With --tree, the labels are the tree's leaves.
+    with --journal as well, a folder of images as ever.
 
     \b
     nshot fit examples/ --labels-file labels.txt -o banknotes.nshot
     nshot fit photos.csv --facets facets.json -o photos.nshot
     nshot fit photos/ --journal photos/ --labels "cat, dog" -o animals.nshot
+    nshot fit tags.csv --label-separator ";" --multi -o tags.nshot
     nshot classify new/ --classifier banknotes.nshot
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
@@ -110,24 +112,14 @@ def command(
     from nshot.atomic import check_output
     from nshot.few_shot.examples import fit
 
-    read = data_options.inputs(label_options, journal_file)
-    check_output(output, [*read, facets_path(facets_given), tree_file])
-    if tree_file is not None:
-        if facets_given is not None or journal_file is not None:
-            raise RequestError("a tree is fitted on labelled images alone: leave out --facets, --journal")
-        report, status = fit_tree(
-            tree_file,
-            data_options,
-            label_options,
-            model_options,
-            output,
-            method=method,
-            strength=strength,
-            seed=seed,
-            quiet=quiet,
-        )
-        click.echo(f"{_told(report, every=verbose)}\n\n{output}")
-        return status
+    check_output(output, [*data_options.inputs(label_options, journal_file), facets_path(facets_given)])
+    if multi:
+        if facets_given is not None or journal_file is not None or method != "auto" or strength is not None:
+            raise RequestError(
+                "with several labels per image there is one method: leave out --facets, --journal, --method "
+                "and --strength"
+            )
+        return fit_each(data_options, label_options, model_options, output, seed=seed, quiet=quiet)
     if facets_given is not None:
         if journal_file is not None:
             if facet is not None:

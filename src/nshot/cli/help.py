@@ -9,7 +9,16 @@ import click
 
 # What stands in no group is the command's own: "Options", after the labels where there are some, else first.
 _OPTIONS = {
-    "Labels": ("labels", "labels_file", "table", "template", "templates", "classifier_file", "label_vectors"),
+    "Labels": (
+        "labels",
+        "labels_file",
+        "table",
+        "template",
+        "templates",
+        "classifier_file",
+        "label_vectors",
+        "multi",
+    ),
     "When not to answer": ("coverage", "reject", "threshold", "background", "background_file", "wrong"),
     "Data": (
         *("image_column", "label_column", "label_separator", "domain_column", "domain_folders"),

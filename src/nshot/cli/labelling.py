@@ -49,6 +49,7 @@ def labelled(
     *,
     listing: Listing,
     journal_options: JournalOptions,
+    several: bool = True,
     quiet: bool,
     verbose: bool,
 ) -> tuple[Labelled, Failed, Sequence[str]]:
@@ -63,19 +64,24 @@ def labelled(
         model_options: the model.
         listing: how the images are listed.
         journal_options: what somebody has put right on the page.
+        several: an image may have several labels.
         quiet: say nothing.
         verbose: say more.
     """
     if table is not None:
         found, failed = _of_table(table, sources, listing.image_root)
         return found, failed, list(dict.fromkeys(label for _, own in found for label in own))
-    if classifier_file is None and decision_options.reject is None:
+    if classifier_file is None and decision_options.reject is None and not decision_options.multi:
         decision_options = replace(decision_options, reject="background")
     from nshot.cli.asking import ask
 
     embedder, classifier = ask(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
+    if not several and classifier.decision is not None and classifier.decision.several is not None:
+        raise RequestError(
+            "an image with several labels has no folder of its own: nshot tag writes them as keywords"
+        )
     answered: Labelled = []
     failed = []
     remarks = Remarks()

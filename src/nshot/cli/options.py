@@ -268,6 +268,7 @@ class DecisionOptions:
     threshold: float | None
     background: str | None
     background_file: Path | None
+    multi: bool = False
 
     def words(self) -> Labels:
         """The background labels: those given, or everyday ones.
@@ -387,7 +388,14 @@ _CLASSIFIER = click.option(
     help="A classifier that nshot saved, instead of labels.",
 )
 
+MULTI = click.option(
+    "--multi",
+    is_flag=True,
+    help="An image may show any number of the labels; each is decided by itself.",
+)
+
 _DECISION = (
+    MULTI,
     click.option(
         "--coverage",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -404,7 +412,8 @@ _DECISION = (
         "--threshold",
         type=float,
         metavar="T",
-        help="The threshold of that rule: an image below it shows none of the labels.",
+        help="The threshold of that rule: an image below it shows none of the labels. With --multi: the "
+        "score from which a label is shown, 0.05 unless it was learnt.",
     ),
     click.option(
         "--background",

@@ -101,6 +101,7 @@ def command(
         model_options,
         listing=listing,
         journal_options=journal_options,
+        several=False,
         quiet=quiet,
         verbose=verbose,
     )

@@ -4,6 +4,8 @@
                                             |
     cosines, background --Rejection--> "none of these"?  --Surest--> "unsure"?  --> one label
 
+    logits, background --Several--> every label that an image shows, each decided by itself
+
 A ``Decision`` holds those that were fitted. It is part of a ``Classifier`` and of its file, and needs numpy
 alone.
 """
@@ -14,6 +16,7 @@ from nshot.decision.conformal import Conformal, fit_conformal
 from nshot.decision.decision import Decision, Surest, Verdict, fit_surest
 from nshot.decision.fit import CalibrationReport, fit_decision
 from nshot.decision.rejection import RULES, Rejection, Rule, default_rejection
+from nshot.decision.several import Several
 
 __all__ = [
     "EVERYDAY",
@@ -24,6 +27,7 @@ __all__ = [
     "Decision",
     "Rejection",
     "Rule",
+    "Several",
     "Surest",
     "Verdict",
     "default_rejection",

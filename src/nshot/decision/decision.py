@@ -12,6 +12,7 @@ from nshot.decision.calibration import Calibration
 from nshot.decision.compared import Compared
 from nshot.decision.conformal import Conformal
 from nshot.decision.rejection import Rejection
+from nshot.decision.several import Several
 from nshot.decision.softmax import Reals, activate
 from nshot.errors import RequestError
 from nshot.metrics import risk_coverage
@@ -71,6 +72,7 @@ class Decision:
         surest: "unsure" under another.
         sets: what prediction sets with guaranteed coverage need.
         coverage: the wanted rate; None answers without sets.
+        several: an image may show any number of labels, each decided by itself; goes with none of the others.
     """
 
     calibration: Calibration | None = None
@@ -78,8 +80,15 @@ class Decision:
     surest: Surest | None = None
     sets: Conformal | None = None
     coverage: float | None = None
+    several: Several | None = None
 
     def __post_init__(self) -> None:
+        if self.several is not None and any(
+            part is not None for part in (self.calibration, self.rejection, self.surest, self.coverage)
+        ):
+            raise RequestError(
+                "where images may show several labels, each label is decided by itself: no other rule applies"
+            )
         if self.coverage is None:
             return
         if not 0 < self.coverage < 1:
@@ -102,8 +111,19 @@ class Decision:
         """
         return replace(self, coverage=coverage)
 
+    def logits(self, images: Compared) -> Reals:
+        """What labels are ordered and scored by: n images, compared with the labels -> float64[n, labels]."""
+        return images.logits if self.several is None else self.several.evidence(images)
+
     def scores(self, logits: ArrayLike, activation: Activation) -> Reals:
-        """Scores, calibrated where they can be: float[n, labels] -> float64[n, labels] in [0, 1]."""
+        """Scores, calibrated where they can be: float[n, labels] -> float64[n, labels] in [0, 1].
+
+        Args:
+            logits: what ``logits`` made of the images.
+            activation: the classifier's; where images may show several labels each is scored by itself.
+        """
+        if self.several is not None:
+            return activate(np.asarray(logits, np.float64), "sigmoid")
         z = np.asarray(logits, np.float64) if self.calibration is None else self.calibration.apply(logits)
         return activate(z, activation)
 
@@ -114,6 +134,8 @@ class Decision:
             images: n images, compared with the labels.
             scores: float64[n, labels], what ``scores`` made of their logits.
         """
+        if self.several is not None:
+            return self._several(self.several, images)
         if self.sets is not None and self.coverage is not None:
             shares = scores / scores.sum(axis=1, keepdims=True)  # sigmoid's rows do not sum to 1
             sets = self.sets.sets(shares, images.vectors, self.coverage)
@@ -132,6 +154,17 @@ class Decision:
             for label, of_these, certain in zip(best, known.tolist(), sure.tolist(), strict=True)
         ]
 
+    def _several(self, several: Several, images: Compared) -> list[Verdict]:
+        if not several.decided.any():
+            return [Verdict("ranked", ())] * len(images.cosines)
+        evidence = several.evidence(images)
+        verdicts = []
+        for own, shown in zip(evidence, several.shown(evidence), strict=True):
+            places = np.flatnonzero(shown)
+            places = places[np.argsort(-own[places], kind="stable")]
+            verdicts.append(Verdict("several" if len(places) else "none", tuple(places.tolist())))
+        return verdicts
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it: only what is there."""
         parts = (
@@ -139,6 +172,7 @@ class Decision:
             ("rejection", self.rejection),
             ("surest", self.surest),
             ("sets", self.sets),
+            ("several", self.several),
         )
         held = {name: part.to_dict() for name, part in parts if part is not None}
         return {"version": 1, **held, "coverage": self.coverage}
@@ -159,6 +193,7 @@ class Decision:
             "rejection": Rejection.from_dict,
             "surest": lambda held: Surest(**held),
             "sets": Conformal.from_dict,
+            "several": Several.from_dict,
             "coverage": lambda held: held,
         }
         try:

@@ -16,6 +16,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
 from nshot.decision import Decision
 from nshot.decision.folds import fold_numbers
+from nshot.decision.several import held_out
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, RequestError
 from nshot.evaluation import label_errors
@@ -105,9 +106,11 @@ class Evaluation:
         place: int64[n], place of the own label, 0 is the best; -1 where there is none.
         figures: name -> value, the headline.
         interval: of top-1, 95 %, Wilson's.
-        per_class: precision, recall, F1; None for a multi-label set.
+        per_class: precision, recall, F1, of each label by itself in a multi-label set.
         confusion: int64[c, c]; None for a multi-label set.
         average_precisions: float64[c]; None for a single-label set.
+        shown: bool[n, c], the labels answered of a multi-label set: by the classifier's thresholds, else by
+            thresholds learnt on the other parts of a cross-validation; None for a single-label set.
         reliability: what the score promises, and what it keeps.
         risk: answering only the surest.
         rivals: chance, majority and every other way, the reference (the default template) among them.
@@ -125,9 +128,10 @@ class Evaluation:
     place: Counts
     figures: dict[str, float]
     interval: Interval
-    per_class: metrics.PerClass | None
+    per_class: metrics.PerClass
     confusion: Counts | None
     average_precisions: Reals | None
+    shown: Bools | None
     reliability: metrics.Reliability
     risk: metrics.RiskCoverage
     rivals: tuple[Rival, ...]
@@ -138,6 +142,18 @@ class Evaluation:
     def labels_of(self, row: int) -> tuple[str, ...]:
         """One image's own labels."""
         return () if self.images.labels is None else self.images.labels[row]
+
+    @property
+    def learnt(self) -> bool:
+        """Whether ``shown`` goes by thresholds of the classifier's own."""
+        several = None if self.classifier.decision is None else self.classifier.decision.several
+        return several is not None and several.positives is not None
+
+    def together(self) -> tuple[Counts, Counts]:
+        """How many images show both of two labels, and of how many both are answered: int64[c, c] each."""
+        truth = self.relevant.astype(np.int64)
+        said = truth * 0 if self.shown is None else self.shown.astype(np.int64)
+        return truth.T @ truth, said.T @ said
 
     @property
     def right(self) -> Bools:
@@ -195,17 +211,21 @@ def evaluate(
     has_own = relevant.any(axis=1)
     own = np.where(has_own, np.where(relevant, logits, -np.inf).argmax(axis=1), -1)
     place = np.where(has_own, metrics.ranks(logits, np.maximum(own, 0)), -1)
-    del logits
     known = np.flatnonzero(has_own)
     right = place[known] == 0
     confidence = scores[known, answers[known]]
 
     figures = {"top_1": metrics.share(right), "top_5": metrics.share(place[known] < 5)}
-    confusion = per_class = precisions = None
+    confusion = precisions = shown = None
     suspects: list[Suspect] = []
-    if images.multi:
+    several = None if classifier.decision is None else classifier.decision.several
+    if images.multi or several is not None:
         precisions = metrics.average_precisions(scores, relevant)
         figures["mean_average_precision"] = metrics.share(precisions[~np.isnan(precisions)])
+        learnt = several is not None and several.positives is not None
+        shown = several.shown(logits) if several and learnt else held_out(logits, relevant, seed=seed)
+        per_class = metrics.per_label(shown, relevant)
+        figures["mean_f1"] = metrics.share(per_class.f1[per_class.support > 0])
     else:
         confusion = metrics.confusion(answers, own, len(classifier.labels))
         per_class = metrics.per_class(confusion)
@@ -214,6 +234,7 @@ def evaluate(
             figures["negative_log_likelihood"] = metrics.nll(scores, own)
             figures["brier"] = metrics.brier(scores, own)
         suspects = label_errors.find(scores, own, images.vectors, seed=seed)
+    del logits
     reliability = metrics.reliability(confidence, right)
     risk = metrics.risk_coverage(confidence, right)
     figures |= {"expected_calibration_error": reliability.error, "area_under_risk_coverage": risk.area}
@@ -254,6 +275,7 @@ def evaluate(
         per_class=per_class,
         confusion=confusion,
         average_precisions=precisions,
+        shown=shown,
         reliability=reliability,
         risk=risk,
         rivals=rivals,
@@ -313,7 +335,7 @@ def _decided(
         ]
     if decision.coverage is not None:
         return {"set_coverage": metrics.share(held), "mean_set_size": metrics.share(sizes)}
-    if decision.rejection is None and decision.surest is None:
+    if decision.several is not None or (decision.rejection is None and decision.surest is None):
         return {}
     answered = np.array(sizes, np.int64) > 0
     return {"answered": metrics.share(answered), "right_of_answered": metrics.share(np.array(held)[answered])}

@@ -14,9 +14,7 @@ import numpy as np
 
 from nshot import metrics
 from nshot.atomic import replace, writing
-from nshot.evaluation import placed
 from nshot.evaluation.evaluation import Evaluation, Rival
-from nshot.evaluation.placed import PlacedEvaluation
 from nshot.extras import pyarrow
 
 COLUMNS = ("source", "own", "label", "right", "score", "cosine", "margin", "own_score", "own_place", "domain")
@@ -59,12 +57,12 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
             for s in e.suspects
         ],
     }
-    if e.per_class is not None and e.confusion is not None:
-        named = asdict(e.per_class)
-        content["per_class"] = [
-            {"label": label} | {name: values[k] for name, values in named.items()}
-            for k, label in enumerate(labels)
-        ]
+    named = asdict(e.per_class)
+    content["per_class"] = [
+        {"label": label} | {name: values[k] for name, values in named.items()}
+        for k, label in enumerate(labels)
+    ]
+    if e.confusion is not None:
         content["most_confused"] = [
             {"own": labels[own], "answered": labels[said], "images": count}
             for own, said, count in metrics.most_confused(e.confusion, 50)
@@ -73,6 +71,11 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
         content["confusion"] = np.stack([own, said, e.confusion[own, said]], axis=1)
     if e.average_precisions is not None:
         content["average_precision"] = dict(zip(labels, e.average_precisions, strict=True))
+        given, said = e.together()
+        content["together"] = [
+            {"labels": [labels[i], labels[j]], "images": given[i, j], "answered": said[i, j]}
+            for i, j in np.argwhere(np.triu(given + said, k=1))
+        ]
     plain: dict[str, Any] = _plain(content)
     return plain
 
@@ -129,12 +132,6 @@ def write_facet_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -
 
 def _failed(evaluation: Evaluation) -> list[str]:
     return [failure.source for failure in evaluation.images.failures.values()]
-
-
-def write_placed(path: Path, evaluation: PlacedEvaluation) -> None:
-    """The same of a tree's answers: see ``nshot.evaluation.placed.COLUMNS``."""
-    kinds = ("str", "str", "str", "str", "i4", "bool", "f8", "i4", "str")
-    _write_rows(path, placed.COLUMNS, kinds, evaluation.rows())
 
 
 def _write_rows(

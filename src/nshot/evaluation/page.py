@@ -35,6 +35,7 @@ from nshot.pages.report import (
 from nshot.types import Limits
 
 MISTAKES, UNSURE, SUSPECTS = 24, 12, 24  # images shown of each
+PAIRS = 40  # of labels that occur together, at most
 _CONFUSED = 30  # classes in the heatmap, at most: more cannot be read
 _SIDE = 192
 
@@ -86,11 +87,12 @@ def sections(e: Evaluation, thumbs: Mapping[int, str], models: Sequence[Rival] =
     told = [
         _models(models),
         _prompts(e),
-        _trust(e),
+        *(() if e.shown is not None else (_trust(e),)),  # scores of several labels promise no share
         _confusion(e),
         _images(e, thumbs),
         _suspects(e, thumbs),
         _classes(e),
+        _together(e),
         _domains(e),
     ]
     return [_headline(e), *(() if _is_lone(e) else told), _failures(e)]
@@ -132,6 +134,8 @@ def _headline(e: Evaluation) -> Html:
         figures.append(Figure(percent(f["top_5"]).content, "top-5 accuracy"))
     if "mean_average_precision" in f:
         figures.append(Figure(percent(f["mean_average_precision"]).content, "mean average precision"))
+    if "mean_f1" in f:
+        figures.append(Figure(percent(f["mean_f1"]).content, "mean F1", "every label weighs the same"))
     if "mean_per_class_recall" in f:
         figures.append(
             Figure(
@@ -140,13 +144,14 @@ def _headline(e: Evaluation) -> Html:
                 "every label weighs the same",
             )
         )
-    figures.append(
-        Figure(
-            f"{100 * f['expected_calibration_error']:.1f} points",
-            "calibration error",
-            "mean gap between score and accuracy; 0 is best",
+    if e.shown is None:
+        figures.append(
+            Figure(
+                f"{100 * f['expected_calibration_error']:.1f} points",
+                "calibration error",
+                "mean gap between score and accuracy; 0 is best",
+            )
         )
-    )
     if "answered" in f:
         figures.append(
             Figure(
@@ -345,12 +350,6 @@ def _suspects(e: Evaluation, thumbs: Mapping[int, str]) -> Html:
 
 def _classes(e: Evaluation) -> Html:
     labels = e.classifier.labels
-    if e.average_precisions is not None:
-        count = e.relevant.sum(axis=0).tolist()
-        rows = [(label, count[k], percent(e.average_precisions[k])) for k, label in enumerate(labels)]
-        return section("Per label", table(("label", "images", "average precision"), rows))
-    if e.per_class is None:
-        return Html()
     p = e.per_class
     body = [
         (
@@ -362,6 +361,7 @@ def _classes(e: Evaluation) -> Html:
             _interval(p.precision[k], p.precision_interval[k]),
             percent(p.f1[k]),
             _interval(p.f1[k], p.f1_interval[k]),
+            *(() if e.average_precisions is None else (percent(e.average_precisions[k]),)),
         )
         for k, label in enumerate(labels)
     ]
@@ -374,12 +374,42 @@ def _classes(e: Evaluation) -> Html:
         "precision, 95 % interval",
         "F1",
         "F1, 95 % interval",
+        *(() if e.average_precisions is None else ("average precision",)),
     )
     note = (
         "Recall: the share of the label's images that got this label. "
         "Precision: the share of these answers that are right."
     )
+    if e.shown is not None:
+        note += (
+            " A label is answered by the threshold that the classifier has learnt."
+            if e.learnt
+            else " A label is answered by a threshold that was learnt on the other parts of these images; "
+            "nshot calibrate --multi keeps thresholds in a classifier."
+        )
     return section("Per label", table(heads, body), note=note)
+
+
+def _together(e: Evaluation) -> Html:
+    """Pairs of labels that images show both of, against how often both are answered."""
+    if e.shown is None:
+        return Html()
+    labels, (given, said) = e.classifier.labels, e.together()
+    pairs = np.argwhere(np.triu(given + said, k=1))
+    if not len(pairs):
+        return Html()
+    count = given[pairs[:, 0], pairs[:, 1]]
+    off = np.abs(said[pairs[:, 0], pairs[:, 1]] - count)
+    rows = [
+        (labels[i], labels[j], int(given[i, j]), int(said[i, j]))
+        for i, j in pairs[np.lexsort((-off, -count))][:PAIRS].tolist()
+    ]
+    note = "The pairs that most images show; a large difference says that one label draws the other along."
+    return section(
+        "Labels that occur together",
+        table(("label", "and", "images that show both", "images answered with both"), rows),
+        note=note,
+    )
 
 
 def _domains(e: Evaluation) -> Html:

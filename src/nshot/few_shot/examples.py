@@ -10,6 +10,7 @@ from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
 from nshot.few_shot.candidates import Method
 from nshot.few_shot.fitting import fit as fit_vectors
+from nshot.few_shot.several import fit_several
 
 
 def fit(
@@ -19,17 +20,19 @@ def fit(
     labels: Sequence[str] | None = None,
     method: Method | Literal["auto"] = "auto",
     strength: float | None = None,
+    multi: bool = False,
     seed: int = 0,
 ) -> Classifier:
     """A classifier from a few labelled images, or many.
 
     Args:
-        examples: embeddings with one label each: ``clip.embed(nshot.open_labelled("photos-by-class/"))``, or
+        examples: embeddings with labels: ``clip.embed(nshot.open_labelled("photos-by-class/"))``, or
             ``clip.embed(paths).with_labels(labels)``.
         zero: a zero-shot classifier of some or all labels, which examples then improve on.
         labels: the answers and their order; by default those of ``zero``, then the examples' others.
         method: one method instead of the best by cross-validation; see docs/few-shot.md.
         strength: of that method.
+        multi: an image may show any number of the labels, or none; the report is a ``SeveralReport`` then.
         seed: of the cross-validation.
 
     Returns:
@@ -37,12 +40,19 @@ def fit(
 
     Raises:
         LabelError: fewer than two labels, or one with neither example nor prompt.
-        RequestError: no examples, an example without exactly one label, or vectors of another model.
+        RequestError: no examples, vectors of another model, an example without exactly one label where
+            ``multi`` is False, or a method where it is True.
     """
     if zero is not None:
         zero.check_space(examples.recipe, examples.model)
     if not len(examples):
         raise RequestError("fitting needs at least one example")
+    if multi:
+        if method != "auto" or strength is not None:
+            raise RequestError(
+                "with several labels per image there is one method, and its strength is chosen"
+            )
+        return fit_several(examples, zero, labels=labels, seed=seed)
     fitted = fit_vectors(
         examples.vectors,
         examples.label,

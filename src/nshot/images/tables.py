@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 from nshot.errors import SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.delimited import open_delimited, plain
-from nshot.types import DEFAULT_LIMITS
 
 TEXT = (".csv", ".tsv")
 JSON = (".jsonl", ".ndjson", ".json")
@@ -162,13 +161,12 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
 
 
-def open_table(path: Path, *, blanks: bool = False, memory: int = DEFAULT_LIMITS.memory) -> Table:
+def open_table(path: Path, *, blanks: bool = False) -> Table:
     """A table, its form found out; a text file of another ending is read like a .csv.
 
     Args:
         path: the file.
         blanks: whether blanks may separate the cells of a text.
-        memory: bytes that JSON or XML may take, which are read whole.
 
     Raises:
         SourceError: it cannot be read, or is no table.
@@ -180,7 +178,7 @@ def open_table(path: Path, *, blanks: bool = False, memory: int = DEFAULT_LIMITS
     if suffix in PARQUET:
         return _parquet(path)
     if suffix in (*JSON, *XML):
-        return _records(path, memory)
+        return _records(path)
     text = open_delimited(path, _KNOWN, blanks=blanks)
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
@@ -204,13 +202,12 @@ def cell_image(cell: Any) -> str | bytes | None:
     return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
 
 
-def _records(path: Path, memory: int) -> Table:
+def _records(path: Path) -> Table:
     """A table out of JSON, lines of JSON or XML."""
     from nshot.images import records
 
     try:
-        found = records.read(path, memory)
-        columns, lists = found.described()
+        found = records.read(path)
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise SourceError(f"{path} is no export of a tool that nshot knows: {brief(error)}") from error
 
@@ -219,10 +216,10 @@ def _records(path: Path, memory: int) -> Table:
 
     return Table(
         path,
-        tuple(columns),
+        tuple(found.columns),
         found.notes,
         read,
-        lists=frozenset(lists),
+        lists=frozenset(found.lists),
         form=found.form,
     )
 

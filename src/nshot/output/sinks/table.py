@@ -110,7 +110,13 @@ def _answered(record: Decided) -> str:
     if record.answer == "set":
         return f"{{{', '.join(record.labels)}}}"
     best = record.predictions[0].label
-    return {"label": best, "none": f"none of these ({best}?)", "unsure": f"unsure ({best}?)"}[record.answer]
+    return {
+        "label": best,
+        "several": ", ".join(record.labels),
+        "none": f"none of these ({best}?)",
+        "unsure": f"unsure ({best}?)",
+        "ranked": f"not decided ({best}?)",
+    }[record.answer]
 
 
 def cells_of(text: str) -> int:
