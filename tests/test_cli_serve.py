@@ -147,6 +147,24 @@ def test_serving_without_the_extra_names_it() -> None:
     assert 'pip install "nshot[serve]"' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "says"), [(None, "there is no image in"), (b"\xff\xd8 torn", "none of the 1 images in")]
+)
+def test_a_folder_without_an_image_is_said_in_the_terminal_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, says: str
+) -> None:
+    from nshot.cli.serve import _tell
+
+    if content is not None:
+        (tmp_path / "a.jpg").write_bytes(content)
+    clip = nshot.load("sketchbook")
+    session = Session(lambda: clip, [str(tmp_path)], Journal(tmp_path / JOURNAL))
+    session.start()
+    _tell(session)
+    session.close()
+    assert says in capsys.readouterr().err
+
+
 def test_a_port_that_is_taken_is_said(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("uvicorn")
     from nshot.server.run import listen

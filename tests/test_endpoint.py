@@ -160,6 +160,36 @@ def test_many_images_are_answered_line_by_line(client: TestClient, images: list[
     assert [each["status"] for each in records] == ["ok"] * 5 + ["error"]
 
 
+def test_files_of_a_form_stay_on_disk_until_they_are_decoded_and_are_closed_in_the_end(
+    clip: nshot.Model, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.datastructures import UploadFile
+    from starlette.formparsers import MultiPartParser
+
+    monkeypatch.setattr(MultiPartParser, "spool_max_size", 1000)
+    rolled: list[bool] = []
+    closed: list[bool] = []
+    close = UploadFile.close
+
+    async def closing(file: UploadFile) -> None:
+        rolled.append(bool(getattr(file.file, "_rolled", False)))
+        await close(file)
+        closed.append(file.file.closed)
+
+    monkeypatch.setattr(UploadFile, "close", closing)
+    endpoint = Endpoint(lambda: clip)
+    with TestClient(build(endpoint=endpoint), base_url="http://127.0.0.1:7860") as client:
+        for stream in ("false", "true"):
+            files = [("images", (f"{k}.png", image)) for k, image in enumerate(images[:3])]
+            data = {"labels": "circle, star", "stream": stream}
+            answer = client.post("/v1/classify", files=files, data=data)
+            assert answer.text.count('"status": "ok"') + answer.text.count('"status":"ok"') == 3
+            assert endpoint._bodies.held == 0
+            assert endpoint._requests == 0
+    assert rolled == closed == [True] * 6
+    endpoint.close()
+
+
 def test_a_form_with_files_is_answered_like_json(client: TestClient, images: list[bytes]) -> None:
     files = [("images", (f"{k}.png", data)) for k, data in enumerate([*images[:3], TORN])]
     answer = client.post("/v1/classify", files=files, data={"labels": "circle, star", "top_k": "1"})
@@ -354,6 +384,29 @@ def test_other_names_other_pages_and_wrong_tokens_are_refused(endpoint: Endpoint
         assert client.post("/", json={"inputs": "a star"}, headers=right).status_code == 200
 
 
+def test_only_pages_of_origins_that_are_named_may_ask(endpoint: Endpoint) -> None:
+    named, other = "https://example.org", "https://evil.example"
+    app = build(endpoint=endpoint, hosts={"*"}, token="secret", origins=[named])
+    right = {"Authorization": "Bearer secret", "Sec-Fetch-Site": "cross-site"}
+    with TestClient(app, base_url="http://any") as client:
+        before = client.options("/v1/classify", headers={"Origin": named, "Sec-Fetch-Site": "cross-site"})
+        assert before.status_code == 204
+        assert before.headers["access-control-allow-origin"] == named
+        assert "authorization" in before.headers["access-control-allow-headers"]
+        answer = client.post("/", json={"inputs": "a star"}, headers=right | {"Origin": named})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == named
+        assert "Origin" in answer.headers["vary"]
+        assert client.post("/", json={"inputs": "x"}, headers={"Origin": named}).status_code == 401
+        for refused in (
+            client.options("/v1/classify", headers={"Origin": other}),
+            client.post("/", json={"inputs": "a star"}, headers=right | {"Origin": other}),
+            client.post("/", json={"inputs": "a star"}, headers=right),
+        ):
+            assert refused.status_code == 403
+            assert "access-control-allow-origin" not in refused.headers
+
+
 def test_requests_carry_an_id_and_are_logged_as_json(endpoint: Endpoint, images: list[bytes]) -> None:
     lines: list[str] = []
     with TestClient(build(endpoint=endpoint, log=lines.append), base_url="http://127.0.0.1") as client:
@@ -409,15 +462,45 @@ def test_the_openapi_document_names_every_route(client: TestClient, endpoint: En
     assert told == routes
 
 
-def test_another_address_needs_a_token_and_the_page_has_none(tmp_path: Path) -> None:
+def test_another_address_needs_a_token_and_an_origin_is_one(tmp_path: Path) -> None:
     from nshot.cli import run
 
     alone = ["serve", "--model", "sketchbook", "--port", "0"]
     assert run([*alone, "--host", "0.0.0.0"]) == 2
-    assert run(["serve", str(tmp_path), "--token", "x", "--no-open"]) == 2
+    assert run([*alone, "--allow-origin", "example.org"]) == 2
+    assert run([*alone, "--allow-origin", "https://example.org/page"]) == 2
+    assert run(["serve", str(tmp_path), "--allow-origin", "https://example.org", "--no-open"]) == 2
     assert run(["serve", str(tmp_path), "--host", "0.0.0.0", "--no-open"]) == 2
     assert run(["serve", "--port", "0"]) == 2
     assert run([*alone, "--labels", "a, b"]) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM")
+def test_readiness_ends_before_the_socket_closes_where_there_is_time_to_drain(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nshot.server.run as running
+
+    now = [1000.0]
+
+    class Clock:
+        monotonic = staticmethod(lambda: now[0])
+
+    monkeypatch.setattr(running, "time", Clock)
+    listening = listen("127.0.0.1", 0)
+    server = server_of(build(endpoint=endpoint), stopping=endpoint.stop, drain=5)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    assert httpx.get(f"{address}/ready", timeout=60).status_code == 200
+    server.handle_exit(signal.SIGTERM, None)
+    assert httpx.get(f"{address}/ready").status_code == 503
+    assert httpx.post(f"{address}/", json={"inputs": "a star"}, timeout=60).status_code == 200
+    assert thread.is_alive()
+    now[0] += 6
+    thread.join(60)
+    assert not thread.is_alive()
+    listening.close()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM")

@@ -168,6 +168,41 @@ def test_other_pages_and_other_names_are_refused(
     assert client.get("/api/state").status_code == 200
 
 
+def test_a_page_for_others_asks_a_browser_for_the_token_once(session: Session) -> None:
+    app = build(session, START, hosts={"*"}, token="secret")
+    with TestClient(app, base_url="http://photos.example", follow_redirects=False) as client:
+        for path in ("/api/state", "/api/rows?from=0", f"/thumbnails/{session.images.rows[0].digest}.webp"):
+            assert client.get(path).status_code == 401
+        form = client.get("/")
+        assert form.status_code == 401
+        assert "The token of this server" in form.text
+        assert "photos" not in form.text
+        assert "form-action 'self'" in form.headers["content-security-policy"]
+        assert client.get("/static/page.css").status_code == 200
+        same = {"Origin": "http://photos.example"}
+        wrong = client.post("/login", data={"token": "no"}, headers=same)
+        assert wrong.status_code == 401
+        assert "not the token" in wrong.text
+        assert not client.cookies
+        elsewhere = {"Origin": "http://evil.example"}
+        assert client.post("/login", data={"token": "secret"}, headers=elsewhere).status_code == 403
+        right = client.post("/login", data={"token": "secret"}, headers=same)
+        assert (right.status_code, right.headers["location"]) == (303, "/")
+        cookie = right.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert "secret" not in cookie
+        assert client.get("/").status_code == 200
+        assert client.get("/api/state").status_code == 200
+        assert client.post("/api/ask", json=ASK, headers=elsewhere).status_code == 403
+        client.cookies.set("nshot", "0" * 64)
+        assert client.get("/api/state", headers={"Cookie": "nshot=0"}).status_code == 401
+    again = build(session, START, hosts={"*"}, token="another")
+    with TestClient(again, base_url="http://photos.example") as client:
+        old = right.headers["set-cookie"].split(";")[0]
+        assert client.get("/api/state", headers={"Cookie": old}).status_code == 401
+
+
 def test_files_are_sorted_and_tagged_only_after_a_plan_was_shown_and_taken_back(
     client: TestClient, session: Session, tmp_path: Path
 ) -> None:

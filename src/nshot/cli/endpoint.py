@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
@@ -33,6 +34,8 @@ class EndpointOptions:
     max_items: int
     max_body: int
     max_seconds: float
+    drain: float
+    allow_origin: tuple[str, ...]
 
     def endpoint(self, model: Callable[[], Embedder | None]) -> Endpoint:
         """The endpoint over a model that may still be on its way."""
@@ -53,18 +56,24 @@ class EndpointOptions:
             ),
         )
 
-    def check_page(self) -> None:
-        """Refuse what the page does not have.
+    def check(self, *, page: bool) -> None:
+        """Refuse origins that are none, or that could reach the page.
 
         Raises:
-            RequestError: another address, or a token.
+            RequestError: such an origin.
         """
-        if self.host != _HERE or self.allow_host:
+        for origin in self.allow_origin:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
+                raise RequestError(f"{origin} is no origin: write https://example.org, without a path")
+        if page and self.allow_origin:
             raise RequestError(
-                "the page is for this computer alone: --host goes with an endpoint, without SOURCE"
+                "--allow-origin goes with an endpoint alone, without SOURCE: the page is no API"
             )
-        if self.token is not None:
-            raise RequestError("the page takes no token: --token goes with an endpoint, without SOURCE")
+
+    def address(self, port: int) -> str:
+        """Where it answers."""
+        return f"http://[{self.host}]:{port}/" if ":" in self.host else f"http://{self.host}:{port}/"
 
     def hosts(self) -> frozenset[str]:
         """Names that the server may be asked under.
@@ -127,6 +136,19 @@ endpoint_options = packed(
             show_default=True,
             help="Seconds for an answer; after that it is 429.",
         ),
+        click.option(
+            "--drain",
+            type=click.FloatRange(0),
+            default=0.0,
+            show_default=True,
+            help="Seconds after SIGTERM in which /ready says no and requests are still taken.",
+        ),
+        click.option(
+            "--allow-origin",
+            multiple=True,
+            metavar="ORIGIN",
+            help="A web page's origin that may ask (CORS), such as https://example.org.  [default: none]",
+        ),
     ),
 )
 
@@ -139,17 +161,22 @@ def serve_endpoint(
     from nshot.server.observe import to_stderr
     from nshot.server.run import listen, run
 
+    options.check(page=False)
     hosts = options.hosts()
     listening = listen(options.host, port)
     with listening:
         model = replace(model_options, store=None, no_store=True).load(quiet=quiet)
         endpoint = options.endpoint(lambda: model)
         if not quiet:
-            at = f"[{options.host}]" if ":" in options.host else options.host
-            click.echo(
-                f"http://{at}:{listening.getsockname()[1]}/   {model.name}   Ctrl+C stops it", err=True
-            )
-        app = build(endpoint=endpoint, hosts=hosts, token=options.token, log=None if quiet else to_stderr)
-        run(app, listening, stopping=endpoint.stop, verbose=verbose, grace=_GRACE)
+            at = options.address(listening.getsockname()[1])
+            click.echo(f"{at}   {model.name}   Ctrl+C stops it", err=True)
+        app = build(
+            endpoint=endpoint,
+            hosts=hosts,
+            token=options.token,
+            origins=options.allow_origin,
+            log=None if quiet else to_stderr,
+        )
+        run(app, listening, stopping=endpoint.stop, verbose=verbose, grace=_GRACE, drain=options.drain)
         endpoint.close()
     return 0

@@ -29,7 +29,7 @@ _OPTIONS = {
     "Model": ("model", "revision", "model_revision", "device", "precision", "fit", "decode"),
     "Endpoint": (
         *("host", "token", "allow_host", "allow_urls", "classifiers"),
-        *("max_waiting", "max_items", "max_body", "max_seconds"),
+        *("allow_origin", "max_waiting", "max_items", "max_body", "max_seconds", "drain"),
     ),
     "Speed and memory": ("batch_size", "workers", "store", "no_store", "memory", "timeout", "allow_private"),
 }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +22,7 @@ from nshot.cli.options import (
     classifier_option,
     label_options,
     model_options,
+    say,
     talk_options,
 )
 from nshot.errors import MissingExtra, RequestError
@@ -30,6 +31,7 @@ from nshot.labels.prompts import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
+    from nshot.server.session import Session
 
 
 @click.command("serve", cls=Command, short_help="Look at images, correct and teach, in a browser.")
@@ -63,8 +65,9 @@ def command(
 ) -> int:
     """Show images on a page in the browser: ask with labels, correct, learn, search, take the answers away.
 
-    The page is for this computer alone (127.0.0.1). Images are read in the background; what is ready can be
-    asked at once. Corrections are kept beside the images and survive whatever happens to the server.
+    The page is for this computer alone (127.0.0.1), unless --host and --token open it to others. Images are
+    read in the background; what is ready can be asked at once. Corrections are kept beside the images and
+    survive whatever happens to the server.
 
     Without SOURCE, and beside the page, an endpoint answers other programs: POST / as Hugging Face's clients
     ask, /v1/embeddings as OpenAI's do, /v1/classify, /health, /ready, /metrics, /openapi.json.
@@ -98,7 +101,8 @@ def command(
         if model_options.model is None:
             raise RequestError("name the images to show, such as a folder; or --model, for an endpoint alone")
         return serve_endpoint(endpoint_options, model_options, port=port, quiet=quiet, verbose=verbose)
-    endpoint_options.check_page()
+    endpoint_options.check(page=True)
+    hosts = endpoint_options.hosts()
     for source in sources:
         if not Path(source).is_dir():  # an empty folder is shown as such; what is not there is an error
             expand([source])
@@ -127,20 +131,22 @@ def command(
         fetched=lambda: under_way(model_options.model or DEFAULT_MODEL),
     )
     try:
-        listening = listen("127.0.0.1", port)
-        address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        listening = listen(endpoint_options.host, port)
+        address = endpoint_options.address(listening.getsockname()[1])
         if not quiet:
             click.echo(f"{address}   Ctrl+C stops it", err=True)
         if show:
             Timer(0.5, lambda: webbrowser.open(address)).start()
         session.start()
+        Thread(target=_tell, args=(session,), daemon=True).start()
         endpoint = endpoint_options.endpoint(lambda: session.model)
 
         def stop() -> None:
             endpoint.stop()
             session.closing.set()
 
-        run(build(session, start, endpoint), listening, stopping=stop, verbose=verbose)
+        app = build(session, start, endpoint, hosts=hosts, token=endpoint_options.token)
+        run(app, listening, stopping=stop, verbose=verbose, drain=endpoint_options.drain)
         endpoint.close()
     finally:
         session.close()
@@ -189,6 +195,18 @@ def _told(facet: Facet, saved: Classifier | None = None) -> dict[str, Any]:
         "rejects": decision is not None and decision.rejection is not None,
         "calibrated": decision is not None and decision.calibrated,
     }
+
+
+def _tell(session: Session) -> None:
+    """Say on stderr what the page shows too: that there is nothing to show, and why."""
+    session.wait()
+    state, named = session.state(), " ".join(session.specs)
+    if state["phase"] == "empty":
+        say(f"there is no image in {named}; the page stays open: put some there and read again")
+    elif state["phase"] == "failed":
+        say(f"none of the {state['rows']:,} images in {named} could be read: the page says why")
+    elif state["phase"] == "error":
+        say(f"reading stopped: {state['error']}")
 
 
 def _user() -> str:

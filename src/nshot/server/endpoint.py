@@ -25,7 +25,7 @@ from nshot.embedder import Embedder
 from nshot.errors import ImageError, NshotError, RequestError
 from nshot.server import shapes
 from nshot.server.batching import Batcher, Busy, Vector
-from nshot.server.bounds import Bodies, Bounds, read_json
+from nshot.server.bounds import Bodies, Bounds, Held, read_json
 from nshot.server.known import Known, UnknownClassifier
 from nshot.server.observe import Metrics
 from nshot.server.openapi import document
@@ -277,21 +277,24 @@ class Endpoint:
         """The handler, within bounds, with errors in the form that its clients read."""
 
         async def handled(request: Request) -> Response:
-            held = None
+            held, bounded, streams = None, request, False
             self._requests += 1
             try:
                 if self._requests > self._bounds.waiting:
                     raise Busy(f"{self._requests - 1} requests are waiting")
                 bounded, held = self._bodies.bounded(request)
-                return await handler(bounded)
+                response = await handler(bounded)
+                if isinstance(response, StreamingResponse):  # holds its images until the last line is sent
+                    response.body_iterator = self._until_sent(response.body_iterator, bounded, held)
+                    streams = True
+                return response
             except (HTTPException, NshotError) as error:
                 status, message, headers = _status(error)
             except ClientDisconnect:
                 status, message, headers = 400, "the request was broken off", {}
             finally:
-                self._requests -= 1
-                if held is not None:
-                    held.release()
+                if not streams:
+                    await self._over(bounded, held)
             told: Any = message
             if openai:
                 kind = "rate_limit_error" if status == 429 else "invalid_request_error"
@@ -299,6 +302,20 @@ class Endpoint:
             return JSONResponse({"error": told}, status, headers)
 
         return handled
+
+    async def _until_sent(self, lines: Any, request: Request, held: Held) -> AsyncIterator[Any]:
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            await self._over(request, held)
+
+    async def _over(self, request: Request, held: Held | None) -> None:
+        """Nothing of the request is needed any more."""
+        self._requests -= 1
+        await request.close()  # files of a form, which are on disk above a size
+        if held is not None:
+            held.release()
 
 
 def _status(error: HTTPException | NshotError) -> tuple[int, str, dict[str, str]]:
@@ -332,18 +349,18 @@ async def _form(request: Request, bounds: Bounds) -> dict[str, Any]:
     """A multipart form: files named ``images``, and the other members of the JSON form as fields."""
     body: dict[str, Any] = {}
     images: list[Any] = []
-    async with request.form(max_files=bounds.items, max_fields=1000) as form:
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                if name not in ("images", "image"):
-                    raise RequestError(f"files are called images, not {name}")
-                images.append(Given(await value.read(), value.filename))
-            elif name in ("labels", "templates"):
-                body[name] = [*body.get(name, []), *_listed(name, value)]
-            else:
-                body[name] = value
-                with suppress(ValueError):
-                    body[name] = json.loads(value) if name in ("top_k", "stream") else value
+    form = await request.form(max_files=bounds.items, max_fields=1000)  # closed with the request
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if name not in ("images", "image"):
+                raise RequestError(f"files are called images, not {name}")
+            images.append(Given(value.file, value.filename))
+        elif name in ("labels", "templates"):
+            body[name] = [*body.get(name, []), *_listed(name, value)]
+        else:
+            body[name] = value
+            with suppress(ValueError):
+                body[name] = json.loads(value) if name in ("top_k", "stream") else value
     return body | {"images": images}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from math import ceil
@@ -50,6 +51,7 @@ def run(
     stopping: Callable[[], None],
     verbose: bool = False,
     grace: float = _GRACE,
+    drain: float = 0.0,
 ) -> None:
     """Serve until SIGINT or SIGTERM; after SIGTERM it returns once all requests are answered.
 
@@ -59,13 +61,21 @@ def run(
         stopping: called once when it is to stop, so that streams end by themselves.
         verbose: log every request on stderr.
         grace: seconds for requests under way once it is to stop.
+        drain: seconds after SIGTERM in which connections are still taken, while it says that it is not
+            ready: a load balancer needs some to notice.
     """
     with listening:
-        server_of(app, stopping=stopping, verbose=verbose, grace=grace).run(sockets=[listening])
+        server = server_of(app, stopping=stopping, verbose=verbose, grace=grace, drain=drain)
+        server.run(sockets=[listening])
 
 
 def server_of(
-    app: ASGIApp, *, stopping: Callable[[], None], verbose: bool = False, grace: float = _GRACE
+    app: ASGIApp,
+    *,
+    stopping: Callable[[], None],
+    verbose: bool = False,
+    grace: float = _GRACE,
+    drain: float = 0.0,
 ) -> uvicorn.Server:
     """The server that ``run`` runs."""
     config = uvicorn.Config(
@@ -75,20 +85,30 @@ def server_of(
         timeout_graceful_shutdown=ceil(grace),
         lifespan="off",
     )
-    return _Server(config, stopping)
+    return _Server(config, stopping, drain)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None], drain: float) -> None:
         super().__init__(config)
         self._stopping = stopping
+        self._drain = drain
+        self._leaving_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._stopping()
-        if sig == signal.SIGTERM:
-            self.should_exit = True  # not raised again at the end: the exit status is 0
+        if sig == signal.SIGTERM:  # not raised again at the end: the exit status is 0
+            if self._drain and self._leaving_at is None:
+                self._leaving_at = time.monotonic() + self._drain
+            else:
+                self.should_exit = True
         else:
             super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """As uvicorn's, ten times a second; and the end of the time in which connections are still taken."""
+        over = self._leaving_at is not None and time.monotonic() >= self._leaving_at
+        return await super().on_tick(counter) or over
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, and connections that the system has taken on already are still answered."""

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 from nshot.errors import ForbiddenAddress, ImageTooLarge, RequestError, UndecodableImage
 from nshot.images.fetch import fetch
@@ -26,11 +26,11 @@ class Given:
     """One image as it was sent.
 
     Attributes:
-        content: its bytes, or a string: base64, a data URI or a URL.
+        content: a string: base64, a data URI or a URL; or a file, perhaps on disk, whose bytes they are.
         name: what the client calls it.
     """
 
-    content: bytes | str
+    content: BinaryIO | str
     name: str | None = None
 
     def read(self, limits: Limits, urls: bool) -> tuple[Read, bool]:
@@ -220,9 +220,9 @@ def _refused() -> bytes:
     raise ForbiddenAddress("this server fetches no URLs (--allow-urls lets it): send the image itself")
 
 
-def _bytes(content: bytes | str, most: int) -> bytes:
-    if isinstance(content, bytes):
-        return content
+def _bytes(content: BinaryIO | str, most: int) -> bytes:
+    if not isinstance(content, str):
+        return content.read()
     if content[:5].lower() == "data:":
         head, comma, content = content.partition(",")
         if not comma or not head.lower().endswith(";base64"):

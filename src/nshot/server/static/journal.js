@@ -104,6 +104,7 @@ export const journal = {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (error.status === 507) app.trouble = "disk";
+      else if (error.status === 401) app.trouble = "token";
       else if (error.status && error.status < 500) await this.settleWithServer(part, error);
       else app.trouble = "gone";
       if (app.trouble) this.later = setTimeout(() => this.send(), AGAIN);
@@ -118,7 +119,7 @@ export const journal = {
   async settleWithServer(part, error) {
     if (part.length > 1) { // find out which one
       for (const line of part) {
-        try { await json("/api/acts", { acts: [line] }); } catch (one) { if (!one.status || one.status >= 500) throw one; }
+        try { await json("/api/acts", { acts: [line] }); } catch (one) { if (!one.status || one.status === 401 || one.status >= 500) throw one; }
       }
     }
     this.queue.splice(0, part.length);

@@ -45,7 +45,7 @@ export const rows = {
 };
 
 export const app = {
-  start: {}, state: { phase: "model", rows: 0, failed: 0 }, trouble: "", // "", "gone" or "disk"
+  start: {}, state: { phase: "model", rows: 0, failed: 0 }, trouble: "", // "", "gone", "disk" or "token"
   view: "images", panel: "", order: "label", show: "", filter: "", hint: "", notice: "", said: "", keysOn: true,
   facets: [], facet: 0, // all questions, and the one that is looked at: its parts are the next line's
   labels: [], draft: "", prompt: "", none: true, // the question; a label is {label, synonyms}

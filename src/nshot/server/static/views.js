@@ -40,7 +40,7 @@ const minutes = (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math
 function indexLine() {
   const { phase, rows: n, failed: lost, total, rate, left, files } = app.state;
   if (app.trouble === "gone") return html`<b class="bad">! No answer</b>`;
-  if (app.trouble === "disk") return html`<b class="bad">! Not saved</b>`;
+  if (app.trouble) return html`<b class="bad">! Not saved</b>`;
   if (phase === "model") return html`<progress aria-label="Model"></progress><span class="n">${
     app.state.fetched ? `Model: ${count(Math.round(app.state.fetched / 1e6))} MB fetched` : "Loading the model …"}</span>`;
   if (phase === "error") return html`<b class="bad">! Stopped</b>`;
@@ -66,6 +66,10 @@ function banner() {
     return html`<p><b>! nshot does not answer.</b> Go on: what you say waits here and is sent when it is back. The page tries every
       3 s. If you stopped it: <b class="n">nshot serve ${app.start.sources.join(" ")}</b></p>${button("retry", "Try now")}${
       journal.queue.length > 0 && button("unsaved", "Download what is not saved")}`;
+  }
+  if (app.trouble === "token") {
+    return html`<p><b>! nshot asks for its token again.</b> What you say waits here. <a href="/" target="_blank">Give it in another tab</a>, then
+      come back.</p>${button("retry", "Try again")}`;
   }
   if (phase === "model") {
     return html`<p>nshot is loading its model; the first time it is fetched from the Hugging Face Hub, once. You can type labels
