@@ -13,7 +13,6 @@ import pytest
 import nshot
 from nshot import sketchbook
 from nshot.cli import run
-from nshot.errors import RequestError
 from nshot.server.session import JOURNAL, Journal, Question, Session, corrected, read_words, taking_away
 from nshot.types import CORRECTED
 
@@ -238,8 +237,11 @@ def test_a_file_of_facets_is_the_one_that_classify_writes(
     elif format == "csv":
         ours, theirs = (list(csv.DictReader(each.decode().splitlines())) for each in (data, out.read_bytes()))
         assert [each | {"run": ""} for each in ours] == [each | {"run": ""} for each in theirs]
-    with pytest.raises(RequestError, match="one question"):
-        taking_away.as_file("coco", facets, session.faceted(facets))
+    tasks = json.loads(taking_away.as_file("labelstudio", facets, session.faceted(facets))[0])
+    said = {each["from_name"]: each["value"]["choices"] for each in tasks[0]["annotations"][0]["result"]}
+    assert said == {"labels": ["moon"], "colour": ["red"]}
+    coco = json.loads(taking_away.as_file("coco", facets, session.faceted(facets))[0])
+    assert {each["supercategory"] for each in coco["categories"]} == {"labels", "colour"}
 
 
 def test_fit_from_a_journal_makes_the_page_s_facets(

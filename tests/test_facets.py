@@ -193,6 +193,37 @@ def test_classify_writes_an_answer_per_facet_in_every_format(drawings: Path, cli
         assert (drawings / name).read_bytes() == before
 
 
+def test_facets_are_written_as_coco_and_label_studio(drawings: Path, cli: Cli) -> None:
+    ask = ["classify", "table.csv", "--facets", "facets.json", "--model", "sketchbook", "-q"]
+    for name in ("coco", "labelstudio", "jsonl"):
+        assert cli(*ask, "--format", name, "-o", f"o.{name}.json", cwd=drawings).code == 0
+    lines = [json.loads(line) for line in (drawings / "o.jsonl.json").read_text().splitlines()]
+    coco = json.loads((drawings / "o.coco.json").read_text())
+    categories = {each["id"]: (each["supercategory"], each["name"]) for each in coco["categories"]}
+    assert len(categories) == sum(
+        len(each["labels"]) if isinstance(each, dict) else len(each) for each in ASKED.values()
+    )
+    for number, line in enumerate(lines, 1):
+        told = {categories[a["category_id"]] for a in coco["annotations"] if a["image_id"] == number}
+        assert told == {(name, answer["label"]) for name, answer in line["facets"].items()}
+    for task, line in zip(json.loads((drawings / "o.labelstudio.json").read_text()), lines, strict=True):
+        said = {each["from_name"]: each["value"]["choices"] for each in task["predictions"][0]["result"]}
+        assert said == {name: [answer["label"]] for name, answer in line["facets"].items()}
+
+
+def test_each_facet_is_adapted_by_itself_or_says_why_not(drawings: Path, cli: Cli) -> None:
+    facets = {"kind": {"labels": ["red", "blue"], "templates": ["a {} shape"]}, "shape": list(SHAPES)}
+    (drawings / "adapt.json").write_text(json.dumps(facets))
+    ask = ["classify", "table.csv", "--facets", "adapt.json", "--model", "sketchbook", "--format", "jsonl"]
+    plain, adapted = cli(*ask, "-q", cwd=drawings), cli(*ask, "--adapt", cwd=drawings)
+    assert adapted.code == 0, adapted.err
+    assert "shape: not adapted: 36 images for" in adapted.err
+    assert "kind: not adapted: 36 images for 2 labels" in adapted.err
+    assert [json.loads(line)["facets"] for line in plain.out.splitlines()] == [
+        json.loads(line)["facets"] for line in adapted.out.splitlines()
+    ]
+
+
 def test_fit_calibrate_and_evaluate_take_a_column_per_facet(drawings: Path, cli: Cli) -> None:
     (drawings / "two.json").write_text(json.dumps({name: ASKED[name] for name in ("shape", "texture")}))
     ask = ["--facets", "two.json", "--model", "sketchbook", "-q"]

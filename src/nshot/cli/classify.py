@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,7 +133,6 @@ def command(
         )
         assert output is not None
         return ask_folder(sources[0], output, embedder, classifier, top_k or 5, quiet=quiet)
-    from nshot.output.annotations import ANNOTATIONS
     from nshot.output.sinks import open_sink
 
     format = format_of(format, output)
@@ -157,13 +156,8 @@ def command(
         )
         classifier = placing.classifier
     elif is_faceted(facets_given, classifier_file):
-        for given, name in ((adapt, "--adapt"), (journal_options.facet is not None, "--facet")):
-            if given:
-                raise RequestError(f"{name} belongs to one question, and not to facets")
-        if format in ANNOTATIONS:
-            raise RequestError(
-                f"{format} holds one question's answers: write facets as jsonl, csv or parquet"
-            )
+        if journal_options.facet is not None:
+            raise RequestError("--facet belongs to one question, and not to facets")
         embedder, facets = ask_facets(
             facets_given, classifier_file, label_options, decision_options, model_options, quiet=quiet
         )
@@ -179,7 +173,13 @@ def command(
     remarks = Remarks()
     images = listing.open(embedder, sources, remarks, keep_columns=keep_columns)
     if adapt:
-        classifier, images = _adapted(classifier, embedder.embed_images(images), quiet=quiet)
+        adapted, images = _adapted(
+            {"": classifier} if facets is None else facets, embedder.embed_images(images), quiet=quiet
+        )
+        if facets is None:
+            classifier = adapted[""]
+        else:
+            facets = type(facets)(adapted)
     several = facets is None and classifier.decision is not None and classifier.decision.several is not None
     if journal_file is not None and several:
         raise RequestError("a journal holds one label per image, and --multi asks for several: leave it out")
@@ -208,6 +208,7 @@ def command(
         decided=decision is not None or placing is not None,
         calibrated=decision is not None and decision.calibrated,
         facets=None if facets is None else columns_of(facets),
+        facet_labels=None if facets is None else {name: each.labels for name, each in facets.items()},
     ) as sink:
         answered = sum(sink.answered.values())
         left = _without(images, sink.answered)
@@ -257,25 +258,41 @@ def _answers(
 
 
 def _adapted(
-    classifier: Classifier, embedded: Iterable[Embedded | Failure], *, quiet: bool
-) -> tuple[Classifier, Iterator[Source | Embedded | Failure]]:
-    """The classifier adapted to all the images, and the images; whether it was is said on stderr."""
+    asked: Mapping[str, Classifier], embedded: Iterable[Embedded | Failure], *, quiet: bool
+) -> tuple[dict[str, Classifier], Iterator[Source | Embedded | Failure]]:
+    """The classifiers adapted to all the images, and the images; whether they were is said on stderr.
+
+    Args:
+        asked: by the name of the facet; of one question, by no name.
+        embedded: the images.
+        quiet: say nothing.
+    """
     import numpy as np
 
     from nshot.few_shot import adapt
     from nshot.few_shot.adapting import check_adaptable
 
-    check_adaptable(classifier)
-    if classifier.decision is not None:
-        raise RequestError("--adapt changes the scores that a decision was learnt on: leave one of them out")
+    for name, classifier in asked.items():
+        try:
+            check_adaptable(classifier)
+        except RequestError as error:
+            raise RequestError(f"facet {name!r}: {error}" if name else str(error)) from error
+        if classifier.decision is not None:
+            raise RequestError(
+                "--adapt changes the scores that a decision was learnt on: leave one of them out"
+            )
     items = list(progress(embedded, shown=not quiet))
     vectors = [item.vector for item in items if isinstance(item, Embedded)]
     if not vectors:
-        return classifier, iter(items)
-    adapted = adapt(np.stack(vectors), classifier)
-    if not quiet:
-        say(adapted.reason if adapted.used else f"not adapted: {adapted.reason}")
-    return adapted.classifier, iter(items)
+        return dict(asked), iter(items)
+    made = {}
+    for name, classifier in asked.items():
+        adapted = adapt(np.stack(vectors), classifier)
+        if not quiet:
+            reason = adapted.reason if adapted.used else f"not adapted: {adapted.reason}"
+            say(f"{name}: {reason}" if name else reason)
+        made[name] = adapted.classifier
+    return made, iter(items)
 
 
 def _request(asked: Classifier | Facets | TreeClassifier, top_k: int, recipe: str) -> str:

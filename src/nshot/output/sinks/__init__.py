@@ -65,6 +65,7 @@ def open_sink(
     calibrated: bool = False,
     kept: Sequence[str] = (),
     facets: Mapping[str, tuple[bool, bool]] | None = None,
+    facet_labels: Mapping[str, Sequence[str]] | None = None,
     placed: bool = False,
 ) -> Sink:
     """A sink for answers; nothing is written, nor an existing file touched, before the first record.
@@ -84,6 +85,7 @@ def open_sink(
         calibrated: their scores are probabilities, and called so.
         kept: columns of the input that go along with the answers, where a format has columns.
         facets: the answers are ``Faceted``: each facet's name -> whether it is decided, whether calibrated.
+        facet_labels: all that each facet can answer, for the categories of COCO.
         placed: the answers are ``Placed``; ``decided`` holds for them too.
 
     Raises:
@@ -97,7 +99,7 @@ def open_sink(
 
         if output is None or resume:
             raise OutputError(f"{format} is written as a whole: name a file with -o, without --resume")
-        return AnnotationSink(format, check_output(output), list(labels))
+        return AnnotationSink(format, check_output(output), facet_labels or list(labels))
     if resume and output is None:
         raise OutputError("only a file can be resumed: name it with -o")
     if resume and format == "table":

@@ -13,7 +13,6 @@ from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets
 from nshot.decision import Decision
 from nshot.errors import RequestError
-from nshot.output.annotations import ANNOTATIONS
 from nshot.output.sinks import open_sink
 from nshot.output.sinks.sink import Sink
 from nshot.output.sorting import Mode, Move, carry_out, folder_names, plan, undo
@@ -123,11 +122,7 @@ def write(
     asked: Classifier | Facets,
     records: Iterable[Prediction | Faceted | Failure],
 ) -> int:
-    """Write records as nshot classify does; how many.
-
-    Raises:
-        RequestError: facets, in a form that holds one question's answers.
-    """
+    """Write records as nshot classify does; how many."""
     count = 0
     with _sink(format, path, asked) as sink:
         for record in records:
@@ -138,13 +133,10 @@ def write(
 
 def _sink(format: str, path: Path, asked: Classifier | Facets) -> Sink:
     if isinstance(asked, Facets):
-        if format in ANNOTATIONS:
-            raise RequestError(
-                f"{format} holds one question's answers: take facets away as jsonl, csv or parquet"
-            )
         rules = {name: each.decision for name, each in asked.items()}
         told = {name: (True, rule is not None and rule.calibrated) for name, rule in rules.items()}
-        return open_sink(format, path, top_k=5, facets=told)
+        labels = {name: each.labels for name, each in asked.items()}
+        return open_sink(format, path, top_k=5, facets=told, facet_labels=labels)
     decision = asked.decision
     return open_sink(
         format,

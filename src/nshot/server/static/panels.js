@@ -172,7 +172,7 @@ const FORMATS = [["csv", "CSV"], ["jsonl", "JSON lines, every score"], ["parquet
 const word = (text) => (/^[\w./:@%+,=-]+$/.test(text) ? text : `"${text.replace(/(["\\$`])/g, "\\$1")}"`);
 
 /** Whether all facets go into one file: where there are several, and the form can hold them. */
-export const isTogether = () => app.together === "all" && app.facets.length > 1 && ["csv", "jsonl", "parquet", "nshot"].includes(app.as);
+export const isTogether = () => app.together === "all" && app.facets.length > 1 && ["csv", "jsonl", "parquet", "coco", "labelstudio", "nshot"].includes(app.as);
 
 /** The file of labels that the command line names, where they cannot stand in the line itself. */
 export function labelsFile() {
@@ -218,7 +218,7 @@ function exportPanel() {
   const pick = (name, all) => html`${all.map(([value, words]) => html`<label><input type="radio" name="${name}" value="${value}" data-do="" data-arg="${value}"
     ${app[name] === value && html`checked`}> ${words}</label>`)}`;
   const acts = app.as === "sort" || app.as === "xmp", plan = app.plan, able = app.answer || app.what === "yours";
-  const several = app.facets.length > 1 && ["csv", "jsonl", "parquet", "nshot"].includes(app.as), { name, content } = labelsFile();
+  const several = app.facets.length > 1 && ["csv", "jsonl", "parquet", "coco", "labelstudio", "nshot"].includes(app.as), { name, content } = labelsFile();
   const partial = app.what === "selection" || app.what === "shown";
   const main = acts ? (plan?.token ? `${app.as === "xmp" ? "Write" : "Copy"} ${many(plan.files, "file")}` : "Show what would happen") : app.as === "nshot" ? "Save the classifier"
     : `Save ${many(n[app.what], "answer")}`;
