@@ -38,7 +38,13 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 RECORDED, RECORDED2 = DATA / "recorded", DATA / "recorded2"
 CIFAR = ["airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "boat", "truck"]
 # a class's node in WordNet: kinds of vehicles and boats pass into each other at 32 pixels
-WORDNET = {"car": "vehicle", "truck": "vehicle", "boat": "vehicle", "airplane": "vehicle", "bicycle": "vehicle"}
+WORDNET = {
+    "car": "vehicle",
+    "truck": "vehicle",
+    "boat": "vehicle",
+    "airplane": "vehicle",
+    "bicycle": "vehicle",
+}
 ALIASES = {"omelette": "omelet", "tacos": "taco"}
 
 Floats = NDArray[np.float32]

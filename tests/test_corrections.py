@@ -15,8 +15,8 @@ from nshot.datasets.corrections import corrected, read_corrections
 from nshot.datasets.labelled import open_labelled
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, SourceError
-from nshot.evaluation.doubts import copies, differently_labelled
 from nshot.model import load
+from nshot.search import copies, differently_labelled
 from nshot.sketchbook import draw, sample
 
 Nshot = Callable[..., tuple[int, str, str]]

@@ -12,8 +12,8 @@ import nshot
 from nshot import search
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
-from nshot.search.copies import alike_in_colour, equal_bits, picture
 from nshot.search.duplicates import _stars
+from nshot.search.hashing import alike_in_colour, equal_bits, picture
 from nshot.types import Floats
 from nshot.unit import normalize
 

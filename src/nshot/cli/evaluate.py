@@ -38,6 +38,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.twice import tell_otherwise_labelled, tell_shared
 from nshot.errors import OutputError, RequestError
 from nshot.labels.prompts import DEFAULT_TEMPLATE
 
@@ -196,15 +197,11 @@ def command(
 
 def _doubts(evaluation: Evaluation, folder: Path | None, *, quiet: bool) -> None:
     """Labels in doubt and images with two labels: counted on the screen, listed in the folder."""
-    from nshot.evaluation.doubts import copies, differently_labelled, write_copies, write_doubts
+    from nshot.evaluation.doubts import write_copies, write_doubts
 
-    pairs = copies(evaluation.images)
-    if (wrong := differently_labelled(evaluation.images, pairs)) and not quiet:
-        one, other = (evaluation.images.sources[row] for row in (wrong[0].row, wrong[0].other))
-        where = ": see duplicates.csv" if folder is not None else ""
-        say(
-            f"{len(wrong)} pairs of images are alike but labelled otherwise, such as {one} and {other}{where}"
-        )
+    pairs = tell_otherwise_labelled(
+        evaluation.images, "" if folder is None else ": see duplicates.csv", quiet=quiet
+    )
     if folder is None:
         return
     if evaluation.suspects:
@@ -215,17 +212,9 @@ def _doubts(evaluation: Evaluation, folder: Path | None, *, quiet: bool) -> None
 
 def _both(evaluation: Evaluation, training: Embeddings, name: str, folder: Path | None) -> None:
     """Images that are in the training data too, on the screen and in the folder."""
-    from nshot.evaluation.doubts import copies, write_copies
+    from nshot.evaluation.doubts import write_copies
 
-    pairs = copies(evaluation.images, training)
-    rows = {pair.row for pair in pairs}
-    if rows:
-        example = evaluation.images.sources[min(rows)]
-        many = f"{len(rows):,} of the {len(evaluation.images):,} images"
-        say(
-            f"WARNING: {many} are in {name} too, such as {example}: the figures flatter what was learnt "
-            "from it"
-        )
+    pairs = tell_shared(evaluation.images, training, name, "the figures flatter what was learnt from it")
     if folder is not None and pairs:
         write_copies(folder / "in-training.csv", evaluation.images, pairs, training)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nshot.cli.data import DataOptions, data_options, tell_failures
+from nshot.cli.data import DataOptions, data_options, embed, tell_failures
 from nshot.cli.facets import (
     ask_facets,
     check_labels,
@@ -28,10 +28,12 @@ from nshot.cli.options import (
     ModelOptions,
     label_options,
     model_options,
+    say,
     talk_options,
 )
 from nshot.cli.prompted import Prompted, embed_prompted
 from nshot.cli.several import fit_each
+from nshot.cli.twice import in_test_part, tell_otherwise_labelled, tell_shared
 from nshot.errors import RequestError
 from nshot.labels.facets import Facet
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -71,6 +73,11 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
     metavar="FILE_OR_FOLDER",
     help="Corrections made on the page of nshot serve: DATA are the images, and what was said their labels.",
 )
+@click.option(
+    "--test",
+    metavar="DATA",
+    help="What the classifier will be measured on: images of it that it learns from are told.",
+)
 @FACET
 @MULTI
 @label_options
@@ -84,6 +91,7 @@ def command(
     strength: float | None,
     seed: int,
     journal_file: Path | None,
+    test: str | None,
     facet: str | None,
     multi: bool,
     label_options: LabelOptions,
@@ -98,7 +106,8 @@ def command(
     hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data
     that it does not name are known by their images alone. Where examples do not beat the prompts,
     zero-shot is kept, and it says so. With --facets, DATA is a table with a column of labels per facet;
-    with --journal as well, a folder of images as ever.
+    with --journal as well, a folder of images as ever. Images that are alike but labelled otherwise are
+    told, and so are those that are in the test data too: --test, or the test part of a folder that has one.
 
     \b
     nshot fit examples/ --labels-file labels.txt -o banknotes.nshot
@@ -113,6 +122,8 @@ def command(
     from nshot.few_shot.examples import fit
 
     check_output(output, [*data_options.inputs(label_options, journal_file), facets_path(facets_given)])
+    if test is not None and (facets_given is not None or journal_file is not None or multi):
+        raise RequestError("--test goes with DATA of one label each: leave out --facets, --journal and --multi")
     if multi:
         if facets_given is not None or journal_file is not None or method != "auto" or strength is not None:
             raise RequestError(
@@ -152,6 +163,7 @@ def command(
     if facet is not None:
         raise RequestError("--facet needs --journal")
     prompted = embed_prompted(data_options, label_options, model_options, quiet=quiet)
+    _tell_twice(prompted, data_options, label_options, model_options, test, quiet=quiet)
     fitted = fit(prompted.examples, prompted.zero, method=method, strength=strength, seed=seed)
     fitted.save(output)
     click.echo(_told(fitted.report, every=verbose))
@@ -160,6 +172,27 @@ def command(
     click.echo(f"\n{output}")
     failures = list(prompted.examples.failures.values())
     return tell_failures(failures, len(prompted.examples), quiet=quiet)
+
+
+def _tell_twice(
+    prompted: Prompted,
+    data_options: DataOptions,
+    label_options: LabelOptions,
+    model_options: ModelOptions,
+    test: str | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Examples that are there twice: under two labels, or in the test data too."""
+    so = "figures measured there will flatter this classifier"
+    tell_otherwise_labelled(prompted.examples, quiet=quiet)
+    if test is not None:
+        given = label_options.given(quiet=True, alone=True)
+        measured = data_options.open_other(test, model_options, given, quiet=quiet)
+        tell_shared(prompted.examples, embed(prompted.model, measured, quiet=quiet), test, so)
+    elif not quiet and (same := in_test_part(prompted.examples, data_options, model_options)):
+        many = "1 image is" if len(same) == 1 else f"{len(same):,} images are"
+        say(f"WARNING: {many} in the test part of {data_options.data} too, such as {same[0]}: {so}")
 
 
 def _asked_facets(given: str, label_options: LabelOptions) -> list[Facet]:

@@ -3,28 +3,31 @@
 search(photos, compose("a dog", texts=...))     the nearest images, and whether any of them fits
 nearest(photos)                                 each image's nearest others
 duplicates(photos)                              same bytes, same picture, same scene
-across(train, test)                             duplicates where there should be none
+copies(train, test)                             what is there twice; across(...) by name
 cluster(photos)                                 groups with names
 Index                                           vectors on disk, for many images
 """
 
 from nshot.search.asking import generic_texts, look_for
 from nshot.search.clusters import Cluster, Clusters, cluster, joined, suggest_labels
-from nshot.search.copies import Picture, look_at
-from nshot.search.duplicates import KINDS, Across, Duplicates, Group, Measured, across, duplicates
+from nshot.search.duplicates import KINDS, Duplicates, Group, Measured, duplicates
 from nshot.search.fits import FITS
+from nshot.search.hashing import Picture, look_at
 from nshot.search.index import Index
 from nshot.search.product import neighbours, pairs, top
 from nshot.search.searching import Hit, Hits, Query, compose, nearest, search
+from nshot.search.twice import ALIKE, Across, Copy, across, copies, differently_labelled
 from nshot.search.words import NAMES
 
 __all__ = [
+    "ALIKE",
     "FITS",
     "KINDS",
     "NAMES",
     "Across",
     "Cluster",
     "Clusters",
+    "Copy",
     "Duplicates",
     "Group",
     "Hit",
@@ -36,6 +39,8 @@ __all__ = [
     "across",
     "cluster",
     "compose",
+    "copies",
+    "differently_labelled",
     "duplicates",
     "generic_texts",
     "joined",

@@ -83,7 +83,11 @@ def neighbours(vectors: Floats, count: int) -> tuple[Rows, Floats]:
 
 
 def pairs(
-    vectors: NDArray[Any], least: float, *, most: int | None = None
+    vectors: NDArray[Any],
+    least: float,
+    *,
+    most: int | None = None,
+    other: NDArray[Any] | None = None,
 ) -> tuple[Rows, Rows, Floats, float]:
     """All pairs of rows whose product is at least so large.
 
@@ -91,12 +95,14 @@ def pairs(
         vectors: float[n, d], unit rows.
         least: the smallest product.
         most: pairs that are kept; where there are more, the nearest. 32 for each row by default.
+        other: float[m, d]: pairs of a row of ``vectors`` and one of these, in the place of pairs within.
 
     Returns:
-        First rows, second rows (each larger than its first), products, and the smallest product that was
-        kept: ``least``, or more where there were too many.
+        First rows, second rows (each larger than its first, within one set), products, and the smallest
+        product that was kept: ``least``, or more where there were too many.
     """
     most = 32 * len(vectors) if most is None else most
+    against = vectors if other is None else other
     first: list[Rows] = []
     second: list[Rows] = []
     products: list[Floats] = []
@@ -104,11 +110,11 @@ def pairs(
     space = np.empty(_BLOCK, np.float32)
     for start in range(0, len(vectors), high):
         rows = np.asarray(vectors[start : start + high], np.float32)
-        for left in range(start, len(vectors), wide):
-            columns = np.asarray(vectors[left : left + wide], np.float32)
+        for left in range(start if other is None else 0, len(against), wide):
+            columns = np.asarray(against[left : left + wide], np.float32)
             block = space.reshape(-1)[: len(rows) * len(columns)].reshape(len(rows), len(columns))
             np.matmul(rows, columns.T, out=block)
-            if left == start:  # each pair once, and no row with itself
+            if other is None and left == start:  # each pair once, and no row with itself
                 block[np.tri(*block.shape, dtype=bool)] = -2.0
             some = np.flatnonzero(block.max(axis=1) >= least)
             if not len(some):

@@ -1,0 +1,139 @@
+"""Which pairs are one picture, and at how many equal bits: measured on copies and on decoys.
+
+A decoy is a pair whose one image is mirrored: as alike as different pictures of this collection are, and
+never the same one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nshot.embeddings import Embeddings
+from nshot.errors import ImageError
+from nshot.images.prepare import load
+from nshot.search.hashing import Picture, alike_in_colour, decoy_bits, equal_bits, make_copies, picture
+from nshot.search.product import pairs
+from nshot.search.rereading import Reader
+from nshot.types import Failure, Floats
+
+if TYPE_CHECKING:
+    from nshot.embedder import Embedder
+
+LEAST_BITS = 0.80  # equal bits of a copy, where the decoys ask for no more
+_MIRRORED = 0.90  # equal bits from which a decoy is a mirrored copy
+_WRONG = 0.005  # share of wrong pairs among the copies that is aimed at
+_SAMPLE = 100  # images that copies are made of
+_CHUNK = 4096  # pairs compared at once
+
+
+def same(
+    images: Embeddings, digests: list[bytes | None], looked: dict[int, Picture]
+) -> tuple[list[list[int]], NDArray[np.intp]]:
+    """Rows of the same bytes, by groups; and one row for each picture."""
+    by_digest: dict[bytes, list[int]] = {}
+    leaders = []
+    for row, digest in enumerate(digests):
+        if digest is None:
+            leaders.append(row)
+        elif digest in by_digest:
+            by_digest[digest].append(row)
+        else:
+            by_digest[digest] = [row]
+            leaders.append(row)
+    groups = [_without_repeats(images, rows) for rows in by_digest.values() if len(rows) > 1]
+    return [rows for rows in groups if len(rows) > 1], np.array(leaders, np.intp)
+
+
+def _without_repeats(images: Embeddings, rows: list[int]) -> list[int]:
+    """A file that was named twice is no duplicate of itself."""
+    return list({images.sources[row]: row for row in reversed(rows)}.values())[::-1]
+
+
+def copied(
+    images: Embeddings,
+    leaders: NDArray[np.intp],
+    looked: dict[int, Picture],
+    reader: Reader,
+    embedder: Embedder | None,
+    rng: np.random.Generator,
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Copies made of some images: their share of equal bits per kind, and their cosines with the original."""
+    shares: dict[str, list[float]] = {}
+    cosines: list[float] = []
+    for row in rng.permutation(leaders)[: 2 * _SAMPLE].tolist():
+        if len(next(iter(shares.values()), ())) >= _SAMPLE:
+            break
+        if (data := reader.read(row)) is None:
+            continue
+        try:
+            image = load(data, side=1024).image
+        except ImageError:
+            continue
+        original = looked[row] if row in looked else picture(image)
+        if original.plain:
+            continue
+        made = dict(make_copies(image, rng))
+        for kind, copy in made.items():
+            seen = picture(copy)
+            shares.setdefault(kind, []).append(float(equal_bits(original.bits[None], seen.bits[None])[0]))
+        if embedder is not None:
+            for item in embedder.embed_images(list(made.values())):
+                if not isinstance(item, Failure):
+                    cosines.append(float(item.vector @ images.vectors[row]))
+    return shares, cosines
+
+
+def bits(pair_rows: NDArray[np.intp], hashed: dict[int, Picture]) -> tuple[Floats, Floats]:
+    """Of each pair: the share of equal bits, 0 where the colours differ; and the decoy's."""
+    bits = np.zeros(len(pair_rows), np.float32)
+    decoys = np.zeros(len(pair_rows), np.float32)
+    for start in range(0, len(pair_rows), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        one = [hashed[row] for row in pair_rows[chunk, 0].tolist()]
+        two = [hashed[row] for row in pair_rows[chunk, 1].tolist()]
+        first, second = np.stack([p.bits for p in one]), np.stack([p.bits for p in two])
+        colour = alike_in_colour(np.stack([p.tints for p in one]), np.stack([p.tints for p in two]))
+        bits[chunk] = np.where(colour, equal_bits(first, second), 0)
+        turned = decoy_bits(
+            first, np.stack([p.mirrored for p in one]), second, np.stack([p.mirrored for p in two])
+        )
+        # a picture that is its own mirror image, or a mirrored copy, is no decoy of two different pictures
+        decoys[chunk] = np.where(colour & (bits[chunk] < LEAST_BITS) & (turned < _MIRRORED), turned, 0)
+    return bits, decoys
+
+
+def least_bits(bits: Floats, decoys: Floats) -> float:
+    """The smallest share of equal bits at which few enough of the pairs are wrong."""
+    for least in np.arange(LEAST_BITS, 0.96, 0.01).tolist():
+        found, wrong = int((bits >= least).sum()), int((decoys >= least).sum())
+        if wrong <= _WRONG * found:
+            return float(round(least, 2))
+    return 0.96
+
+
+def surely(hashed: dict[int, Picture], least: float, known: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:
+    """Pairs whose wholes have so many equal bits that no embedding is asked, and how many decoys do."""
+    if len(hashed) < 2:
+        return np.empty((0, 2), np.intp), 0
+    places = np.array(sorted(hashed), np.intp)
+    signs = np.stack([np.unpackbits(hashed[place].bits[0]) for place in places.tolist()])
+    unit = (signs.astype(np.float32) * 2 - 1) / 16  # a product is then 2 * share - 1
+    first, second, _, _ = pairs(unit, 2 * least - 1)
+    tints = np.stack([hashed[place].tints for place in places.tolist()])
+    agree = alike_in_colour(tints[first], tints[second]) if len(first) else np.zeros(0, bool)
+    found = np.stack([places[first[agree]], places[second[agree]]], axis=1)
+    had = {frozenset(pair) for pair in known.tolist()}
+    new = [pair for pair in found.tolist() if frozenset(pair) not in had]
+    turned = np.stack([np.unpackbits(hashed[place].mirrored) for place in places.tolist()])
+    mirrored = (turned.astype(np.float32) * 2 - 1) / 16
+    decoys = 0
+    either = had | {frozenset(pair) for pair in found.tolist()}
+    for start in range(0, len(unit), 4096):
+        products = mirrored[start : start + 4096] @ unit.T
+        rows, columns = np.nonzero((products >= 2 * least - 1) & (products < 2 * _MIRRORED - 1))
+        for a, b in zip((rows + start).tolist(), columns.tolist(), strict=True):
+            decoys += a < b and frozenset((int(places[a]), int(places[b]))) not in either
+    return np.array(new, np.intp).reshape(-1, 2), decoys
