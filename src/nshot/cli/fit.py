@@ -123,7 +123,7 @@ def command(
 
     check_output(output, [*data_options.inputs(label_options, journal_file), facets_path(facets_given)])
     if test is not None and (facets_given is not None or journal_file is not None or multi):
-        raise RequestError("--test goes with DATA of one label each: leave out --facets, --journal and --multi")
+        raise RequestError("--test goes with one label per image: leave out --facets, --journal, --multi")
     if multi:
         if facets_given is not None or journal_file is not None or method != "auto" or strength is not None:
             raise RequestError(
