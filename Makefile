@@ -10,8 +10,9 @@ FUZZ ?= 1
 SITE := .venv-docs
 BROWSER := .venv-browser
 WHEEL := .venv-wheel
+CLUSTER := .venv-cluster
 
-.PHONY: help demo test fuzz check browser parity wheel bench docs clean
+.PHONY: help demo test fuzz check browser cluster parity wheel bench docs clean
 
 help:
 	@echo "make demo    classify images with what is here, offline, and show the page"
@@ -19,6 +20,7 @@ help:
 	@echo "make fuzz    the seeded fuzz tests at length: 100,000 inputs for each reader"
 	@echo "make check   ruff, mypy --strict, the walls between the layers"
 	@echo "make browser the page of nshot serve in a real Chromium (chromium and chromium-driver must be there)"
+	@echo "make cluster two Ray nodes on this machine, whose processes are killed (installs Ray in its own environment)"
 	@echo "make parity  compare with transformers (installs torch in its own environment)"
 	@echo "make wheel   build the wheel, install it into an empty environment, and try it there"
 	@echo "make docs    write the command line's page, build the site, check its links"
@@ -40,7 +42,7 @@ $(PARITY)/.installed: pyproject.toml
 	@touch $@
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not parity and not browser"
+	$(BIN)/python -m pytest -m "not parity and not browser and not cluster"
 
 fuzz: $(VENV)/.installed
 	NSHOT_FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/fuzz
@@ -59,6 +61,14 @@ $(BROWSER)/.installed: pyproject.toml
 browser: $(BROWSER)/.installed
 	$(BROWSER)/bin/python -m pytest -m browser tests/browser
 
+$(CLUSTER)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(CLUSTER)
+	$(CLUSTER)/bin/python -m pip install --quiet --editable ".[cloud,ray]" "pytest>=8.3" "moto[server]>=5.0"
+	@touch $@
+
+cluster: $(CLUSTER)/.installed
+	$(CLUSTER)/bin/python -m pytest -m cluster tests/cluster
+
 parity: $(PARITY)/.installed
 	$(PARITY)/bin/python -m pytest -m parity tests/parity
 
@@ -69,7 +79,7 @@ bench: $(PARITY)/.installed
 	$(PARITY)/bin/python bench/speed.py --model "$(MODEL)" --photos "$(PHOTOS)"
 
 clean:
-	rm -rf $(VENV) $(PARITY) $(BROWSER) $(WHEEL) $(SITE) site demo bench/out dist build
+	rm -rf $(VENV) $(PARITY) $(BROWSER) $(CLUSTER) $(WHEEL) $(SITE) site demo bench/out dist build
 
 wheel:
 	rm -rf dist $(WHEEL)

@@ -378,3 +378,28 @@ def test_embedded_and_failed_objects_have_their_urls_as_names(tiny: Path, filled
     assert found[0].source == "s3://bucket/photos/00.jpg"
     assert isinstance(found[-1], Failure)
     assert found[-1].source == "s3://bucket/photos/zz.jpg"
+
+
+def test_files_of_vectors_and_answers_go_into_a_store(
+    tiny: Path, photos: Path, filled: FaultyStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed(tiny, photos, "-o", "s3://bucket/v.npz") == 0
+    assert capsys.readouterr().out == "12 vectors: s3://bucket/v.npz\n"
+    (tmp_path / "v.npz").write_bytes(filled.objects["v.npz"])
+    assert len(vectors(tmp_path / "v.npz")) == 12
+    ask = [
+        "classify",
+        "s3://bucket/photos/",
+        "--labels",
+        "cat, dog",
+        "--model",
+        str(tiny),
+        "--no-store",
+        "-o",
+    ]
+    assert run([*ask, "s3://bucket/out/a.jsonl"]) == 0
+    assert filled.objects["out/a.jsonl"].count(b"\n") == 12
+    assert run([*ask, "s3://bucket/out/b.jsonl", "--resume"]) == 2
+    filled.objects["photos/zz.jpg"] = b"no image"
+    assert run([*ask, "s3://bucket/out/c.jsonl"]) == 1
+    assert filled.objects["out/c.jsonl"].count(b"\n") == 13

@@ -17,6 +17,7 @@ from nshot.classifier.zero_shot import zero_shot
 from nshot.embedder import Embedder, ImageLike
 from nshot.embeddings import Embeddings, is_vector_file, read_vectors
 from nshot.encoders import Device, Precision
+from nshot.errors import RequestError
 from nshot.images.preprocess import Decode, Fit, Preprocessor
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.models.checkpoint import DEFAULT_MODEL, find
@@ -144,6 +145,7 @@ def load(
     fit: Fit = "own",
     batch_size: int | None = None,
     workers: int | None = None,
+    threads: int | None = None,
     store: bool | str | Path = False,
     limits: Limits | None = None,
     progress: bool = False,
@@ -161,7 +163,8 @@ def load(
         fit: how an image becomes square: as the model was trained (``own``: by a centre crop, or squashed as
             for SigLIP), or ``crop``, ``pad`` or ``squash``.
         batch_size: images encoded at once; the runtime's preference by default.
-        workers: decoding threads; one per core by default.
+        workers: decoding threads; one per core by default, or as many as ``threads``.
+        threads: the most to compute with on a CPU, where a machine is shared; all cores by default.
         store: keep vectors on disk and use them again: True for the usual place, or a file.
         limits: what a single image may take, and which addresses may be fetched.
         progress: show downloads on stderr.
@@ -170,15 +173,17 @@ def load(
         CheckpointError: the model cannot be found, is damaged, or of an unknown architecture.
         DeviceError, MissingExtra: the device or the precision asked for is not there.
     """
+    if threads is not None and threads < 1:
+        raise RequestError(f"threads must be at least 1, not {threads}")
     checkpoint = find(model, revision, progress=progress)
     return Model(
         checkpoint,
-        encoders.load(checkpoint, device=device, precision=precision),
+        encoders.load(checkpoint, device=device, precision=precision, threads=threads),
         Preprocessor.from_config(
             checkpoint.preprocessor, decode=decode, fit=fit, size=checkpoint.config.vision.image_size
         ),
         batch_size=batch_size,
-        workers=workers,
+        workers=workers or threads,
         store=None if store is False else Store(default_path() if store is True else Path(store)),
         limits=limits or Limits(),
     )

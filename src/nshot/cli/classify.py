@@ -15,6 +15,7 @@ import click
 from nshot.cli.facets import ask_facets, columns_of, facets_option, facets_path, is_faceted
 from nshot.cli.help import Command
 from nshot.cli.options import (
+    RAY,
     DecisionOptions,
     JournalOptions,
     LabelOptions,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     help="Also write each image with the evidence for its label laid over it, into this folder.",
 )
 @journal_options
+@RAY
 @output_options
 @talk_options
 def command(
@@ -93,6 +95,7 @@ def command(
     keep_columns: bool,
     heatmaps: Path | None,
     journal_options: JournalOptions,
+    ray: str | None,
     format: str | None,
     output: Path | None,
     resume: bool,
@@ -132,7 +135,11 @@ def command(
             label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
         )
         assert output is not None
-        return ask_folder(sources[0], output, embedder, classifier, top_k or 5, quiet=quiet)
+        return ask_folder(sources[0], output, embedder, classifier, top_k or 5, ray, quiet=quiet)
+    if ray is not None:
+        raise RequestError(
+            "--ray asks a folder of vectors into a folder: nshot classify vectors/ -o answers/"
+        )
     from nshot.output.sinks import open_sink
 
     format = format_of(format, output)

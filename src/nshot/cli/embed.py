@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from nshot.cli.help import Command
 from nshot.cli.options import (
+    RAY,
     Listing,
     ModelOptions,
     model_options,
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="List the images and write the plan, and make no shard yet.",
 )
+@RAY
 @model_options
 @talk_options
 def command(
@@ -84,6 +87,7 @@ def command(
     half: bool,
     again: bool,
     plan_only: bool,
+    ray: str | None,
     model_options: ModelOptions,
     quiet: bool,
     verbose: bool,
@@ -104,10 +108,21 @@ def command(
     nshot embed s3://bucket/photos/ -o vectors/
     nshot embed s3://bucket/photos/ -o vectors/ --shard 3/16
     """
-    if not _is_folder(output, parted=bool(shard or shard_size or half or again or plan_only)):
-        return _to_file(sources, listing, output, labelled, model_options, quiet=quiet, verbose=verbose)
+    from nshot.objects import is_object_url, uploaded
+
+    if not _is_folder(output, parted=bool(shard or shard_size or half or again or plan_only or ray)):
+        with ExitStack() as until_written:
+            local = output
+            if is_object_url(output):
+                local = str(until_written.enter_context(uploaded(output)))
+            written = _to_file(sources, listing, local, labelled, model_options, quiet=quiet, verbose=verbose)
+        click.echo(f"{written.made:,} vectors: {output}")
+        return 1 if written.failed else 0
     from nshot.distributed.plan import SHARD
     from nshot.distributed.run import Request
+
+    if ray is not None and shard is not None:
+        raise RequestError("--ray shares out all shards by itself: leave out --shard")
 
     root = None if listing.image_root is None else str(listing.image_root)
     request = Request(
@@ -123,7 +138,8 @@ def command(
     if plan_only:
         click.echo(f"{plan.images:,} images in {plan.shards:,} shards: {plan.folder.name}")
         return 0
-    return _shards(plan, model, shard, again=again, quiet=quiet, verbose=verbose)
+    options = replace(model_options, precision=plan.meta["precision"])
+    return _shards(plan, model, shard, ray, options, again=again, quiet=quiet, verbose=verbose)
 
 
 def _is_folder(output: str, *, parted: bool) -> bool:
@@ -169,7 +185,17 @@ def _planned(
     return model, plan
 
 
-def _shards(plan: Plan, model: Model, shard: str | None, *, again: bool, quiet: bool, verbose: bool) -> int:
+def _shards(
+    plan: Plan,
+    model: Model,
+    shard: str | None,
+    ray: str | None,
+    options: ModelOptions,
+    *,
+    again: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
     from nshot.distributed.report import Progress
     from nshot.distributed.run import make_shards
 
@@ -186,8 +212,14 @@ def _shards(plan: Plan, model: Model, shard: str | None, *, again: bool, quiet: 
             tell_failure(item)
 
     try:
-        for summary in make_shards(plan, model, shard=shard, again=again, told=told):
-            bar.shard(summary)
+        if ray is not None:
+            from nshot.distributed.run import share_out
+
+            for summary in share_out(plan, options.told(), ray, again=again):
+                bar.shard(summary, counted=False)
+        else:
+            for summary in make_shards(plan, model, shard=shard, again=again, told=told):
+                bar.shard(summary)
     finally:
         bar.close()
     total = bar.total
@@ -206,7 +238,7 @@ def _to_file(
     *,
     quiet: bool,
     verbose: bool,
-) -> int:
+) -> _Written:
     from nshot.atomic import check_output
     from nshot.embeddings import open_writer
 
@@ -229,5 +261,9 @@ def _to_file(
     tell_remarks(remarks, quiet=quiet)
     if failed or verbose:
         click.echo(f"nshot: {written} images, {written - failed} embedded, {failed} failed", err=True)
-    click.echo(f"{written - failed:,} vectors: {output}")
-    return 1 if failed else 0
+    return _Written(written - failed, failed)
+
+
+class _Written(NamedTuple):
+    made: int
+    failed: int

@@ -30,7 +30,14 @@ def is_folder_of_answers(sources: Sequence[str], output: Path | None, format: st
 
 
 def ask_folder(
-    source: str, output: Path, model: Model, classifier: Classifier, top_k: int, *, quiet: bool
+    source: str,
+    output: Path,
+    model: Model,
+    classifier: Classifier,
+    top_k: int,
+    ray: str | None,
+    *,
+    quiet: bool,
 ) -> int:
     """Answer every part; what was answered by an earlier run of the same request is left as it is."""
     from nshot.classifier import bulk
@@ -45,8 +52,13 @@ def ask_folder(
     parts = Parts(source)
     model.check_space(parts.recipe, parts.model, f"the vectors in {parts.name}")
     asking = Asking(parts, as_url(output), classifier, top_k)
+    answered = asking.run()
+    if ray is not None:
+        from nshot.distributed.run import share_out_asking
+
+        answered = share_out_asking(source, as_url(output), classifier, ray, top_k=top_k)
     rows = failed = kept = faults = 0
-    for part in progress(asking.run(), shown=not quiet, unit=" shards"):
+    for part in progress(answered, shown=not quiet, unit=" shards"):
         rows, failed, kept = rows + part.rows, failed + part.failed, kept + (not part.made)
         if part.fault is not None:
             faults += 1

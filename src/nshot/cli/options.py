@@ -21,7 +21,7 @@ from nshot.images.remarks import Remarks
 from nshot.labels.files import LabelFile, read_label_file, read_labels
 from nshot.labels.lint import check
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_templates, split_labels
-from nshot.paths import spelled
+from nshot.paths import as_url, spelled
 from nshot.types import Embedded, Failure, Limits
 
 if TYPE_CHECKING:
@@ -105,6 +105,23 @@ class ModelOptions:
             timeout=self.timeout or usual.timeout,
             allow_private=self.allow_private,
         )
+
+    def told(self) -> dict[str, Any]:
+        """What a worker on another machine gives to ``nshot.load``: all but the store."""
+        from nshot.models.checkpoint import DEFAULT_MODEL
+
+        model = self.model or DEFAULT_MODEL
+        return {
+            "model": str(Path(model).resolve()) if Path(model).is_dir() and "/" in model else model,
+            "revision": self.revision,
+            "device": self.device,
+            "precision": self.precision,
+            "decode": self.decode,
+            "fit": self.fit,
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+            "limits": self.limits,
+        }
 
     def load(self, *, quiet: bool = False) -> Model:
         """The model, loaded."""
@@ -428,6 +445,12 @@ _DECISION = (
     ),
 )
 
+RAY = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Let the nodes of a Ray cluster do it. auto: the cluster that this machine is part of; "
+    "ray://head:10001 or host:port: another; local: one of this machine's own.",
+)
 IMAGE_COLUMN = click.option(
     "--image-column", metavar="NAME", help="The column of a table that holds the images."
 )
@@ -530,7 +553,27 @@ def listing_options(command: Command) -> Command:
 
 def output_options(command: Command) -> Command:
     """Add --format, -o and --resume; the command gets ``format``, ``output`` and ``resume``."""
-    return _decorated(command, _OUTPUT)
+    return _decorated(into_stores(command), _OUTPUT)
+
+
+def into_stores(command: Command) -> Command:
+    """Let a command with ``output`` write a file into an object store: here first, as a whole, then there."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, output: Path | None, **others: Any) -> Any:
+        from nshot.objects import is_object_url, uploaded
+
+        url = "" if output is None else as_url(output)
+        if output is None or not is_object_url(url) or not output.suffix:
+            return command(*args, output=output, **others)
+        if others.get("resume"):
+            raise RequestError(f"{url} is written as a whole: leave out --resume, or name a file here")
+        with uploaded(url) as local:
+            status = command(*args, output=local, **others)
+        click.echo(f"written: {url}", err=True)
+        return status
+
+    return wrapped
 
 
 def say(message: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nshot.atomic import check_output
-from nshot.cli.options import Listing, progress, say, tell_failure, tell_remarks
+from nshot.cli.options import Listing, into_stores, progress, say, tell_failure, tell_remarks
 from nshot.errors import OutputError, RequestError
 from nshot.images.remarks import Remarks
 from nshot.types import Failure
@@ -122,6 +122,7 @@ OUTPUT = (
 
 def output_options(command: Any) -> Any:
     """Add --format and -o; the command gets ``format`` and ``output``."""
+    command = into_stores(command)
     for option in reversed(OUTPUT):
         command = option(command)
     return command

@@ -53,6 +53,7 @@ class Asking:
         output: the folder of answers; made if it is not there.
         classifier: without a decision.
         top_k: how many labels to tell of each image, at most.
+        cores: parts that are answered at once; one per core by default.
 
     Raises:
         RequestError: the vectors are of another model.
@@ -60,13 +61,20 @@ class Asking:
     """
 
     def __init__(
-        self, vectors: Parts, output: str | os.PathLike[str], classifier: Classifier, top_k: int = 5
+        self,
+        vectors: Parts,
+        output: str | os.PathLike[str],
+        classifier: Classifier,
+        top_k: int = 5,
+        *,
+        cores: int | None = None,
     ) -> None:
         classifier.check_space(vectors.recipe, vectors.model)
         self.vectors = vectors
         self.folder: Folder = open_folder(output, make=True)
         self._classifier = classifier
         self._top_k = top_k
+        self._cores = cores or os.cpu_count() or 1
         self._request = _digest(vectors, classifier, top_k)
         if self.folder.name == vectors.name:
             raise OutputError(f"{self.folder.name} holds the vectors: name another folder with -o")
@@ -96,7 +104,7 @@ class Asking:
     def run(self, numbers: Sequence[int] | None = None) -> Iterator[Answered]:
         """Answer these parts, all by default, several at once; what is answered already is skipped."""
         rest = iter(self.vectors.numbers() if numbers is None else numbers)
-        workers = os.cpu_count() or 1
+        workers = self._cores
         pool = ThreadPoolExecutor(workers, thread_name_prefix="nshot-ask")
         with one_thread_each(), pool:  # product, reading and writing side by side, and nobody spins
             waiting = deque(pool.submit(self.one, number) for number in islice(rest, 2 * workers))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
+from nshot.classifier.classifier import Classifier
 from nshot.datasets.labelled import Columns, open_labelled
+from nshot.distributed.asking import Answered
 from nshot.distributed.plan import SHARD, Entry, Plan, check_same, make_plan, tidy
-from nshot.distributed.shards import Summary, Work, check_recipe, shards_of
+from nshot.distributed.shards import Summary, Work, check_recipe, looked_at, shards_of
 from nshot.embedder import Embedder
 from nshot.embeddings import is_vector_file
-from nshot.embeddings.parts import Width
+from nshot.embeddings.parts import Parts, Width
 from nshot.errors import RequestError, SourceError
 from nshot.images import archives
 from nshot.images.remarks import Remarks
@@ -153,6 +155,72 @@ def make_shards(
     if shard is not None:
         numbers = shards_of(shard, plan.shards)
     return Work(plan, embedder, again=again).run(numbers, told=told)
+
+
+def share_out(
+    plan: Plan, model: Mapping[str, Any], address: str, *, again: bool = False
+) -> Iterator[Summary]:
+    """Make the shards of a plan that are not there yet, on the nodes of a Ray cluster.
+
+    Args:
+        plan: from ``planned``; in a folder that all nodes see.
+        model: arguments of ``nshot.load``, for each node.
+        address: see ``nshot.distributed.ray.start``.
+        again: make shards that hold failures once more.
+
+    Yields:
+        What became of each shard: those that were there first, then the others as they are done.
+
+    Raises:
+        RequestError: no cluster, or what a node finds wrong with the request.
+        MissingExtra: Ray is not installed.
+    """
+    from nshot.distributed import ray
+
+    ray.start(address)
+    try:
+        missing = []
+        for number, summary in looked_at(plan, range(plan.shards)):
+            if summary is None or (again and (summary.failed or summary.broken)):
+                missing.append(number)
+            else:
+                yield summary
+        folder = plan.folder.name
+        folder = folder if "://" in folder else os.path.abspath(folder)  # noqa: PTH100
+        arguments = {"folder": folder, "model": dict(model), "again": again}
+        yield from ray.run(ray.Job(ray.embedding, arguments), missing)
+    finally:
+        ray.stop()
+
+
+def share_out_asking(
+    vectors: str, output: str, classifier: Classifier, address: str, *, top_k: int = 5
+) -> Iterator[Answered]:
+    """Answer the parts of a folder of vectors, on the nodes of a Ray cluster.
+
+    Args:
+        vectors: the folder of vectors; all nodes see it.
+        output: the folder of answers; all nodes see it.
+        classifier: without a decision.
+        address: see ``nshot.distributed.ray.start``.
+        top_k: how many labels to tell of each image, at most.
+
+    Raises:
+        RequestError: no cluster, or what a node finds wrong with the request.
+        MissingExtra: Ray is not installed.
+    """
+    from nshot.distributed import ray
+
+    numbers = Parts(vectors).numbers()
+    ray.start(address)
+    try:
+        arrays = {name: getattr(classifier, name) for name in ("matrix", "scale", "bias")}
+        places = [name if "://" in name else os.path.abspath(name) for name in (vectors, output)]  # noqa: PTH100
+        arguments = {"vectors": places[0], "output": places[1], "top_k": top_k}
+        arguments |= {"classifier": (arrays, classifier.told())}
+        yield from ray.run(ray.Job(ray.asking, arguments, at_once=16), numbers)
+    finally:
+        ray.stop()
 
 
 def _check_empty(folder: Folder) -> None:

@@ -6,8 +6,10 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from nshot.distributed.plan import Entry, Plan, absolute
@@ -18,6 +20,8 @@ from nshot.extras import pyarrow
 from nshot.images.sources import Source, found_again
 from nshot.paths import spelled
 from nshot.types import Embedded, Failure
+
+_LOOKS = 16  # at parts, at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,28 @@ def done(plan: Plan, number: int) -> Summary | None:
         return Summary.of(said, made=False)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
+
+
+def looked_at(plan: Plan, numbers: Iterable[int]) -> Iterator[tuple[int, Summary | None]]:
+    """``done`` for each of these shards, several at once: in a store each look takes a while.
+
+    Raises:
+        SourceError: the folder cannot be listed.
+    """
+    there = plan.folder.files()
+    with ThreadPoolExecutor(_LOOKS, thread_name_prefix="nshot-look") as pool:
+
+        def look(number: int) -> tuple[int, Summary | None]:
+            return number, done(plan, number) if part_name(number) in there else None
+
+        for many in _by(numbers, 64 * _LOOKS):
+            yield from pool.map(look, many)
+
+
+def _by(numbers: Iterable[int], size: int) -> Iterator[list[int]]:
+    rest = iter(numbers)
+    while many := list(islice(rest, size)):
+        yield many
 
 
 class Work:
@@ -312,10 +338,8 @@ def status(plan: Plan, *, told: Callable[[int], object] = lambda _: None) -> Sta
     Raises:
         SourceError: the folder cannot be listed.
     """
-    there = plan.folder.files()
     total, missing = Total(), []
-    for number in range(plan.shards):
-        summary = done(plan, number) if part_name(number) in there else None
+    for number, summary in looked_at(plan, range(plan.shards)):
         if summary is None:
             missing.append(number)
         else:

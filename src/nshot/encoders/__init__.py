@@ -63,6 +63,7 @@ def load(
     device: Device = "auto",
     precision: Precision = "auto",
     runtime: Runtime = "auto",
+    threads: int | None = None,
 ) -> Encoder:
     """Choose a runtime for a checkpoint. No tower is built before it is first used.
 
@@ -74,6 +75,7 @@ def load(
             faster there and more exact. ``Encoder.precision`` says which. "f32-small" holds the weights in 8
             bits and computes in f32: a third of the memory, on the CPU alone.
         runtime: "auto" is OpenVINO on a CPU and torch on a GPU.
+        threads: the most that OpenVINO computes with; all cores of this process by default.
 
     Raises:
         DeviceError: the device is not there, or the runtime does not serve it.
@@ -107,7 +109,7 @@ def load(
         raise MissingExtra("openvino is not installed. Install it with: pip install openvino")
     from nshot.encoders.openvino import OpenVINOEncoder
 
-    return OpenVINOEncoder(checkpoint, precision)
+    return OpenVINOEncoder(checkpoint, precision, threads=threads)
 
 
 def digest_of(checkpoint: Checkpoint, *parts: str) -> str:

@@ -47,12 +47,15 @@ class OpenVINOEncoder:
         precision: "auto" and "bf16" are bf16 where the processor has it natively, else f32. (Elsewhere
             OpenVINO would emulate bf16, thirty times slower than f32 and less exact.) "f32-small" computes in
             f32 too, and holds the weights in 8 bits.
+        threads: the most to compute with; all cores of this process by default.
     """
 
     device = "cpu"
     batch = _BATCH
 
-    def __init__(self, checkpoint: Checkpoint, precision: Precision = "auto") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, precision: Precision = "auto", *, threads: int | None = None
+    ) -> None:
         with _gate:
             core = _core()
             capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
@@ -61,7 +64,7 @@ class OpenVINOEncoder:
         self.precision: str = native if precision in ("auto", "bf16") else precision
         self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision)
         self.dimension = checkpoint.config.dimension
-        self.streams = min(_cores(), _MOST_STREAMS)
+        self.streams = min(threads or _cores(), _MOST_STREAMS)
         version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version())
         key = digest_of(checkpoint, *version, processor)[:16]
 
@@ -86,6 +89,8 @@ class OpenVINOEncoder:
         if self.precision == "f32-small":
             ops = openvino_graph.SmallOps()
             options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # nothing but the weights is in 8 bits
+        if threads is not None:  # OpenVINO reads no OMP_NUM_THREADS
+            options["INFERENCE_NUM_THREADS"] = threads
         vision, text = checkpoint.config.vision, checkpoint.config.text
         mean, std = checkpoint.image_mean, checkpoint.image_std
         # Images come from several threads at once, each of which takes a core; texts come from one.

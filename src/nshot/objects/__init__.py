@@ -9,7 +9,7 @@ here or in a store, holds only whole files.
 from __future__ import annotations
 
 from nshot.objects.file import ObjectFile, ObjectPath
-from nshot.objects.folder import Folder, open_folder
+from nshot.objects.folder import Folder, open_folder, uploaded
 from nshot.objects.stores import Meta, Place, StoreFailure, is_object_url
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "StoreFailure",
     "is_object_url",
     "open_folder",
+    "uploaded",
 ]

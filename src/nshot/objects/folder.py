@@ -105,6 +105,24 @@ def open_folder(name: str | os.PathLike[str], *, make: bool = False) -> Folder:
     return _OnDisk(path, text)
 
 
+@contextmanager
+def uploaded(url: str) -> Iterator[Path]:
+    """A local file of the object's name, which is uploaded when the block ends well.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    place = Place.of(url)
+    above, _, name = place.key.rpartition("/")
+    folder = open_folder(place.url(above) if above else f"{place.scheme}://{place.bucket}")
+    with tempfile.TemporaryDirectory(prefix="nshot-") as here:
+        local = Path(here, name)
+        yield local
+        if local.exists():
+            with folder.drafting(name) as draft:
+                local.replace(draft)
+
+
 class _OnDisk(Folder):
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
