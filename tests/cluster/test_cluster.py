@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ pytest.importorskip("ray", reason='a cluster needs Ray: pip install "nshot[ray]"
 pq = pytest.importorskip("pyarrow.parquet")
 
 SHARDS, SIZE = 40, 25
-KILLS = 5
+KILLS = int(os.environ.get("NSHOT_KILLS", "3"))  # of workers, of nodes, of drivers
 
 
 @pytest.fixture(scope="module")
