@@ -14,7 +14,8 @@ from recorded import FOLDER, needed
 import nshot
 from nshot.classifier.tree import Placing
 from nshot.cli import run
-from nshot.decision.rollup import Ancestors, threshold_for
+from nshot.decision.rollup import Ancestors, Siblings, pooled, threshold_for
+from nshot.decision.softmax import activate
 from nshot.errors import LabelError, RequestError
 from nshot.labels.tree import Tree, read_tree
 from nshot.sketchbook import SHAPES, draw, sample
@@ -206,6 +207,22 @@ def test_the_prompt_of_an_inner_node_is_evidence_for_the_leaves_under_it(tmp_pat
     assert again.predict(rows) == learnt.predict(rows)
     with pytest.raises(LabelError, match="no inner nodes of the tree: 'dog'"):
         nshot.TreeClassifier(leaves, tree, inner=nshot.Classifier(["dog"], axes[:1], scale=1.0))
+
+
+def test_pooling_by_parents_is_pooling_by_forks() -> None:
+    paths = [*ANIMALS, ("animal", "bird", "owl"), ("bus",), ("animal", "fish", "shark", "hammerhead")]
+    tree, rng = Tree(paths), np.random.default_rng(0)
+    leaves, inner = rng.normal(size=(50, 7)) * 30, rng.normal(size=(50, len(tree.inner))) * 30
+    siblings = Siblings(tree.paths, tree.inner)
+    q = siblings.log_shares(leaves, inner)
+    assert np.exp(q).sum(axis=1) == pytest.approx(1.0)
+    for weight in (0.1, 0.5, 1.0):
+        slow = pooled(activate(leaves, "softmax"), q, weight)
+        assert siblings.shares(leaves, inner, weight) == pytest.approx(slow, abs=1e-12)
+        far = siblings.shares(leaves * 100, inner * 100, weight)
+        assert far.sum(axis=1) == pytest.approx(1.0)
+    some = Siblings(tree.paths, tree.inner[:1])  # the others have no prompt: they share equally
+    assert some.shares(leaves, inner[:, :1], 0.3).sum(axis=1) == pytest.approx(1.0)
 
 
 def _classifier(seed: int = 0) -> tuple[nshot.TreeClassifier, NDArray[np.float64]]:

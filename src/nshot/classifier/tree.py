@@ -173,15 +173,20 @@ class TreeClassifier:
     def _shares(self, compared: Compared, weight: float | None = None) -> NDArray[np.float64]:
         """Of each leaf; the weight of the inner nodes' prompts is the learnt one unless another is given."""
         decision = self.classifier.decision or Decision()
-        scores = decision.scores(compared.logits, self.classifier.activation)
-        own = np.asarray(scores / scores.sum(axis=1, keepdims=True))  # sigmoid's rows do not sum to 1
+        logits = compared.logits
         if weight is None:
             weight = INNER if self.placing is None else self.placing.weight
-        if self._siblings is None or self.inner is None or weight == 0:
+        asked = self._siblings is not None and self.inner is not None and weight > 0
+        if not asked or self.classifier.activation == "sigmoid":
+            scores = decision.scores(logits, self.classifier.activation)
+            own = np.asarray(scores / scores.sum(axis=1, keepdims=True))  # sigmoid's rows do not sum to 1
+        if not asked or self._siblings is None or self.inner is None:
             return own
-        leaves, inner = compared.logits, self.inner.logits(compared.vectors)
+        leaves, inner = logits, self.inner.logits(compared.vectors)
         if decision.calibration is not None:
             leaves, inner = decision.calibration.apply(leaves), decision.calibration.apply(inner)
+        if self.classifier.activation == "softmax":
+            return self._siblings.shares(leaves, inner, weight)
         return pooled(own, self._siblings.log_shares(leaves, inner), weight)
 
     def _weight(self, compared: Compared, spans: NDArray[np.int64]) -> float:

@@ -10,7 +10,8 @@ than the ancestor of a set that was calibrated to hold the leaf itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,6 +122,9 @@ class Siblings:
         ]
         self._nodes = len(place)
         self._leaves = np.array([place[path[-1]] for path in paths])
+        self._quick = None
+        if all(columns is not None for _, _, columns in self._forks):
+            self._quick = _Parents.of(paths, inner, above)
 
     def log_shares(self, leaves: ArrayLike, inner: ArrayLike) -> Reals:
         """Log of P(leaf): logits float[n, leaves] and float[n, inner] -> float64[n, leaves]."""
@@ -138,12 +142,105 @@ class Siblings:
         found: Reals = told[self._leaves].T
         return found
 
+    def shares(self, leaves: Reals, inner: Reals, weight: float) -> Reals:
+        """``pooled`` of the leaves' softmax and of this, from logits: float64[n, leaves]."""
+        if self._quick is not None and (found := self._quick.shares(leaves, inner, weight)) is not None:
+            return found
+        return pooled(activate(leaves, "softmax"), self.log_shares(leaves, inner), weight)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parents:
+    """The same sum by parents: with Z the sum over a fork's exponentials and C the log of P(parent), a leaf's
+    log of P is z - log Z + C, so that pooling adds weight * (C - log Z) of its parent to the leaf's logit.
+
+    Attributes:
+        parent: of each leaf, 0 for none and one more than its place among ``inner`` for others.
+        starts: where in the leaves' order the parent changes.
+        runs, run_starts, run_parents: those stretches by parent.
+        order, order_starts, order_parents: the inner nodes by parent.
+        levels: inner nodes from the top on, and the parent of each.
+    """
+
+    parent: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    runs: NDArray[np.intp]
+    run_starts: NDArray[np.intp]
+    run_parents: NDArray[np.intp]
+    order: NDArray[np.intp]
+    order_starts: NDArray[np.intp]
+    order_parents: NDArray[np.intp]
+    levels: tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]
+
+    @classmethod
+    def of(
+        cls, paths: Sequence[Sequence[str]], inner: Sequence[str], above: Mapping[str, str | None]
+    ) -> _Parents:
+        number = {name: k for k, name in enumerate(inner, 1)}
+
+        def parents(names: Iterable[str]) -> NDArray[np.intp]:
+            held = (above[name] for name in names)
+            return np.array([0 if name is None else number[name] for name in held], np.intp)
+
+        parent = parents(path[-1] for path in paths)
+        starts = np.flatnonzero(np.r_[True, parent[1:] != parent[:-1]])
+        deep: dict[int, list[int]] = {}
+        for path in paths:
+            for depth, name in enumerate(path[:-1]):
+                if number[name] - 1 not in (level := deep.setdefault(depth, [])):
+                    level.append(number[name] - 1)
+        of_inner = parents(inner)
+        levels = [np.array(deep[depth], np.intp) for depth in sorted(deep)]
+        return cls(
+            parent,
+            starts,
+            *_grouped(parent[starts]),
+            *_grouped(of_inner),
+            tuple((own, of_inner[own]) for own in levels),
+        )
+
+    def shares(self, leaves: Reals, inner: Reals, weight: float) -> Reals | None:
+        """See ``Siblings.shares``; None where the logits are too far apart for one exponential."""
+        top = np.maximum(leaves.max(axis=1), inner.max(axis=1))[:, None]
+        found: Reals = np.subtract(leaves, top)
+        np.exp(found, out=found)
+        sums = np.zeros((len(leaves), inner.shape[1] + 1))
+        by_parent = np.add.reduceat(found, self.starts, axis=1)[:, self.runs]
+        sums[:, self.run_parents] = np.add.reduceat(by_parent, self.run_starts, axis=1)
+        nodes = np.exp(inner - top)[:, self.order]
+        sums[:, self.order_parents] += np.add.reduceat(nodes, self.order_starts, axis=1)
+        if sums.min() < _TINY:
+            return None
+        logs = np.log(sums) + top
+        added = np.zeros_like(logs)
+        for own, parent in self.levels:
+            added[:, own + 1] = added[:, parent] + inner[:, own] - logs[:, parent]
+        added -= logs
+        added *= weight
+        added -= added.max(axis=1, keepdims=True)
+        np.exp(added, out=added)
+        found *= added[:, self.parent]
+        totals = found.sum(axis=1, keepdims=True)
+        if totals.min() < _TINY:
+            return None
+        found /= totals
+        return found
+
+
+_TINY = 1e-250
+
+
+def _grouped(parent: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """An order by parent, where in it each parent's begin, and the parents."""
+    order = np.argsort(parent, kind="stable")
+    names, starts = np.unique(parent[order], return_index=True)
+    return order, starts, names
+
 
 def pooled(shares: ArrayLike, others: ArrayLike, weight: float) -> Reals:
     """Two opinions as one, p^(1 - w) * q^w made to sum to 1: float[n, k] and log q -> float64[n, k]."""
-    with np.errstate(divide="ignore"):
-        both = (1 - weight) * np.log(np.asarray(shares, np.float64)) + weight * np.asarray(others, np.float64)
-    return activate(both, "softmax")
+    own = np.log(np.maximum(np.asarray(shares, np.float64), np.finfo(np.float64).tiny))
+    return activate((1 - weight) * own + weight * np.asarray(others, np.float64), "softmax")
 
 
 def threshold_for(scores: ArrayLike, coverage: float, draws: ArrayLike = 0.0) -> Reals:
