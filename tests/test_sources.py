@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import lzma
 import os
+import struct
 import sys
 import tarfile
 import time
@@ -29,6 +31,7 @@ from nshot.errors import (
     UndecodableImage,
     UnreadableImage,
 )
+from nshot.images import tables
 from nshot.images.decode import decode
 from nshot.images.sources import Source, expand
 from nshot.types import Limits
@@ -610,3 +613,41 @@ def test_a_parquet_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> 
     parquet.write_table(pa.table({"image": column}), tmp_path / "x.parquet", compression="zstd")
     with pytest.raises(SourceError, match="unpacks from"):
         listed(tmp_path / "x.parquet")
+
+
+def test_lines_of_json_are_read_one_by_one_however_many(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with path.open("w") as file:
+        for number in range(100_000):
+            file.write(json.dumps({"image": f"{number}.jpg", "label": "cat", "about": "x" * 100}) + "\n")
+    tracemalloc.start()
+    try:
+        table = tables.open_table(path, memory=1)
+        count = sum(1 for _ in table.rows("image", "label"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (count, table.columns) == (100_000, ("image", "label", "about"))
+    assert peak < path.stat().st_size / 5
+
+
+@pytest.mark.parametrize(
+    "text", ["[" + "[]," * 10**6 + "[]]", "<annotations>" + "<image/>" * 10**6 + "</annotations>"]
+)
+def test_json_and_xml_that_would_fill_the_memory_are_refused_before_they_are_read(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / ("x.json" if text.startswith("[") else "x.xml")
+    path.write_text(text)
+    with pytest.raises(SourceError, match=r"MB of memory.*--memory"):
+        list(expand([path], limits=Limits(memory=50_000_000)))
+
+
+def test_a_zip_directory_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    entry = struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    directory = entry * 1_400_000
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 1, 1, len(directory), 0, 0)
+    path = tmp_path / "x.zip"
+    path.write_bytes(directory + end)
+    with pytest.raises(SourceError, match="1,400,000 members"):
+        list(expand([path]))

@@ -17,6 +17,7 @@ from nshot.cli import run
 from nshot.decision.rollup import Ancestors, Siblings, pooled, threshold_for
 from nshot.decision.softmax import activate
 from nshot.errors import LabelError, RequestError
+from nshot.evaluation.placed import evaluate_tree
 from nshot.labels.tree import Tree, read_tree
 from nshot.sketchbook import SHAPES, draw, sample
 
@@ -258,6 +259,57 @@ def test_a_coverage_that_the_images_cannot_guarantee_is_refused_with_their_numbe
         nshot.TreeClassifier(asked.classifier, asked.tree, Placing((0.1,), 1.5))
 
 
+def _exact() -> tuple[nshot.TreeClassifier, NDArray[np.float64]]:
+    """A tree whose leaves lie on axes, so that every answer is known."""
+    tree = Tree([*ANIMALS, ("bus",)], ranks=("genus", "species", "subspecies"))
+    return nshot.TreeClassifier(nshot.Classifier(tree.leaves, np.eye(5), scale=100.0), tree), np.eye(5)
+
+
+def test_figures_of_a_tree_tell_depth_distance_and_coverage() -> None:
+    asked, axes = _exact()
+    # answers: beagle, cat, car, car; own: beagle, beagle, car, bus; one more label is not in the tree
+    images = nshot.Embeddings.of(axes[[0, 2, 3, 3, 0]], ["beagle", "beagle", "car", "bus", "whale"])
+    found = evaluate_tree(asked, images)
+    assert found.left_out == 1
+    assert found.figures["covered"] == 0.5
+    assert found.figures["distance"] == (0 + 3 + 0 + 2) / 4  # cat, animal, dog, beagle; car, all, bus
+    assert found.figures["distance_of_wrong"] == 2.5
+    assert found.figures["exact"] == 0.5
+    assert found.figures["depth"] == (3 + 2 + 1 + 1) / 4
+    first, second, third = found.levels
+    assert (first.images, first.right, first.answers) == (4, 0.75, 2)
+    assert (second.images, second.right, second.answers) == (2, 0.5, 1)
+    assert (third.images, third.right, third.right_of_answers) == (2, 0.5, 1.0)
+    covered, depth = [t.covered for t in found.curve], [t.depth for t in found.curve]
+    assert covered == sorted(covered)
+    assert depth == sorted(depth, reverse=True)
+
+
+def test_a_rank_answers_at_that_level_always() -> None:
+    asked, axes = _exact()
+    told = asked.with_rank(asked.tree.rank("species")).predict(axes)
+    assert [answer.label for answer in told] == ["dog", "dog", "cat", "car", "bus"]
+    assert told[0].to_dict()["path"] == ["animal", "dog"]
+    assert told[0].to_dict()["coverage"] is None
+    with pytest.raises(LabelError, match="levels 1 to 3 or genus, species, subspecies, not '4'"):
+        asked.tree.rank("4")
+
+
+def test_a_rank_sums_up_its_leaves_and_not_only_the_best_one() -> None:
+    tree = Tree([("animal", "dog"), ("animal", "cat"), ("car",)])
+    asked = nshot.TreeClassifier(nshot.Classifier(tree.leaves, np.eye(3), scale=1.0), tree)
+    image = [[0.5, 0.5, 0.7]]
+    assert asked.predict(image)[0].predictions[0].label == "car"
+    assert asked.with_rank(1).predict(image)[0].label == "animal"
+
+
+def test_a_table_of_taxa_names_its_ranks(tmp_path: Path) -> None:
+    (tmp_path / "taxa.csv").write_text("Family,Genus\nCanidae,Canis\nCanidae,Vulpes\n")
+    tree = read_tree(tmp_path / "taxa.csv")
+    assert tree.leaves == ("Canis", "Vulpes")
+    assert tree.rank("family") == 1
+
+
 def test_calibrate_and_classify_take_a_tree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,3 +343,48 @@ def test_calibrate_and_classify_take_a_tree(
         assert line["score"] == float(cell["score"]) == row["score"]
         assert line["coverage"] == 0.9
     assert "round/" in Path("o.txt").read_text()
+
+
+def test_fit_and_evaluate_take_a_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet
+
+    monkeypatch.chdir(tmp_path)
+    round_ones = ["circle", "ring", "crescent", "heart"]
+    others = [name for name in SHAPES if name not in round_ones]
+    Path("tree.json").write_text(json.dumps({"round": round_ones, "other": others}))
+    rows = [["image", "label"]]
+    for number in range(40):
+        scene = sample(9_310_000_000_000 + number, several=0)
+        draw(scene).save(f"{number}.png")
+        rows.append([f"{number}.png", scene.things[0].shape])
+    rows[-1][1] = "round" if rows[-1][1] in round_ones else "other"
+    rows.append(["gone.png", "heart"])
+    Path("t.csv").write_text("\n".join(map(",".join, rows)))
+    ask = ["t.csv", "--model", "sketchbook"]
+    assert run(["fit", *ask, "--tree", "tree.json", "-o", "f.nshot", "-q"]) == 1  # one image is gone
+    fitted = nshot.open("f.nshot")
+    assert isinstance(fitted, nshot.TreeClassifier)
+    assert len(fitted.classifier.examples) == 39
+    capsys.readouterr()
+    assert run(["evaluate", *ask, "--classifier", "f.nshot", "-o", "report"]) == 1
+    told = capsys.readouterr()
+    assert "contain the truth" in told.out
+    assert "gone.png" in told.err
+    assert "fitted on 39 of the 40 images" in told.err
+    report = json.loads(Path("report/report.json").read_text())
+    assert report["images"] == 40
+    assert [level["depth"] for level in report["levels"]] == [1, 2]
+    page = Path("report/index.html").read_text()
+    assert "How deep against how often right" in page
+    assert "gone.png" in page
+    table = pyarrow.parquet.read_table("report/predictions.parquet").to_pylist()
+    assert len(table) == 41
+    assert sum(row["covered"] is True for row in table) == round(40 * report["figures"]["covered"])
+    assert run(["evaluate", *ask, "--tree", "tree.json", "--rank", "1", "-q"]) == 1
+    assert "100.0 %" in capsys.readouterr().out
+    assert run(["classify", *ask, "--rank", "1", "--labels", "cat, dog"]) == 2
+    assert "--rank is a level of a tree" in capsys.readouterr().err
+    assert run(["calibrate", *ask, "--classifier", "f.nshot", "--coverage", "0.9"]) == 1
+    assert "calibrate on images that it has not seen" in capsys.readouterr().err

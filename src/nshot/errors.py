@@ -35,6 +35,11 @@ def brief(error: BaseException) -> str:
     return said if 0 < len(said) <= 160 else f"{said[:160]}..." if said else type(error).__name__
 
 
+def bearable(name: str) -> str:
+    """A name as it is where that is one line of bearable length; else its beginning, with escapes."""
+    return name if len(name) <= 300 and name.isprintable() else repr(name[:200])[1:-1] + "..."
+
+
 class NshotError(Exception):
     """The root: ``except nshot.NshotError`` catches everything that nshot raises on purpose."""
 

@@ -60,10 +60,12 @@ class TreeClassifier:
         tree: the labels and what lies above them.
         placing: what ``calibrated`` learnt; None: a rule that guarantees nothing.
         inner: a classifier of inner nodes, all or some: their own prompts are evidence beside the leaves'.
+        rank: answer at this depth always, from 1, the roots; None: as deep as the evidence allows.
 
     Raises:
         LabelError: the leaves are not the classifier's labels, or one of ``inner`` is no inner node.
-        RequestError: a coverage outside (0, 1), or ``inner`` of another model.
+        RequestError: a coverage outside (0, 1), a rank that the tree does not have, or ``inner`` of another
+            model.
     """
 
     def __init__(
@@ -73,7 +75,11 @@ class TreeClassifier:
         placing: Placing | None = None,
         *,
         inner: Classifier | None = None,
+        rank: int | None = None,
     ) -> None:
+        if rank is not None and not 1 <= rank <= tree.depth:
+            raise RequestError(f"the tree has depths 1 to {tree.depth}, not {rank}")
+        self.rank = rank
         self.classifier = classifier.reordered(tree.leaves)
         self.tree = tree
         self.placing = placing
@@ -145,6 +151,8 @@ class TreeClassifier:
             shares: float[n, leaves], from ``shares``.
             vectors: float[n, d], the same images.
         """
+        if self.rank is not None:
+            return self._nodes.at_depth(shares, self.rank)
         if self.placing is None:
             return self._nodes.answers(shares, UNCALIBRATED)
         return self._nodes.answers(
@@ -165,7 +173,7 @@ class TreeClassifier:
             False,
             path,
             share,
-            None if self.placing is None else self.placing.coverage,
+            None if self.placing is None or self.rank is not None else self.placing.coverage,
             notes=answer.notes,
             beside=answer.beside,
         )
@@ -239,6 +247,19 @@ class TreeClassifier:
             raise RequestError(_too_few(coverage, len(placing.scores)))
         return TreeClassifier(self.classifier, self.tree, placing, inner=self.inner)
 
+    def with_rank(self, rank: int) -> TreeClassifier:
+        """The same, whose answers all lie at this depth: the node whose leaves have the most together.
+
+        Nothing is guaranteed then. A leaf that lies less deep stands for itself.
+
+        Args:
+            rank: from 1, the roots.
+
+        Raises:
+            RequestError: the tree is not that deep.
+        """
+        return TreeClassifier(self.classifier, self.tree, self.placing, inner=self.inner, rank=rank)
+
     def with_leaves(self, classifier: Classifier) -> TreeClassifier:
         """The same tree over another classifier of its leaves, such as a fitted one; not calibrated."""
         return TreeClassifier(classifier, self.tree, inner=self.inner)
@@ -275,6 +296,7 @@ class TreeClassifier:
                 "weight": placing.weight,
             },
             "ids": dict(self.tree.ids),
+            "ranks": list(self.tree.ranks),
             "inner": None if self.inner is None else self.inner.told(),
         }
         arrays = {name: getattr(self.classifier, name) for name in file.ARRAYS}
@@ -295,7 +317,7 @@ class TreeClassifier:
             inner = {name: arrays[f"inner.{name}"] for name in file.ARRAYS} if above is not None else {}
             return cls(
                 Classifier.of_told({name: arrays[name] for name in file.ARRAYS}, told),
-                Tree(told["tree"], told.get("ids", {})),
+                Tree(told["tree"], told.get("ids", {}), told.get("ranks", ())),
                 None
                 if placing is None
                 else Placing(tuple(placing["scores"]), placing["coverage"], placing.get("weight", 0.0)),

@@ -296,6 +296,8 @@ def _calibrate_tree(
     quiet: bool,
 ) -> int:
     """Learn how deep in a tree to answer, so that answers contain the truth as often as asked."""
+    from nshot.classifier.calibrating import seen_before
+
     nothing = DecisionOptions(None, None, None, None, None)
     labelled = data_options.open(model_options, None, prefer=("val", "test", "train"), quiet=quiet)
     of_model = data_options.of_model(model_options)
@@ -305,6 +307,8 @@ def _calibrate_tree(
     strange = [label for label in given if asked.tree.find(label) is None]
     if strange:
         say(f"left out, for the tree does not have them: {', '.join(strange)}")
+    if learnt := seen_before(asked.classifier, images):
+        say(f"WARNING: {told_seen(learnt, len(images))}: calibrate on images that it has not seen")
     calibrated = asked.calibrated(images, coverage)
     placing = calibrated.placing
     assert placing is not None

@@ -35,7 +35,7 @@ from nshot.cli.options import (
     tell_failure,
     tell_remarks,
 )
-from nshot.cli.tree import ask_tree, is_tree, tree_option
+from nshot.cli.tree import ask_tree, is_tree, rank_option, tree_option
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
 from nshot.types import Embedded, Faceted, Failure, Prediction
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 @classifier_option
 @facets_option
 @tree_option
+@rank_option
 @decision_options
 @model_options
 @click.option(
@@ -88,6 +89,7 @@ def command(
     classifier_file: Path | None,
     facets_given: str | None,
     tree_file: Path | None,
+    rank: str | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
     top_k: int | None,
@@ -114,6 +116,7 @@ def command(
     nshot classify photos/ --classifier animals.nshot --coverage 0.9
     nshot classify photos/ --facets facets.json
     nshot classify photos/ --tree animals.json
+    nshot classify photos/ --tree taxa.csv --rank genus
     nshot classify vectors/ --labels-file labels.txt -o answers/
     nshot classify photos/ --labels "cat, dog" --heatmaps evidence/
     nshot classify photos/ --labels-file tags.txt --multi
@@ -150,6 +153,8 @@ def command(
         check_output(output, [*sources, classifier_file, facets_file, tree_file, *files])
     journal_options.check()
     journal_file, corrected = journal_options.journal_file, journal_options.corrected
+    if rank is not None and not is_tree(tree_file, classifier_file):
+        raise RequestError("--rank is a level of a tree: give --tree as well")
     placing: TreeClassifier | None = None
     facets: Facets | None = None
     if is_tree(tree_file, classifier_file):
@@ -159,7 +164,13 @@ def command(
         if facets_given is not None:
             raise RequestError("give --tree or --facets, not both")
         embedder, placing = ask_tree(
-            tree_file, classifier_file, label_options, decision_options, model_options, quiet=quiet
+            tree_file,
+            classifier_file,
+            label_options,
+            decision_options,
+            model_options,
+            rank=rank,
+            quiet=quiet,
         )
         classifier = placing.classifier
     elif is_faceted(facets_given, classifier_file):
@@ -311,7 +322,7 @@ def _request(asked: Classifier | Facets | TreeClassifier, top_k: int, recipe: st
         known = asked.placing
         placing = None if known is None else [known.threshold, known.coverage, known.weight]
         inner = None if asked.inner is None else _request(asked.inner, top_k, recipe)
-        told = [asked.tree.paths, placing, inner, _request(asked.classifier, top_k, recipe)]
+        told = [asked.tree.paths, placing, asked.rank, inner, _request(asked.classifier, top_k, recipe)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
     if not isinstance(asked, Classifier):
         each = [(name, _request(classifier, top_k, recipe)) for name, classifier in asked.items()]

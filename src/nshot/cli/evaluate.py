@@ -38,6 +38,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.tree import ask_tree, evaluate_with_tree, is_tree, rank_option, tree_option
 from nshot.cli.twice import tell_otherwise_labelled, tell_shared
 from nshot.errors import OutputError, RequestError
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -72,6 +73,8 @@ _MODULES = {"pillow": "PIL"}
 @click.option("--seed", type=int, default=0, show_default=True, help="Of resampling and cross-validation.")
 @label_options
 @facets_option
+@tree_option
+@rank_option
 @classifier_option
 @decision_options
 @model_options
@@ -84,6 +87,8 @@ def command(
     seed: int,
     label_options: LabelOptions,
     facets_given: str | None,
+    tree_file: Path | None,
+    rank: str | None,
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
@@ -96,7 +101,8 @@ def command(
     hf://owner/name, a data set on the Hub. The labels are those of the data, unless --labels or
     --labels-file say how they are written. The report is one page (index.html), every number
     (report.json), and every image's answer (predictions.parquet or .csv). With facets, DATA is a table with
-    a column of labels per facet, and each facet has its figures.
+    a column of labels per facet, and each facet has its figures. With a tree, the figures tell how deep the
+    answers go and how often they contain the truth, at each depth and by threshold.
 
     \b
     nshot evaluate photos-by-class/ -o report/
@@ -112,8 +118,29 @@ def command(
     from nshot.evaluation.evaluation import compare as side_by_side
     from nshot.evaluation.evaluation import evaluate, prompt_ways
 
-    folder = _made(output, data_options.inputs(label_options, training))
+    folder = _made(output, [*data_options.inputs(label_options, training), tree_file])
     alone = decision_options.reject not in (None, "off") or classifier_file is not None
+    if rank is not None and not is_tree(tree_file, classifier_file):
+        raise RequestError("--rank is a level of a tree: give --tree as well")
+    if is_tree(tree_file, classifier_file):
+        if compare or training is not None or facets_given is not None:
+            raise RequestError("a tree is measured by itself: leave out --compare, --training, --facets")
+        labelled = data_options.open(model_options, None, quiet=quiet)
+        model, placed = ask_tree(
+            tree_file,
+            classifier_file,
+            label_options,
+            decision_options,
+            data_options.of_model(model_options),
+            rank=rank,
+            quiet=quiet,
+        )
+        images = embed(model, labelled, quiet=quiet)
+        run = _run(data_options.data, model, model_options, label_options.read_templates(), seed)
+        run |= {"tree": str(tree_file or classifier_file), "rank": rank}
+        evaluate_with_tree(placed, images, folder, run, quiet=quiet)
+        failures = list(images.failures.values())
+        return tell_failures(failures, len(images), quiet=quiet, verbose=verbose)
     if is_faceted(facets_given, classifier_file):
         if compare or training is not None:
             raise RequestError(

@@ -33,6 +33,7 @@ from nshot.cli.options import (
 )
 from nshot.cli.prompted import Prompted, embed_prompted
 from nshot.cli.several import fit_each
+from nshot.cli.tree import fit_tree, tree_option
 from nshot.cli.twice import in_test_part, tell_otherwise_labelled, tell_shared
 from nshot.errors import RequestError
 from nshot.labels.facets import Facet
@@ -82,6 +83,7 @@ _METHODS = ("auto", "zero-shot", "probe", "pulled", "gaussian")
 @MULTI
 @label_options
 @facets_option
+@tree_option
 @model_options
 @talk_options
 def command(
@@ -96,6 +98,7 @@ def command(
     multi: bool,
     label_options: LabelOptions,
     facets_given: str | None,
+    tree_file: Path | None,
     model_options: ModelOptions,
     quiet: bool,
     verbose: bool,
@@ -106,8 +109,9 @@ def command(
     hf://owner/name. Labels of --labels-file without an image answer from their prompts; labels of the data
     that it does not name are known by their images alone. Where examples do not beat the prompts,
     zero-shot is kept, and it says so. With --facets, DATA is a table with a column of labels per facet;
-    with --journal as well, a folder of images as ever. Images that are alike but labelled otherwise are
-    told, and so are those that are in the test data too: --test, or the test part of a folder that has one.
+    with --journal as well, a folder of images as ever. With --tree, the labels are the tree's leaves. Images
+    that are alike but labelled otherwise are told, and so are those that are in the test data too: --test,
+    or the test part of a folder that has one.
 
     \b
     nshot fit examples/ --labels-file labels.txt -o banknotes.nshot
@@ -121,9 +125,32 @@ def command(
     from nshot.atomic import check_output
     from nshot.few_shot.examples import fit
 
-    check_output(output, [*data_options.inputs(label_options, journal_file), facets_path(facets_given)])
-    if test is not None and (facets_given is not None or journal_file is not None or multi):
-        raise RequestError("--test goes with one label per image: leave out --facets, --journal, --multi")
+    read = data_options.inputs(label_options, journal_file)
+    check_output(output, [*read, facets_path(facets_given), tree_file])
+    if test is not None and (
+        facets_given is not None or journal_file is not None or multi or tree_file is not None
+    ):
+        raise RequestError(
+            "--test goes with one label per image: leave out --facets, --journal, --multi, --tree"
+        )
+    if tree_file is not None:
+        if facets_given is not None or journal_file is not None or multi:
+            raise RequestError(
+                "a tree is fitted on labelled images alone: leave out --facets, --journal, --multi"
+            )
+        report, status = fit_tree(
+            tree_file,
+            data_options,
+            label_options,
+            model_options,
+            output,
+            method=method,
+            strength=strength,
+            seed=seed,
+            quiet=quiet,
+        )
+        click.echo(f"{_told(report, every=verbose)}\n\n{output}")
+        return status
     if multi:
         if facets_given is not None or journal_file is not None or method != "auto" or strength is not None:
             raise RequestError(

@@ -109,7 +109,9 @@ def open_labelled(
     if lower.endswith((*archives.TAR, *archives.ZIP)):
         return _archive(path, name, domain_folders, read)
     if is_table(name) or lower.endswith(_LISTS) or lower.endswith((".xlsx", ".xls", ".ods")):
-        return of_table(Rows(open_table(path, blanks=lower.endswith(_LISTS)), read), name)
+        return of_table(
+            Rows(open_table(path, blanks=lower.endswith(_LISTS), memory=limits.memory), read), name
+        )
     raise SourceError(
         f"{name} has no labels: give a folder with a folder per label, a table (.csv, .tsv, .jsonl, "
         ".parquet), an archive, or hf://owner/name"
@@ -128,7 +130,9 @@ def _folder(path: Path, name: str, by_domain: bool, config: str | None, read: Re
             return of_shards(name, shards, replace(read, split=None))
     found = layout(here, by_domain=by_domain, split=read.split, prefer=read.prefer, remarks=read.remarks)
     if isinstance(found, str):
-        return of_table(Rows(open_table(Path(found)), replace(read, split=None)), name)
+        return of_table(
+            Rows(open_table(Path(found), memory=read.limits.memory), replace(read, split=None)), name
+        )
 
     def listed(label: str, folder: str) -> Iterator[Source]:
         try:

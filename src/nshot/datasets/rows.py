@@ -242,7 +242,7 @@ def of_table(rows: Rows, name: str) -> LabelledSet:
 
 def of_shards(name: str, shards: Sequence[str], read: Reading) -> LabelledSet:
     """The rows of all shards under the data set's own name, counted through."""
-    first = Rows(open_table(Path(shards[0])), read)
+    first = Rows(open_table(Path(shards[0]), memory=read.limits.memory), read)
     names = first.table.names.get(first.label[0]) or read.columns.names
     if names is None:
         read.checked(first.surveyed()[0], name)
@@ -250,7 +250,7 @@ def of_shards(name: str, shards: Sequence[str], read: Reading) -> LabelledSet:
     def opened() -> Iterator[Source]:
         row = 0
         for shard in shards:
-            for source in Rows(open_table(Path(shard)), read):
+            for source in Rows(open_table(Path(shard), memory=read.limits.memory), read):
                 yield replace(source, name=f"{name}[{row}]")
                 row += 1
 

@@ -72,6 +72,21 @@ class Ancestors:
         last = p.shape[1] - 1 - inside[:, ::-1].argmax(axis=1)
         return best, self.common(first, last)
 
+    def at_depth(self, shares: ArrayLike, depth: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """The best node of each image at one depth, as a leaf under it and its depth.
+
+        A leaf that lies less deep stands for itself.
+
+        Args:
+            shares: float[n, leaves].
+            depth: from 1, the roots.
+        """
+        p = np.asarray(shares, np.float64)
+        own = np.minimum(self._depths, depth)
+        starts = np.unique(self._first[np.arange(len(own)), own])
+        best: NDArray[np.intp] = starts[np.add.reduceat(p, starts, axis=1).argmax(axis=1)]
+        return best, own[best]
+
     def scores(self, shares: ArrayLike, spans: ArrayLike) -> Reals:
         """The threshold at which each answer first contains the truth: float64[n], 0 at the best leaf.
 

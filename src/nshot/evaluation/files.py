@@ -14,7 +14,9 @@ import numpy as np
 
 from nshot import metrics
 from nshot.atomic import replace, writing
+from nshot.evaluation import placed
 from nshot.evaluation.evaluation import Evaluation, Rival
+from nshot.evaluation.placed import PlacedEvaluation
 from nshot.extras import pyarrow
 
 COLUMNS = ("source", "own", "label", "right", "score", "cosine", "margin", "own_score", "own_place", "domain")
@@ -132,6 +134,12 @@ def write_facet_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -
 
 def _failed(evaluation: Evaluation) -> list[str]:
     return [failure.source for failure in evaluation.images.failures.values()]
+
+
+def write_placed(path: Path, evaluation: PlacedEvaluation) -> None:
+    """The same of a tree's answers: see ``nshot.evaluation.placed.COLUMNS``."""
+    kinds = ("str", "str", "str", "str", "i4", "bool", "f8", "i4", "str")
+    _write_rows(path, placed.COLUMNS, kinds, evaluation.rows())
 
 
 def _write_rows(

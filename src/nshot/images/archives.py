@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+import numpy as np
+
 from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage, brief
 from nshot.objects import ObjectPath
 
@@ -27,6 +29,9 @@ TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"
 
 _BLOCK = 2**20
 _HEADER = 2**20  # bytes of one of a tar's own long headers
+_ZIP_TAIL = 2**16 + 98  # where a zip archive's end is looked for: a comment, and the records before it
+_DIRECTORY, _ENTRIES = 2**27, 1_300_000  # of a zip archive: bytes, and members
+_UNPACK = ": more than can be kept in memory; unpack it, or make it a tar archive, which is read in one pass"
 _DICTIONARY = 2**26  # bytes that unpacking may remember; xz -9 asks for that
 
 
@@ -95,6 +100,7 @@ def zip_members(path: Path | ObjectPath, max_bytes: int) -> Iterator[Member]:
         SourceError: at once, where the archive cannot be opened or listed.
     """
     try:
+        _refuse_endless(path)
         archive = zipfile.ZipFile(path if isinstance(path, Path) else path.open("rb"))
     except _DAMAGED as error:
         raise SourceError(f"{path} is not a zip archive that can be read: {brief(error)}") from error
@@ -108,19 +114,47 @@ def zip_members(path: Path | ObjectPath, max_bytes: int) -> Iterator[Member]:
             else partial(_read_zipped, archive, path, info, max_bytes),
         )
         for info in archive.infolist()
-        if not info.is_dir() and not _is_hidden(info.filename)
+        if info.filename and not info.is_dir() and not _is_hidden(info.filename)
     )
+
+
+def _refuse_endless(path: Path | ObjectPath) -> None:
+    """Refuse a directory that would fill the memory: Python keeps all of it, some 650 bytes for an entry."""
+    with path.open("rb") as file:
+        end = max(0, file.seek(0, io.SEEK_END) - _ZIP_TAIL)
+        file.seek(end)
+        tail = file.read()
+        at = tail.rfind(b"PK\x05\x06")
+        if at < 0 or len(tail) < at + 22:
+            return  # zipfile says what is wrong
+        (size,) = struct.unpack_from("<I", tail, at + 12)
+        end += at
+        if at >= 76 and tail.startswith(b"PK\x06\x07", at - 20):  # zip64: a record of its own before it
+            (size,) = struct.unpack_from("<Q", tail, at - 76 + 40)
+            end -= 76
+        if size > _DIRECTORY:
+            raise SourceError(f"{path}: its directory takes {size:,} bytes{_UNPACK}")
+        if size < 47 * _ENTRIES:  # an entry has 46 bytes and a name
+            return
+        file.seek(max(0, end - size))
+        entries, rest = 0, b""
+        while (left := end - file.tell()) > 0 and (block := file.read(min(_BLOCK, left))):
+            entries += (rest + block).count(b"PK\x01\x02")
+            rest = block[-3:]
+    if entries > _ENTRIES:
+        raise SourceError(f"{path}: {entries:,} members in one zip archive{_UNPACK}")
 
 
 def _overlapping(entries: list[zipfile.ZipInfo]) -> set[int]:
     """Where entries begin that share bytes with others: kilobytes that unpack to petabytes are made so."""
-    found: set[int] = set()
-    last, end = -1, 0
-    for start, size in sorted((info.header_offset, info.compress_size) for info in entries):
-        if start < end:
-            found |= {last, start}
-        last, end = (start, start + 30 + size) if start + 30 + size > end else (last, end)
-    return found
+    starts = np.array([info.header_offset for info in entries], np.float64)
+    order = np.argsort(starts, kind="stable")
+    starts = starts[order]
+    ends = starts + 30 + np.array([info.compress_size for info in entries], np.float64)[order]
+    before = np.maximum.accumulate(ends)[:-1]  # the furthest that any earlier entry reaches
+    within = np.flatnonzero(starts[1:] < before)
+    reaching = np.searchsorted(np.maximum.accumulate(ends), starts[1:][within], side="right")
+    return {int(starts[place]) for place in (*(within + 1), *reaching)}
 
 
 def _read_zipped(
@@ -143,7 +177,8 @@ def _read_zipped(
 def _lzma_dictionary(path: Path | ObjectPath, info: zipfile.ZipInfo) -> int:
     with path.open("rb") as file:
         file.seek(info.header_offset + 26)
-        file.seek(sum(struct.unpack("<HH", file.read(4))), io.SEEK_CUR)
+        lengths = file.read(4)  # of the name and of what is beside it
+        file.seek(sum(lengths[::2]) + 256 * sum(lengths[1::2]), io.SEEK_CUR)
         head = file.read(9)  # version, length of the properties, and these: a byte, then the size
     return int(struct.unpack_from("<I", head, 5)[0]) if len(head) == 9 else 0
 

@@ -21,7 +21,7 @@ from nshot.images.kinds import is_image_name
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BLOCK = 2**20
-_LONGEST = 2**24  # characters of a line
+LONGEST = 2**24  # characters of a line
 _MOST_NOTES = 20  # a file that is wrong in every line need not say so of each
 _SHOWN = 100  # characters of a longer one
 _SAMPLE = 30  # lines that a separator is judged by
@@ -74,7 +74,7 @@ class Delimited:
                 yield [*cells[:width], *[None] * (width - len(cells))]
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        with _opened(self.path, self.encoding) as file:
+        with opened(self.path, self.encoding) as file:
             records = _records(file, self.separator, len(self.columns), self._note, self.path)
             for number, cells in records:
                 if number >= self._first and any(cells):
@@ -177,26 +177,30 @@ def encoding_of(path: Path) -> tuple[str, list[str]]:
     ]
 
 
-def read_text(path: Path) -> tuple[str, list[str]]:
+def read_text(path: Path, most: int) -> tuple[str, list[str]]:
     """A whole text file, decoded, and what a person should know about its encoding.
 
     Raises:
         OSError: it cannot be read.
+        ValueError: it has more than so many bytes.
     """
+    if path.stat().st_size > most:
+        raise ValueError(f"it is larger than {most / 1e6:,.0f} MB")
     encoding, notes = encoding_of(path)
-    with _opened(path, encoding) as file:
+    with opened(path, encoding) as file:
         return file.read(), notes
 
 
-def _opened(path: Path, encoding: str) -> io.TextIOWrapper:
+def opened(path: Path, encoding: str) -> io.TextIOWrapper:
+    """A text file of that encoding; what of it is not, is kept (UTF-8) or replaced."""
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
     return path.open(encoding=encoding, errors=errors, newline=None)
 
 
 def _sample(path: Path, encoding: str) -> list[str]:
-    with _opened(path, encoding) as file:
+    with opened(path, encoding) as file:
         lines: list[str] = []
-        while len(lines) < _SAMPLE and (line := file.readline(_LONGEST)):
+        while len(lines) < _SAMPLE and (line := file.readline(LONGEST)):
             lines.append(line)
     return lines
 
@@ -228,7 +232,7 @@ def _records(
 ) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of each record; a quotation mark that is opened and never closed costs its line alone."""
     waiting: deque[str] = deque()
-    source = iter(lines) if isinstance(lines, list) else iter(lambda: lines.readline(_LONGEST), "")
+    source = iter(lines) if isinstance(lines, list) else iter(lambda: lines.readline(LONGEST), "")
     number, opened = 0, False
 
     def following() -> str | None:
@@ -236,8 +240,8 @@ def _records(
 
     while (line := following()) is not None:
         number += 1
-        if len(line) >= _LONGEST:
-            note(f"{path}, line {number} is longer than {_LONGEST:,} characters: it names no image")
+        if len(line) >= LONGEST:
+            note(f"{path}, line {number} is longer than {LONGEST:,} characters: it names no image")
             yield number, [f"{line[:_SHOWN]}..."]
             while not line.endswith("\n") and (line := following() or "\n"):
                 pass
@@ -265,7 +269,7 @@ def _records(
                     cells = _parsed([line, *more], separator)
                     if cells is None and not _is_open([line, *more], separator):
                         break  # no line that follows can mend it
-                if size > _LONGEST:
+                if size > LONGEST:
                     break
             if cells is not None and _are_rows(bare, more, separator, width or len(cells)):
                 cells = None

@@ -1,22 +1,24 @@
 """JSON, lines of JSON, and the exports of labelling tools, as rows with columns.
 
 Known are records, columns and pandas' split form, {name: label}, {label: [names]}, COCO, Label Studio, VIA,
-Datumaro, and CVAT's XML. A file is read whole: none of these formats can be read in pieces.
+Datumaro, and CVAT's XML. Lines of JSON are read one by one, as often as they are asked for; none of the
+others can be read in pieces, so what would fill the memory is refused.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
-from nshot.errors import SourceError
-from nshot.images.delimited import read_text
+from nshot.errors import SourceError, brief
+from nshot.images.delimited import LONGEST, encoding_of, opened
 from nshot.images.kinds import is_image_name
 
 _SAID = "boxes and outlines are read as labels of the whole image"
@@ -32,70 +34,131 @@ class Records:
         notes: what a person should know about how it was read.
     """
 
-    rows: list[dict[str, Any]]
+    rows: Iterable[dict[str, Any]]
     form: str | None = None
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def columns(self) -> list[str]:
-        """All columns, in the order in which they are met."""
-        return list(dict.fromkeys(key for row in self.rows for key in row))
+    def described(self) -> tuple[list[str], list[str]]:
+        """All columns, in the order in which they are met, and those of them that hold lists."""
+        columns: dict[str, bool] = {}
+        for row in self.rows:
+            for name, value in row.items():
+                columns[name] = columns.get(name, False) or isinstance(value, list)
+            if len(columns) > _MOST_COLUMNS:
+                raise SourceError(f"records of more than {_MOST_COLUMNS:,} different columns are no table")
+        return list(columns), [name for name, holds in columns.items() if holds]
 
-    @property
-    def lists(self) -> list[str]:
-        """Columns that hold lists."""
-        return list(dict.fromkeys(k for row in self.rows for k, v in row.items() if isinstance(v, list)))
 
-
-def read(path: Path) -> Records:
+def read(path: Path, memory: int) -> Records:
     """The records of a file.
 
+    Args:
+        path: the file.
+        memory: bytes that it may take; what can be read line by line takes next to nothing.
+
     Raises:
-        SourceError: it cannot be read, or is of no known form.
+        SourceError: it cannot be read, is of no known form, or takes more memory than that.
     """
     try:
-        text, notes = read_text(path)
+        encoding, notes = encoding_of(path)
+        found = None if path.suffix.lower() == ".xml" else _lines(path, encoding)
+        if found is None:
+            _refuse_large(path, memory)
+            with opened(path, encoding) as file:
+                text = file.read()
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise SourceError(f"{path} cannot be read: {reason}") from error
-    if not text.strip():
-        raise SourceError(f"{path} is empty")
-    if path.suffix.lower() == ".xml":
-        found = _xml(path, text)
-    else:
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            found = _lines(path, text, error)
-        else:
-            found = _content(path, content)
+    if found is None:
+        found = _whole(path, text)
     found.notes[:0] = notes
     if found.form:
         found.notes.append(f"{path} is read as an export of {found.form}")
     return found
 
 
-def _lines(path: Path, text: str, error: Exception) -> Records:
-    """A JSON object per line; what is none stays a row, which names no image."""
-    rows: list[dict[str, Any]] = []
-    broken, found = 0, Records([])
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            broken += 1
-            if not rows:
-                raise SourceError(f"{path} is neither JSON nor lines of JSON: {error}") from error
-            if broken == 1:
-                found.notes.append(f"{path}, line {number} is no JSON object")
-            row = {}
-        rows.append(row)
-    found.rows = rows
+def _whole(path: Path, text: str) -> Records:
+    if not text.strip():
+        raise SourceError(f"{path} is empty")
+    if path.suffix.lower() == ".xml":
+        return _xml(path, text)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path} is neither JSON nor lines of JSON: {brief(error)}") from error
+    return _content(path, content)
+
+
+def _refuse_large(path: Path, memory: int) -> None:
+    """Refuse what would fill the memory when it is read whole: by its size, and by what it is made of."""
+    size = sum(count * cost for count, cost in zip(_counted(path), _COSTS.values(), strict=True))
+    if size > memory:
+        raise SourceError(
+            f"{path} would take about {size / 1e6:,.0f} MB of memory to read, and the run has "
+            f"{memory / 1e6:,.0f} MB: save it as lines of JSON (.jsonl) or as CSV, which are read row by "
+            "row, or give more with --memory"
+        )
+
+
+def _counted(path: Path) -> list[int]:
+    found = [0] * len(_COSTS)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            for place, part in enumerate(_COSTS):
+                found[place] += block.count(part) if part else len(block)
     return found
+
+
+# bytes of memory for each byte (the file, its text), value, object, list, text, and element of XML
+_COSTS = {b"": 2.5, b",": 16.0, b"{": 300.0, b"[": 90.0, b'"': 30.0, b"<": 150.0}
+_MOST_COLUMNS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """A JSON object per line; what is none stays a row, which names no image."""
+
+    path: Path
+    encoding: str
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (row or {} for _, row in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """(line, object) of each line that is not blank; None for what is no object.
+
+        Raises:
+            SourceError: the file cannot be read any more.
+        """
+        try:
+            with opened(self.path, self.encoding) as file:
+                for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), 1):
+                    long = len(line) == LONGEST and not line.endswith("\n")
+                    while long and (more := file.readline(LONGEST)) and not more.endswith("\n"):
+                        pass
+                    if line.strip():
+                        yield number, None if long else _object(line)
+        except OSError as error:
+            raise SourceError(f"{self.path} cannot be read: {error.strerror or error}") from error
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _lines(path: Path, encoding: str) -> Records | None:
+    """Lines of JSON; None where it is no object alone on the first line, with others below it."""
+    lines = _Lines(path, encoding)
+    first = list(itertools.islice(lines.numbered(), 2))
+    if len(first) < 2 or first[0][1] is None:
+        return None
+    broken = next((number for number, row in lines.numbered() if row is None), None)
+    notes = [] if broken is None else [f"{path}, line {broken} is no JSON object"]
+    return Records(lines, notes=notes)
 
 
 def _content(path: Path, content: Any) -> Records:

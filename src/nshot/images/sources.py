@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from nshot.errors import ImageError, ImageTooLarge, SourceError, UndecodableImage, UnreadableImage
+from nshot.errors import ImageError, ImageTooLarge, SourceError, UndecodableImage, UnreadableImage, bearable
 from nshot.images import folders
 from nshot.images.archives import Member, gathered
 from nshot.images.kinds import is_image, is_image_name, is_plain_text, kind_of, no_image
@@ -296,7 +296,7 @@ class _Listing:
 
         base = url.rpartition("/")[0] if self.image_root is None else as_url(self.image_root).rstrip("/")
         with stored.here(url) as path:
-            table = tables.open_table(path)
+            table = tables.open_table(path, memory=self.limits.memory)
             image = table.image_column(self.image_column)
             kept = [name for name in table.columns if self.keep_columns and name and name != image]
             self.remarks.kept += [name for name in kept if name not in self.remarks.kept]
@@ -326,7 +326,7 @@ class _Listing:
         if lower.endswith(archives.TAR):
             return self._members(spec, archives.tar_members(path, self.max_bytes))
         if lower.endswith(tables.ENDINGS):
-            return self._table(tables.open_table(path))
+            return self._table(tables.open_table(path, memory=self.limits.memory))
         return iter([self._entry(spec)])
 
     def _found(
@@ -480,8 +480,9 @@ class _Listing:
         if first is None:
             raise SourceError(f"{table.path}: column {image!r} names no image in any row")
         raise SourceError(
-            f"{table.path}: none of the images in column {image!r} can be found. The first is {first!r}, "
-            f"looked for at {resolver.written(first.strip())}: {doubt or _cause(table, image, first)}"
+            f"{table.path}: none of the images in column {bearable(image)!r} can be found. The first is "
+            f"'{bearable(first)}', looked for at {bearable(str(resolver.written(first.strip())))}: "
+            f"{doubt or _cause(table, image, first)}"
         )
 
     def _held(self, name: str, data: bytes) -> Source:

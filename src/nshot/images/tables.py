@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from nshot.errors import SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.delimited import open_delimited, plain
+from nshot.types import DEFAULT_LIMITS
 
 TEXT = (".csv", ".tsv")
 JSON = (".jsonl", ".ndjson", ".json")
@@ -161,12 +162,13 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
 
 
-def open_table(path: Path, *, blanks: bool = False) -> Table:
+def open_table(path: Path, *, blanks: bool = False, memory: int = DEFAULT_LIMITS.memory) -> Table:
     """A table, its form found out; a text file of another ending is read like a .csv.
 
     Args:
         path: the file.
         blanks: whether blanks may separate the cells of a text.
+        memory: bytes that JSON or XML may take, which are read whole.
 
     Raises:
         SourceError: it cannot be read, or is no table.
@@ -178,7 +180,7 @@ def open_table(path: Path, *, blanks: bool = False) -> Table:
     if suffix in PARQUET:
         return _parquet(path)
     if suffix in (*JSON, *XML):
-        return _records(path)
+        return _records(path, memory)
     text = open_delimited(path, _KNOWN, blanks=blanks)
 
     def read(columns: Sequence[str]) -> Iterator[Row]:
@@ -202,12 +204,13 @@ def cell_image(cell: Any) -> str | bytes | None:
     return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else None
 
 
-def _records(path: Path) -> Table:
+def _records(path: Path, memory: int) -> Table:
     """A table out of JSON, lines of JSON or XML."""
     from nshot.images import records
 
     try:
-        found = records.read(path)
+        found = records.read(path, memory)
+        columns, lists = found.described()
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise SourceError(f"{path} is no export of a tool that nshot knows: {brief(error)}") from error
 
@@ -216,10 +219,10 @@ def _records(path: Path) -> Table:
 
     return Table(
         path,
-        tuple(found.columns),
+        tuple(columns),
         found.notes,
         read,
-        lists=frozenset(found.lists),
+        lists=frozenset(lists),
         form=found.form,
     )
 

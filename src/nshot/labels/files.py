@@ -18,7 +18,7 @@ from typing import Any
 from nshot.errors import LabelError, SourceError
 from nshot.images.delimited import plain, read_text
 from nshot.images.tables import LABEL_COLUMNS, open_table
-from nshot.labels.prompts import Labels
+from nshot.labels.prompts import MOST, Labels
 
 _NAMES = ("name", "names", *LABEL_COLUMNS, "title", "text", "description", "display_name")
 _NUMBERS = (
@@ -83,7 +83,7 @@ def read_label_file(path: str | Path) -> LabelFile:
     """
     path = Path(path)
     try:
-        text, notes = read_text(path)
+        text, notes = read_text(path, MOST)
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise LabelError(f"cannot read {path}: {reason}") from error

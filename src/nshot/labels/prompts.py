@@ -18,6 +18,7 @@ from nshot.errors import LabelError, TemplateError
 
 Labels: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
 
+MOST = 2**24  # bytes of a file of words: a million labels
 DEFAULT_TEMPLATE = "a photo of a {}"
 
 _PLACES = ("{}", "{label}")
@@ -170,6 +171,8 @@ def _is_camel(words: str) -> bool:
 def read_plain(path: Path, error_type: type[LabelError] | type[TemplateError]) -> str:
     """The text of a UTF-8 file; what is wrong with it is an error of that type, which names it."""
     try:
+        if path.stat().st_size > MOST:
+            raise error_type(f"{path} is larger than {MOST / 1e6:,.0f} MB, which no list of words is")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise error_type(f"cannot read {path}: {error.strerror}") from error

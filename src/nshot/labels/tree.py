@@ -18,6 +18,7 @@ class Tree:
     Args:
         paths: every leaf as the names from the root to it. Trees with several roots are fine.
         ids: other names of nodes, such as WordNet's ids, by which labelled images may name them.
+        ranks: names of the levels from the roots on, such as "genus" and "species"; none: numbers only.
 
     Attributes:
         ids: those of nodes that the tree has.
@@ -30,7 +31,13 @@ class Tree:
         LabelError: no leaf, an empty name, or a name in two places, which is told with both.
     """
 
-    def __init__(self, paths: Iterable[Sequence[str]], ids: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        paths: Iterable[Sequence[str]],
+        ids: Mapping[str, str] | None = None,
+        ranks: Sequence[str] = (),
+    ) -> None:
+        self.ranks = tuple(ranks)
         given = [tuple(name.strip() for name in path) for path in paths]
         if not given:
             raise LabelError("a tree needs at least one label")
@@ -60,6 +67,24 @@ class Tree:
         self.paths = tuple(leaves)
         self.leaves = tuple(path[-1] for path in leaves)
         self.ids = {id: name for id, name in (ids or {}).items() if name in self.spans and id != name}
+
+    @property
+    def depth(self) -> int:
+        """How many nodes the longest path has."""
+        return max(map(len, self.paths))
+
+    def rank(self, name: str) -> int:
+        """The depth of a level, by its number from 1, the roots, or by its name.
+
+        Raises:
+            LabelError: there is none.
+        """
+        if name.lower() in self.ranks:
+            return self.ranks.index(name.lower()) + 1
+        if name.isdecimal() and 1 <= int(name) <= self.depth:
+            return int(name)
+        known = f" or {', '.join(self.ranks)}" if self.ranks else ""
+        raise LabelError(f"the tree has levels 1 to {self.depth}{known}, not {name!r}")
 
     @property
     def inner(self) -> tuple[str, ...]:

@@ -8,6 +8,8 @@
     {"categories": [{"name": "dog", "supercategory": "animal"}]}                     COCO's
     {"tree": ..., "labels": {"n02084071": "dog"}}                                    with names of ids
 
+A table's first row may name its levels, where these are ranks of biology (kingdom, ..., genus, species).
+
 Ids of WordNet may stand for names in each of them, and a bare list of ids brings WordNet's own tree.
 """
 
@@ -27,23 +29,38 @@ MOST = 100
 Paths: TypeAlias = list[tuple[str, ...]]
 Ids: TypeAlias = dict[str, str]
 _CHILDREN = ("children", "Subcategory", "subcategories")  # the second is Open Images'
+_RANKS = {
+    *("domain", "kingdom", "phylum", "subphylum", "superclass", "class", "subclass", "superorder", "order"),
+    *(
+        "suborder",
+        "superfamily",
+        "family",
+        "subfamily",
+        "tribe",
+        "genus",
+        "subgenus",
+        "species",
+        "subspecies",
+    ),
+}
 _NAMES = ("name", "label", "LabelName", "id")
 
 
-def paths_of(text: str) -> tuple[Paths, Ids]:
-    """The paths from the root to each leaf, and the names of ids that stood for names.
+def paths_of(text: str) -> tuple[Paths, Ids, tuple[str, ...]]:
+    """The paths from the root to each leaf, the names of ids that stood for names, and those of levels.
 
     Raises:
         LabelError: no tree; or ids that have no name.
     """
+    ranks: tuple[str, ...] = ()
     if text.lstrip()[:1] in ("{", "["):
         try:
             paths, ids = _of_json(json.loads(text, object_pairs_hook=_pairs))
         except json.JSONDecodeError as error:
             raise LabelError(f"starts like JSON but is not: {error}") from error
     else:
-        paths, ids = _of_lines(text), {}
-    return _named(paths, ids)
+        (paths, ranks), ids = _of_lines(text), {}
+    return *_named(paths, ids), ranks
 
 
 def _named(paths: Paths, ids: Ids) -> tuple[Paths, Ids]:
@@ -58,17 +75,19 @@ def _named(paths: Paths, ids: Ids) -> tuple[Paths, Ids]:
     return [tuple(names.get(name, name) for name in path) for path in paths], ids | names
 
 
-def _of_lines(text: str) -> Paths:
+def _of_lines(text: str) -> tuple[Paths, tuple[str, ...]]:
     rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
-    if len(rows) > 1 and [cell.strip().lower() for cell in rows[0]] in (["path"], ["label"]):
-        rows = rows[1:]  # a head
+    head = [cell.strip().lower() for cell in rows[0]] if len(rows) > 1 else []
+    ranks = tuple(head) if len(head) > 1 and set(head) <= _RANKS else ()
+    if ranks or head in (["path"], ["label"]):
+        rows = rows[1:]
     found: Paths = []
     for row in rows:
         cells = [cell.strip() for cell in row]
         while cells and not cells[-1]:
             cells.pop()
         found.append(tuple(cells[0].strip("/").split("/") if len(cells) == 1 else cells))
-    return found
+    return found, ranks
 
 
 def _of_json(content: Any) -> tuple[Paths, Ids]:

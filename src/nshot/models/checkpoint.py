@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nshot.errors import (
+    CheckpointError,
     CheckpointNotFound,
     CorruptCheckpoint,
     HubUnavailable,
@@ -24,7 +25,7 @@ from nshot.images.preprocess import Preprocessor
 from nshot.models.catalogue import SHORT, full_name
 from nshot.models.digests import file_digest
 from nshot.models.family import ModelConfig
-from nshot.models.files import Folder, TokenizerFiles
+from nshot.models.files import NONSENSE, Folder, TokenizerFiles, sensible
 from nshot.models.layout import Found, choose
 from nshot.models.weights import Tensors
 
@@ -44,17 +45,6 @@ _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-_NONSENSE = (
-    TypeError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RecursionError,
-    AssertionError,
-)
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint on this machine; made by ``find``.
@@ -67,6 +57,7 @@ class Checkpoint:
         preprocessor: the image processor's settings, in transformers' form of 2021 or of now.
         weights: the files that hold the tensors, as many as there are shards.
         vocabulary: the tokenizer's files.
+        processor: the file that the preprocessor's settings are from.
     """
 
     name: str
@@ -76,6 +67,7 @@ class Checkpoint:
     preprocessor: Mapping[str, Any]
     weights: tuple[Path, ...]
     vocabulary: TokenizerFiles
+    processor: Path
 
     @property
     def folder(self) -> Path:
@@ -151,7 +143,9 @@ class Checkpoint:
         values = self.preprocessor.get(key) or default
         numbers = isinstance(values, list | tuple) and all(isinstance(each, (int, float)) for each in values)
         if not numbers or len(values) != 3:
-            raise CorruptCheckpoint(f"{self.name}: {key} should be three numbers, not {str(values)[:80]}.")
+            raise CorruptCheckpoint(
+                f"{self.processor}: {key} should be three numbers, not {str(values)[:80]}."
+            )
         return float(values[0]), float(values[1]), float(values[2])
 
 
@@ -178,10 +172,9 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
         return _find(model, revision, progress)
     except NshotError:
         raise
-    except _NONSENSE as error:  # settings of other types than they should be, in whatever way they are used
+    except NONSENSE as error:
         raise CorruptCheckpoint(
-            f"{model}: its config.json or preprocessor_config.json holds a setting that makes no sense "
-            f"({brief(error)}). Fetch it again."
+            f"{model}: a setting of it makes no sense ({brief(error)}). Fetch it again."
         ) from error
 
 
@@ -231,19 +224,32 @@ def _chosen(repository: Repository) -> Found:
 
 def _checkpoint(name: str, revision: str | None, found: Found) -> Checkpoint:
     preprocessor, config = found.preprocessor, found.config
-    factor = preprocessor.get("rescale_factor", 1 / 255)
-    if preprocessor.get("do_rescale") is False or not math.isclose(factor, 1 / 255):
-        raise UnsupportedArchitecture(
-            f"the image processor of {name} wants pixel values other than 0 to 255 scaled to 0 to 1."
-        )
-    made = Preprocessor.from_config(preprocessor, size=config.vision.image_size).size
+    with sensible(found.processor):
+        factor = preprocessor.get("rescale_factor", 1 / 255)
+        if preprocessor.get("do_rescale") is False or not math.isclose(factor, 1 / 255):
+            raise UnsupportedArchitecture(
+                f"the image processor of {name} wants pixel values other than 0 to 255 scaled to 0 to 1."
+            )
+        try:
+            made = Preprocessor.from_config(preprocessor, size=config.vision.image_size).size
+        except CheckpointError as error:
+            raise type(error)(f"{found.processor}: {error}") from error
     if made != config.vision.image_size:
         raise CorruptCheckpoint(
             f"{name}: the image processor makes squares of {made} pixels, and the model takes "
             f"{config.vision.image_size}. Set crop_size, or size where nothing is cropped, to "
-            f"{config.vision.image_size} in {found.settings.with_name('preprocessor_config.json')}."
+            f"{config.vision.image_size} in {found.processor}."
         )
-    return Checkpoint(name, found.settings, revision, config, preprocessor, found.weights, found.vocabulary)
+    return Checkpoint(
+        name,
+        found.settings,
+        revision,
+        config,
+        preprocessor,
+        found.weights,
+        found.vocabulary,
+        found.processor,
+    )
 
 
 def _looks_like_a_path(name: str) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
-from nshot.errors import CorruptCheckpoint, UnsupportedArchitecture, brief
+from nshot.errors import CorruptCheckpoint, NshotError, UnsupportedArchitecture, brief
 from nshot.models.ops import Gelu
 
 _GELUS: dict[str, Gelu] = {
@@ -18,6 +19,17 @@ _GELUS: dict[str, Gelu] = {
     "gelu_new": "gelu_tanh",  # the same formula
     "gelu_fast": "gelu_tanh",
 }
+
+NONSENSE = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RecursionError,
+    AssertionError,
+)
+"""What settings of other types than they should be lead to, in whatever way they are used."""
 
 _LARGEST = 2**26  # bytes: an index of a thousand shards has a hundredth of it
 
@@ -121,6 +133,23 @@ def read_json(path: Path, kind: type[Any] = dict) -> Any:
     return content
 
 
+@contextmanager
+def sensible(path: Path) -> Iterator[None]:
+    """Whatever settings of other types than they should be lead to is one line that names their file.
+
+    Raises:
+        CorruptCheckpoint: a setting makes no sense.
+    """
+    try:
+        yield
+    except NshotError:
+        raise
+    except NONSENSE as error:
+        raise CorruptCheckpoint(
+            f"{path} holds a setting that makes no sense ({brief(error)}). Fetch it again."
+        ) from error
+
+
 def _check_numbers(settings: Any, where: Path, name: str = "") -> None:
     """Refuse a number that no model has, before anything of its size is made."""
     if isinstance(settings, Mapping):
@@ -138,12 +167,20 @@ def _check_numbers(settings: Any, where: Path, name: str = "") -> None:
 
 
 def image_processor(files: Files) -> Mapping[str, Any] | None:
-    """The image processor's settings. As transformers does: of the two files, the newer form counts."""
+    """The image processor's settings."""
+    path = processor_file(files)
+    if path is None:
+        return None
+    settings: Mapping[str, Any] = read_json(path)
+    return settings["image_processor"] if path.name == "processor_config.json" else settings
+
+
+def processor_file(files: Files) -> Path | None:
+    """Where the image processor's settings are. As transformers does: of two files, the newer form counts."""
     newer = files("processor_config.json")
-    if newer is not None and isinstance(settings := read_json(newer).get("image_processor"), dict):
-        return settings
-    older = files("preprocessor_config.json")
-    return None if older is None else read_json(older)
+    if newer is not None and isinstance(read_json(newer).get("image_processor"), dict):
+        return newer
+    return files("preprocessor_config.json")
 
 
 def vocabulary(files: Files) -> TokenizerFiles | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nshot.errors import CheckpointNotFound, CorruptCheckpoint, UnsupportedArchitecture
 from nshot.models.family import Family, ModelConfig
-from nshot.models.files import Files, Inside, TokenizerFiles, read_json
+from nshot.models.files import Files, Inside, TokenizerFiles, processor_file, read_json, sensible
 
 FAMILIES = ("clip.Clip", "siglip.Siglip", "clip.MetaClip2")
 """The kinds of models in transformers' layout, where config.json tells them apart; see ``family``."""
@@ -65,6 +65,7 @@ class Found(NamedTuple):
     settings: Path
     config: ModelConfig
     preprocessor: Mapping[str, Any]
+    processor: Path
     vocabulary: TokenizerFiles
     weights: tuple[Path, ...]
 
@@ -91,7 +92,8 @@ def choose(name: str, files: Files) -> Found:
     for place, settings, kind in _candidates(files):
         table = read_json(settings)
         if kind is None:
-            refusal = _refused(settings, table)
+            with sensible(settings):
+                refusal = _refused(settings, table)
             continue
         try:
             return _read(name, settings, kind, table, Inside.of(files, place))
@@ -105,13 +107,17 @@ def _candidates(files: Files) -> Iterator[tuple[str, Path, Family | None]]:
     for place in chain([""], _modules(files)):
         settings = files(f"{place}config.json")
         if settings is not None:
-            table = read_json(settings)
-            yield place, settings, next((kind for kind in map(family, FAMILIES) if kind.claims(table)), None)
+            with sensible(settings):
+                table = read_json(settings)
+                kind = next((kind for kind in map(family, FAMILIES) if kind.claims(table)), None)
+            yield place, settings, kind
             break
     settings = files("open_clip_config.json")
     if settings is not None:
         open_clip = family(OPEN_CLIP)
-        if not open_clip.claims(read_json(settings)):
+        with sensible(settings):
+            claimed = open_clip.claims(read_json(settings))
+        if not claimed:
             raise CorruptCheckpoint(f"{settings} lacks embed_dim, vision_cfg or text_cfg. Fetch it again.")
         yield "", settings, open_clip
 
@@ -128,14 +134,18 @@ def _modules(files: Files) -> Iterator[str]:
 
 
 def _read(name: str, settings: Path, kind: Family, table: Mapping[str, Any], files: Files) -> Found:
-    config = kind.read(table, str(settings))  # another architecture: said before its weights come
-    preprocessor = kind.preprocessor(files, config)
+    with sensible(settings):
+        config = kind.read(table, str(settings))  # another architecture: said before its weights come
+    own = settings.name == "open_clip_config.json"  # it tells of the images as well
+    processor = (None if own else processor_file(files)) or settings
+    with sensible(processor):
+        preprocessor = kind.preprocessor(files, config)
     if preprocessor is None:
         raise _missing(name, "preprocessor_config.json", files)
     vocabulary = kind.vocabulary(files, config)
     if vocabulary is None:
         raise _missing(name, "tokenizer.json, nor vocab.json and merges.txt", files)
-    return Found(settings, config, preprocessor, vocabulary, _weights(name, kind.weights, files))
+    return Found(settings, config, preprocessor, processor, vocabulary, _weights(name, kind.weights, files))
 
 
 def _weights(name: str, names: tuple[str, ...], files: Files) -> tuple[Path, ...]:

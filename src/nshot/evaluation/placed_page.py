@@ -1,0 +1,151 @@
+"""The evaluation of a tree of labels as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nshot.evaluation.placed import PlacedEvaluation
+from nshot.pages import charts
+from nshot.pages.engine import Html
+from nshot.pages.report import (
+    Cell,
+    Figure,
+    between,
+    facts,
+    folded,
+    headline,
+    number,
+    page,
+    percent,
+    section,
+    table,
+)
+
+_WORST = 30  # wrong answers that are listed, at most
+
+
+def write(evaluation: PlacedEvaluation, run: Mapping[str, object]) -> str:
+    """The page.
+
+    Args:
+        evaluation: what is shown.
+        run: what was run, with what; the "data" and the "model" also head the page.
+    """
+    e = evaluation
+    return page(
+        f"Evaluation of {run.get('model', 'a classifier')}",
+        _headline(e),
+        _levels(e),
+        _curve(e),
+        _wrong(e),
+        _failures(e),
+        section("What was run", facts(run)),
+        subtitle=", ".join(
+            [
+                f"{len(e.images):,} images",
+                f"a tree of {len(e.asked.tree.leaves):,} leaves",
+                *([str(run["data"])] if "data" in run else []),
+            ]
+        ),
+    )
+
+
+def _headline(e: PlacedEvaluation) -> Html:
+    f, placing = e.figures, e.asked.placing
+    asked = (
+        f"every image is answered at depth {e.asked.rank}"
+        if e.asked.rank is not None
+        else "not calibrated"
+        if placing is None
+        else f"{100 * placing.coverage:g} % were asked for"
+    )
+    figures = [
+        Figure(
+            percent(f["covered"]).content,
+            "of the answers contain the truth",
+            f"95 % interval {between(*e.interval)}; {asked}",
+        ),
+        Figure(
+            number(f["depth"], 2).content, "mean depth of the answers", f"the tree has {e.asked.tree.depth}"
+        ),
+        Figure(percent(f["exact"]).content, "are the image's own label"),
+        Figure(
+            number(f["distance"], 2).content,
+            "mean distance",
+            "edges of the tree from the answer to the image's own label",
+        ),
+        Figure(
+            percent(f["leaf_right"]).content,
+            "of the best leaves are right",
+            f"mean distance {number(f['leaf_distance'], 2).content}",
+        ),
+    ]
+    left = f"{e.left_out:,} images without exactly one label of the tree were left out." if e.left_out else ""
+    return section("Answers", headline(*figures), note=left)
+
+
+def _levels(e: PlacedEvaluation) -> Html:
+    rows = [
+        (
+            level.depth,
+            level.images,
+            percent(level.right),
+            Cell(charts.whisker(level.right, *level.interval, span=(0, 1)), level.right)
+            if level.images
+            else Cell("–"),
+            level.answers,
+            percent(level.right_of_answers),
+        )
+        for level in e.levels
+    ]
+    heads = (
+        "depth",
+        "images that lie so deep",
+        "right at this depth",
+        "95 % interval",
+        "answers of this depth",
+        "of these contain the truth",
+    )
+    note = "Right at this depth: where every image is answered with the best node of that depth."
+    return section("Per depth", table(heads, rows), note=note)
+
+
+def _curve(e: PlacedEvaluation) -> Html:
+    chart = charts.lines(
+        "Depth against coverage",
+        [charts.Series("answers", [t.depth for t in e.curve], [t.covered for t in e.curve])],
+        charts.Axis("mean depth of the answers", 0, None),
+        charts.Axis("answers that contain the truth", None, 1, share=True),
+        legend=False,
+    )
+    note = "Each dot is a threshold: the deeper the answers go, the less often they contain the truth."
+    return section("How deep against how often right", chart, note=note)
+
+
+def _wrong(e: PlacedEvaluation) -> Html:
+    wrong = [row for row in (-e.distance).argsort(kind="stable").tolist() if not e.covered[row]][:_WORST]
+    if not wrong:
+        return Html()
+    rows = [
+        (
+            e.images.sources[row],
+            "/".join(e.truth[row]),
+            "/".join(e.answers[row]),
+            int(e.distance[row]),
+            number(float(e.scores[row])),
+        )
+        for row in wrong
+    ]
+    heads = ("image", "own label", "answer", "distance", "score")
+    return section("The answers that are farthest off", table(heads, rows))
+
+
+def _failures(e: PlacedEvaluation) -> Html:
+    failed = list(e.images.failures.values())
+    if not failed:
+        return Html()
+    rows = [(failure.source, failure.type, failure.message) for failure in failed[:1000]]
+    note = f"{len(failed):,} could not be read. They are in none of the figures."
+    return section(
+        "Images without an answer", folded("Show them", table(("image", "error", "message"), rows)), note=note
+    )
