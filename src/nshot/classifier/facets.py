@@ -169,4 +169,8 @@ def open_classifier(path: str | Path) -> Classifier | Facets | TreeClassifier:
     held = file.format_of(path)
     if held == file.TREE:
         return TreeClassifier.open(path)
+    if held == file.CASCADE:
+        from nshot.classifier.cascade import CascadeClassifier
+
+        return CascadeClassifier.open(path)
     return Facets.open(path) if held == file.FACETS else Classifier.open(path)

@@ -20,9 +20,11 @@ from nshot.types import Floats
 
 FORMAT = "nshot-classifier/1"
 FACETS = "nshot-facets/1"  # several classifiers: their arrays are numbered, "0.matrix", "1.matrix" ...
+CASCADE = "nshot-cascade/1"  # two stages: a matrix over both models' vectors, and what is told of the first
 TREE = "nshot-tree/1"  # a classifier with the tree above its labels
 # what settings of other types than they should be end in
 NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+_HELD = {FACETS: "several facets", TREE: "a tree of labels", CASCADE: "a cascade of two models"}
 ARRAYS = ("matrix", "scale", "bias")
 
 
@@ -66,8 +68,8 @@ def read(path: str | Path, *, format: str = FORMAT) -> tuple[dict[str, Floats], 
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
-            if (found := metadata.get("format")) != format and found in (FACETS, TREE):
-                held = "several facets" if found == FACETS else "a tree of labels"
+            if (found := metadata.get("format")) != format and found in _HELD:
+                held = _HELD[found]
                 raise RequestError(f"{path} holds {held}, where one classifier is wanted")
             if metadata.get("format") != format:
                 raise RequestError(f"{path} is not a classifier that this version of nshot can read")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nshot.cli.options import DecisionOptions, LabelOptions, ModelOptions, say
 from nshot.errors import RequestError
@@ -54,14 +54,33 @@ def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[
     Raises:
         RequestError: no classifier there, or one of another model.
     """
+    from nshot.classifier import file
     from nshot.classifier.classifier import Classifier
 
+    if file.format_of(path) == file.CASCADE:
+        return _cascade_of(path, model_options, quiet=quiet)
     classifier = Classifier.open(path)
     if model_options.model is None:
         model_options = replace(model_options, model=classifier.model)
     model = model_options.load(quiet=quiet)
     classifier.check_space(model.recipe, model.name, name=str(path))
     return model, classifier
+
+
+def _cascade_of(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[Model, Classifier]:
+    """A saved cascade and its two models."""
+    from nshot.classifier.cascade import Cascade, CascadeClassifier
+
+    classifier = CascadeClassifier.open(path)
+    stage = classifier.stage
+    if model_options.model not in (None, stage["last model"]):
+        raise RequestError(f"{path} is a cascade before {stage['last model']}: leave out --model")
+    last = replace(model_options, model=stage["last model"]).load(quiet=quiet)
+    own = stage["precision"] if stage["precision"] in ("int8", "f32-small") else model_options.precision
+    first = replace(model_options, model=stage["model"], revision=None, precision=own).load(quiet=quiet)
+    classifier.first.check_space(first.recipe, first.name, name=f"the first stage of {path}")
+    classifier.last.check_space(last.recipe, last.name, name=f"the last stage of {path}")
+    return cast("Model", Cascade(first, last, classifier)), classifier
 
 
 def decided(
@@ -129,10 +148,17 @@ def say_several(classifier: Classifier) -> None:
 
 
 def background_rows(options: DecisionOptions, label_options: LabelOptions, embedder: Model) -> Classifier:
-    """The background labels as a classifier's rows, written into the same templates as the labels."""
+    """The background labels as a classifier's rows, written into the same templates as the labels.
+
+    Raises:
+        RequestError: for a cascade.
+    """
+    from nshot.classifier.cascade import BACKGROUND, Cascade
     from nshot.classifier.zero_shot import zero_shot
     from nshot.labels.prompts import DEFAULT_TEMPLATE
 
+    if isinstance(embedder, Cascade):
+        raise RequestError(BACKGROUND)
     return zero_shot(embedder, options.words(), label_options.read_templates() or (DEFAULT_TEMPLATE,))
 
 

@@ -33,6 +33,7 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.cli.several import calibrate_each, is_several
+from nshot.cli.staged import CascadeOptions, cascade_options, staged
 from nshot.cli.tree import ask_tree, is_tree, tree_option
 from nshot.errors import RequestError
 
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cross-validation and the sets.")
 @model_options
+@cascade_options
 @talk_options
 def command(
     data_options: DataOptions,
@@ -135,6 +137,7 @@ def command(
     report: Path | None,
     seed: int,
     model_options: ModelOptions,
+    cascade_options: CascadeOptions,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -159,6 +162,7 @@ def command(
     from nshot.cli.asking import background_rows, from_file, say_language
     from nshot.labels.prompts import DEFAULT_TEMPLATE
 
+    in_stages = cascade_options.check(alone=(tree_file, facets_given, multi or None))
     read = data_options.inputs(label_options, background_file, *strangers)
     read += [facets_path(facets_given), tree_file]
     if output is not None:  # a classifier may be calibrated in its place
@@ -250,6 +254,21 @@ def command(
     model_options = data_options.of_model(model_options)
     if classifier_file is not None:
         model, classifier = from_file(classifier_file, model_options, quiet=quiet)
+        if in_stages:
+            model, classifier = staged(
+                cascade_options, model, classifier, labelled, label_options, model_options, quiet=quiet
+            )
+        images = embed(model, labelled, quiet=quiet)
+    elif in_stages:
+        model = model_options.load(quiet=quiet)
+        known = labelled.classes if given is None else given.labels
+        if known is None:
+            raise RequestError("the labels are not known before the images are read: give --labels")
+        say_language(known, model, quiet=quiet)
+        classifier = label_options.classifier(model, known)
+        model, classifier = staged(
+            cascade_options, model, classifier, labelled, label_options, model_options, quiet=quiet
+        )
         images = embed(model, labelled, quiet=quiet)
     else:
         model = model_options.load(quiet=quiet)
@@ -258,6 +277,9 @@ def command(
         labels = given.labels if given is not None else list(images.classes)
         say_language(labels, model, quiet=quiet)
         classifier = zero_shot(model, labels, templates)
+    if reject == "background" and "cascade" in classifier.made:
+        say("the background rule compares with texts of one model, and a cascade has two: cosine is taken")
+        reject, learn = "cosine", partial(learn, reject="cosine")
     none = model.embed(model.sources(strangers)) if strangers else None
     _, _, foreign = split(classifier, images)
     if foreign:

@@ -35,6 +35,7 @@ from nshot.cli.options import (
     tell_failure,
     tell_remarks,
 )
+from nshot.cli.staged import CascadeOptions, cascade_options, say_sent, staged
 from nshot.cli.tree import ask_tree, is_tree, rank_option, tree_option
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 @rank_option
 @decision_options
 @model_options
+@cascade_options
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
@@ -92,6 +94,7 @@ def command(
     rank: str | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
+    cascade_options: CascadeOptions,
     top_k: int | None,
     adapt: bool,
     keep_columns: bool,
@@ -127,6 +130,19 @@ def command(
     from nshot.cli.asking import ask
     from nshot.cli.folders import ask_folder, is_folder_of_answers
 
+    in_stages = cascade_options.check()
+    if in_stages:
+        for given, name in (
+            *(
+                (adapt, "--adapt"),
+                (facets_given, "--facets"),
+                (tree_file, "--tree"),
+                (heatmaps, "--heatmaps"),
+            ),
+            ("-" in sources, "a list on standard input"),
+        ):
+            if given:
+                raise RequestError(f"{name} does not go with --first")
     if is_folder_of_answers(sources, output, format):
         for given, name in (
             *((adapt, "--adapt"), (journal_options.journal_file, "--journal"), (facets_given, "--facets")),
@@ -134,6 +150,8 @@ def command(
         ):
             if given:
                 raise RequestError(f"{name} does not go with a folder of answers: name a file with -o")
+        if in_stages:
+            raise RequestError("vectors are of one model: leave out --first")
         embedder, classifier = ask(
             label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
         )
@@ -183,6 +201,11 @@ def command(
         embedder, classifier = ask(
             label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
         )
+        if in_stages:
+            sample = listing.open(embedder, sources, Remarks())
+            embedder, classifier = staged(
+                cascade_options, embedder, classifier, sample, label_options, model_options, quiet=quiet
+            )
     if heatmaps is not None:
         from nshot.cli.heatmaps import check
 
@@ -247,6 +270,7 @@ def command(
         if not answered:
             raise RequestError(f"no image in {' '.join(sources)}")
     tell_remarks(remarks, quiet=quiet)
+    say_sent(embedder, quiet=quiet)
     if sink.failed or verbose:
         click.echo(
             f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True

@@ -38,6 +38,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.staged import CascadeOptions, cascade_options, say_sent, staged
 from nshot.cli.tree import ask_tree, evaluate_with_tree, is_tree, rank_option, tree_option
 from nshot.cli.twice import tell_otherwise_labelled, tell_shared
 from nshot.errors import OutputError, RequestError
@@ -78,6 +79,7 @@ _MODULES = {"pillow": "PIL"}
 @classifier_option
 @decision_options
 @model_options
+@cascade_options
 @talk_options
 def command(
     data_options: DataOptions,
@@ -92,6 +94,7 @@ def command(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
+    cascade_options: CascadeOptions,
     quiet: bool,
     verbose: bool,
 ) -> int:
@@ -120,6 +123,7 @@ def command(
 
     folder = _made(output, [*data_options.inputs(label_options, training), tree_file])
     alone = decision_options.reject not in (None, "off") or classifier_file is not None
+    in_stages = cascade_options.check(alone=(tree_file, facets_given))
     if rank is not None and not is_tree(tree_file, classifier_file):
         raise RequestError("--rank is a level of a tree: give --tree as well")
     if is_tree(tree_file, classifier_file):
@@ -163,6 +167,8 @@ def command(
             _report_facets(folder, found, table_of(model, data_options), run, model)
         return failures_of(tables, quiet=quiet)
     given = label_options.given(quiet=quiet, alone=True)
+    if in_stages and compare:
+        raise RequestError("--compare measures models side by side, and --first one before the other")
     if classifier_file is not None and (given is not None or compare):
         raise RequestError("--classifier brings its labels and its model: give neither labels nor --compare")
     templates = label_options.read_templates()  # rather now than after a download
@@ -181,6 +187,14 @@ def command(
             model, classifier = from_file(classifier_file, options, quiet=quiet)
         else:
             model = options.load(quiet=quiet)
+        if in_stages:
+            if classifier is None:
+                if known is None:
+                    raise RequestError("the labels are not known before the images are read: give --labels")
+                classifier = label_options.classifier(model, known)
+            model, classifier = staged(
+                cascade_options, model, classifier, labelled, label_options, options, quiet=quiet
+            )
         images = embed(model, labelled, quiet=quiet)
         labels = list(classifier.labels if classifier else images.classes) if given is None else given.labels
         check_choice(labels, alone=alone or images.multi)
@@ -218,6 +232,7 @@ def command(
         if data_options.on_hub:
             run |= {"config": data_options.config, "split": data_options.split}
         _report(folder, labelled, leading, rivals, run, models[0])
+    say_sent(models[0], quiet=quiet)
     failures = list(leading.images.failures.values())
     return tell_failures(failures, len(leading.images), quiet=quiet, verbose=verbose)
 

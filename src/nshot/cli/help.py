@@ -26,7 +26,17 @@ _OPTIONS = {
     ),
     "Output": ("format", "output", "resume", "keep_columns", "quiet", "verbose"),
     "A folder of vectors": ("shard", "shard_size", "half", "again", "plan_only", "ray"),
-    "Model": ("model", "revision", "model_revision", "device", "precision", "fit", "decode"),
+    "Model": (
+        "model",
+        "first",
+        "agree",
+        "revision",
+        "model_revision",
+        "device",
+        "precision",
+        "fit",
+        "decode",
+    ),
     "Endpoint": (
         *("host", "token", "allow_host", "allow_urls", "classifiers"),
         *("allow_origin", "max_waiting", "max_items", "max_body", "max_seconds", "drain"),

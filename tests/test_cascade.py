@@ -1,0 +1,304 @@
+"""Two models as one: the promise, the answers, what is said where it does not pay, and the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+import nshot
+from nshot import cli
+from nshot.classifier.cascade import Cascade, CascadeClassifier, Cascaded, cascade
+from nshot.classifier.classifier import Classifier
+from nshot.decision.staging import check, learn, margins_of, needed
+from nshot.errors import LabelError, RequestError
+from nshot.models.checkpoint import BUILT_IN, find
+from nshot.models.operations import gflop
+from nshot.sketchbook import draw, sample
+from nshot.types import Embedded
+
+LABELS = ["red circle", "blue square", "green star", "yellow triangle", "purple heart", "black cross"]
+POSITIONS = "vision_model.embeddings.position_embedding.weight"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def smaller(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sketchbook's model at half the size of its images: a quarter of the work, other answers."""
+    out = tmp_path_factory.mktemp("cascade") / "smaller"
+    shutil.copytree(BUILT_IN["sketchbook"], out)
+    tensors = load_file(out / "model.safetensors")
+    places = tensors[POSITIONS].astype(np.float32)
+    grid = places[1:].reshape(3, 2, 3, 2, -1).mean(axis=(1, 3)).reshape(9, -1)
+    tensors[POSITIONS] = np.concatenate([places[:1], grid]).astype(np.float16)
+    save_file(tensors, out / "model.safetensors")
+    config = json.loads((out / "config.json").read_text())
+    config["vision_config"]["image_size"] = 24
+    (out / "config.json").write_text(json.dumps(config))
+    (out / "preprocessor_config.json").write_text(
+        (out / "preprocessor_config.json").read_text().replace("48", "24")
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawings")
+    for number in range(340):
+        draw(sample(7_000_000 + number)).save(folder / f"{number:03}.png")
+    return folder
+
+
+def staged(smaller: Path, images: Path, agree: float) -> tuple[Cascaded, nshot.Model, nshot.Model]:
+    first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
+    stages = [(model, nshot.zero_shot(model, LABELS)) for model in (first, last)]
+    return cascade(stages[0], stages[1], str(images), agree=agree), first, last
+
+
+# --- the promise ------------------------------------------------------------------------------------------
+
+
+def test_the_promise_holds_in_at_least_ninety_of_a_hundred_draws() -> None:
+    rng = np.random.default_rng(0)
+    margins = rng.exponential(2.0, 200_000)
+    same = rng.random(200_000) > 0.3 * np.exp(-2 * margins)  # the surer, the more alike: .94 in all
+    kept = fewer = 0
+    for _ in range(100):
+        rows = rng.integers(0, len(margins), 500)
+        found = check(margins, same, learn(margins[rows], same[rows], 0.99))
+        kept += found.agreement >= 0.99
+        fewer += found.went_on < 0.8
+    assert kept >= 90
+    assert fewer >= 90  # and not by sending everything on
+
+
+def test_too_few_images_promise_nothing() -> None:
+    assert needed(0.99) == 299
+    assert learn(np.ones(298), np.ones(298, bool), 0.99) == math.inf
+    assert learn(np.ones(299), np.ones(299, bool), 0.99) == 0
+
+
+def test_sure_and_wrong_images_stop_the_search() -> None:
+    margins, same = np.linspace(0, 10, 1000), np.ones(1000, bool)
+    same[700:760] = False
+    assert margins[759] < learn(margins, same, 0.99) < 10
+
+
+@pytest.mark.parametrize("agree", [0.0, 1.0, 99])
+def test_an_agreement_that_is_no_share_is_refused(agree: float) -> None:
+    with pytest.raises(RequestError, match="between 0 and 1"):
+        learn(np.ones(500), np.ones(500, bool), agree)
+
+
+# --- the answers ------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_answered_by_the_first_stage_where_it_is_sure_and_else_by_the_last(
+    smaller: Path, drawings: Path
+) -> None:
+    found, first, last = staged(smaller, drawings, 0.5)
+    assert found.pays
+    assert isinstance(found.model, Cascade)
+    assert isinstance(found.classifier, CascadeClassifier)
+    files = sorted(drawings.iterdir())[:60]
+    images = [*files[:30], drawings / "missing.png", *files[30:]]
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    own = first.embed(files)
+    margins = margins_of(small.logits(own.vectors))
+    threshold = float(np.median(margins))
+    classifier = CascadeClassifier.of(small, large, threshold, {})
+    answers = list(classifier.predict(Cascade(first, last, classifier).embed_images(images)))
+    assert [answer.source for answer in answers] == [str(path) for path in images]
+    assert isinstance(answers.pop(30), nshot.Failure)
+    early, late = list(small.predict(own)), list(large.predict(last.embed(files)))
+    for answer, margin, one, other in zip(answers, margins, early, late, strict=True):
+        meant = one if margin >= threshold else other
+        assert answer.label == meant.label
+        assert answer.score == pytest.approx(meant.score, abs=1e-6)
+
+
+def test_the_share_that_goes_on_is_counted_and_work_falls(smaller: Path, drawings: Path) -> None:
+    found, _, _ = staged(smaller, drawings, 0.5)
+    assert isinstance(found.model, Cascade)
+    assert found.checked is not None
+    assert found.work < 0.9
+    assert "go on" in found.reason
+    assert "times fewer operations" in found.reason
+    embedded = found.model.embed(str(drawings))
+    assert len(embedded) == found.model.asked == 340
+    went_on = embedded.vectors[:, found.model.first.dimension :].any(axis=1)
+    assert went_on.sum() == found.model.sent
+
+
+def test_where_the_first_stage_agrees_too_little_it_says_that_it_does_not_pay(
+    smaller: Path, drawings: Path
+) -> None:
+    found, _, last = staged(smaller, drawings, 0.99)
+    assert not found.pays
+    assert "does not pay" in found.reason
+    assert found.model.recipe == last.recipe
+
+
+def test_a_few_images_are_too_few_and_all_are_asked_of_the_last(smaller: Path, drawings: Path) -> None:
+    found, _, last = staged(smaller, sorted(drawings.iterdir())[0], 0.99)
+    assert not found.pays
+    assert "too few" in found.reason
+    assert found.model is not None
+    assert found.model.name == last.name
+
+
+def test_each_stage_keeps_its_own_vectors_in_the_store(smaller: Path, drawings: Path, tmp_path: Path) -> None:
+    from nshot.store.store import Store
+
+    first, last = (
+        nshot.load(name, precision="f32", store=tmp_path / "s") for name in (smaller, "sketchbook")
+    )
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    classifier = CascadeClassifier.of(small, large, 5.0, {})
+    model = Cascade(first, last, classifier)
+    model.embed(str(drawings))
+    assert 0 < model.sent < 340
+    for stage, count in ((first, 340), (last, model.sent)):
+        digests = [hashlib.sha256(path.read_bytes()).digest() for path in drawings.iterdir()]
+        assert len(Store(tmp_path / "s").vectors(digests, stage.recipe.digest)) == count
+
+
+def test_labels_may_stand_in_another_order_and_must_be_the_same(smaller: Path, drawings: Path) -> None:
+    first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
+    small, large = nshot.zero_shot(first, LABELS[::-1]), nshot.zero_shot(last, LABELS)
+    with pytest.raises(LabelError, match="red circle"):
+        cascade((first, nshot.zero_shot(first, LABELS[1:])), (last, large), str(drawings))
+    classifier = CascadeClassifier.of(small, large, 0.0, {})
+    image = sorted(drawings.iterdir())[0]
+    vectors = Cascade(first, last, classifier).embed([image]).vectors
+    told = dict(zip(classifier.labels, classifier.scores(vectors)[0], strict=True))
+    own = dict(zip(small.labels, small.scores(first.embed([image]).vectors)[0], strict=True))
+    assert told == pytest.approx(own)
+
+
+def test_a_first_stage_under_softmax_keeps_its_scores_before_a_last_one_under_sigmoid() -> None:
+    rng = np.random.default_rng(0)
+    small = Classifier(["a", "b", "c"], rng.normal(size=(3, 8)), 30.0, 0.0, "softmax")
+    large = Classifier(["a", "b", "c"], rng.normal(size=(3, 4)), 100.0, -12.0, "sigmoid")
+    both = CascadeClassifier.of(small, large, 1.0, {})
+    vector = rng.normal(size=8)
+    vectors = np.zeros((2, 12), np.float32)
+    vectors[0, :8], vectors[1, 8:] = vector, rng.normal(size=4)
+    scores = both.scores(vectors)
+    np.testing.assert_allclose(scores[0], small.scores(vector[None])[0], atol=1e-6)
+    np.testing.assert_allclose(scores[1], large.scores(vectors[1:, 8:])[0], atol=1e-6)
+
+
+def test_a_cascade_is_saved_and_opened_again(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    small = Classifier(["a", "b"], rng.normal(size=(2, 8)), 30.0, 0.0, "softmax", "one", model="small")
+    large = Classifier(
+        ["a", "b"], rng.normal(size=(2, 4)), [90.0, 100.0], -1.0, "softmax", "two", model="large"
+    )
+    both = CascadeClassifier.of(small, large, 1.25, {"precision": "f32"})
+    both.save(tmp_path / "both.nshot")
+    found = nshot.open(tmp_path / "both.nshot")
+    assert isinstance(found, CascadeClassifier)
+    vectors = np.zeros((2, 12), np.float32)
+    vectors[0, :8], vectors[1, 8:] = rng.normal(size=8), rng.normal(size=4)
+    np.testing.assert_allclose(found.scores(vectors), both.scores(vectors), atol=1e-6)
+    assert found.threshold == 1.25
+    assert found.last.space == "two"
+    assert isinstance(found.with_decision(None), CascadeClassifier)
+    with pytest.raises(RequestError, match="a cascade of two models"):
+        Classifier.open(tmp_path / "both.nshot")
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = cli.run([str(each) for each in arguments])
+    return status, *capsys.readouterr()
+
+
+def test_classify_says_what_the_first_model_is_believed_for(
+    smaller: Path, drawings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--labels", ", ".join(LABELS), "--model", "sketchbook", "--no-store", "--format", "jsonl")
+    status, out, err = run(capsys, "classify", drawings, *words, "--first", smaller, "--agree", 0.5)
+    assert status == 0, err
+    assert len(out.splitlines()) == 340
+    assert "times fewer operations" in err
+    assert "of 340 images went on to sketchbook" in err
+
+
+def test_calibrate_keeps_a_cascade_and_classify_takes_it(
+    smaller: Path, drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = nshot.load("sketchbook", precision="f32")
+    zero = nshot.zero_shot(last, LABELS)
+    data = tmp_path / "data"
+    for answer in zero.predict(last.embed(str(drawings))):
+        (data / str(answer.label)).mkdir(parents=True, exist_ok=True)
+        shutil.copy(answer.source, data / str(answer.label))
+    settings = ("--model", "sketchbook", "--no-store")
+    saved = tmp_path / "both.nshot"
+    status, _, err = run(
+        capsys, "calibrate", data, *settings, "--first", smaller, "--agree", 0.5, "-o", saved
+    )
+    assert status == 0, err
+    status, out, err = run(
+        capsys, "classify", drawings, "--classifier", saved, "--no-store", "--format", "jsonl"
+    )
+    assert status == 0, err
+    assert len(out.splitlines()) == 340
+    assert "images went on" in err
+    status, out, err = run(capsys, "evaluate", data, "--classifier", saved, "--no-store")
+    assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--agree", "0.9"), "add --first"),
+        (("--first", "sketchbook"), "the same model"),
+        (("--first", "f32-small", "--adapt"), "--adapt does not go with --first"),
+        (("--first", "f32-small", "--reject", "background"), "background rule"),
+    ],
+)
+def test_a_request_that_makes_no_cascade_says_why(
+    drawings: Path, arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--labels", ", ".join(LABELS), "--model", "sketchbook", "--no-store")
+    status, _, err = run(capsys, "classify", drawings, *words, *arguments)
+    assert status == 2
+    assert said in err
+
+
+# --- the work ---------------------------------------------------------------------------------------------
+
+
+def test_operations_are_counted_as_the_towers_sizes_say(smaller: Path) -> None:
+    vision = find("sketchbook").config.vision
+    layer = 4 * 128 * 128 + 2 * 128 * 512
+    tokens = 37
+    products = 36 * 3 * 64 * 128 + 3 * tokens * layer + 3 * 2 * tokens**2 * 128
+    last = 2 * tokens * 128**2 + 2 * 128**2 + 2 * 128 * 512 + 2 * tokens * 128  # but one row of queries
+    assert gflop(vision) == pytest.approx(2 * (products + last + 128 * 128) / 1e9, rel=1e-6)
+    assert gflop(find(smaller).config.vision) < 0.3 * gflop(vision)
+
+
+def test_an_image_in_memory_goes_through_both_stages(smaller: Path) -> None:
+    first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    model = Cascade(first, last, CascadeClassifier.of(small, large, math.inf, {}))
+    (found,) = model.embed_images(Image.new("RGB", (48, 48), "red"))
+    assert isinstance(found, Embedded)
+    assert found.vector[128:].any()
