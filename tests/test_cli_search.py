@@ -100,6 +100,70 @@ def test_a_label_and_a_column_filter_what_is_searched(drawings: Path, tmp_path: 
     assert {str(record["source"]) for record in lines(out)} == {str(file) for file in files[1::2]}
 
 
+def test_a_label_and_a_column_together_leave_what_has_both(drawings: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "hits.jsonl", tmp_path / "photos.csv"
+    files = sorted(drawings.rglob("*.png"))
+    table.write_text(
+        "path,label,year\n"
+        + "".join(f"{file},{file.parent.name},{2000 + i % 2}\n" for i, file in enumerate(files))
+    )
+    shape = next(drawings.rglob("03.png")).parent.name
+    asked = ["search", str(table), "--text", "a thing", "-n", "99", "-o", str(out), *MODEL]
+    assert run([*asked, "--label", shape, "--where", "year=2001"]) == 0
+    expected = {str(file) for file in files[1::2] if file.parent.name == shape}
+    assert {str(record["source"]) for record in lines(out)} == expected != set()
+
+
+def test_an_empty_text_is_refused_before_any_image_is_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rubbish.png").write_bytes(b"rubbish")
+    for asked in (["--text", ""], ["--like", str(tmp_path / "rubbish.png"), "--not", " "]):
+        assert run(["search", str(tmp_path), *asked, *MODEL]) == 2
+        said = capfd.readouterr().err
+        assert "an empty text" in said
+        assert "failed:" not in said
+
+
+def test_the_tree_says_what_joins_and_what_is_lost_by_it(
+    drawings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tree.jsonl"
+    asked = ["cluster", str(drawings), "-k", "5", "--tree", *MODEL]
+    assert run([*asked, "-o", str(out)]) == 0
+    records = lines(out)
+    assert [record["k"] for record in records] == [4, 3, 2, 1]
+    shares = [float(str(record["explained"])) for record in records]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] == pytest.approx(0, abs=1e-5)
+    assert records[-1]["clusters"] == [1, 2, 3, 4, 5]
+    assert records[-1]["images"] == 22
+    capfd.readouterr()
+    assert run(asked) == 0
+    assert "5 clusters explain" in capfd.readouterr().out
+    assert run([*asked, "--suggest-labels"]) == 2
+
+
+@pytest.mark.parametrize("command", ["sort", "tag", "duplicates"])
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    drawings: Path, tmp_path: Path, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    here = tmp_path / "here"
+    shutil.copytree(drawings, here)
+    before = sorted(map(str, tmp_path.rglob("*")))
+    labels = ["--labels", "circle, star", "--reject", "off"]
+    act = {
+        "sort": [str(here), str(tmp_path / "sorted"), *labels, "--move"],
+        "tag": [str(here), *labels, "--write"],
+        "duplicates": [str(here), "--sort", str(tmp_path / "trash")],
+    }[command]
+    assert run([command, *act, "--dry-run", *MODEL]) == 0
+    assert "leave out --dry-run" in capfd.readouterr().out
+    assert sorted(map(str, tmp_path.rglob("*"))) == before
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from nshot.cli.help import Command
-from nshot.cli.options import Listing, ModelOptions, model_options, say, source_arguments, talk_options
-from nshot.cli.searched import embedded, format_of, output_options, write, write_page
+from nshot.cli.options import say, tell_failure
+from nshot.cli.searched import Asked, asked_options
 from nshot.errors import RequestError
-from nshot.images.remarks import Remarks
 
 if TYPE_CHECKING:
     from nshot.search import Duplicates, Group
@@ -22,7 +22,6 @@ _SAID = {"same": "the same bytes", "copy": "the same picture", "scene": "the sam
 
 
 @click.command("duplicates", cls=Command, short_help="Find images of which one is enough.")
-@source_arguments
 @click.option(
     "--kind",
     "kinds",
@@ -44,21 +43,13 @@ _SAID = {"same": "the same bytes", "copy": "the same picture", "scene": "the sam
     help="Move all but the best image of each group there; nshot sort --undo FOLDER takes it back.",
 )
 @click.option("--dry-run", is_flag=True, help="With --sort: say what would be moved, and do nothing.")
-@output_options
-@model_options
-@talk_options
+@asked_options
 def command(
-    sources: tuple[str, ...],
-    listing: Listing,
+    asked: Asked,
     kinds: tuple[str, ...],
     scene: float | None,
     target: Path | None,
     dry_run: bool,
-    format: str | None,
-    output: Path | None,
-    model_options: ModelOptions,
-    quiet: bool,
-    verbose: bool,
 ) -> int:
     """Find duplicates of three kinds: the same bytes, the same picture, the same scene.
 
@@ -78,34 +69,29 @@ def command(
     """
     from nshot import search
 
-    format = format_of(format, output, sources)
+    kind = asked.kind()
     if dry_run and target is None:
         raise RequestError("--dry-run says what --sort would do: add --sort FOLDER")
     if target is not None and target.exists() and not target.is_dir():
         raise RequestError(f"{target} is not a folder")
-    model = model_options.load(quiet=quiet)
-    photos = embedded(model, sources, listing, quiet=quiet)
-    again = listing.open(model, sources, Remarks()) if "-" not in sources else None
-    found = search.duplicates(photos, embedder=model, pictures=again, scene=scene)
+    model = asked.load()
+    photos = asked.embedded(model)
+    found = search.duplicates(photos, embedder=model, pictures=asked.again(model), scene=scene)
     chosen = set(kinds or (("same", "copy") if target is not None else search.KINDS))
     groups = [group for group in found.groups if group.kind in chosen]
-    if not quiet:
+    if not asked.quiet:
         _tell(found)
-    unread = [failure for failure in found.failures if failure not in photos.failures.values()]
-    for failure in () if quiet else unread:
-        click.echo(f"failed: {failure.source}: {failure.message}", err=True)
-    if format == "html":
-        assert output is not None
-        from dataclasses import replace
-
+        for failure in found.failures:
+            if failure not in photos.failures.values():
+                tell_failure(failure)
+    if kind == "html":
         from nshot.search.sheets import duplicates_page, shower
 
         shown = {name for group in groups for name in group.sources}
-        more = listing.open(model, sources, Remarks()) if "-" not in sources else None
-        page = duplicates_page(replace(found, groups=tuple(groups)), shower(more, shown))
-        write_page(page, output, quiet=quiet)
-    elif output is not None or target is None:
-        write((group.to_dict() for group in groups), _COLUMNS, format, output, _table(groups))
+        page = duplicates_page(replace(found, groups=tuple(groups)), shower(asked.again(model), shown))
+        asked.write_page(page)
+    elif asked.output is not None or target is None:
+        asked.write((group.to_dict() for group in groups), _COLUMNS, kind, _table(groups))
     given_up = 0 if target is None else _sort(groups, target, dry_run)
     return 1 if found.failures or given_up else 0
 
@@ -157,6 +143,7 @@ def _sort(groups: Sequence[Group], target: Path, dry_run: bool) -> int:
     if others:
         say(f"{others:,} duplicates are no files of their own, so they stay")
     if dry_run:
+        click.echo("\nnothing was done: leave out --dry-run")
         return 0
     failed = carry_out(moves, target, "move")
     for move, reason in failed:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nshot.cli.help import Command
-from nshot.cli.options import Listing, ModelOptions, model_options, say, source_arguments, talk_options
-from nshot.cli.searched import embedded, format_of, output_options, write, write_page
+from nshot.cli.searched import Asked, asked_options
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
+from nshot.types import Failure
 
 if TYPE_CHECKING:
     from nshot.model import Model
@@ -23,7 +23,6 @@ _INDEXED = 50_000  # vectors of one file from which they are searched on disk
 
 
 @click.command("search", cls=Command, short_help="Find images by a text or by other images.")
-@source_arguments
 @click.option("--text", multiple=True, metavar="TEXT", help="What to look for, in words; repeatable.")
 @click.option("--like", multiple=True, metavar="SOURCE", help="Images to look for the like of; repeatable.")
 @click.option("--not", "against", multiple=True, metavar="TEXT", help="What to stay away from; repeatable.")
@@ -53,7 +52,7 @@ _INDEXED = 50_000  # vectors of one file from which they are searched on disk
     help="0: the nearest. Toward 1: hits that differ from each other.",
 )
 @click.option(
-    "--label", "labels", multiple=True, metavar="NAME", help="Only images with this label; repeatable."
+    "--label", "only", multiple=True, metavar="NAME", help="Only images with this label; repeatable."
 )
 @click.option(
     "--where",
@@ -68,12 +67,9 @@ _INDEXED = 50_000  # vectors of one file from which they are searched on disk
     help="Of a file of vectors: search float16 on disk, or an inverted file that looks at half of it. "
     f"[default: exact, from {_INDEXED:,} vectors]",
 )
-@output_options
-@model_options
-@talk_options
+@asked_options
 def command(
-    sources: tuple[str, ...],
-    listing: Listing,
+    asked: Asked,
     text: tuple[str, ...],
     like: tuple[str, ...],
     against: tuple[str, ...],
@@ -82,15 +78,10 @@ def command(
     neighbours: bool,
     count: int,
     diversity: float,
-    labels: tuple[str, ...],
+    only: tuple[str, ...],
     where: tuple[str, ...],
     fitting: bool,
     index: str | None,
-    format: str | None,
-    output: Path | None,
-    model_options: ModelOptions,
-    quiet: bool,
-    verbose: bool,
 ) -> int:
     """Find images by a text, by other images, or by both.
 
@@ -110,27 +101,28 @@ def command(
     """
     from nshot import search
 
-    format = format_of(format, output, [*sources, *like, *unlike, queries])
-    asked = [each for each in (text or like or against or unlike, queries, neighbours) if each]
-    if len(asked) != 1:
+    kind = asked.kind(*like, *unlike, queries)
+    named = [each for each in (text or like or against or unlike, queries, neighbours) if each]
+    if len(named) != 1:
         raise RequestError("say what to look for: --text or --like, or else --queries FILE or --neighbours")
-    model = model_options.load(quiet=quiet)
-    photos: Any = _index(model, sources, index, bool(labels or where or neighbours), quiet=quiet)
+    questions: list[Sequence[str]] = [text] if queries is None else [[line] for line in _lines(queries)]
+    search.check_texts([*against, *(each for question in questions for each in question)])
+    wanted = [_pair(each) for each in where]
+    model = asked.load()
+    shown = list(model.sources(like)) if like else None
+    away = list(model.sources(unlike)) if unlike else None
+    photos: Any = _index(model, asked, index, bool(only or where or neighbours))
     failed = 0
     if photos is None:
-        kept = _filtered(model, sources, listing, labels, where)
-        photos = embedded(model, sources, listing, kept, quiet=quiet)
-        if labels and photos.labels is not None:
-            photos = photos[[row for row, own in enumerate(photos.labels) if set(own) & set(labels)]]
+        photos = asked.embedded(model, _filtered(model, asked, only, wanted))
+        if only and photos.labels is not None:
+            photos = photos[[row for row, own in enumerate(photos.labels) if set(own) & set(only)]]
         failed = len(photos.failures)
     if not len(photos):
         raise RequestError("the filters leave no image to search")
     if neighbours:
         answers = search.nearest(photos, count)
     else:
-        questions: list[Sequence[str]] = [text] if queries is None else [[line] for line in _lines(queries)]
-        shown = list(model.sources(like)) if like else None
-        away = list(model.sources(unlike)) if unlike else None
         answers = [
             search.look_for(
                 model,
@@ -144,19 +136,16 @@ def command(
             )
             for question in questions
         ]
-    if not quiet:
-        for hits in answers:
-            if hits.fits is False:
-                say(f"nothing here fits {hits.query!r}: the best score is {hits.best:.1f}, under 4")
+    for hits in answers:
+        if hits.fits is False:
+            asked.say(f"nothing here fits {hits.query!r}: the best score is {hits.best:.1f}, under 4")
     rows = [hit for hits in answers for hit in hits if not fitting or hit.fits is not False]
-    if format == "html":
-        assert output is not None
+    if kind == "html":
         from nshot.search.sheets import hits_page, shower
 
-        again = listing.open(model, sources, Remarks()) if "-" not in sources else None
-        write_page(hits_page(answers, shower(again, {hit.source for hit in rows})), output, quiet=quiet)
+        asked.write_page(hits_page(answers, shower(asked.again(model), {hit.source for hit in rows})))
     else:
-        write((hit.to_dict() for hit in rows), _COLUMNS, format, output, _table(answers, fitting))
+        asked.write((hit.to_dict() for hit in rows), _COLUMNS, kind, _table(answers, fitting))
     return 1 if failed else 0
 
 
@@ -186,55 +175,64 @@ def _lines(path: Path) -> list[str]:
     return found
 
 
-def _index(model: Model, sources: Sequence[str], kind: str | None, filtered: bool, *, quiet: bool) -> Any:
+def _index(model: Model, asked: Asked, kind: str | None, filtered: bool) -> Any:
     """The index of the one file of vectors that was named, where there is reason for one; else None."""
     from nshot.embeddings import is_vector_file
     from nshot.search import Index, generic_texts
 
-    large = len(sources) == 1 and not filtered and is_vector_file(sources[0])
+    large = len(asked.sources) == 1 and not filtered and is_vector_file(asked.sources[0])
     if kind is not None and not large:
         raise RequestError("--index needs one file of vectors as the only source, and no filter")
-    if not large or (kind is None and Path(sources[0]).stat().st_size < _INDEXED * model.dimension * 4):
+    path = asked.sources[0]
+    if not large or (kind is None and Path(path).stat().st_size < _INDEXED * model.dimension * 4):
         return None
-    index = Index.beside(sources[0], texts=generic_texts(model) if kind == "lists" else None)
-    if index.recall is not None and not quiet:
-        say(f"the inverted file finds {index.recall:.1%} of the ten nearest images of a text")
+    index = Index.beside(path, texts=generic_texts(model) if kind == "lists" else None)
+    if index.recall is not None:
+        asked.say(f"the inverted file finds {index.recall:.1%} of the ten nearest images of a text")
     return index
 
 
+def _pair(where: str) -> tuple[str, str]:
+    column, equals, value = where.partition("=")
+    if not equals or not column:
+        raise RequestError(f"--where is COLUMN=VALUE, not {where!r}")
+    return column, value
+
+
 def _filtered(
-    model: Model, sources: Sequence[str], listing: Listing, labels: Sequence[str], where: Sequence[str]
+    model: Model, asked: Asked, only: Sequence[str], wanted: Sequence[tuple[str, str]]
 ) -> Iterable[Any] | None:
     """The listing without what the filters leave out; None where nothing is filtered."""
-    from nshot.datasets.labelled import open_labelled
     from nshot.embeddings import is_vector_file
 
-    if not labels and not where:
+    if not only and not wanted:
         return None
-    wanted = []
-    for each in where:
-        column, equals, value = each.partition("=")
-        if not equals or not column:
-            raise RequestError(f"--where is COLUMN=VALUE, not {each!r}")
-        wanted.append((column, value))
     found: list[Any] = []
-    for spec in sources:
+    for spec in asked.sources:
         if is_vector_file(spec):
-            if where:
+            if wanted:
                 raise RequestError(f"--where filters the rows of a table, and {spec} is a file of vectors")
             found += model.sources([spec])
             continue
-        listed: Any = open_labelled(spec) if labels and not where else listing.open(model, [spec], Remarks())
-        if where:
-            listed = _rows_with(spec, list(listed), wanted)
-        if labels and not where:
-            listed = [item for item in listed if set(item.labels or ()) & set(labels)]
-        elif labels:
-            raise RequestError("give --label or --where, not both")
+        listed: list[Any] = list(
+            asked.listing.labelled([spec], Remarks())
+            if only
+            else asked.listing.open(model, [spec], Remarks())
+        )
+        if only:
+            listed = [item for item in listed if set(item.labels or ()) & set(only)]
+        if wanted:
+            rows = list(asked.listing.open(model, [spec], Remarks())) if only else listed
+            kept = {_name(item) for item in _rows_with(spec, rows, wanted)}
+            listed = [item for item in listed if _name(item) in kept]
         found += listed
     if not found:
         raise RequestError("the filters leave no image to search")
     return found
+
+
+def _name(item: Any) -> str:
+    return str(item.source if isinstance(item, Failure) else item.name)
 
 
 def _rows_with(spec: str, listed: list[Any], wanted: Sequence[tuple[str, str]]) -> list[Any]:

@@ -1,16 +1,30 @@
-"""What search, duplicates and cluster share: sources in, embeddings out; records, tables and pages."""
+"""What search, duplicates and cluster share: their options; sources in, embeddings out; records and pages."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nshot.atomic import check_output
-from nshot.cli.options import Listing, into_stores, progress, say, tell_failure, tell_remarks
+from nshot.cli.options import (
+    Command,
+    Listing,
+    ModelOptions,
+    into_stores,
+    model_options,
+    progress,
+    say,
+    source_arguments,
+    talk_options,
+    tell_failure,
+    tell_remarks,
+)
 from nshot.errors import OutputError, RequestError
 from nshot.images.remarks import Remarks
 from nshot.types import Failure
@@ -20,40 +34,87 @@ if TYPE_CHECKING:
     from nshot.model import Model
 
 
-def embedded(
-    model: Model,
-    sources: Sequence[str],
-    listing: Listing,
-    images: Iterable[Any] | None = None,
-    *,
-    quiet: bool,
-) -> Embeddings:
-    """The images' vectors; each failure is told, and an empty request refused.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every one of these commands is given."""
 
-    Args:
-        model: the model.
-        sources: what was named.
-        listing: how it is listed.
-        images: the listing, where it was filtered already.
-        quiet: say nothing.
+    sources: tuple[str, ...]
+    listing: Listing
+    format: str | None
+    output: Path | None
+    model_options: ModelOptions
+    quiet: bool
+    verbose: bool
 
-    Raises:
-        RequestError: no image, or none that can be read.
-    """
-    remarks = Remarks()
-    listed = listing.open(model, sources, remarks) if images is None else images
+    def kind(self, *inputs: str | Path | None) -> str:
+        """How answers are written; the output is checked, before any work, to be no input.
 
-    def told() -> Iterable[Any]:
-        for item in progress(model.embed_images(listed), shown=not quiet, sources=sources):
-            if isinstance(item, Failure) and not quiet:
-                tell_failure(item)
-            yield item
+        Raises:
+            OutputError: an ending that says no format, or an output that is an input.
+        """
+        return format_of(self.format, self.output, [*self.sources, *inputs])
 
-    found = model.collect(told())
-    tell_remarks(remarks, quiet=quiet)
-    if not len(found):
-        raise RequestError(f"no image that can be read in {' '.join(sources)}")
-    return found
+    def load(self) -> Model:
+        """The model."""
+        return self.model_options.load(quiet=self.quiet)
+
+    def embedded(self, model: Model, images: Iterable[Any] | None = None) -> Embeddings:
+        """The images' vectors; each failure is told, and an empty request refused.
+
+        Args:
+            model: the model.
+            images: the listing, where it was filtered already.
+
+        Raises:
+            RequestError: no image, or none that can be read.
+        """
+        remarks = Remarks()
+        listed = self.listing.open(model, self.sources, remarks) if images is None else images
+
+        def told() -> Iterable[Any]:
+            for item in progress(model.embed_images(listed), shown=not self.quiet, sources=self.sources):
+                if isinstance(item, Failure) and not self.quiet:
+                    tell_failure(item)
+                yield item
+
+        found = model.collect(told())
+        tell_remarks(remarks, quiet=self.quiet)
+        if not len(found):
+            raise RequestError(f"no image that can be read in {' '.join(self.sources)}")
+        return found
+
+    def again(self, model: Model) -> Iterable[Any] | None:
+        """The images listed once more, to be shown or compared; None where they came from standard input."""
+        return self.listing.open(model, self.sources, Remarks()) if "-" not in self.sources else None
+
+    def say(self, message: str) -> None:
+        """A note, unless the person wants quiet."""
+        if not self.quiet:
+            say(message)
+
+    def write(
+        self, records: Iterable[dict[str, Any]], columns: Sequence[str], kind: str, table: Iterable[str]
+    ) -> None:
+        """Records in a format for programs, or the lines of a table for a person."""
+        from nshot.output.records import write_records, write_whole
+
+        if kind != "table":
+            write_records(records, columns, kind, self.output, sys.stdout.buffer)
+            return
+        text = "".join(line + "\n" for line in table).encode("utf-8", "backslashreplace")
+        if self.output is not None:
+            write_whole(self.output, text)
+            return
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+
+    def write_page(self, html: str) -> None:
+        """A page into its file."""
+        from nshot.output.records import write_whole
+
+        assert self.output is not None  # a page without a file was refused
+        write_whole(self.output, html.encode("utf-8", "backslashreplace"))
+        self.say(f"the page is {self.output}")
 
 
 _FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet", ".html": "html", ".htm": "html"}
@@ -80,36 +141,6 @@ def format_of(format: str | None, output: Path | None, inputs: Iterable[str | Pa
     return format or "table"
 
 
-def write(
-    records: Iterable[dict[str, Any]],
-    columns: Sequence[str],
-    format: str,
-    output: Path | None,
-    table: Iterable[str],
-) -> None:
-    """Records in a format for programs, or the lines of a table for a person."""
-    from nshot.output.records import write_records, write_whole
-
-    if format != "table":
-        write_records(records, columns, format, output, sys.stdout.buffer)
-        return
-    text = "".join(line + "\n" for line in table).encode("utf-8", "backslashreplace")
-    if output is not None:
-        write_whole(output, text)
-        return
-    sys.stdout.buffer.write(text)
-    sys.stdout.buffer.flush()
-
-
-def write_page(html: str, output: Path, *, quiet: bool) -> None:
-    """A page into its file."""
-    from nshot.output.records import write_whole
-
-    write_whole(output, html.encode("utf-8", "backslashreplace"))
-    if not quiet:
-        say(f"the page is {output}")
-
-
 OUTPUT = (
     click.option(
         "--format",
@@ -120,9 +151,15 @@ OUTPUT = (
 )
 
 
-def output_options(command: Any) -> Any:
-    """Add --format and -o; the command gets ``format`` and ``output``."""
-    command = into_stores(command)
+def asked_options(command: Command) -> Command:
+    """Add what these commands share, SOURCE... to -v; the command gets it as ``asked: Asked``."""
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> Any:
+        asked = Asked(**{field: values.pop(field) for field in Asked.__dataclass_fields__})
+        return command(asked=asked, **values)
+
+    made = model_options(talk_options(into_stores(wrapped)))
     for option in reversed(OUTPUT):
-        command = option(command)
-    return command
+        made = option(made)
+    return source_arguments(made)

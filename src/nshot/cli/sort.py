@@ -41,6 +41,7 @@ _SHOWN = 5  # moves told of a plan, at most
 )
 @click.option("--link", "mode", flag_value="link", help="Do it: symbolic links.")
 @click.option("--move", "mode", flag_value="move", help="Do it: move.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--undo", "take_back", is_flag=True, help="Take back the last sort into TARGET.")
 @table_option
 @listing_options
@@ -53,6 +54,7 @@ _SHOWN = 5  # moves told of a plan, at most
 def command(
     paths: tuple[str, ...],
     mode: Mode | None,
+    dry_run: bool,
     take_back: bool,
     table: Path | None,
     listing: Listing,
@@ -80,6 +82,8 @@ def command(
 
     Exit status: 0 all sorted, 1 some images failed or were left alone, 2 the request itself was wrong.
     """
+    if take_back and dry_run:
+        raise RequestError("--undo takes back at once: leave out --dry-run")
     if take_back:
         return _undo(paths)
     journal_options.check()
@@ -107,6 +111,8 @@ def command(
     )
     files = [(image, own[0] if len(own) == 1 else None) for image, own in answered]
     moves = plan(files, target, folder_names(labels))
+    missing = "add --copy, --link or --move" if mode is None else "leave out --dry-run"
+    mode = None if dry_run else mode
     _tell(moves, target, mode)
     if mode is not None:
         given_up = carry_out(moves, target, mode)
@@ -114,7 +120,7 @@ def command(
         if len(moves) > len(given_up):
             click.echo(f"\nto take it back: nshot sort --undo {target}")
     elif moves:
-        click.echo("\nnothing was done: add --copy, --link or --move")
+        click.echo(f"\nnothing was done: {missing}")
     for source, reason in () if quiet else failed:
         click.echo(f"failed: {spelled(source)}: {spelled(reason)}", err=True)
     images_moved = [move for move in moves if not move.sidecar]

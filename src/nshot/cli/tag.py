@@ -40,7 +40,7 @@ _SHOWN = 5  # sidecars of a plan that are named, at most
 )
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option("--write", is_flag=True, help="Do it: write the sidecars.")
-@click.option("--dry-run", is_flag=True, help="Say what would be written, which is the default.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option(
     "--undo",
     type=click.Path(path_type=Path, file_okay=False),
@@ -95,11 +95,13 @@ def command(
 
     Exit status: 0 all tagged, 1 some images failed or were left alone, 2 the request itself was wrong.
     """
+    if undo is not None and dry_run:
+        raise RequestError("--undo takes back at once: leave out --dry-run")
     if undo is not None:
         return _undo(undo, sources)
     journal_options.check()
-    if write and dry_run:
-        raise RequestError("--write and --dry-run exclude each other")
+    missing = "leave out --dry-run" if write else "add --write"
+    write = write and not dry_run
     if not sources and table is None:
         raise RequestError("name the images to tag, or a table of their labels with --table")
 
@@ -129,7 +131,7 @@ def command(
         for folder in folders:
             click.echo(f"\nto take it back: nshot tag --undo {spelled(str(folder))}")
     elif tags:
-        click.echo("\nnothing was written: add --write")
+        click.echo(f"\nnothing was written: {missing}")
     for source, reason in () if quiet else failed:
         click.echo(f"failed: {spelled(source)}: {spelled(reason)}", err=True)
     if not images and not failed:

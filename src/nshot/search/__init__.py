@@ -8,8 +8,8 @@ cluster(photos)                                 groups with names
 Index                                           vectors on disk, for many images
 """
 
-from nshot.search.asking import generic_texts, look_for
-from nshot.search.clusters import Cluster, Clusters, cluster, joined, suggest_labels
+from nshot.search.asking import check_texts, generic_texts, look_for
+from nshot.search.clusters import Cluster, Clusters, Join, cluster, joined, suggest_labels
 from nshot.search.duplicates import KINDS, Duplicates, Group, Measured, duplicates
 from nshot.search.fits import FITS
 from nshot.search.hashing import Picture, look_at
@@ -33,10 +33,12 @@ __all__ = [
     "Hit",
     "Hits",
     "Index",
+    "Join",
     "Measured",
     "Picture",
     "Query",
     "across",
+    "check_texts",
     "cluster",
     "compose",
     "copies",

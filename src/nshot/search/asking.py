@@ -54,14 +54,12 @@ def look_for(
         RequestError: nothing to look for, an image to look for that cannot be read, or vectors of another
             model.
     """
+    texts = [text] if isinstance(text, str) else list(text or ())
+    away = [against] if isinstance(against, str) else list(against)
+    check_texts([*texts, *away])
     if not isinstance(images, (Embeddings, Index)):
         images = embedder.embed(images)
     embedder.check_space(images.recipe, images.model, "these vectors")
-    texts = [text] if isinstance(text, str) else list(text or ())
-    away = [against] if isinstance(against, str) else list(against)
-    for each in (*texts, *away):
-        if not each.strip():
-            raise RequestError("an empty text has nothing to look for")
     liked_names, liked = _shown(embedder, like)
     disliked_names, disliked = _shown(embedder, unlike)
     minus = [rows for rows in (embedder.embed_texts(away) if away else None, disliked) if rows is not None]
@@ -74,6 +72,16 @@ def look_for(
         generic_images=_sample(images) if liked is not None else None,
     )
     return search(images, query, n, where=where, diversity=diversity, without=liked_names)
+
+
+def check_texts(texts: Iterable[str]) -> None:
+    """Refuse a question of nothing before any image is read.
+
+    Raises:
+        RequestError: an empty text.
+    """
+    if not all(text.strip() for text in texts):
+        raise RequestError("an empty text has nothing to look for")
 
 
 def generic_texts(embedder: Embedder, names: Iterable[str] = EVERYDAY) -> Floats:

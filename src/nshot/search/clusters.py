@@ -58,6 +58,35 @@ class Cluster:
         return len(self.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Two clusters become one.
+
+    Attributes:
+        k: how many clusters are left.
+        explained: share of the images' squared distances from their mean that lies between those, 0 to 1.
+        clusters: the numbers of the clusters that are one by now.
+        names: what the two were called: each by its largest cluster.
+        images: how many images the new one has.
+    """
+
+    k: int
+    explained: float
+    clusters: tuple[int, ...]
+    names: tuple[str, str]
+    images: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSONL holds it."""
+        return {
+            "k": self.k,
+            "explained": self.explained,
+            "clusters": list(self.clusters),
+            "names": list(self.names),
+            "images": self.images,
+        }
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters(Sequence[Cluster]):
     """All clusters of some images, the largest first.
@@ -68,6 +97,7 @@ class Clusters(Sequence[Cluster]):
         labels: int[n], each image's cluster, counted from 0.
         tree: (a, b, distance): which clusters, counted from 0, would join next, the nearest first; what they
             make takes the place of a (Ward 1963).
+        spread: sum of the images' squared distances from their mean, in the space of the components.
         failures: images without a vector.
     """
 
@@ -75,7 +105,34 @@ class Clusters(Sequence[Cluster]):
     clusters: tuple[Cluster, ...]
     labels: NDArray[np.intp]
     tree: tuple[tuple[int, int, float], ...]
+    spread: float
     failures: tuple[Failure, ...] = ()
+
+    @property
+    def explained(self) -> float:
+        """Share of the images' squared distances from their mean that lies between the clusters, 0 to 1."""
+        within = sum(distance**2 for each in self.clusters for distance in each.distances)
+        return 1 - within / self.spread if self.spread else 1.0
+
+    def joins(self) -> list[Join]:
+        """The tree: from these clusters down to one, which two join and how much is then still explained.
+
+        How many clusters there are cannot be told from the vectors; where a join takes much away, what it
+        joined was two things.
+        """
+        members: dict[int, list[int]] = {number: [number] for number in range(len(self))}
+        explained, made = self.explained, []
+        for a, b, added in self.tree:
+            explained -= added**2 / self.spread if self.spread else 0.0
+            pair = (members[a], members[b])
+            members[a] = sorted(members[a] + members.pop(b))
+            numbers = tuple(number + 1 for number in members[a])
+            names = tuple(
+                self.clusters[own[0]].name or " + ".join(str(number + 1) for number in own) for own in pair
+            )
+            images = sum(len(self.clusters[number]) for number in members[a])
+            made.append(Join(len(members), max(0.0, explained), numbers, (names[0], names[1]), images))
+        return made
 
     def records(self) -> Iterator[dict[str, Any]]:
         """A record per image, as JSONL holds it."""
@@ -161,7 +218,8 @@ def cluster(
             )
         )
     tree = _tree(centres, np.array([len(each) for each in clusters]))
-    return Clusters(images.sources, tuple(clusters), labels, tree, tuple(images.failures.values()))
+    spread = float(((points - points.mean(axis=0)) ** 2).sum(dtype=np.float64))
+    return Clusters(images.sources, tuple(clusters), labels, tree, spread, tuple(images.failures.values()))
 
 
 def suggest_labels(clusters: Clusters) -> list[str]:
