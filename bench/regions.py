@@ -2,6 +2,8 @@
 
     python bench/regions.py pointing            # the pointing game, on 2,000 drawings of the sketchbook
     python bench/regions.py cost --model ID     # processor time of vectors with and without patches
+    python bench/regions.py tiles --count 300   # small things by tiles, and by the whole image
+    python bench/regions.py large --image FILE  # memory that tiles of a large image take
 
 The pointing game (Zhang et al. 2016): of each label that names something in a drawing, the hottest patch's
 middle is a hit where it lies within the thing, give or take half a patch.
@@ -10,8 +12,14 @@ middle is a hit where it lies within the thing, give or take half a patch.
 from __future__ import annotations
 
 import argparse
+import random
+import resource
+import struct
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +38,7 @@ def main() -> None:
     parser.add_argument("what", choices=sorted(_MEASUREMENTS))
     parser.add_argument("--model", default="sketchbook")
     parser.add_argument("--count", type=int, default=2000, help="drawings")
+    parser.add_argument("--image", help="a large image; without it, a TIFF of 20,000 x 20,000 is made")
     args = parser.parse_args()
     _MEASUREMENTS[args.what](args)
 
@@ -84,13 +93,93 @@ def cost(args: argparse.Namespace) -> None:
     print(f"{args.model}: {np.median(ratios) - 1:+.1%} processor time; vectors bit for bit the same: {same}")
 
 
+def tiles(args: argparse.Namespace) -> None:
+    """Things of which the square around them takes 1 % of the image, at 480 x 480 pixels.
+
+    A label is found where its score is over the threshold; thresholds are set so that each way finds labels
+    that are not there equally often.
+    """
+    clip = nshot.load(args.model, precision="f32")
+    labels = [f"{colour} {shape}" for colour, shape in PAIRS]
+    scenes = [_small(_FIRST_SEED + 10_000_000 + number) for number in range(args.count)]
+    truth = np.array([labels.index(f"{s.things[0].colour} {s.things[0].shape}") for s in scenes])
+    for background in ((), None):
+        scores = {}
+        inside = []
+        for way, levels in (("whole image", 1), ("tiles", 3)):
+            drawings = (draw(scene, 480) for scene in scenes)
+            found = clip.locate(drawings, labels, levels=levels, threshold=0.0, background=background)
+            rows = []
+            for scene, located in zip(scenes, found, strict=True):
+                assert isinstance(located, nshot.Located)
+                by_label = {box.label: box for box in located.boxes}
+                rows.append([by_label[label].score for label in labels])
+                if levels > 1:
+                    thing = scene.things[0]
+                    x, y, width, height = by_label[f"{thing.colour} {thing.shape}"].box
+                    inside.append(x <= thing.x * 480 <= x + width and y <= thing.y * 480 <= y + height)
+            scores[way] = np.array(rows)
+        print(f"background: {'everyday things' if background is None else 'none'}")
+        for rate in (0.001, 0.01, 0.05):
+            line = f"  false {rate:5.1%}:"
+            for way, table in scores.items():
+                present = table[np.arange(len(table)), truth]
+                absent = np.ones(table.shape, bool)
+                absent[np.arange(len(table)), truth] = False
+                line += f"  {way} {(present > np.quantile(table[absent], 1 - rate)).mean():.3f}"
+            print(line)
+        print(f"  the best tile of the thing's own label holds its middle: {np.mean(inside):.3f}")
+
+
+def _small(seed: int) -> Scene:
+    scene, places = sample(seed, several=0), random.Random(seed + 1)
+    x, y = places.uniform(0.08, 0.92), places.uniform(0.08, 0.92)
+    return replace(scene, things=(replace(scene.things[0], x=x, y=y, radius=0.05),))
+
+
+def large(args: argparse.Namespace) -> None:
+    """The process's peak of memory over tiles of one large image."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(args.image or Path(folder) / "large.tif")
+        if args.image is None:
+            _write_large(path)
+        clip = nshot.load(args.model, precision="f32")
+        clip.embed_texts("warm")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        begun = time.process_time()
+        (found,) = clip.locate(path, ["red star", "blue fish"], threshold=0.0)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"{path.name}: {found.size if isinstance(found, nshot.Located) else found}")
+        print(f"peak {peak / 1e6:.2f} GB, before the image {before / 1e6:.2f} GB", end="")
+        print(f", {time.process_time() - begun:.0f} s of processor time")
+
+
+def _write_large(path: Path, side: int = 20_000) -> None:
+    """A plain TIFF in one strip, of noise in coarse blocks, written without holding it."""
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, 142), (277, 3, 1, 3), (278, 4, 1, side), (279, 4, 1, 3 * side * side)]
+    rng = np.random.default_rng(0)
+    with path.open("wb") as file:
+        file.write(b"II*\0" + struct.pack("<IH", 8, len(tags)))
+        file.write(b"".join(struct.pack("<HHII", *tag) for tag in tags))
+        file.write(bytes(134 - file.tell()) + struct.pack("<4H", 8, 8, 8, 0))
+        for _ in range(side // 100):
+            row = rng.integers(0, 256, (1, side // 100, 3), np.uint8).repeat(100, 1)
+            file.write(row.repeat(100, 0).tobytes())
+
+
 def _processor(work: Callable[[], Any]) -> float:
     begun = time.process_time()
     work()
     return time.process_time() - begun
 
 
-_MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {"pointing": pointing, "cost": cost}
+_MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "pointing": pointing,
+    "cost": cost,
+    "tiles": tiles,
+    "large": large,
+}
 
 
 if __name__ == "__main__":

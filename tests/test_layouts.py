@@ -260,7 +260,7 @@ def test_an_image_processor_that_makes_other_squares_than_the_model_takes_is_ref
         ({"model_type": "siglip2", "architectures": ["Siglip2Model"]}, "NaFlex .* google/siglip2-base"),
         ({"architectures": ["CLIPForImageClassification"]}, "Take the CLIPModel .* nshot fit"),
         ({"architectures": ["CLIPVisionModelWithProjection"]}, "one tower of two"),
-        ({"model_type": "owlv2", "architectures": ["Owlv2ForObjectDetection"]}, "detector of objects"),
+        ({"model_type": "owlvit", "architectures": ["OwlViTForObjectDetection"]}, "detector of objects"),
         ({"model_type": "chinese_clip", "architectures": ["ChineseCLIPModel"]}, "ChineseCLIPModel"),
         (
             {"model_type": None, "architectures": None, "architecture": "vit_base_patch16_224"},

@@ -26,6 +26,7 @@ _HOMES = {
     "Facets": "classifier.facets",
     "Failure": "types",
     "LabelScore": "types",
+    "Located": "types",
     "Limits": "types",
     "Model": "model",
     "NshotError": "errors",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from nshot.types import Failure as Failure
     from nshot.types import LabelScore as LabelScore
     from nshot.types import Limits as Limits
+    from nshot.types import Located as Located
     from nshot.types import Placed as Placed
     from nshot.types import Prediction as Prediction
 

@@ -17,12 +17,13 @@ from nshot.classifier.zero_shot import zero_shot
 from nshot.embedder import Embedder, ImageLike
 from nshot.embeddings import Embeddings, is_vector_file, read_vectors
 from nshot.encoders import Device, Precision
-from nshot.errors import RequestError
+from nshot.errors import RequestError, UnsupportedArchitecture
 from nshot.images.preprocess import Decode, Fit, Preprocessor
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.models.checkpoint import DEFAULT_MODEL, find
+from nshot.models.owlv2 import WHAT, BoxTower
 from nshot.store.store import Store, default_path
-from nshot.types import Failure, Limits
+from nshot.types import Failure, Limits, Located
 
 if TYPE_CHECKING:
     from nshot.regions.heatmaps import Heatmap
@@ -92,6 +93,55 @@ class Model(Embedder):
 
         classifier = self._asked(labels, templates)
         return heatmaps(self, self.list_images(images), classifier, top_k=top_k)
+
+    def locate(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        labels: Labels | Classifier,
+        *,
+        templates: Sequence[str] = (DEFAULT_TEMPLATE,),
+        background: Labels | None = None,
+        levels: int = 3,
+        overlap: float = 0.5,
+        threshold: float = 0.1,
+    ) -> Iterator[Located | Failure]:
+        """Say where in each image the labels are, by tiles: crops at several scales, the best one per label.
+
+        For small things that the model's square throws away. A box is a whole tile, so it is coarse; with a
+        store, tiles are encoded once and asked anything. ``nshot.load_detector`` gives finer boxes, slowly.
+
+        Args:
+            images: as for ``embed_images``, but not what is embedded already.
+            labels: names, ``{label: [synonyms or whole prompts]}``, or a classifier.
+            templates: the prompts, each with ``{}`` where the label goes; several are averaged.
+            background: what else there may be in the images, for a model that compares labels by softmax;
+                everyday things by default. Empty: the labels are compared with each other alone.
+            levels: scales: tiles as wide as the shorter edge, a half of it, a quarter ...
+            overlap: share of a tile's side that it shares with the next one, from 0 to 0.9.
+            threshold: the score that a box must have, in [0, 1]. A score's odds are those of the tile divided
+                by the number of tiles, since the best of many is high by chance.
+
+        Yields:
+            In input order a ``Located`` for each image, or the ``Failure`` that says why there is none.
+
+        Raises:
+            LabelError: a label that is empty, given twice, or too long for the model, by name.
+            RequestError: a classifier of another model, levels or overlap out of range, one label without
+                a background, or vectors in the place of images.
+        """
+        from nshot.regions import asked_by_tiles  # not before it is asked for
+
+        classifier = self._asked(labels, templates)
+        return asked_by_tiles(
+            self,
+            self.list_images(images),
+            classifier,
+            background=background,
+            templates=templates,
+            levels=levels,
+            overlap=overlap,
+            threshold=threshold,
+        )
 
     def _asked(
         self, labels: Labels | Classifier, templates: Sequence[str], *, multi: bool = False
@@ -176,6 +226,8 @@ def load(
     if threads is not None and threads < 1:
         raise RequestError(f"threads must be at least 1, not {threads}")
     checkpoint = find(model, revision, progress=progress)
+    if isinstance(checkpoint.config.vision, BoxTower):
+        raise UnsupportedArchitecture(f"{checkpoint.name}: {WHAT}")
     return Model(
         checkpoint,
         encoders.load(checkpoint, device=device, precision=precision, threads=threads),

@@ -258,6 +258,56 @@ class Placed(Decided):
         return {"source": self.source, "label": self.label, **after, **told}
 
 
+class Box(NamedTuple):
+    """A place in an image.
+
+    Attributes:
+        label: what is there.
+        score: in [0, 1].
+        box: x, y, width and height, in pixels of the upright image.
+    """
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where things are in an image.
+
+    Attributes:
+        source: the image's name.
+        boxes: what was found, best first; each lies within the image.
+        size: width and height of the upright image, in pixels.
+        absent: the labels of which nothing was found, where thresholds per label were learnt: each with how
+            often such an answer was wrong when they were.
+        notes: what decoding did that a person should know, one short sentence each; mostly none.
+        beside: the other cells of its row, where it comes from a table and they are to be kept.
+    """
+
+    source: str
+    boxes: tuple[Box, ...]
+    size: tuple[int, int]
+    absent: Mapping[str, float] | None = field(default=None, kw_only=True, compare=False)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    beside: Mapping[str, str] | None = field(default=None, kw_only=True, compare=False)
+
+    @property
+    def label(self) -> str | None:
+        """The label of the best box; None where nothing was found (and on a ``Failure``)."""
+        return self.boxes[0].label if self.boxes else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as the JSONL sink writes it."""
+        boxes = [{"label": each.label, "score": each.score, "box": list(each.box)} for each in self.boxes]
+        said: dict[str, Any] = {"source": self.source, "width": self.size[0], "height": self.size[1]}
+        said["boxes"] = boxes
+        if self.absent is not None:
+            said["absent"] = dict(self.absent)
+        return {**said, **_noted(self.notes, self.beside)}
+
+
 @dataclass(frozen=True, slots=True)
 class Faceted:
     """An image's answers to several independent questions.

@@ -31,6 +31,7 @@ COMMANDS = (
     "models",
     "train",
     "search",
+    "locate",
     "duplicates",
     "cluster",
     "sort",

@@ -6,8 +6,12 @@ import hashlib
 import importlib.util
 import platform
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import numpy as np
 
 from nshot.errors import DeviceError, MissingExtra
 from nshot.types import Floats, Pixels, Tokens
@@ -21,6 +25,39 @@ CPU_ONLY = ("f32-small",)
 """Precisions that torch does not have."""
 
 Runtime: TypeAlias = Literal["auto", "openvino", "torch"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """What a detector says of each patch of each image, before any question is known.
+
+    Attributes:
+        boxes: float32[n,p,4], middle x and y, width and height, as shares of the padded square's side.
+        objectness: float32[n,p], logits of showing a thing at all.
+        classes: float32[n,p,d], vectors of what is there, of unit norm.
+        shift: float32[n,p], added to a cosine.
+        scale: float32[n,p], what the sum is multiplied by, positive.
+    """
+
+    boxes: Floats
+    objectness: Floats
+    classes: Floats
+    shift: Floats
+    scale: Floats
+
+    @classmethod
+    def of(cls, found: Sequence[Floats]) -> Detections:
+        """What a graph gave: the last axis of all but boxes and classes is 1, and classes have any length."""
+        boxes, objectness, classes, shift, scale = found
+        length = np.linalg.norm(classes, axis=-1, keepdims=True)
+        return cls(
+            boxes, objectness[..., 0], classes / (length + np.float32(1e-6)), shift[..., 0], scale[..., 0]
+        )
+
+    def logits(self, queries: Floats) -> Floats:
+        """How well each box fits each query: float32[q,d] of unit norm -> float32[n,p,q]."""
+        found: Floats = (self.classes @ queries.T + self.shift[..., None]) * self.scale[..., None]
+        return found
 
 
 class Encoder(Protocol):
@@ -55,6 +92,9 @@ class Encoder(Protocol):
 
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
+
+    def detect(self, pixels: Floats) -> Detections:
+        """float32[n,3,s,s], normalised as the checkpoint says -> what is in each; of detectors alone."""
 
 
 def load(

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nshot.encoders import Precision, digest_of, openvino_graph
+from nshot.encoders import Detections, Precision, digest_of, openvino_graph
 from nshot.encoders.runtime import ov
+from nshot.models.owlv2 import BoxTower
 from nshot.paths import cache_dir
 from nshot.types import Floats, Pixels, Tokens
 
@@ -71,7 +72,12 @@ class OpenVINOEncoder:
         form = self.precision.replace("-", "")  # a dash would end the part by which old files are found
 
         def tower(
-            name: str, build: Callable[[Tensors], ov.Model], streams: int, rows: int, *more: tuple[int, int]
+            name: str,
+            build: Callable[[Tensors], ov.Model],
+            streams: int,
+            rows: int,
+            *more: tuple[int, int],
+            shapes: tuple[tuple[int, ...], ...] | None = None,
         ) -> _Tower:
             return _Tower(
                 # A mapping of the files of its own: the pages that compiling reads leave memory with it.
@@ -79,7 +85,7 @@ class OpenVINOEncoder:
                 lambda model: _core().compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
                 lambda blob: _core().import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
                 cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{form}-{key}.blob",
-                shapes=((self.dimension,), *more),
+                shapes=shapes or ((self.dimension,), *more),
                 streams=streams,
                 rows=rows,
             )
@@ -110,6 +116,24 @@ class OpenVINOEncoder:
         )
         self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors, ops), 1, _BATCH)
         self._checkpoint = checkpoint
+        self._boxes: _Tower | None = None
+        if isinstance(vision, BoxTower):
+            count = vision.grid**2
+            # all cores on one image: each takes seconds, and hundreds of megabytes
+            self._boxes = tower(
+                "boxes",
+                lambda tensors: openvino_graph.box_tower(vision, tensors),
+                1,
+                1,
+                shapes=((count, 4), (count, 1), (count, vision.dimension), (count, 1), (count, 1)),
+            )
+
+    def detect(self, pixels: Floats) -> Detections:
+        """float32[n,3,s,s], normalised as the checkpoint says -> what is in each."""
+        assert self._boxes is not None
+        side = self._checkpoint.config.vision.image_size
+        _check(pixels, np.float32, (3, side, side))
+        return Detections.of(self._boxes(len(pixels), lambda part: [pixels[part]]))
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""

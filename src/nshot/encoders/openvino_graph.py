@@ -14,6 +14,7 @@ from nshot.types import Floats
 if TYPE_CHECKING:
     from nshot.models.family import ImageTower, Tensors, TextTower
     from nshot.models.ops import Gelu, Node, Rope
+    from nshot.models.owlv2 import BoxTower
 
 VERSION = "3"
 """To be raised by whatever changes a vector."""
@@ -45,6 +46,13 @@ def image_tower(
     return ov.Model([_unit(tower(ops, tower.prepare(tensors), x))], [pixels])
 
 
+def box_tower(tower: BoxTower, tensors: Tensors) -> ov.Model:
+    """float32[n,3,s,s], normalised -> float32: boxes [n,p,4], objectness, classes, shift, scale [n,p,...]."""
+    side = tower.image_size
+    pixels = op.parameter([-1, 3, side, side], np.float32, name="pixels")
+    return ov.Model(list(tower.detect(OpenVINOOps(), tower.prepare(tensors), pixels)), [pixels])
+
+
 def text_tower(tower: TextTower, tensors: Tensors, ops: OpenVINOOps | None = None) -> ov.Model:
     """Rows of the token table and the positions of the texts' ends -> float32[n,d], unit norm.
 
@@ -68,6 +76,10 @@ class OpenVINOOps:
     def add(self, x: Node, y: Node) -> Node:
         """Sum."""
         return op.add(x, y)
+
+    def multiply(self, x: Node, y: Node) -> Node:
+        """Product."""
+        return op.multiply(x, y)
 
     def convolution(
         self,
@@ -110,6 +122,10 @@ class OpenVINOOps:
     def sigmoid(self, x: Node) -> Node:
         """Logistic function."""
         return op.sigmoid(x)
+
+    def elu_and_one(self, x: Node) -> Node:
+        """1 + x where x is positive, else exp(x)."""
+        return op.add(op.elu(x, 1.0), op.constant(np.float32(1)))
 
     def prepend(self, row: Node, x: Node) -> Node:
         """n,t,c -> n,1+t,c."""

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from nshot.encoders import Precision, digest_of
+from nshot.encoders import Detections, Precision, digest_of
 from nshot.errors import DeviceError
+from nshot.models.owlv2 import BoxTower
 from nshot.types import Floats, Pixels, Tokens
 
 if TYPE_CHECKING:
@@ -81,6 +82,19 @@ class TorchEncoder:
         vectors, patches = self._batches(len(pixels), run, (tower.grid**2, self.dimension))
         return vectors, patches
 
+    def detect(self, pixels: Floats) -> Detections:
+        """float32[n,3,s,s], normalised as the checkpoint says -> what is in each."""
+        tower = self._checkpoint.config.vision
+        assert isinstance(tower, BoxTower)
+        parts = []
+        with ExitStack() as context:
+            self._enter(context)
+            for row in range(len(pixels)):
+                x = self._there(pixels[row : row + 1])
+                found = tower.detect(TorchOps(), self._weights("images", tower), x)
+                parts.append([each.float().cpu().numpy() for each in found])
+        return Detections.of([np.concatenate(each) for each in zip(*parts, strict=True)])
+
     def encode_tokens(self, tokens: Tokens) -> Floats:
         """int64[n,context] -> float32[n,d], unit norm."""
         tower, tensors = self._checkpoint.config.text, self._checkpoint.tensors()
@@ -101,11 +115,7 @@ class TorchEncoder:
         """What ``run`` gives for each part, to unit norm: a vector per row, and perhaps ``more``."""
         outputs = [np.empty((count, *shape), np.float32) for shape in ((self.dimension,), *more)]
         with ExitStack() as context:
-            context.enter_context(torch.inference_mode())
-            # f32 means f32: cudnn would take TensorFloat-32 for the patches
-            context.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-            if self.precision == "bf16":
-                context.enter_context(torch.autocast(self.device, torch.bfloat16))
+            self._enter(context)
             for start in range(0, count, self.batch):
                 part = slice(start, start + self.batch)
                 for output, each in zip(outputs, run(part), strict=True):
@@ -113,6 +123,13 @@ class TorchEncoder:
                     found = found / found.norm(dim=-1, keepdim=True).clamp_min(1e-6)
                     output[part] = found.cpu().numpy()
         return outputs
+
+    def _enter(self, context: ExitStack) -> None:
+        context.enter_context(torch.inference_mode())
+        # f32 means f32: cudnn would take TensorFloat-32 for the patches
+        context.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        if self.precision == "bf16":
+            context.enter_context(torch.autocast(self.device, torch.bfloat16))
 
     def _there(self, values: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.array(values)).to(self.device)
@@ -138,6 +155,10 @@ class TorchOps:
     def add(self, x: Node, y: Node) -> Node:
         """Sum."""
         return x + y
+
+    def multiply(self, x: Node, y: Node) -> Node:
+        """Product."""
+        return x * y
 
     def convolution(
         self,
@@ -171,6 +192,10 @@ class TorchOps:
     def sigmoid(self, x: Node) -> Node:
         """Logistic function."""
         return torch.sigmoid(x)
+
+    def elu_and_one(self, x: Node) -> Node:
+        """1 + x where x is positive, else exp(x)."""
+        return functional.elu(x) + 1
 
     def prepend(self, row: Node, x: Node) -> Node:
         """n,t,c -> n,1+t,c."""

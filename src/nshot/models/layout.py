@@ -13,7 +13,7 @@ from nshot.errors import CheckpointNotFound, CorruptCheckpoint, UnsupportedArchi
 from nshot.models.family import Family, ModelConfig
 from nshot.models.files import Files, Inside, TokenizerFiles, processor_file, read_json, sensible
 
-FAMILIES = ("clip.Clip", "siglip.Siglip", "clip.MetaClip2")
+FAMILIES = ("clip.Clip", "siglip.Siglip", "clip.MetaClip2", "owlv2.Owlv2")
 """The kinds of models in transformers' layout, where config.json tells them apart; see ``family``."""
 
 OPEN_CLIP = "open_clip.OpenClip"
@@ -42,8 +42,7 @@ _INSTEAD = {
     "SiglipTextModel": _HALF,
     "Siglip2Model": "a NaFlex model, for images of any shape. Take one of a fixed size, such as "
     "google/siglip2-base-patch16-256, which does as well on ordinary images",
-    "OwlViTForObjectDetection": "a detector of objects",
-    "Owlv2ForObjectDetection": "a detector of objects",
+    "OwlViTForObjectDetection": "a detector of objects, and nshot reads the one that followed it, OWLv2",
 }
 
 # weights in other forms, and what to do about them

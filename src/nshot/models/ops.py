@@ -39,6 +39,9 @@ class Ops(Protocol):
     def add(self, x: Node, y: Node) -> Node:
         """Sum, broadcast as numpy does."""
 
+    def multiply(self, x: Node, y: Node) -> Node:
+        """Product, broadcast as numpy does."""
+
     def convolution(
         self,
         x: Node,
@@ -65,6 +68,9 @@ class Ops(Protocol):
 
     def sigmoid(self, x: Node) -> Node:
         """1 / (1 + exp(-x))."""
+
+    def elu_and_one(self, x: Node) -> Node:
+        """1 + x where x is positive, else exp(x)."""
 
     def prepend(self, row: Node, x: Node) -> Node:
         """The constant c before the tokens of each row: n,t,c -> n,1+t,c."""

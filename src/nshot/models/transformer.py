@@ -339,8 +339,16 @@ class Layers:
         return self.ops.linear(x, self.ops.weight(self.weights[f"{name}.weight"]), bias)
 
 
-def check_sizes(images: VisionTransformer, texts: TextTransformer, where: str) -> None:
+def check_sizes(
+    images: VisionTransformer, texts: TextTransformer, where: str, *, projected: bool = True
+) -> None:
     """Refuse sizes that no model can have.
+
+    Args:
+        images: the image tower.
+        texts: the text tower.
+        where: the file's name, for messages.
+        projected: whether a tower without a projection must be as wide as its vectors are long.
 
     Raises:
         CorruptCheckpoint: naming the file, ``where``.
@@ -356,7 +364,7 @@ def check_sizes(images: VisionTransformer, texts: TextTransformer, where: str) -
         if heads < 1 or size % heads:
             raise CorruptCheckpoint(f"{where}: {heads} heads cannot share {size} values.")
     for tower in (texts, images):
-        if tower.projection == "none" and tower.hidden_size != tower.dimension:
+        if projected and tower.projection == "none" and tower.hidden_size != tower.dimension:
             raise CorruptCheckpoint(
                 f"{where}: a tower of width {tower.hidden_size} without a projection gives no vectors of "
                 f"{tower.dimension} values."

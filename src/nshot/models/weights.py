@@ -44,7 +44,7 @@ class Tensors(Mapping[str, Floats]):
         self._stored: dict[str, NDArray[Any]] = {}
         names = ", ".join(str(path) for path in paths)
         for name, place in places.items():
-            value = stored.get(prefix + place.name)
+            value = stored.get(prefix + place.name, stored.get(place.name))
             if value is None:
                 raise CorruptCheckpoint(f"{names}: the tensor {place.name} is missing.")
             part = value[slice(*place.rows)] if place.rows else value

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from nshot.atomic import write_bytes
 from nshot.output.sinks.formats import Record
 from nshot.output.sinks.sink import Sink
-from nshot.types import CORRECTED, Decided, Faceted, Failure, Placed, Prediction
+from nshot.types import CORRECTED, Decided, Faceted, Failure, Located, Placed, Prediction
 
 ANNOTATIONS = ("coco", "labelstudio")
 
@@ -46,7 +46,7 @@ def coco(records: Iterable[Record], labels: Labels) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for record in records:
-        if isinstance(record, Failure):
+        if isinstance(record, (Failure, Located)):
             continue
         image: dict[str, Any] = {"id": len(images) + 1, "file_name": record.source}
         size = _size(record.source)
@@ -79,7 +79,7 @@ def label_studio(records: Iterable[Record], labels: Labels) -> list[dict[str, An
     """
     tasks: list[dict[str, Any]] = []
     for record in records:
-        if isinstance(record, Failure):
+        if isinstance(record, (Failure, Located)):
             continue
         task: dict[str, Any] = {"data": {"image": record.source}}
         said: list[dict[str, Any]] = []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from nshot.types import Floats
+from nshot.types import Box, Floats
 
 _STRONGEST = 190  # of 255: how far the hottest place covers the image
 _OUTSIDE = 0.45  # how bright what no patch covers is left
@@ -46,6 +47,35 @@ def lay_over(image: Image.Image, heat: Floats, box: tuple[float, float, float, f
     return result
 
 
+_COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#000075")
+
+
+def draw_boxes(image: Image.Image, boxes: Sequence[Box], labels: Sequence[str] = ()) -> Image.Image:
+    """An RGB image with boxes and what they are drawn on it; a label has the same colour in every image.
+
+    Args:
+        image: the image, of which the boxes are.
+        boxes: what to draw.
+        labels: all labels, in the order of their colours.
+    """
+    result = image.copy()
+    pen = ImageDraw.Draw(result)
+    width = max(2, round(max(image.size) / 320))
+    font = ImageFont.load_default(max(10, round(max(image.size) / 45)))
+    order = {label: number for number, label in enumerate(labels)}
+    for each in reversed(boxes):  # the best is on top
+        colour = _COLOURS[order.get(each.label, len(order)) % len(_COLOURS)]
+        x, y, across, down = each.box
+        pen.rectangle((x, y, max(x, x + across - 1), max(y, y + down - 1)), outline=colour, width=width)
+        words = f"{each.label} {each.score:.2f}".encode("latin-1", "replace").decode("latin-1")
+        left, _, right, bottom = pen.textbbox((0, 0), words, font=font)
+        high, wide = bottom + 3, right - left + 6
+        corner = y - high if y >= high else y
+        pen.rectangle((x, corner, x + wide, corner + high), fill=colour)
+        pen.text((x + 3, corner + 1), words, fill="white", font=font)
+    return result
+
+
 @cache
 def _palette() -> bytes:
     """From dark violet by red and orange to light yellow; brighter is hotter in grey as well."""
@@ -53,3 +83,12 @@ def _palette() -> bytes:
     places = np.linspace(0, 1, 256) * (len(stops) - 1)
     channels = [np.interp(places, np.arange(len(stops)), stops[:, channel]) for channel in range(3)]
     return np.stack(channels, 1).round().astype(np.uint8).tobytes()
+
+
+def scaled_to(boxes: Sequence[Box], across: float, down: float) -> tuple[Box, ...]:
+    """Boxes on an image that was scaled by so much."""
+    return tuple(
+        Box(each.label, each.score, (x * across, y * down, width * across, height * down))
+        for each in boxes
+        for x, y, width, height in [each.box]
+    )

@@ -13,12 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from nshot.errors import ImageError, UndecodableImage
 from nshot.images.budget import Budget
 from nshot.images.prepare import Maker, Preparing
 from nshot.images.sources import Source
+from nshot.images.windows import Bands
 from nshot.store.store import Stamp
 from nshot.types import Failure, Limits, Pixels
 
@@ -42,6 +44,7 @@ class Seen:
         size: width and height of the upright image, in pixels.
         notes: what decoding did that a person should know.
         known: what was recalled, so that nothing was decoded.
+        bands: a large image that is to be read in bands, in the place of ``values``.
     """
 
     source: Source
@@ -51,6 +54,7 @@ class Seen:
     size: tuple[int, int] = (0, 0)
     notes: tuple[str, ...] = ()
     known: Any = None
+    bands: Bands | None = None
 
 
 class Flow(Generic[R]):
@@ -66,6 +70,7 @@ class Flow(Generic[R]):
         recall: asked before an image is decoded.
         digest_of: the sha256 of a file's bytes, if it is known by its stamp: it is not read then, where
             ``recall`` knows the rest.
+        bands: a file that is to be read in bands; None: in the usual way.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Flow(Generic[R]):
         batch: int,
         recall: Recall | None = None,
         digest_of: Callable[[Stamp], bytes | None] | None = None,
+        bands: Callable[[str], Bands | None] | None = None,
     ) -> None:
         self.maker = maker
         self.work = work
@@ -88,6 +94,7 @@ class Flow(Generic[R]):
         self.batch = batch
         self.recall = recall
         self.digest_of = digest_of
+        self.bands = bands
 
     def run(self, items: Iterable[Source | Failure]) -> Iterator[tuple[Seen, R] | Failure]:
         """A result for each item, in order; failures pass through."""
@@ -155,6 +162,14 @@ class Flow(Generic[R]):
                     known = None if digest is None else self.recall(digest)
                     if digest is not None and known is not None:
                         return Seen(source.emptied(), digest, stamp, known=known)
+                large = (
+                    self.bands(source.path) if self.bands is not None and source.path is not None else None
+                )
+                if source.path is not None and large is not None:
+                    with Path(source.path).open("rb") as file:
+                        digest = hashlib.file_digest(file, "sha256").digest()
+                    known = None if self.recall is None else self.recall(digest)
+                    return Seen(source.emptied(), digest, stamp, size=large.size, known=known, bands=large)
                 data = source.read((budget.unsized, partial(until_done.enter_context, budget.large)))
                 seen = Seen(source.emptied(), hashlib.sha256(data).digest(), stamp)
                 if self.recall is not None:

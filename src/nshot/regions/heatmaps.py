@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nshot.classifier.tree import TreeClassifier
-from nshot.errors import LabelError, RequestError
+from nshot.errors import LabelError
 from nshot.images.preprocess import Preprocessor
 from nshot.images.sources import Source
+from nshot.regions import unembedded
+from nshot.regions.evidence import log_odds
 from nshot.regions.flow import Flow, Seen
 from nshot.types import Decided, Embedded, Failure, Floats, Pixels, Prediction
 
@@ -208,7 +210,7 @@ def heatmaps(
         streams=encoder.streams,
         batch=embedder.batch_size,
     )
-    for each in flow.run(_images(images)):
+    for each in flow.run(unembedded(images)):
         if isinstance(each, Failure):
             yield each
             continue
@@ -236,40 +238,15 @@ def heatmaps(
 
 def evidence_of(classifier: Classifier, patches: Floats) -> Floats:
     """What patches [p, d] say for each label: float32[labels, p], see ``Heatmap.evidence``."""
-    logits = classifier.logits(patches).T
-    logits = logits - (logits.mean() if len(logits) == 1 else _others(logits))
-    evidence: Floats = logits.astype(np.float32)
+    logits = classifier.logits(patches)
+    logits = logits - logits.mean() if logits.shape[1] == 1 else log_odds(logits)
+    evidence: Floats = logits.T.astype(np.float32)
     return evidence
-
-
-def _others(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each patch (column) and label (row), log sum exp of the other labels' logits."""
-    columns = np.arange(logits.shape[1])
-    best = logits.argmax(axis=0)
-    most = logits[best, columns]
-    shares = np.exp(logits - most)
-    rest = shares.sum(axis=0) - shares
-    rest[best, columns] = 1  # a small difference of large numbers there: summed anew
-    result: NDArray[np.float64] = most + np.log(rest)
-    without = logits.copy()
-    without[best, columns] = -np.inf
-    second = without.max(axis=0)
-    result[best, columns] = second + np.log(np.exp(without - second).sum(axis=0))
-    return result
 
 
 def answered_none(answer: Prediction) -> bool:
     """Whether a decision says that the image shows none of the labels: there is no evidence to show."""
     return isinstance(answer, Decided) and answer.answer == "none"
-
-
-def _images(items: Iterable[Source | Embedded | Failure]) -> Iterator[Source | Failure]:
-    for item in items:
-        if isinstance(item, Embedded):
-            raise RequestError(
-                f"{item.source} is a vector, and a heatmap needs the image itself: name the images"
-            )
-        yield item
 
 
 def _there(values: NDArray[Any] | None) -> NDArray[Any]:

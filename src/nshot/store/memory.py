@@ -52,6 +52,16 @@ class Memory:
         """What was to be said of images when their vectors were made, by the digest of their bytes."""
         return self._ask(lambda store: store.notes(digests, recipe), {})
 
+    def regions(self, digest: bytes, recipe: str) -> bytes | None:
+        """What was kept of an image's regions, by the digest of its bytes."""
+        return self._ask(lambda store: store.regions(digest, recipe), None)
+
+    def keep_regions(self, digest: bytes, content: bytes, files: Mapping[Stamp, bytes], recipe: str) -> None:
+        """Remember an image's regions, and which file holds it."""
+        self._ask(lambda store: store.put_regions(digest, content, recipe), None)
+        if files:
+            self._ask(lambda store: store.put_files(files), None)
+
     def holds(self, recipe: str) -> bool:
         """Whether there are vectors of this recipe."""
         return self._ask(lambda store: store.holds(recipe), False)

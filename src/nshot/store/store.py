@@ -2,6 +2,7 @@
 
     (sha256 of the image's bytes, recipe)   -> vector   images
     (sha256 of the image's bytes, recipe)   -> notes    what decoding did, for the images where it matters
+    (sha256 of the image's bytes, recipe)   -> bytes    regions: vectors of tiles, or of a detector's boxes
     (text, encoder's fingerprint)             -> vector   labels
     (absolute path, size, mtime)              -> sha256   files that need not be read again
 
@@ -42,7 +43,7 @@ from nshot.types import Floats
 _CHUNK = 900  # parameters in one query; builds of SQLite before 3.32 allow 999
 _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT)
 
-_Kind: TypeAlias = Literal["picture", "text", "notes"]
+_Kind: TypeAlias = Literal["picture", "text", "notes", "regions"]
 
 
 def default_path() -> Path:
@@ -137,6 +138,14 @@ class Store:
             "notes", recipe, {key: json.dumps(list(said)).encode() for key, said in notes.items()}
         )
 
+    def regions(self, digest: bytes, recipe: str) -> bytes | None:
+        """What was kept of an image's regions, in the form of whoever kept it; None where nothing was."""
+        return self._blobs("regions", recipe, [digest]).get(digest)
+
+    def put_regions(self, digest: bytes, content: bytes, recipe: str) -> None:
+        """Keep what is known of an image's regions."""
+        self._put_blobs("regions", recipe, {digest: content})
+
     def holds(self, recipe: str) -> bool:
         """Whether there are images' vectors of this recipe."""
         query = "SELECT 1 FROM recipes WHERE kind = ? AND digest = ?"
@@ -216,7 +225,7 @@ class Store:
                     for table in ("vectors", "files", "recipes"):
                         connection.execute(f"DELETE FROM {table}")
                 else:
-                    which = "kind IN ('picture', 'notes') AND digest = ?"
+                    which = "kind IN ('picture', 'notes', 'regions') AND digest = ?"
                     chosen = f"SELECT id FROM recipes WHERE {which}"
                     connection.execute(f"DELETE FROM vectors WHERE recipe IN ({chosen})", (recipe,))
                     connection.execute(f"DELETE FROM recipes WHERE {which}", (recipe,))

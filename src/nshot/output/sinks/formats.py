@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
-from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
 
 from nshot.errors import OutputError
 from nshot.paths import as_written, spelled, unguarded, unspelled
-from nshot.types import Decided, Faceted, Failure, Placed, Prediction
+from nshot.types import Decided, Faceted, Failure, Located, Placed, Prediction
 
-Record: TypeAlias = Prediction | Faceted | Failure
+Record: TypeAlias = Prediction | Faceted | Located | Failure
 
 
 class Written(NamedTuple):
@@ -68,6 +68,8 @@ class Jsonl:
             line = (
                 f'{{"source": {encode_basestring(spelled(record.source))}, "facets": {{{", ".join(facets)}}}'
             )
+        elif isinstance(record, Located):
+            line = _json(_located(record)).removesuffix("}")
         else:
             line = f'{{"source": {encode_basestring(spelled(record.source))}, {_told(record)}'
         if record.notes:
@@ -145,8 +147,8 @@ class Csv:
         source = spelled(record.source)
         if isinstance(record, Failure):
             cells = [source, *[""] * (self._error - 2), notes, record.type, spelled(record.message)]
-        elif isinstance(record, Faceted):
-            raise TypeError("answers of facets among those to one question")
+        elif isinstance(record, (Faceted, Located)):
+            raise TypeError("answers of another kind among those to one question")
         else:
             margin = "" if record.margin is None else number(record.margin)
             cells = [source]
@@ -340,6 +342,23 @@ def _cell(text: str) -> str:
     if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
         text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
+
+
+def _located(record: Located) -> dict[str, Any]:
+    """The record without what every record may have; hundredths of a pixel, six decimals of a score."""
+    told: dict[str, Any] = {"source": spelled(record.source), "width": record.size[0]}
+    told["height"] = record.size[1]
+    told["boxes"] = [
+        {
+            "label": spelled(each.label),
+            "score": round(each.score, 6),
+            "box": [round(edge, 2) for edge in each.box],
+        }
+        for each in record.boxes
+    ]
+    if record.absent is not None:
+        told["absent"] = {spelled(label): round(rate, 6) for label, rate in record.absent.items()}
+    return told
 
 
 def _json(value: object) -> str:

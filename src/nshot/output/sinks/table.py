@@ -65,6 +65,8 @@ class Table:
                 lines.append(self._best(source, answer, f"{name}: "))
             lines += [f"{' ' * self._source}{_GAP}{p}" for note in record.notes for p in self._note(note)]
             return self._bytes(lines)
+        if not isinstance(record, Prediction):
+            raise TypeError("boxes among answers")
         for rank, prediction in enumerate(record.predictions):
             source, margin = (record.source, record.margin) if rank == 0 else ("", None)
             score = record.score if rank == 0 else prediction.score
