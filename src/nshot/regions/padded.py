@@ -1,7 +1,8 @@
 """An image as OWLv2 takes it: padded to a square with black, resized as scikit-image does, normalised.
 
-The order and the numbers are those of transformers' processor for Pillow images: scale to [0, 1], pad below and on
-the right with 0, blur by a Gaussian where the image shrinks, interpolate, clip to the image's range, normalise.
+The order and the numbers are those of transformers' processor for Pillow images: scale to [0, 1], pad below
+and on the right with 0, blur by a Gaussian where the image shrinks, interpolate, clip to the image's range,
+normalise.
 """
 
 from __future__ import annotations
