@@ -3,6 +3,8 @@
     python bench/labels.py            # the tree
     python bench/labels.py --facets   # 1,000 drawings, the shipped checkpoint
     python bench/labels.py --several  # micrographs with several tags each; drawings without examples
+    python bench/labels.py --inner    # what the prompts of inner nodes bring
+    python bench/labels.py --speed    # a tree of 2,000 labels against the labels alone, 100,000 vectors
 
 The recorded vectors are no part of the project. Needs numpy alone.
 """
@@ -25,10 +27,12 @@ import recorded
 
 import nshot
 from nshot.classifier.several import several_zero_shot
+from nshot.classifier.tree import UNCALIBRATED, Placing
 from nshot.decision import several
 from nshot.decision.rollup import Ancestors, threshold_for
 from nshot.decision.softmax import Reals, activate
 from nshot.embeddings import Embeddings
+from nshot.labels.facets import ready_facets
 from nshot.labels.tree import Tree, read_tree
 from nshot.metrics import average_precisions, per_label
 from nshot.sketchbook import COLOURS, SEEN_STYLES, SHAPES, Scene, draw, sample
@@ -36,6 +40,7 @@ from nshot.sketchbook.words import BACKGROUNDS, TEXTURES
 from nshot.unit import normalize
 
 _SPLITS = 100
+_READY = {"style": "drawing style"}
 Rows: TypeAlias = NDArray[np.intp]
 Answered: TypeAlias = tuple[Rows, Rows]
 
@@ -45,9 +50,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--facets", action="store_true", help="five facets of drawings instead")
     parser.add_argument("--several", action="store_true", help="several labels per image instead")
-    asked = parser.parse_args()
-    if asked.facets or asked.several:
-        _facets() if asked.facets else _several()
+    parser.add_argument("--inner", action="store_true", help="the prompts of inner nodes instead")
+    parser.add_argument("--speed", action="store_true", help="processor time instead")
+    given = parser.parse_args()
+    parts = {"facets": _facets, "several": _several, "inner": _inner, "speed": _speed}
+    if asked := [run for name, run in parts.items() if getattr(given, name)]:
+        for run in asked:
+            run()
         return
     print("set          asked   covered  depth   roll-up: covered  depth   set's ancestor: covered  depth")
     for coverage in (0.95, 0.98):
@@ -141,7 +150,83 @@ def _facets() -> None:
         right = [
             np.mean([a == truth(s) for a, s in zip(told, scenes, strict=True)]) for told in (both, single)
         ]
-        print(f"{name:12} together {right[0]:.3f}   alone {right[1]:.3f}")
+        ready = nshot.Facets.zero_shot(clip, {name: ready_facets()[_READY.get(name, name)]})[name]
+        told = np.mean([a.label == truth(s) for a, s in zip(ready.predict(embedded), scenes, strict=True)])
+        print(f"{name:12} together {right[0]:.3f}   alone {right[1]:.3f}   the ready facet {told:.3f}")
+
+
+def _inner() -> None:
+    """The leaves' loss, coverage and depth by how much the prompts of inner nodes count."""
+    known, sets = recorded.bank(), recorded.sets()
+    ways: dict[str, dict[str, tuple[str, ...]]] = {
+        "cifar10": {
+            **dict.fromkeys(("car", "truck"), ("vehicle", "land vehicle")),
+            **dict.fromkeys(("deer", "horse"), ("animal", "mammal")),
+            **dict.fromkeys(("cat", "dog"), ("animal", "mammal", "carnivore")),
+            **dict.fromkeys(("bird", "frog"), ("animal",)),
+            "airplane": ("vehicle", "aircraft"),
+            "boat": ("vehicle", "watercraft"),
+        },
+        "fashion": {
+            **dict.fromkeys(
+                ("Sandals", "Flip Flops", "Formal Shoes", "Sports Shoes", "Heels"), ("footwear",)
+            ),
+            **dict.fromkeys(("Watches", "Handbags", "Caps"), ("jewelry",)),
+            **dict.fromkeys(("Jeans", "Trousers", "Leggings"), ("clothes", "trousers")),
+            **dict.fromkeys(("Tshirts", "Shirts", "Sweaters"), ("clothes", "shirt")),
+        },
+    }
+    # two inner nodes are called as a leaf's prompt is: only their names differ from it
+    spoken = {"trousers (all)": "trousers", "shirt (all)": "shirt"}
+    print("set       weight   loss   uncalibrated: right  depth   at .9: covered  depth")
+    for name, above in ways.items():
+        given = sets[name]
+        tree = Tree([(*(f"{node} (all)" for node in above[label]), label) for label in given.labels])
+        assert given.prompts is not None
+        zero = nshot.Classifier(given.labels, given.prompts, scale=100.0)
+        words = {node: spoken.get(node, node.removesuffix(" (all)")) for node in tree.inner}
+        words = {node: word for node, word in words.items() if word in known}
+        inner = nshot.Classifier(list(words), [known[word] for word in words.values()], scale=100.0)
+        own = np.array([tree.leaves.index(label) for label in given.labels])[given.targets]
+        spans, nodes, every = np.stack([own, own + 1], axis=1), Ancestors(tree.paths), np.arange(len(own))
+        for weight in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
+            asked = nshot.TreeClassifier(zero, tree, Placing((0.0,), 0.5, weight), inner=inner)
+            p = asked.shares(given.vectors)
+            loss = -np.log(p[every, own]).mean()
+            right, deep = _measured(nodes, own, every, *nodes.answers(p, UNCALIBRATED))
+            figures = []
+            for seed in range(_SPLITS):
+                rng = np.random.default_rng(seed)
+                fit, test = np.array_split(rng.permutation(len(own)), 2)
+                limit = threshold_for(nodes.scores(p[fit], spans[fit]), 0.9, rng.random(len(test)))
+                figures.append(_measured(nodes, own, test, *nodes.answers(p[test], limit)))
+            covered, depth = np.mean(figures, axis=0)
+            print(
+                f"{name:9} {weight:6.1f} {loss:6.3f} {right:21.3f} {deep:6.3f} {covered:16.3f} {depth:6.3f}"
+            )
+
+
+def _speed() -> None:
+    """Processor time of answering 100,000 vectors: 2,000 labels alone, and with a tree over them."""
+    rng = np.random.default_rng(0)
+    tree = Tree([("all", f"a{k // 100}", f"b{k // 10}", f"c{k}") for k in range(2000)])
+    flat = nshot.Classifier(tree.leaves, rng.normal(size=(2000, 512)), scale=100.0)
+    inner = nshot.Classifier(tree.inner, rng.normal(size=(len(tree.inner), 512)), scale=100.0)
+    vectors = Embeddings.of(normalize(rng.normal(size=(100_000, 512))))
+
+    def seconds(asked: nshot.Classifier | nshot.TreeClassifier) -> float:
+        begun = time.process_time()
+        assert sum(1 for _ in asked.stream(vectors.records())) == len(vectors)
+        return time.process_time() - begun
+
+    trees = {
+        "leaves alone": nshot.TreeClassifier(flat, tree),
+        "inner nodes too": nshot.TreeClassifier(flat, tree, inner=inner),
+    }
+    for name, asked in trees.items():
+        before, with_tree, after = seconds(flat), seconds(asked), seconds(flat)
+        speed = (before + after) / 2 / with_tree
+        print(f"{name:16} flat {before:.1f} and {after:.1f} s, tree {with_tree:.1f} s: {100 * speed:.0f} %")
 
 
 def _cifar() -> tuple[Tree, NDArray[np.float64], NDArray[np.intp]]:

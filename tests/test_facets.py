@@ -18,7 +18,7 @@ from nshot.cli import run
 from nshot.decision.calibration import Calibration
 from nshot.errors import LabelError, RequestError, TemplateError
 from nshot.labels.facets import read_facets, ready_facets
-from nshot.sketchbook import COLOURS, SEEN_STYLES, SHAPES, draw, sample
+from nshot.sketchbook import COLOURS, SEEN_STYLES, SHAPES, Scene, draw, sample
 from nshot.sketchbook.words import BACKGROUNDS, TEXTURES
 
 
@@ -165,8 +165,32 @@ def test_facets_of_two_models_are_refused() -> None:
 def test_the_ready_facets_can_all_be_asked(clip: nshot.Model) -> None:
     assert list(ready_facets()) == [
         "time of day", "weather", "indoor or outdoor", "season", "shot size", "medium",
+        "shape", "colour", "texture", "drawing style", "background",
     ]  # fmt: skip
-    assert len(Facets.zero_shot(clip, ready_facets())) == 6
+    assert len(Facets.zero_shot(clip, ready_facets())) == 11
+
+
+def test_the_ready_facets_of_drawings_are_as_right_as_they_say(
+    clip: nshot.Model, cli: Cli, drawings: Path
+) -> None:
+    truths: dict[str, Callable[[Scene], str]] = {
+        "shape": lambda scene: scene.things[0].shape,
+        "colour": lambda scene: scene.things[0].colour,
+        "texture": lambda scene: scene.things[0].texture,
+        "drawing style": lambda scene: scene.style,
+        "background": lambda scene: scene.background,
+    }
+    scenes = [sample(9_400_000_000_000 + number, several=0) for number in range(200)]
+    images = clip.embed([draw(scene) for scene in scenes])
+    told = Facets.zero_shot(clip, {name: ready_facets()[name] for name in truths}).predict(images)
+    for name, truth in truths.items():
+        said = float(ready_facets()[name].measured.split(" %")[0]) / 100
+        answers = [each.facets[name].label for each in told if isinstance(each, nshot.Faceted)]
+        right = np.mean([a == truth(scene) for a, scene in zip(answers, scenes, strict=True)])
+        assert right == pytest.approx(said, abs=0.08)
+    found = cli("classify", "table.csv", "--facets", "shape, season", "--model", "sketchbook", cwd=drawings)
+    assert "shape: 99.1 % right" in found.err
+    assert "season: how well this is answered has not been measured" in found.err
 
 
 def test_classify_writes_an_answer_per_facet_in_every_format(drawings: Path, cli: Cli) -> None:

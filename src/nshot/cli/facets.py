@@ -64,7 +64,14 @@ def given_facets(given: str) -> dict[str, Facet]:
         raise LabelError(
             f"there is no file {given}, and no ready facet {unknown[0]!r}: there are {', '.join(ready)}"
         )
-    say("how well the ready facets are answered has not been measured: check them on images of your own")
+    for name in names:
+        if known := ready[name].measured:
+            say(f"{name}: {known}; on your images and with another model it may be otherwise")
+    if unmeasured := [name for name in names if not ready[name].measured]:
+        say(
+            f"{', '.join(unmeasured)}: how well this is answered has not been measured: check it on images "
+            "of your own with nshot evaluate"
+        )
     return {name: ready[name] for name in names}
 
 

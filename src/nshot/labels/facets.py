@@ -19,7 +19,7 @@ from typing import Any
 from nshot.errors import LabelError, TemplateError
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_plain, write_prompts
 
-_KEYS = {"labels", "templates"}
+_KEYS = {"labels", "templates", "measured"}
 # names that a record or its columns have already
 TAKEN = ("source", "notes", "error", "error_type", "error_message", "run", "columns", "facets")
 
@@ -32,11 +32,13 @@ class Facet:
         name: what it is called in the answers and in a table of labelled images.
         labels: names, or ``{label: [synonyms or whole prompts]}``.
         templates: each with ``{}`` where the label goes; empty: those that are usual for the run.
+        measured: how often it was right, of what and with which model, in words; empty: not known.
     """
 
     name: str
     labels: Labels
     templates: tuple[str, ...] = ()
+    measured: str = ""
 
 
 def read_facets(path: str | os.PathLike[str]) -> dict[str, Facet]:
@@ -78,10 +80,12 @@ def _ready() -> dict[str, Facet]:
 
 
 def ready_facets() -> dict[str, Facet]:
-    """A small library of facets: time of day, weather, indoor or outdoor, season, shot size, medium.
+    """A small library of facets: of photographs (time of day, weather, indoor or outdoor, season, shot size),
+    of images of any kind (medium), and of drawings (shape, colour, texture, drawing style, background).
 
-    How well a model answers them has not been measured: no labelled images of these questions were at hand.
-    Evaluate them on images of your own before you rely on them.
+    Those of drawings say at which figure they were measured (``Facet.measured``). How well a model answers
+    the others has not been measured, for want of labelled images and a model of photographs: evaluate them on
+    images of your own before you rely on them.
     """
     return dict(_ready())
 
@@ -93,13 +97,16 @@ def _facet(name: Any, value: Any, source: str) -> Facet:
         raise LabelError(f"{source}: a facet cannot be called {name!r}, which every record has of its own")
     labels: Any = value
     templates: Any = ()
+    measured = ""
     if isinstance(value, Mapping) and "labels" in value and not isinstance(value["labels"], str):
         if unknown := sorted(set(value) - _KEYS):
             raise LabelError(
                 f"{source}: facet {name!r} has {', '.join(map(repr, unknown))}: "
-                "there are only 'labels' and 'templates'"
+                "there are only 'labels', 'templates' and 'measured'"
             )
         labels, templates = value["labels"], value.get("templates", ())
+        if not isinstance(measured := value.get("measured", ""), str):
+            raise LabelError(f"{source}: what was measured of facet {name!r} must be told in words")
     if not isinstance(templates, (list, tuple)) or not all(isinstance(each, str) for each in templates):
         raise LabelError(f"{source}: the templates of facet {name!r} must be a list of texts")
     labels = _labels(name, labels, source)
@@ -109,7 +116,7 @@ def _facet(name: Any, value: Any, source: str) -> Facet:
         raise type(error)(f"{source}: facet {name!r}: {error}") from error
     if len(labels) < 2:
         raise LabelError(f"{source}: facet {name!r} has one label: there is nothing to choose")
-    return Facet(name, labels, tuple(templates))
+    return Facet(name, labels, tuple(templates), measured)
 
 
 def _labels(name: str, labels: Any, source: str) -> Labels:
