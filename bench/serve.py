@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import base64
 import io
 import json
@@ -60,6 +61,12 @@ class Process:
 
     def __init__(self, command: list[str], **options: Any) -> None:
         self.process = subprocess.Popen(command, start_new_session=True, **options)
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        """Leave nothing behind, whatever happens to the bench."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def seconds(self) -> float:
         """Processor time so far, of all its processes."""
@@ -187,6 +194,7 @@ def main() -> None:
     parser.add_argument("--peer-workers", default="1")
     parser.add_argument("--minutes", type=float, default=0.5, help="of overload")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     images = photos(64)
     precision = ("--precision", chosen.precision)
     clip = nshot.load(chosen.model, store=False, precision=chosen.precision)

@@ -305,6 +305,14 @@ def test_too_many_bytes_are_refused_with_and_without_a_length(clip: nshot.Model)
         assert answer.status_code == 413
 
 
+def test_bodies_that_are_too_many_bytes_together_are_told_to_come_again(clip: nshot.Model) -> None:
+    with bounded(clip, body=10_000, bodies=5_000) as client:
+        answer = client.post("/v1/classify", content=b" " * 8_000)
+        assert answer.status_code == 429
+        assert answer.headers["retry-after"]
+        assert client.post("/", json={"inputs": "a star"}).status_code == 200
+
+
 def test_too_many_images_are_refused_and_too_much_waiting_is_told_to_come_again(clip: nshot.Model) -> None:
     body = {"images": ["AA"] * 5, "labels": LABELS}
     with bounded(clip, items=4) as client:

@@ -64,6 +64,12 @@ def test_the_page_holds_no_script_of_its_own_and_escapes_names(client: TestClien
     policy = answer.headers["content-security-policy"]
     assert "script-src 'self'" in policy
     assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+    assert answer.headers["referrer-policy"] == "no-referrer"
     for path in ("/static/main.js", "/static/page.css", "/theme.css"):
         assert client.get(path).status_code == 200
 

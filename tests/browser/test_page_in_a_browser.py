@@ -262,8 +262,23 @@ def test_duplicates_are_shown_and_nothing_moves_before_it_was_seen(page: Page, s
     page.keys("k", "1")
     assert page.said() == {}
     page.run("document.querySelector('[data-do=moveAway]').click()")
-    page.until("return document.getElementById('tools').innerText.includes('Dry run: 1 files would move')")
+    page.until("return document.getElementById('tools').innerText.includes('Dry run: 1 file would move')")
     assert len(list(server.photos.glob("*.jpg"))) == 202
+
+
+def test_another_image_of_a_group_may_be_the_best(page: Page) -> None:
+    page.run("nshotPage.act('view', 'duplicates')")
+    page.until("return document.querySelector('#tools [data-do=dupes]')")
+    page.run("""const group = {kind: "copy", rows: [3, 5], files: nshotPage.rows.names.slice(3, 5)};
+        nshotPage.dupes.groups = [group]; nshotPage.act('dupes', 'copy')""")
+    page.until("return nshotPage.grid.ids.length === 2")
+    page.run("document.getElementById('grid').focus()")
+    page.keys(RIGHT, "b")
+    page.until("return document.getElementById('tools').innerText.includes('Move 1 file')")
+    assert page.run("return [...nshotPage.grid.ids]") == [3, 5]
+    texts = [page.run(f"return nshotPage.grid.live.get({k}).innerText") for k in (0, 1)]
+    assert "moves" in texts[0]
+    assert "best" in texts[1]
 
 
 def test_filters_show_a_label_s_images_and_an_empty_one_says_so(page: Page) -> None:

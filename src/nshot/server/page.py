@@ -245,9 +245,8 @@ class _Page:
         if body.get("undo"):
             folder = Path(str(body["undo"]))
             count = taking_away.untag(folder) if form == "xmp" else taking_away.take_back(folder)
-            return JSONResponse(
-                {"said": f"{count:,} {'sidecars' if form == 'xmp' else 'copies'} taken back."}
-            )
+            told = _many(count, "sidecar") if form == "xmp" else _many(count, "copy", "copies")
+            return JSONResponse({"said": f"{told} taken back."})
         some, only = body.get("what") in ("selection", "shown"), body.get("what") == "yours"
         rows = {row for row in body.get("rows") or () if isinstance(row, int)} if some else None
         if several := [Question.from_dict(each) for each in body.get("facets") or ()]:
@@ -265,12 +264,13 @@ class _Page:
         records = self.session.records(classifier, rows, only=only, facet=question.facet)
         if form == "xmp":
             tagged = taking_away.tag(self._folder(), records)
-            what = f"{len(tagged.tags):,} sidecars", f"keywords written into {len(tagged.tags):,} sidecars"
+            sidecars = _many(len(tagged.tags), "sidecar")
+            what = sidecars, f"keywords written into {sidecars}"
             return self._planned(body, tagged, len(tagged.tags), *what, str(tagged.folder))
         if form == "sort":
             plan = taking_away.sort(target, classifier, records)
             files = len(plan.moves)
-            what = f"{files:,} files copied into {target}/", f"{files:,} files copied into {target}/"
+            what = (f"{_many(files, 'file')} copied into {target}/",) * 2
             return self._planned(body, plan, files, *what, str(target))
         return _download(*taking_away.as_file(form, classifier, records))
 
@@ -310,7 +310,7 @@ class _Page:
     def _moved(self, body: dict[str, Any]) -> Response:
         if body.get("undo"):
             count = taking_away.take_back(Path(str(body["undo"])))
-            return JSONResponse({"said": f"{count:,} files are back."})
+            return JSONResponse({"said": f"Back where they were: {_many(count, 'file')}."})
         known = {name for name, _ in self.session.images.files}
         try:
             wanted = [(str(name), str(kind)) for name, kind in body["move"]]
@@ -321,8 +321,9 @@ class _Page:
         target = Path(str(body.get("target") or "trash"))
         plan = taking_away.put_aside(target, wanted)
         files = len(plan.moves)
-        would = f"{files:,} files would move to {target}/, the ★ best of each group stays"
-        return self._planned(body, plan, files, would, f"{files:,} files moved to {target}/", str(target))
+        told = _many(files, "file")
+        would = f"{told} would move to {target}/, the ★ best of each group stays"
+        return self._planned(body, plan, files, would, f"{told} moved to {target}/", str(target))
 
     async def pause(self, request: Request) -> Response:
         self.session.reading.pause(bool((await _json(request)).get("on")))
@@ -382,6 +383,10 @@ def _number(request: Request, name: str) -> int:
     if not text.isdecimal():
         raise RequestError(f"{name} is a number, not {text!r}")
     return int(text)
+
+
+def _many(count: int, one: str, several: str = "") -> str:
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def _event(name: str, data: str) -> bytes:

@@ -279,6 +279,9 @@ export const COMMANDS = {
       dupes.toggle(selection.size ? selection.rows() : [grid.row()]);
       tell(`${many(dupes.found.moving.size)} marked to move.`);
     }],
+    ["best", "B", "duplicates: this is the best of its group", () => {
+      if (app.view === "duplicates" && dupes.best(grid.row())) tell("This one stays.");
+    }],
     ["take", "T", "take the new classifier", take],
     ["help", "?", "this list", help],
   ],

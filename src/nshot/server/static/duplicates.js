@@ -83,6 +83,20 @@ export function toggle(list) {
   changed();
 }
 
+/** Another image of a group is the best one: it stays, and the one that was may move. Places keep still. */
+export function best(row) {
+  const here = found.of.get(row);
+  if (!here || here.best || here.group.kind === "same") return false;
+  const was = here.group.rows.find((each) => found.of.get(each).best);
+  here.group.rows = [row, ...here.group.rows.filter((each) => each !== row)];
+  found.of.get(was).best = false;
+  here.best = true;
+  if (found.moving.delete(row)) found.moving.add(was);
+  found.plan = null;
+  changed();
+  return true;
+}
+
 /** Shows what would move; pressed again, moves it. */
 export async function move(token) {
   found.plan = await json("/api/duplicates", { move: files(), token });

@@ -1,11 +1,12 @@
 // Facets: several questions about each image, each with its own labels, prompt and answers. One is looked at; what is
 // said, learnt and counted belongs to it.
 
+import { bytes, columns, Refused } from "./api.js";
 import { ask, drawPrompts } from "./ask.js";
 import { $, button, choices, html, put } from "./html.js";
 import { journal } from "./journal.js";
 import { nothing, sort } from "./orders.js";
-import { answerOf, app, facet, idOf, names, NONE, NOTHING, promptsOf, rows, SKIP } from "./state.js";
+import { answerOf, app, facet, idOf, names, NONE, NOTHING, promptsOf, questionOf, rows, SKIP } from "./state.js";
 
 let changed = () => {}, remembered = "";
 export const onChange = (act) => { changed = act; };
@@ -33,7 +34,7 @@ export function begin() {
 export function remember() {
   if (!app.facets.length) return;
   save();
-  const facets = app.facets.map(({ answer, ...rest }) => rest), text = JSON.stringify({ given: JSON.stringify(app.start.facets), facets });
+  const facets = app.facets.map(({ answer, asking, ...rest }) => rest), text = JSON.stringify({ given: JSON.stringify(app.start.facets), facets });
   if (text === remembered) return;
   remembered = text;
   try {
@@ -124,15 +125,31 @@ export function drawFacets() {
   const several = app.facets.length > 1;
   put($("facets"), html`${several && choices("facet", app.facets.map(({ name }, k) => [k, name]), app.facet)}${
     several && button("dropFacet", "✕", "", `aria-label="Remove this facet" title="Remove this facet"`)}${
-    button("addFacet", several ? "Add" : "Add a facet", "", 'class="wide" aria-label="Add a facet"')}`);
+    button("addFacet", several ? "Add" : "Add a facet", "", 'aria-label="Add a facet"')}`);
+}
+
+/** Asks a facet that is not looked at, once for all images that are there. */
+async function askAside(each) {
+  const wanted = `${rows.n} ${JSON.stringify([each.labels, each.prompt, each.none])}`;
+  if (each.asking === wanted || app.state.phase === "model") return;
+  each.asking = wanted;
+  try {
+    const answer = columns(await bytes("/api/ask", questionOf(each)));
+    if (each === facet() || each.asking !== wanted) return;
+    each.answer = Object.assign(answer, { ids: answer.labels.map(idOf) });
+    changed();
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+  }
 }
 
 /** What the other facets say of an image. */
 export function others(row) {
   const told = app.facets.filter((each) => each !== facet() && each.labels.length).map((each) => {
+    if ((each.answer?.rows ?? 0) < rows.n) askAside(each);
     const said = journal.last(rows.digests[row], "say", false, each.name)?.now ?? NOTHING;
     const answer = said > SKIP ? said : answerOf(row, each.answer);
-    return html`<dt>${each.name}</dt><dd>${names[answer] || "not asked yet"}${said > SKIP && " ✓"}</dd>`;
+    return html`<dt>${each.name}</dt><dd>${names[answer] || "…"}${said > SKIP && " ✓"}</dd>`;
   });
   return told.length > 0 && html`<h2 class="sub">Other facets</h2><dl>${told}</dl>`;
 }

@@ -128,4 +128,4 @@ async function begin() {
 }
 
 begin();
-globalThis.nshotPage = { app, grid, journal, rows, act: commands.act, ask: asking.ask, sort }; // for tests that drive the page
+globalThis.nshotPage = { app, dupes: dupes.found, grid, journal, rows, act: commands.act, ask: asking.ask, sort }; // for tests that drive the page

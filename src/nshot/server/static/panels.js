@@ -45,6 +45,7 @@ function scores(row, about) {
       class="r n">${fixed(each.score)}</td><td class="meter">${bar(each.score, k > 0)}</td><td class="r n">${fixed(each.cosine, 3)}</td></tr>`)}</table>
   <dl><dt>margin</dt><dd>${fixed(a.margin[row], 3)}${isUnsure(row) && ": unsure"}</dd><dt>fits</dt><dd>${
     final === NONE ? "no: none of these" : a.fits[row] > 2 ? "yes" : "hardly"}, ${fixed(a.fits[row], 1)} deviations above everyday words</dd>${
+    a.calibrated && html`<dt>probability</dt><dd class="soft">Calibrated when the classifier was made; it holds for images like those.</dd>`}${
     !a.calibrated && best && html`<dt>score</dt><dd class="soft">${a.learnt && facet().calibrated
       ? "The calibration no longer holds: it was made before these corrections." : "No probability until it is calibrated."}</dd>`}</dl>`;
 }
@@ -157,7 +158,7 @@ function auditCard() {
 const clock = new Intl.DateTimeFormat("en-GB", { dateStyle: "short", timeStyle: "medium" });
 
 function what(entry) {
-  const about = app.facets.length > 1 && html` <small>${entry.facet}</small>`;
+  const about = app.facets.length > 1 && html` <small>${entry.facet},</small>`;
   if (entry.kind === "take") return html`all images: <b>a new classifier</b>${about}`;
   const which = entry.digests.length === 1 ? (rows.of.has(entry.digests[0]) ? nameOf(rows.of.get(entry.digests[0])) : "an image that is not here") : many(entry.digests.length);
   if (entry.kind === "note") return html`${which}: <b>note</b> ${entry.text}`;
@@ -246,7 +247,7 @@ const PAGES = {
     button("next", "Show them", "", `aria-disabled="${!app.answer}"`)}`)}${card("Audit", auditCard())}`,
   journal: () => html`<p>Newest first. Nothing is erased: an undone entry stays. ${journal.queue.length > 0
     && html`<b class="bad">! ${journal.queue.length} not saved yet.</b>`}</p><ol class="log">${journal.entries.slice(-150).reverse().map((e) => html`<li><time
-    class="n soft">${clock.format(1000 * e.at)}</time><span class="${e.undone ? "undone" : ""}">${what(e)} <small>${e.by}${e.audit && ", audit"}</small></span>${
+    class="n soft">${clock.format(1000 * e.at)}</time><span class="${e.undone ? "undone" : ""}">${what(e)} <small>${e.by}${e.audit && ", in the audit"}</small></span>${
     e.undone ? "undone" : button("undoTo", "Undo to here", e.id)}</li>`)}</ol>`,
   export: exportPanel,
 };

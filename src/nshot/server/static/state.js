@@ -92,9 +92,9 @@ export const facet = () => app.facets[app.facet] ?? { name: LABELS, templates: [
 export const promptsOf = (prompt, of) => (prompt === MEAN ? SEVEN : prompt === of.usual ? of.templates : [prompt]);
 export const templates = () => promptsOf(app.prompt, facet());
 export const question = () => ({ labels: asked(), templates: templates(), none: app.none, facet: facet().name });
+export const questionOf = (each) => ({ labels: each.labels, templates: promptsOf(each.prompt, each), none: each.none, facet: each.name });
 /** Every facet's question. */
-export const questions = () => app.facets.map((each, k) => (k === app.facet ? question()
-  : { labels: each.labels, templates: promptsOf(each.prompt, each), none: each.none, facet: each.name })).filter(({ labels }) => labels.length);
+export const questions = () => app.facets.map((each, k) => (k === app.facet ? question() : questionOf(each))).filter(({ labels }) => labels.length);
 
 /** Selected rows: by image, not by place, so that they outlive every new order. */
 export const selection = {

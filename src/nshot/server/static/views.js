@@ -134,7 +134,7 @@ export function drawActions() {
   put($("actions"), html`<b class="say ${selection.size ? "" : "one"}">${selection.size ? `${many(selection.size)} selected` : "This image"}</b>${
     button("undo", html`<kbd>U</kbd> Undo`, "", `aria-disabled="${!journal.undoable()}"`)}${
     button("redo", html`<kbd>Y</kbd> Redo`, "", `aria-disabled="${!journal.redoable()}"`)}${
-    app.view === "duplicates" ? button("stay", html`<kbd>K</kbd> Move or stay`) : sayButtons()}${
+    app.view === "duplicates" ? html`${button("stay", html`<kbd>K</kbd> Move or stay`)}${button("best", html`<kbd>B</kbd> The best`)}` : sayButtons()}${
     button("like", html`<kbd>M</kbd> More like this`)}<span id="said" class="soft">${app.said}</span>`);
 }
 
