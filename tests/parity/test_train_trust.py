@@ -498,3 +498,24 @@ def test_ctrl_c_ends_a_run_at_once_and_leaves_one_that_can_be_resumed(tmp_path: 
     assert running.returncode == 130
     assert "Traceback" not in said
     assert states.kept(tmp_path / "m" / "training")
+
+
+def test_gradient_checkpointing_keeps_fewer_activations(before: Path) -> None:
+    model = checkpoints.of(before).model.train()
+    pixels = torch.zeros(4, 3, 24, 24)
+
+    def kept() -> int:
+        total = 0
+
+        def save(tensor: Any) -> Any:
+            nonlocal total
+            total += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+            towers.image_vectors(model, pixels).sum().backward()
+        return total
+
+    whole = kept()
+    model.vision_model.encoder.gradient_checkpointing = True
+    assert kept() < 0.8 * whole
