@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from checkpoints import tiny_checkpoint
@@ -12,11 +14,19 @@ from layouts import tiny_siglip
 from PIL import Image
 
 import nshot
-from nshot.cli import cli
+from nshot.cli import cli, run
 from nshot.errors import RequestError
-from nshot.evaluation.models import compare_models, frontier, verify, verify_photographs
+from nshot.evaluation.models import (
+    Verified,
+    compare_models,
+    frontier,
+    verify,
+    verify_photographs,
+    verify_tokens,
+)
 from nshot.models.catalogue import CATALOGUE, SHORT, entry, full_name
 from nshot.models.references import REFERENCES, Reference, drawing, photographs
+from nshot.models.tokenizer import Tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +157,39 @@ def test_verify_runs_for_the_model_that_comes_with_nshot_and_without_a_network(
     assert result.exit_code == 0, result.output
     assert "'a red circle': here 5.2" in result.output
     assert "DIFFERS" not in result.output
+
+
+@pytest.mark.parametrize(("star", "status"), [(-1.0, 0), (9.0, 1)])
+def test_verify_needs_no_file_for_what_needs_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    star: float,
+    status: int,
+) -> None:
+    """A stand-in for a published model whose weights are not here: its references' image is not either."""
+    folder = str(tiny_checkpoint(tmp_path / "m"))
+    absent = Verified(Reference("cats", folder, "cats.png", ("a cat",), (24.6,), 1e-2, "its tests"), None)
+    monkeypatch.setattr("nshot.evaluation.models.verify", lambda *_: (absent,))
+    monkeypatch.setattr("nshot.evaluation.models.drawn_logits", lambda _: (3.0, 2.0, 1.0, star))
+    assert run(["models", "verify", folder]) == status
+    said = capsys.readouterr().out
+    assert "not compared: give the folder of cats.png with --images" in said
+    assert ("COMES FIRST" in said) == bool(status)
+    assert run(["models", "verify", folder, "--images", str(tmp_path)]) == 1
+
+
+def test_the_ids_of_clips_own_vocabulary_are_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    skeleton = Path(__file__).parents[2] / "shared" / "data" / "clip-vit-base-patch32"
+    if not skeleton.is_dir():
+        pytest.skip("the vocabulary is not here")
+    model: Any = nshot.load("sketchbook")
+    assert verify_tokens(model) == {}
+    monkeypatch.setattr("nshot.evaluation.models.TOKENS_OF", ("sketchbook",))
+    assert set(verify_tokens(model).values()) == {False}
+    published = Tokenizer.from_files(skeleton / "tokenizer.json", None, None, context=77)
+    stand_in: Any = SimpleNamespace(checkpoint=model.checkpoint, tokenizer=published)
+    assert set(verify_tokens(stand_in).values()) == {True}
 
 
 def test_verify_by_the_command_refuses_what_nothing_is_published_for(tmp_path: Path) -> None:

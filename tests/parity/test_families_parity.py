@@ -18,10 +18,13 @@ from open_clip_reference import load
 from PIL import Image
 
 from nshot import encoders
+from nshot.errors import UnsupportedArchitecture
 from nshot.images.preprocess import Preprocessor
+from nshot.models import timm
 from nshot.models.checkpoint import Checkpoint, find
 from nshot.models.cleaning import canonical
 from nshot.models.files import Folder, vocabulary
+from nshot.models.open_clip import OpenClip
 from nshot.models.tokenizer import Tokenizer
 from nshot.types import Floats, Pixels, Tokens
 
@@ -170,29 +173,69 @@ def compare(checkpoint: Checkpoint, images: Floats, texts: Floats, ids: Tokens, 
         )
 
 
-# name of the config: (layers of a plain image tower, gain of the weights)
+# name of the config -> (layers of its towers, all of them for None; gain of the weights)
 OPEN_CLIP: dict[str, tuple[int | None, float]] = {
     "ViT-B-32": (2, 1.0),
+    "ViT-B-32-256": (1, 1.0),
     "ViT-B-16-quickgelu": (2, 1.0),
+    "ViT-B-16-plus-240": (1, 1.0),
+    "ViT-M-32-alt": (2, 1.0),
+    "ViT-L-14-280": (1, 1.0),
     "ViT-L-14-CLIPA": (2, 1.0),
+    "ViT-H-14-378-quickgelu": (1, 1.0),
     "ViT-H-14-worldwide": (1, 1.0),
-    "ViT-B-16-SigLIP": (None, 0.5),
-    "ViT-B-32-SigLIP2-256": (None, 0.5),
-    "PE-Core-T-16-384": (None, 0.5),
-    "MobileCLIP2-B": (None, 0.5),
+    "ViT-g-14": (1, 1.0),
+    "ViT-bigG-14-CLIPA": (1, 1.0),
+    "ViT-B-16-SigLIP": (2, 0.5),
+    "ViT-B-16-SigLIP-i18n-256": (2, 1.0),
+    "ViT-B-32-SigLIP2-256": (2, 0.5),
+    "ViT-L-16-SigLIP-256": (1, 1.0),
+    "ViT-SO400M-14-SigLIP": (1, 1.0),
+    "ViT-SO400M-16-SigLIP2-256": (1, 1.0),
+    "ViT-gopt-16-SigLIP2-256": (1, 1.0),
+    "PE-Core-T-16-384": (3, 0.5),
+    "PE-Core-S-16-384": (2, 0.5),
+    "PE-Core-B-16": (2, 0.5),
+    "PE-Core-L-14-336": (2, 0.5),
+    "PE-Core-bigG-14-448": (1, 0.5),
+    "MobileCLIP-B": (2, 1.0),
+    "MobileCLIP-S1": (None, 1.0),
+    "MobileCLIP2-B": (3, 1.0),
+    "MobileCLIP2-L-14": (2, 0.5),
     "MobileCLIP2-S0": (None, 1.0),
+    "MobileCLIP2-S2": (None, 1.0),
+    "MobileCLIP2-S3": (None, 1.0),
+    "MobileCLIP2-S4": (None, 1.0),
 }
 
 
-@pytest.mark.parametrize("name", OPEN_CLIP)
-def test_open_clip_s_own_forward_gives_the_same_vectors(tmp_path: Path, name: str) -> None:
+@pytest.fixture
+def shallow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Timm's plain transformers with the test's few layers, in timm and in nshot's table of their sizes."""
+    name: str = request.param
+    layers = OPEN_CLIP[name][0]
+    if layers is not None:
+        _, reference = load()
+        create = reference.create_model
+
+        def few(model_name: str, **given: Any) -> Any:
+            return create(model_name, **given, **({"depth": layers} if model_name.startswith("vit") else {}))
+
+        monkeypatch.setattr(reference, "create_model", few)
+        sizes = {key: size._replace(layers=layers) for key, size in timm._SIZES.items()}
+        monkeypatch.setattr(timm, "_SIZES", sizes)
+    return name
+
+
+@pytest.mark.parametrize("shallow", OPEN_CLIP, indirect=True)
+def test_open_clip_s_own_forward_gives_the_same_vectors(tmp_path: Path, shallow: str) -> None:
     from safetensors.torch import save_file
 
     open_clip, _ = load()
-    layers, gain = OPEN_CLIP[name]
-    config = json.loads((Path(open_clip.__file__).parent / "model_configs" / f"{name}.json").read_text())
-    config["vision_cfg"] |= {"layers": layers} if layers else {}
-    config["text_cfg"] |= {"layers": 2, "vocab_size": 2000}
+    layers, gain = OPEN_CLIP[shallow]
+    config = json.loads((Path(open_clip.__file__).parent / "model_configs" / f"{shallow}.json").read_text())
+    config["vision_cfg"] |= {"layers": layers} if layers and "layers" in config["vision_cfg"] else {}
+    config["text_cfg"] |= {"layers": min(layers or 2, 2), "vocab_size": 2000}
     torch.manual_seed(0)
     given = {key: value for key, value in config.items() if key != "custom_text"}
     kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
@@ -212,6 +255,21 @@ def test_open_clip_s_own_forward_gives_the_same_vectors(tmp_path: Path, name: st
         texts = model.encode_text(torch.tensor(ids), normalize=True).numpy()
         exact = model.double().encode_image(values.double(), normalize=True).numpy()
     compare(checkpoint, images, texts, ids, atol=max(1e-5, 4 * abs(images - exact).max()))
+
+
+def test_every_config_of_open_clip_is_read_or_refused_by_name() -> None:
+    open_clip, _ = load()
+    read, refused = [], {}
+    for path in sorted((Path(open_clip.__file__).parent / "model_configs").glob("*.json")):
+        config = json.loads(path.read_text())
+        try:
+            read.append(OpenClip().read(config, path.name) and path.stem)
+        except UnsupportedArchitecture as refusal:
+            named = [config["vision_cfg"].get("timm_model_name"), config["text_cfg"].get("hf_model_name")]
+            refused[str(refusal)] = (*filter(None, named), "CoCa", "ResNet", "ls_init_value")
+    assert all(any(kind in said for kind in kinds) for said, kinds in refused.items()), refused
+    assert set(OPEN_CLIP) <= set(read)
+    assert sum(name in read for name, _ in open_clip.list_pretrained()) >= 133
 
 
 @pytest.mark.parametrize("more", [{}, {"image_size": 48, "hidden_act": "gelu"}], ids=["tanh", "exact"])

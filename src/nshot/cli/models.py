@@ -161,22 +161,30 @@ def verify(name: str, images: Path | None, model_options: ModelOptions, quiet: b
     """Compare what MODEL answers here with what is published for it: weights, image processor and tokenizer
     together. It runs in f32 and needs no network for a model that is cached.
 
-    A drawing that nshot makes is answered by any model, with or without published figures; those of
-    sketchbook, which comes with nshot, are recorded.
+    Without --images, what needs no file is checked: the ids that CLIP's tokenizer gives a few texts, and a
+    drawing that nshot makes: what is not in it must not come first. Of sketchbook, which comes with nshot,
+    the drawing's figures are recorded.
 
-    Exit status: 0 it agrees, 1 it does not or an image is not at hand, 2 nothing is published for it.
+    Exit status: 0 all that was compared agrees, 1 something differs, or --images lacks a file, 2 nothing is
+    published for the model.
     """
-    from nshot.evaluation.models import drawn_logits, verify_photographs
+    from nshot.evaluation.models import drawn_logits, verify_photographs, verify_tokens
     from nshot.evaluation.models import verify as verified
-    from nshot.models.references import DRAWN, REFERENCES
+    from nshot.models.references import ABSENT, DRAWN, REFERENCES
 
     options = replace(model_options, model=name, precision="f32", decode="exact", no_store=True, store=None)
     model = options.load(quiet=quiet)
     found, photographs = verified(model, images), verify_photographs(model, images)
+    sound = True
     if not any(reference.image is None for reference, _ in found):
         click.echo("the drawing: nothing is recorded for this model; there is no star in it")
-        for text, here in zip(DRAWN, drawn_logits(model), strict=True):
-            click.echo(f"  {text!r}: here {here:.4f}")
+        drawn = dict(zip(DRAWN, drawn_logits(model), strict=True))
+        sound = max(drawn, key=lambda text: drawn[text]) != ABSENT
+        for text, here in drawn.items():
+            click.echo(f"  {text!r}: here {here:.4f}{'' if sound or text != ABSENT else '  COMES FIRST'}")
+    for text, agrees in verify_tokens(model).items():
+        click.echo(f"tokens of {text!r}: {'as published' if agrees else 'DIFFER'}")
+        sound = sound and agrees
     for reference, logits in found:
         click.echo(f"{reference.id}: {reference.source}")
         if logits is None:
@@ -189,8 +197,10 @@ def verify(name: str, images: Path | None, model_options: ModelOptions, quiet: b
     if not found:
         known = ", ".join(sorted({reference.model for reference in REFERENCES}))
         raise RequestError(f"no published figures are known for {name}; they are for {known}")
-    fine = all(each.agrees for each in found) and all(each.agrees for each in photographs)
-    return 0 if fine else 1
+    compared = [each.agrees for each in found] + [each.agrees for each in photographs]
+    if images is None:
+        compared = [agrees for agrees in compared if agrees is not None]
+    return 0 if sound and all(compared) else 1
 
 
 def _tell_photographs(photographs: Sequence[Photograph]) -> None:

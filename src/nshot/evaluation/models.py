@@ -26,6 +26,8 @@ from nshot.models.references import (
     MOST_OFF,
     PHOTOGRAPHS,
     REFERENCES,
+    TOKENS,
+    TOKENS_OF,
     Reference,
     drawing,
     off_by,
@@ -241,6 +243,17 @@ def verify_photographs(
         )
         for name, numbers in recorded.items()
     )
+
+
+def verify_tokens(embedder: Embedder) -> dict[str, bool]:
+    """Whether the tokenizer gives the published ids of a few texts; none are published for most models."""
+    if not embedder.checkpoint.name.startswith(TOKENS_OF):
+        return {}
+    rows = embedder.tokenizer.encode(list(TOKENS))
+    return {
+        text: row[: len(ids)].tolist() == list(ids)
+        for (text, ids), row in zip(TOKENS.items(), rows, strict=True)
+    }
 
 
 def drawn_logits(embedder: Embedder) -> tuple[float, ...]:

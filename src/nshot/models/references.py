@@ -43,6 +43,18 @@ COCO = "000000039769.png"
 DRAWN = ("a red circle", "a blue triangle", "a green square", "a yellow star")
 """What the drawing is compared with; of no published checkpoint is it recorded what it says to that."""
 
+ABSENT = "a yellow star"
+"""What the drawing does not show: a model that puts it first has read something wrong."""
+
+TOKENS: dict[str, tuple[int, ...]] = {
+    "a photo of a cat": (49406, 320, 1125, 539, 320, 2368, 49407),
+    "a photo of a dog": (49406, 320, 1125, 539, 320, 1929, 49407),
+}
+"""The ids of CLIP's own vocabulary, as transformers' documentation of CLIPModel shows them."""
+
+TOKENS_OF = ("openai/clip-vit-", "laion/CLIP-")
+"""How the ids on the Hub begin whose models have that vocabulary."""
+
 PHOTOGRAPHS = "openai/clip-vit-base-patch32"
 """The model whose vectors of the photographs are recorded, by transformers' CLIPModel and CLIPProcessor."""
 
