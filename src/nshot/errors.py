@@ -31,7 +31,8 @@ from __future__ import annotations
 
 def brief(error: BaseException) -> str:
     """What an error of a library's says, on one line of bearable length."""
-    said = " ".join(str(error)[:2000].split())
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    said = " ".join(reason[:2000].split())
     return said if 0 < len(said) <= 160 else f"{said[:160]}..." if said else type(error).__name__
 
 

@@ -6,6 +6,7 @@ Exit status: 0 all answered, 1 some images failed, 2 the request itself was wron
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import warnings
@@ -16,8 +17,10 @@ import click
 
 import nshot
 from nshot.cli.help import nearest, sections
-from nshot.errors import NshotError
+from nshot.errors import NshotError, brief
 from nshot.paths import spelled
+
+log = logging.getLogger("nshot")
 
 COMMANDS = (
     "classify",
@@ -102,3 +105,8 @@ def run(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `nshot classify ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # no permission, a full disk: where nothing nearer says what was done there
+        log.debug("unexpected", exc_info=True)
+        where = "cannot write" if error.filename is None else spelled(str(error.filename))
+        click.echo(f"nshot: {where}: {brief(error)}", err=True)
+        return 2

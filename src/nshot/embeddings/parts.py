@@ -57,9 +57,12 @@ def is_parts(path: str | os.PathLike[str]) -> bool:
         if ending and not text.endswith("/"):
             return False
         return open_folder(text).exists(MANIFEST)
-    return (Path(text) / MANIFEST).is_file() or (
-        Path(text).is_dir() and any(_PART.fullmatch(each.name) for each in os.scandir(text))
-    )
+    try:
+        return (Path(text) / MANIFEST).is_file() or (
+            Path(text).is_dir() and any(_PART.fullmatch(each.name) for each in os.scandir(text))
+        )
+    except OSError:  # a folder that may not be listed: whoever lists it says so
+        return False
 
 
 class PartWriter:

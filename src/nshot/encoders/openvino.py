@@ -346,7 +346,7 @@ class _Tower:
         if found is None:
             compiled = self._compiling(self._build())
             _write(compiled, self._path)
-            if self._path.exists():
+            if os.path.exists(self._path):  # noqa: PTH110  (False where it may not be looked at)
                 del compiled  # first: both at once would take twice the memory
                 found = self._cached()
                 compiled = found[0] if found is not None else self._compiling(self._build())

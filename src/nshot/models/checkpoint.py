@@ -167,11 +167,14 @@ def find(model: str | Path, revision: str | None = None, *, progress: bool = Fal
         HubUnavailable: not cached, and the Hub cannot be reached, or HF_HUB_OFFLINE is set.
         CorruptCheckpoint: a file is damaged, or not the one that is pinned.
         UnsupportedArchitecture: a kind of model that nshot does not know.
+        CheckpointError: a file that may not be read.
     """
     try:
         return _find(model, revision, progress)
     except NshotError:
         raise
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or model} cannot be read: {brief(error)}") from error
     except NONSENSE as error:
         raise CorruptCheckpoint(
             f"{model}: a setting of it makes no sense ({brief(error)}). Fetch it again."
@@ -223,6 +226,9 @@ def _chosen(repository: Repository) -> Found:
 
 
 def _checkpoint(name: str, revision: str | None, found: Found) -> Checkpoint:
+    for path in found.weights:  # they are opened much later
+        with path.open("rb"):
+            pass
     preprocessor, config = found.preprocessor, found.config
     with sensible(found.processor):
         factor = preprocessor.get("rescale_factor", 1 / 255)

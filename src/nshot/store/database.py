@@ -55,6 +55,10 @@ class DamagedStore(StoreError):
     """A store of ours that is damaged, or of a version that this nshot does not know."""
 
 
+class UnreachableStore(StoreError):
+    """No permission, a full or a broken disk: no fault of the store's, nor of who named it."""
+
+
 class BusyStore(StoreError):
     """Another process kept the store locked for longer than this one waits."""
 
@@ -262,7 +266,8 @@ class Database:
             code = getattr(error, "sqlite_errorcode", None)
             if isinstance(error, OSError) or (code is not None and code & 0xFF in _SURROUNDINGS):
                 reason = getattr(error, "strerror", None) or error
-                raise StoreError(
+                wrong = isinstance(error, (IsADirectoryError, NotADirectoryError))
+                raise (StoreError if wrong else UnreachableStore)(
                     f"the store {self.path} cannot be used ({reason}): "
                     "name another file with --store, or use --no-store"
                 ) from error

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from nshot.errors import StoreError
-from nshot.store.database import BusyStore, DamagedStore
+from nshot.store.database import BusyStore, DamagedStore, UnreachableStore
 from nshot.store.store import Stamp, Store
 from nshot.types import Floats
 
@@ -29,7 +29,7 @@ class Memory:
         store: None to remember nothing.
 
     Raises:
-        StoreError: the file is not a store, or cannot be read.
+        StoreError: the file is not a store.
     """
 
     def __init__(self, store: Store | None) -> None:
@@ -38,7 +38,7 @@ class Memory:
         if store is not None:
             try:
                 store.texts("", [])  # opens it: a wrong file is told before any image is read
-            except (DamagedStore, BusyStore) as error:
+            except (DamagedStore, BusyStore, UnreachableStore) as error:
                 self._recover(store, error)
 
     def __bool__(self) -> bool:
