@@ -440,3 +440,35 @@ def test_many_vectors_asked_at_once_are_answered_as_one_by_one() -> None:
     alone = bulk.ask(Classifier(["l"], matrix[:1], 100.0), vectors, 5)
     assert np.isnan(alone.margins).all()
     assert (alone.scores == 1).all()
+
+
+def test_a_large_folder_is_searched_on_disk_as_in_memory(
+    tiny: Path, photos: Path, whole: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nshot.cli.search as command
+
+    ask = [
+        "search",
+        str(whole),
+        "--text",
+        "a red car",
+        "--model",
+        str(tiny),
+        "--no-store",
+        "--format",
+        "jsonl",
+    ]
+    assert run(ask) == 0
+    plain = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    monkeypatch.setattr(command, "_INDEXED", 1)
+    for _ in range(2):  # made, then found
+        assert run(ask) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [hit["source"] for hit in found] == [hit["source"] for hit in plain]
+    index = whole.with_name("whole.index")
+    made = (index / "index.json").stat().st_mtime_ns
+    assert run([*ask, "--like", str(photos / "03.jpg")]) == 0
+    assert (index / "index.json").stat().st_mtime_ns == made
+    (whole / "part-00001.parquet").unlink()
+    assert run(ask) == 2
+    assert "1 shards of" in capsys.readouterr().err

@@ -184,7 +184,7 @@ def _index(model: Model, asked: Asked, kind: str | None, filtered: bool) -> Any:
     if kind is not None and not large:
         raise RequestError("--index needs one file of vectors as the only source, and no filter")
     path = asked.sources[0]
-    if not large or (kind is None and Path(path).stat().st_size < _INDEXED * model.dimension * 4):
+    if not large or (kind is None and _bytes(path) < _INDEXED * model.dimension * 4):
         return None
     index = Index.beside(path, texts=generic_texts(model) if kind == "lists" else None)
     if index.recall is not None:
@@ -197,6 +197,16 @@ def _pair(where: str) -> tuple[str, str]:
     if not equals or not column:
         raise RequestError(f"--where is COLUMN=VALUE, not {where!r}")
     return column, value
+
+
+def _bytes(source: str) -> int:
+    """Of a file of vectors, or of the files in a folder of them."""
+    from nshot.embeddings import is_parts
+    from nshot.objects import open_folder
+
+    if is_parts(source):
+        return sum(open_folder(source).files().values())
+    return Path(source).stat().st_size
 
 
 def _filtered(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ def start(address: str) -> None:
     ray = _ray()
     if ray.is_initialized():
         return
+    _knock(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address == "local":
@@ -49,6 +51,19 @@ def start(address: str) -> None:
         said = " ".join(str(error).split())[:300]
         raise RequestError(
             f"no Ray cluster at {address}: {said}. Start one with ray start --head, or use --ray local"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Whether somebody answers at host:port: Ray itself tries for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(
+            f"no Ray cluster at {address}: {error}. Start one with ray start --head, or use --ray local"
         ) from error
 
 
@@ -96,10 +111,13 @@ class _Worker:
     """Lives on a node."""
 
     def __init__(self, job: Job, cores: int, gpu: bool) -> None:
-        self._do = job.make(**job.arguments, cores=cores, gpu=gpu)
+        self._job, self._cores, self._gpu = job, cores, gpu
+        self._do: Callable[[Sequence[int]], list[Any]] | None = None
 
     def do(self, numbers: Sequence[int]) -> list[Any]:
         try:
+            if self._do is None:  # here, so that what is wrong with the request is told and not died of
+                self._do = self._job.make(**self._job.arguments, cores=self._cores, gpu=self._gpu)
             return self._do(numbers)
         except NshotError as error:
             return [_Wrong(f"{error}", type(error).__name__)]

@@ -14,30 +14,34 @@ new one, or none.
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from nshot.atomic import writing
-from nshot.embeddings import Embeddings, read_vectors
-from nshot.errors import RequestError, StoreError
+from nshot.embeddings import Embeddings, Parts, is_parts, read_vectors
+from nshot.errors import OutputError, RequestError, SourceError, StoreError
 from nshot.extras import faiss
+from nshot.objects import is_object_url, open_folder
+from nshot.paths import cache_dir, unspelled
 from nshot.search.product import Rows, top
 from nshot.types import Floats, Recipe
 
 _VERSION = 1
+_BYTES = 2**24  # of names looked through at once
 _CHUNK = 16_384  # rows turned into float16 at once
 _PROBED = 0.5  # share of the lists that are looked into: text vectors lie outside of the images' cloud
 _ASKED = 10  # the recall that is told is that of the ten nearest
@@ -69,7 +73,7 @@ class Index:
     @classmethod
     def build(
         cls,
-        images: Embeddings,
+        images: Embeddings | Parts,
         folder: str | os.PathLike[str],
         *,
         of: str | os.PathLike[str] | None = None,
@@ -78,7 +82,7 @@ class Index:
         """Write an index, in the place of an older one.
 
         Args:
-            images: what to search.
+            images: what to search; a folder of parts is read part by part.
             folder: where.
             of: the file that the images come from; the index is void when that changes.
             texts: float32[m, d], texts that recall is measured with; with them, an inverted file is made.
@@ -90,14 +94,14 @@ class Index:
         target = Path(os.path.abspath(folder))  # noqa: PTH100
         if target.exists() and not (target / "index.json").exists() and any(target.iterdir()):
             raise RequestError(f"{folder} holds other things: name a folder of its own for the index")
-        stamp = None if of is None else _stamp(Path(of))
+        stamp = None if of is None else _stamp(of)
         with writing(target):
             _clear(target)
             made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
             try:
                 about = _write(made, images)
                 about["of"] = stamp
-                if texts is not None and len(images):
+                if texts is not None and about["shape"][0]:
                     about["lists"] = _make_lists(made, np.load(made / "vectors.npy", mmap_mode="r"), texts)
                 _put(made / "index.json", json.dumps(about).encode())
                 if target.exists():
@@ -127,10 +131,10 @@ class Index:
             about = json.loads((path / "index.json").read_bytes())
             if about["version"] != _VERSION:
                 raise StoreError(f"the index {folder} is of another version of nshot: build it again")
-            if of is not None and about["of"] != _stamp(Path(of)):
+            if of is not None and about["of"] != _stamp(of):
                 raise StoreError(f"{of} has changed since the index {folder} was made: build it again")
-            names = (path / "sources").read_bytes()
-            if zlib.crc32(names) != about["names"] or (path / "vectors.npy").stat().st_size != about["bytes"]:
+            names = _Names(path / "sources")
+            if names.checksum != about["names"] or (path / "vectors.npy").stat().st_size != about["bytes"]:
                 raise ValueError("a part of it is cut off or changed")
             vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
             if vectors.shape != tuple(about["shape"]) or vectors.dtype != np.float16:
@@ -142,14 +146,13 @@ class Index:
                     raise ValueError("the inverted file is damaged")
                 lists = faiss().deserialize_index(np.frombuffer(held, np.uint8))
                 lists.nprobe = about["lists"]["probed"]
-            sources = tuple(json.loads(line) for line in names.splitlines())
         except StoreError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"the index {folder} cannot be used ({error}): build it again") from error
         recipe = None if about["recipe"] is None else Recipe(**about["recipe"])
         recall = None if lists is None else about["lists"]["recall"]
-        return cls(sources, vectors, recipe, about["model"], recall, lists)
+        return cls(names, vectors, recipe, about["model"], recall, lists)
 
     @classmethod
     def beside(cls, path: str | os.PathLike[str], *, texts: Floats | None = None) -> Index:
@@ -163,7 +166,7 @@ class Index:
             SourceError: no file of vectors.
             OutputError: nothing can be written beside it.
         """
-        folder = Path(f"{os.fspath(path)}.index")
+        folder = _place(path)
         with suppress(StoreError):
             held = cls.open(folder, of=path)
             if texts is None or held.recall is not None:
@@ -174,6 +177,14 @@ class Index:
             and {entry.name for entry in folder.iterdir()} <= {"vectors.npy", "sources", "lists.faiss"}
         ):
             shutil.rmtree(folder)  # a broken one of ours
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if is_parts(path):
+            parts = Parts(path)
+            if parts.missing:
+                raise SourceError(
+                    f"{len(parts.missing):,} shards of {parts.name} are not made yet: run nshot embed again"
+                )
+            return cls.build(parts, folder, of=path, texts=texts)
         return cls.build(read_vectors(path), folder, of=path, texts=texts)
 
     def top(self, queries: Floats, count: int) -> tuple[Rows, Floats]:
@@ -205,24 +216,80 @@ class Index:
         return rows, cosines
 
 
-def _write(folder: Path, images: Embeddings) -> dict[str, Any]:
-    """The rows and the names; what the index says about them."""
-    with (folder / "vectors.npy").open("wb") as file:
-        npy.write_array_header_1_0(
-            file, {"descr": "<f2", "fortran_order": False, "shape": images.vectors.shape}
-        )
+class _Names(Sequence[str]):
+    """The names of a file of lines, read when they are asked for: millions of them take no memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        self.checksum, ends = 0, [np.zeros(1, np.int64)]
+        for start in range(0, len(self._lines), _BYTES):
+            block = self._lines[start : start + _BYTES]
+            self.checksum = zlib.crc32(block.data, self.checksum)
+            ends.append(np.flatnonzero(block == 10) + start + 1)
+        self._ends = np.concatenate(ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, row: int | slice) -> str | Sequence[str]:
+        if isinstance(row, slice):
+            return [self[each] for each in range(len(self))[row]]
+        row = range(len(self))[row]
+        return str(json.loads(self._lines[self._ends[row] : self._ends[row + 1]].tobytes()))
+
+
+def _blocks(images: Embeddings | Parts) -> Iterator[tuple[Sequence[str], Floats]]:
+    """Names and vectors, a few thousand at a time."""
+    if isinstance(images, Embeddings):
         for start in range(0, len(images), _CHUNK):
-            file.write(np.ascontiguousarray(images.vectors[start : start + _CHUNK], "<f2").tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+            rows = slice(start, start + _CHUNK)
+            yield images.sources[rows], images.vectors[rows]
+        return
+    for number in images.numbers():
+        for block in images.blocks(number):
+            names = block.table.column("source").to_pylist()
+            there = zip(names, block.there, strict=True)
+            yield [unspelled(name) for name, is_there in there if is_there], block.vectors
+
+
+def _write(folder: Path, images: Embeddings | Parts) -> dict[str, Any]:
+    """The rows and the names; what the index says about them."""
+    count, checksum = 0, 0
+    dimension = images.dimension if isinstance(images, Embeddings) else 0
+    about = {"descr": "<f2", "fortran_order": False}
+    with (folder / "vectors.npy").open("wb") as file, (folder / "sources").open("wb") as lines:
+        npy.write_array_header_1_0(file, about | {"shape": (0, dimension)})
+        header = file.tell()
+        for sources, vectors in _blocks(images):
+            if not dimension:  # known with the first ones
+                dimension = vectors.shape[1]
+                file.seek(0)
+                npy.write_array_header_1_0(file, about | {"shape": (0, dimension)})
+                header = file.tell()
+            file.write(np.ascontiguousarray(vectors, "<f2").tobytes())
+            names = "".join(json.dumps(name) + "\n" for name in sources).encode()
+            checksum = zlib.crc32(names, checksum)
+            lines.write(names)
+            count += len(vectors)
         size = file.tell()
-    names = "".join(json.dumps(name) + "\n" for name in images.sources).encode()
-    _put(folder / "sources", names)
+        file.seek(0)
+        npy.write_array_header_1_0(file, about | {"shape": (count, dimension)})
+        if file.tell() != header:
+            raise OutputError(f"the index of {count} images cannot be written: its header has grown")
+        for each in (file, lines):
+            each.flush()
+            os.fsync(each.fileno())
     return {
         "version": _VERSION,
-        "shape": list(images.vectors.shape),
+        "shape": [count, dimension],
         "bytes": size,
-        "names": zlib.crc32(names),
+        "names": checksum,
         "recipe": None
         if images.recipe is None
         else {name: getattr(images.recipe, name) for name in images.recipe.__dataclass_fields__},
@@ -265,7 +332,22 @@ def _put(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _stamp(path: Path) -> list[int]:
-    """What tells a changed file from an unchanged one: size and time of the last change."""
-    known = path.stat()
+def _place(path: str | os.PathLike[str]) -> Path:
+    """Where the index of a file or a folder of vectors is: beside it; of an object store, in the cache."""
+    text = os.fspath(path)
+    if is_object_url(text):
+        return cache_dir() / "indexes" / hashlib.sha256(text.rstrip("/").encode()).hexdigest()[:24]
+    return Path(f"{text.rstrip('/')}.index")
+
+
+def _stamp(path: str | os.PathLike[str]) -> list[int]:
+    """What tells a changed file from an unchanged one: size and time of the last change.
+
+    Of a folder of parts: how many there are, and a number that changes with their names and sizes.
+    """
+    if is_parts(path):
+        files = open_folder(path).files()
+        told = hashlib.sha256(json.dumps(sorted(files.items())).encode()).digest()
+        return [len(files), int.from_bytes(told[:6], "big")]
+    known = Path(path).stat()
     return [known.st_size, known.st_mtime_ns]
