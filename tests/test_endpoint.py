@@ -313,6 +313,19 @@ def test_bodies_that_are_too_many_bytes_together_are_told_to_come_again(clip: ns
         assert client.post("/", json={"inputs": "a star"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("bounds", "says"), [({"waiting": 0}, "requests are waiting"), ({"answering": 1e-9}, "no answer within")]
+)
+def test_requests_beyond_what_may_wait_and_late_answers_are_told_to_come_again(
+    clip: nshot.Model, bounds: dict[str, Any], says: str
+) -> None:
+    with bounded(clip, **bounds) as client:
+        answer = client.post("/", json={"inputs": "a star"})
+        assert answer.status_code == 429
+        assert says in answer.json()["error"]
+        assert answer.headers["retry-after"]
+
+
 def test_too_many_images_are_refused_and_too_much_waiting_is_told_to_come_again(clip: nshot.Model) -> None:
     body = {"images": ["AA"] * 5, "labels": LABELS}
     with bounded(clip, items=4) as client:
