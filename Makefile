@@ -37,7 +37,7 @@ $(PARITY)/.installed: pyproject.toml
 	$(PARITY)/bin/python -m pip install --quiet torch==2.13.0 transformers peft tensorboard
 	$(PARITY)/bin/python -m pip install --quiet --no-deps open_clip_torch timm
 	$(PARITY)/bin/python -m pip install --quiet --no-deps --target $(PARITY)/apart torchvision
-	$(PARITY)/bin/python -m pip install --quiet regex sentencepiece protobuf
+	$(PARITY)/bin/python -m pip install --quiet regex sentencepiece protobuf nncf
 	$(PARITY)/bin/python -m pip install --quiet --editable ".[data]" pytest
 	@touch $@
 

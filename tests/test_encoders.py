@@ -410,3 +410,18 @@ def test_openvino_on_a_gpu_is_refused(folder: Path) -> None:
 def test_an_unknown_choice_is_refused_with_the_known_ones(folder: Path, option: str) -> None:
     with pytest.raises(DeviceError, match=f"no {option} is called 'abacus': choose one of auto"):
         encoders.load(find(folder), **{option: "abacus"})  # type: ignore[arg-type]
+
+
+def test_int8_without_a_form_names_the_command_that_makes_it(folder: Path) -> None:
+    with pytest.raises(DeviceError, match="nshot quantise"):
+        encoders.load(find(folder), precision="int8")
+
+
+def test_quantising_without_the_extra_names_the_command_that_installs_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nshot.encoders import int8
+
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(MissingExtra, match=r'pip install "nshot\[int8\]"'):
+        int8.quantise(find(folder), PIXELS)

@@ -28,6 +28,7 @@ def test_the_public_names_are_these_and_each_is_there() -> None:
         "Source",
         "TreeClassifier",
         "calibrate",
+        "cascade",
         "cluster",
         "duplicates",
         "evaluate",
@@ -35,6 +36,7 @@ def test_the_public_names_are_these_and_each_is_there() -> None:
         "load",
         "open",
         "open_labelled",
+        "quantise",
         "zero_shot",
     ]
     for name in nshot.__all__:

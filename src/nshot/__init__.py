@@ -36,6 +36,7 @@ _HOMES = {
     "Source": "images.sources",
     "TreeClassifier": "classifier.tree",
     "calibrate": "classifier.calibrating",
+    "cascade": "classifier.cascade",
     "cluster": "search.clusters",
     "duplicates": "search.duplicates",
     "evaluate": "evaluation.evaluation",
@@ -43,6 +44,7 @@ _HOMES = {
     "load": "model",
     "open": "model",
     "open_labelled": "datasets.labelled",
+    "quantise": "classifier.quantising",
     "zero_shot": "classifier.zero_shot",
 }
 
@@ -50,9 +52,11 @@ __all__ = ["__version__", *sorted(_HOMES)]  # pinned in tests/test_public_names.
 
 if TYPE_CHECKING:
     from nshot.classifier.calibrating import calibrate as calibrate
+    from nshot.classifier.cascade import cascade as cascade
     from nshot.classifier.classifier import Classifier as Classifier
     from nshot.classifier.facets import Facets as Facets
     from nshot.classifier.predictions import Predictions as Predictions
+    from nshot.classifier.quantising import quantise as quantise
     from nshot.classifier.tree import TreeClassifier as TreeClassifier
     from nshot.classifier.zero_shot import zero_shot as zero_shot
     from nshot.datasets.labelled import open_labelled as open_labelled

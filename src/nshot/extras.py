@@ -22,6 +22,19 @@ def pyarrow() -> Any:
     return pyarrow
 
 
+def nncf() -> Any:
+    """The library that quantises a graph.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingExtra('int8 needs nncf: pip install "nshot[int8]"') from error
+    return nncf
+
+
 def pillow_heif() -> Any:
     """The reader of HEIC and HEIF.
 

@@ -199,6 +199,7 @@ def load(
     store: bool | str | Path = False,
     limits: Limits | None = None,
     progress: bool = False,
+    as_first: bool = False,
 ) -> Model:
     """Load a checkpoint from the Hugging Face Hub or a folder.
 
@@ -207,7 +208,7 @@ def load(
         revision: branch, tag or commit on the Hub.
         device: ``auto`` takes a GPU where the torch extra and one are there, else OpenVINO on the CPU.
         precision: ``auto`` is bf16 where the processor has it, else f32; ``f32-small`` holds the weights in 8
-            bits and computes in f32.
+            bits and computes in f32; ``int8`` is what ``nshot quantise`` has made on one's own images.
         decode: ``exact`` gives the pixels of the checkpoint's own processor, bit for bit; ``fast`` decodes
             large JPEGs at a reduced size (vectors at cosine 0.999 or better).
         fit: how an image becomes square: as the model was trained (``own``: by a centre crop, or squashed as
@@ -218,6 +219,8 @@ def load(
         store: keep vectors on disk and use them again: True for the usual place, or a file.
         limits: what a single image may take, and which addresses may be fetched.
         progress: show downloads on stderr.
+        as_first: the model is to be the first stage of a cascade, where an int8 form may be used that gives
+            less than 98 % of the answers of f32.
 
     Raises:
         CheckpointError: the model cannot be found, is damaged, or of an unknown architecture.
@@ -228,6 +231,8 @@ def load(
     checkpoint = find(model, revision, progress=progress)
     if isinstance(checkpoint.config.vision, BoxTower):
         raise UnsupportedArchitecture(f"{checkpoint.name}: {WHAT}")
+    if precision == "int8" and not as_first:
+        encoders.check_int8(checkpoint)
     return Model(
         checkpoint,
         encoders.load(checkpoint, device=device, precision=precision, threads=threads),

@@ -337,7 +337,7 @@ def cascade(
             f"the stages of a cascade have other labels: only one has {', '.join(map(repr, only[:5]))}"
         )
     cost = _cost(first[0], last[0]) if cost is None else cost
-    drawn = _draw(last[0].list_images(images), sample, random.Random(seed))
+    drawn = draw(last[0].list_images(images), sample, random.Random(seed))
     margins, same = _ask_both(first, last, drawn)
     least, count = needed(agree), len(same)
     learning = min(count, max(least, count // 2))
@@ -381,8 +381,8 @@ def cascade(
     return Cascaded(Cascade(first[0], last[0], both), both, True, reason, *found, work)
 
 
-def _draw(items: Iterator[Source | Embedded | Failure], count: int, rng: random.Random) -> list[Source]:
-    """A random sample of the images, in random order, while they are listed once (reservoir sampling)."""
+def draw(items: Iterator[Source | Embedded | Failure], count: int, rng: random.Random) -> list[Source]:
+    """A random sample of images, in random order, while they are listed once (reservoir sampling)."""
     kept: list[Source] = []
     seen = 0
     for item in items:

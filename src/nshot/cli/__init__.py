@@ -26,6 +26,7 @@ COMMANDS = (
     "classify",
     "evaluate",
     "calibrate",
+    "quantise",
     "fit",
     "curve",
     "next",

@@ -77,7 +77,9 @@ def _cascade_of(path: Path, model_options: ModelOptions, *, quiet: bool) -> tupl
         raise RequestError(f"{path} is a cascade before {stage['last model']}: leave out --model")
     last = replace(model_options, model=stage["last model"]).load(quiet=quiet)
     own = stage["precision"] if stage["precision"] in ("int8", "f32-small") else model_options.precision
-    first = replace(model_options, model=stage["model"], revision=None, precision=own).load(quiet=quiet)
+    first = replace(model_options, model=stage["model"], revision=None, precision=own).load(
+        quiet=quiet, as_first=True
+    )
     classifier.first.check_space(first.recipe, first.name, name=f"the first stage of {path}")
     classifier.last.check_space(last.recipe, last.name, name=f"the last stage of {path}")
     return cast("Model", Cascade(first, last, classifier)), classifier

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ import nshot
 from nshot.cli.help import Command
 from nshot.cli.options import ModelOptions, model_options, talk_options
 from nshot.cli.store import readable
-from nshot.errors import NshotError
+from nshot.errors import DeviceError, NshotError
+from nshot.types import Pixels
 
 if TYPE_CHECKING:
     from nshot.encoders import Encoder
@@ -24,15 +26,26 @@ if TYPE_CHECKING:
 _PACKAGES = ("numpy", "pillow", "openvino", "tokenizers", "huggingface-hub", "click", "tqdm")
 _EXTRAS = ("pyarrow", "torch", "transformers", "scikit-learn")
 _TEXTS = ("a cat", "a photo of a dog", "two red cars before a house", "a diagram")
-_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "bf16",
+)
 
 
 @click.command("doctor", cls=Command, short_help="Say what runs here, and whether the runtimes agree.")
 @model_options
 @talk_options
 def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
-    """Say what runs here: versions, processor, runtime, precision, store; and whether bf16 and f32, and the
-    runtimes with each other, agree on the model. Put its output into a bug report.
+    """Say what runs here: versions, processor, runtime, precision, store; which precision is the fastest; and
+    whether bf16 and f32, and the runtimes with each other, agree on the model. Put its output into a bug
+    report.
 
     Exit status: 0 all is well, 1 something disagrees, 2 the model cannot be used.
     """
@@ -62,7 +75,40 @@ def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
         "runs as",
         f"{type(embedder.encoder).__name__}, {embedder.encoder.device}, {embedder.encoder.precision}",
     )
+    _pays(checkpoint)
     return 0 if _agreement(checkpoint) else 1
+
+
+def _pays(checkpoint: Checkpoint) -> None:
+    """Processor time of an image in each precision that runs here, in turn; int8 where its form was made."""
+    from nshot import encoders
+
+    found = {"f32": encoders.load(checkpoint, device="cpu", precision="f32", runtime="openvino")}
+    for name in ("bf16", "f32-small", "int8"):
+        try:
+            other = encoders.load(checkpoint, device="cpu", precision=name, runtime="openvino")
+        except DeviceError:
+            continue  # no int8 form yet
+        if other.precision == name:
+            found[name] = other
+    pixels = _images(checkpoint, found["f32"].batch)
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for turn in range(4):
+        for name, encoder in found.items():
+            begun = time.process_time()
+            encoder.encode_images(pixels)
+            if turn:  # the first one loads
+                times[name].append((time.process_time() - begun) * 1000 / len(pixels))
+    exact = min(times["f32"])
+    for name, each in times.items():
+        gain = "" if name == "f32" else f", {exact / min(each):.1f} times as fast as f32"
+        _tell("what pays" if name == "f32" else "", f"{name}: {min(each):.2f} ms per image{gain}")
+    if "int8" not in found:
+        fast = [name for name in ("avx512_vnni", "avx_vnni", "amx_int8") if name in _flags()]
+        said = (
+            f"has {' and '.join(fast)}: int8 may pay" if fast else "has no 8-bit products: int8 seldom pays"
+        )
+        _tell("", f"this processor {said}; nshot quantise measures it on your images")
 
 
 def _agreement(checkpoint: Checkpoint) -> bool:
@@ -99,12 +145,16 @@ def _agreement(checkpoint: Checkpoint) -> bool:
 
 
 def _encoded(checkpoint: Checkpoint, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
+    tokens = checkpoint.tokenizer().encode(_TEXTS)
+    return encoder.encode_images(_images(checkpoint, 4)), encoder.encode_tokens(tokens)
+
+
+def _images(checkpoint: Checkpoint, count: int) -> Pixels:
     rng = np.random.default_rng(0)
     side = checkpoint.config.vision.image_size
-    coarse = rng.integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)  # blocks of colour: images rather than noise
-    pixels = np.repeat(np.repeat(coarse, -(-side // 8), axis=2), -(-side // 8), axis=3)[:, :, :side, :side]
-    tokens = checkpoint.tokenizer().encode(_TEXTS)
-    return encoder.encode_images(np.ascontiguousarray(pixels)), encoder.encode_tokens(tokens)
+    coarse = rng.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)  # blocks of colour: images, not noise
+    pixels = np.repeat(np.repeat(coarse, -(-side // 8), axis=2), -(-side // 8), axis=3)
+    return np.ascontiguousarray(pixels[:, :, :side, :side])
 
 
 def _processor() -> str:
@@ -113,13 +163,18 @@ def _processor() -> str:
     name = next(
         (line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), ""
     )
-    flags = set(
-        " ".join(line for line in text.splitlines() if line.startswith(("flags", "Features"))).split()
-    )
+    flags = _flags()
     features = " ".join(feature for feature in _FEATURES if feature in flags)
     from os import cpu_count
 
     return f"{name or platform.processor() or platform.machine()}, {cpu_count()} cores {features}".strip()
+
+
+def _flags() -> set[str]:
+    """What the processor can do, by Linux's names."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return set(" ".join(line for line in lines if line.startswith(("flags", "Features"))).split())
 
 
 def _version(package: str) -> str | None:

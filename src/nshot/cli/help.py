@@ -50,7 +50,7 @@ _OPTIONS = {
 COMMANDS = {
     "Ask": ("classify", "search", "locate", "sort", "tag", "serve"),
     "Measure": ("evaluate", "calibrate", "robustness", "models"),
-    "Improve": ("fit", "curve", "next", "train"),
+    "Improve": ("fit", "curve", "next", "train", "quantise"),
     "Organise": ("duplicates", "cluster", "embed", "shards", "store"),
     "Help": ("doctor", "completion"),
 }

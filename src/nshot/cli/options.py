@@ -123,8 +123,8 @@ class ModelOptions:
             "limits": self.limits,
         }
 
-    def load(self, *, quiet: bool = False) -> Model:
-        """The model, loaded."""
+    def load(self, *, quiet: bool = False, as_first: bool = False) -> Model:
+        """The model, loaded; ``as_first``: to stand first in a cascade."""
         from nshot.model import load
         from nshot.models.catalogue import entry
         from nshot.models.checkpoint import DEFAULT_MODEL
@@ -143,6 +143,7 @@ class ModelOptions:
             store=False if self.no_store else self.store or True,
             limits=self.limits,
             progress=not quiet,
+            as_first=as_first,
         )
         if not quiet and (known := entry(model.name)) is not None and known.restricted:
             say(f"the licence of {model.name} is {known.licence}")
@@ -320,12 +321,13 @@ _MODEL = (
     ),
     click.option(
         "--precision",
-        type=click.Choice(["auto", "f32", "bf16", "f32-small"]),
+        type=click.Choice(["auto", "f32", "bf16", "f32-small", "int8"]),
         default="auto",
         show_default=True,
         metavar="KIND",
-        help="f32, bf16, f32-small or auto. auto: bf16 where the processor has it, else f32. f32-small: "
-        "weights in 8 bits, computing in f32, for machines with little memory.",
+        help="f32, bf16, f32-small, int8 or auto. auto: bf16 where the processor has it, else f32. "
+        "f32-small: weights in 8 bits, computing in f32, for machines with little memory. int8: what "
+        "nshot quantise made.",
     ),
     click.option(
         "--decode",

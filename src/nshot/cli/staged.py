@@ -127,11 +127,11 @@ def _first(
 
         return from_file(Path(name), replace(model_options, model=None, revision=None), quiet=quiet)
     if name in _PRECISIONS:
-        smaller = replace(model_options, model=model.name, precision=name).load(quiet=quiet)
+        smaller = replace(model_options, model=model.name, precision=name).load(quiet=quiet, as_first=True)
         if smaller.space == classifier.space and smaller.dimension == classifier.dimension:
             return smaller, classifier.with_decision(None)  # one model: its labels are known already
     else:
-        smaller = replace(model_options, model=name, revision=None).load(quiet=quiet)
+        smaller = replace(model_options, model=name, revision=None).load(quiet=quiet, as_first=True)
     if label_options.label_vectors is not None:
         raise RequestError("--label-vectors are of one model: with --first, give the labels in words")
     given = label_options.given()

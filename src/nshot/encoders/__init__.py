@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nshot.models.checkpoint import Checkpoint
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-Precision: TypeAlias = Literal["auto", "f32", "bf16", "f32-small"]
-CPU_ONLY = ("f32-small",)
+Precision: TypeAlias = Literal["auto", "f32", "bf16", "f32-small", "int8"]
+CPU_ONLY = ("f32-small", "int8")
 """Precisions that torch does not have."""
 
 Runtime: TypeAlias = Literal["auto", "openvino", "torch"]
@@ -113,7 +113,8 @@ def load(
         precision: "auto" is bf16 where the processor or the GPU computes in it natively, else f32. On a
             CPU "bf16" asks for no more than "auto" does: without native bf16 it runs in f32, which is
             faster there and more exact. ``Encoder.precision`` says which. "f32-small" holds the weights in 8
-            bits and computes in f32: a third of the memory, on the CPU alone.
+            bits and computes in f32: a third of the memory, on the CPU alone. "int8" is the form that
+            ``nshot.classifier.quantising.quantise`` has made on one's own images, likewise.
         runtime: "auto" is OpenVINO on a CPU and torch on a GPU.
         threads: the most that OpenVINO computes with; all cores of this process by default.
 
@@ -123,7 +124,7 @@ def load(
     """
     for name, value, known in (
         ("device", device, ("auto", "cpu", "cuda", "mps")),
-        ("precision", precision, ("auto", "f32", "bf16", "f32-small")),
+        ("precision", precision, ("auto", "f32", "bf16", "f32-small", "int8")),
         ("runtime", runtime, ("auto", "openvino", "torch")),
     ):
         if value not in known:
@@ -150,6 +151,17 @@ def load(
     from nshot.encoders.openvino import OpenVINOEncoder
 
     return OpenVINOEncoder(checkpoint, precision, threads=threads)
+
+
+def check_int8(checkpoint: Checkpoint) -> None:
+    """Refuse an int8 form that was measured and gives too few of the answers of f32.
+
+    Raises:
+        DeviceError: there is no form, or less than 98 % of its answers are those of f32.
+    """
+    from nshot.encoders import int8
+
+    int8.check(checkpoint)
 
 
 def digest_of(checkpoint: Checkpoint, *parts: str) -> str:

@@ -47,7 +47,11 @@ class OpenVINOEncoder:
         checkpoint: from ``nshot.models.checkpoint.find``.
         precision: "auto" and "bf16" are bf16 where the processor has it natively, else f32. (Elsewhere
             OpenVINO would emulate bf16, thirty times slower than f32 and less exact.) "f32-small" computes in
-            f32 too, and holds the weights in 8 bits.
+            f32 too, and holds the weights in 8 bits. "int8" computes the images in 8 bits, by a form that
+            was made before (``nshot.encoders.int8``), and texts in f32.
+
+    Raises:
+        DeviceError: "int8", and there is no such form.
         threads: the most to compute with; all cores of this process by default.
     """
 
@@ -63,10 +67,15 @@ class OpenVINOEncoder:
             processor = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
         native = "bf16" if "BF16" in capabilities else "f32"
         self.precision: str = native if precision in ("auto", "bf16") else precision
-        self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision)
+        own: tuple[str, ...] = ()  # digest of an int8 form
+        if self.precision == "int8":
+            from nshot.encoders import int8  # seldom wanted
+
+            own = (int8.required(checkpoint)["digest"],)
+        self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision, *own)
         self.dimension = checkpoint.config.dimension
         self.streams = min(threads or _cores(), _MOST_STREAMS)
-        version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version())
+        version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version(), *own)
         key = digest_of(checkpoint, *version, processor)[:16]
 
         form = self.precision.replace("-", "")  # a dash would end the part by which old files are found
@@ -103,7 +112,11 @@ class OpenVINOEncoder:
         at_once = _images_at_once(vision.image_size, getattr(vision, "patch_size", None))
         self._images = tower(
             "images",
-            lambda tensors: openvino_graph.image_tower(vision, tensors, mean, std, ops=ops),
+            lambda tensors: (
+                int8.read(checkpoint)
+                if own
+                else openvino_graph.image_tower(vision, tensors, mean, std, ops=ops)
+            ),
             self.streams,
             at_once,
         )
@@ -134,6 +147,11 @@ class OpenVINOEncoder:
         side = self._checkpoint.config.vision.image_size
         _check(pixels, np.float32, (3, side, side))
         return Detections.of(self._boxes(len(pixels), lambda part: [pixels[part]]))
+
+    @property
+    def compiled(self) -> Path:
+        """Where the compiled image tower is kept, once it is."""
+        return self._images.path
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
@@ -290,7 +308,7 @@ class _Tower:
         self._build = build
         self._compiling = compiling
         self._importing = importing
-        self._path = path
+        self.path = path
         self._shapes = shapes
         self._streams = streams
         self._rows = rows
@@ -345,8 +363,8 @@ class _Tower:
         found = self._cached()
         if found is None:
             compiled = self._compiling(self._build())
-            _write(compiled, self._path)
-            if os.path.exists(self._path):  # noqa: PTH110  (False where it may not be looked at)
+            _write(compiled, self.path)
+            if os.path.exists(self.path):  # noqa: PTH110  (False where it may not be looked at)
                 del compiled  # first: both at once would take twice the memory
                 found = self._cached()
                 compiled = found[0] if found is not None else self._compiling(self._build())
@@ -360,7 +378,7 @@ class _Tower:
     def _cached(self) -> tuple[ov.CompiledModel, mmap.mmap] | None:
         """The compiled graph of an earlier run and its file; None where there is none, or a damaged one."""
         with contextlib.suppress(OSError, ValueError, RuntimeError):
-            with self._path.open("rb") as file:
+            with self.path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             words = np.frombuffer(mapped, np.uint64)
             length = int(words[-2])

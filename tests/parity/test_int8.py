@@ -1,0 +1,121 @@
+"""The int8 form of the shipped model: near f32, kept, told truly, and refused where it is not near."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nshot
+from nshot import cli, encoders
+from nshot.classifier.quantising import Int8Report, quantise
+from nshot.encoders import int8
+from nshot.errors import DeviceError, RequestError
+from nshot.models.checkpoint import find
+from nshot.sketchbook import COLOURS, SHAPES, draw, sample
+
+pytest.importorskip("nncf", reason="needs the int8 extra")
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore"),  # nncf's own, and those of what it imports
+]
+
+LABELS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Int8Report]:
+    """A cache with the form in it, the drawings, and the report."""
+    root = tmp_path_factory.mktemp("int8")
+    (root / "drawings").mkdir()
+    for number in range(700):
+        draw(sample(8_000_000 + number)).save(root / "drawings" / f"{number:03}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NSHOT_CACHE", str(root / "cache"))
+        model = nshot.load("sketchbook", precision="f32")
+        report = quantise(model, nshot.zero_shot(model, LABELS), str(root / "drawings"))
+    return root / "cache", root / "drawings", report
+
+
+@pytest.fixture(autouse=True)
+def cache(made: tuple[Path, Path, Int8Report], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSHOT_CACHE", str(made[0]))
+
+
+def test_the_report_equals_a_recomputation(made: tuple[Path, Path, Int8Report]) -> None:
+    _, drawings, report = made
+    exact, small = (nshot.load("sketchbook", precision=name) for name in ("f32", "int8"))
+    zero = nshot.zero_shot(exact, LABELS)
+    before, after = exact.embed(str(drawings)), small.embed(str(drawings))
+    assert report.calibrated_on + report.images == len(before)
+    same = zero.logits(before.vectors).argmax(axis=1) == zero.logits(after.vectors).argmax(axis=1)
+    assert same.mean() > 0.97
+    told = {flip.source for flip in report.flips}
+    changed = {name for name, alike in zip(before.sources, same, strict=True) if not alike}
+    assert told <= changed
+    assert report.flipped == round(report.images * (1 - report.agreement))
+    assert sum(band.images for band in report.bands) == report.images
+    assert report.interval[0] <= report.agreement <= report.interval[1]
+    assert report.cosine_median > 0.998
+    assert report.cosine_low > 0.98
+    assert report.megabytes["int8"] < 0.5 * report.megabytes["f32"]
+
+
+def test_the_form_is_found_again_bit_for_bit_and_has_a_fingerprint_of_its_own() -> None:
+    checkpoint = find("sketchbook")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 48, 48), np.uint8)
+    first, again = (encoders.load(checkpoint, precision="int8") for _ in range(2))
+    assert first.precision == "int8"
+    found = first.encode_images(pixels)
+    np.testing.assert_array_equal(found, again.encode_images(pixels))
+    np.testing.assert_allclose(found[:1], again.encode_images(pixels[:1]), atol=1e-6)
+    assert first.fingerprint != encoders.load(checkpoint, precision="f32").fingerprint
+
+
+def test_a_form_with_too_few_of_f32_s_answers_is_refused_but_for_a_first_stage() -> None:
+    checkpoint = find("sketchbook")
+    kept = int8.required(checkpoint)["report"]
+    int8.keep_report(checkpoint, kept | {"agreement": 0.97})
+    try:
+        with pytest.raises(DeviceError, match=r"97\.0%.*--first int8"):
+            nshot.load("sketchbook", precision="int8")
+        assert nshot.load("sketchbook", precision="int8", as_first=True).encoder.precision == "int8"
+    finally:
+        int8.keep_report(checkpoint, kept)
+
+
+def test_a_damaged_form_is_found_out(made: tuple[Path, Path, Int8Report]) -> None:
+    checkpoint = find("sketchbook")
+    weights = int8.required(checkpoint)["files"][1]
+    content = weights.read_bytes()
+    try:
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(DeviceError, match="damaged"):
+            int8.read(checkpoint)
+    finally:
+        weights.write_bytes(content)
+
+
+def test_too_few_images_are_refused(made: tuple[Path, Path, Int8Report]) -> None:
+    model = nshot.load("sketchbook", precision="f32")
+    few = sorted(made[1].iterdir())[:50]
+    with pytest.raises(RequestError, match="50 images are too few"):
+        quantise(model, nshot.zero_shot(model, LABELS), few)
+
+
+def test_the_command_says_what_int8_is_worth_and_classify_uses_it(
+    made: tuple[Path, Path, Int8Report], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(LABELS))
+    asked = ["--labels-file", str(labels), "--model", "sketchbook", "--no-store"]
+    report = tmp_path / "report.json"
+    assert cli.run(["quantise", str(made[1]), *asked, "--report", str(report)]) == 0
+    out, _ = capsys.readouterr()
+    assert "those of f32" in out
+    assert json.loads(report.read_text())["calibrated_on"] == 300
+    images = [str(path) for path in sorted(made[1].iterdir())[:5]]
+    assert cli.run(["classify", *images, *asked, "--precision", "int8", "--format", "jsonl"]) == 0
+    assert len(capsys.readouterr()[0].splitlines()) == 5
