@@ -1,7 +1,8 @@
 """Search, duplicates and clusters, measured: ``python bench/search.py [PART ...]``.
 
-Parts: recall, fits, speed, duplicates, pairs, clusters, names; all of them by default. Recorded vectors and
-photographs are looked for beside the repository, in ../shared/data; a part that lacks its data says so.
+Parts: recall, fits, speed, duplicates, plain, pairs, clusters, names; all of them by default. Recorded
+vectors and photographs are looked for beside the repository, in ../shared/data; a part that lacks its data
+says so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import nshot
 from nshot import search
@@ -323,6 +324,98 @@ def duplicates(count: int = 490, copies: int = 5) -> None:
         print(f"  near: {group.kind}: {', '.join(Path(name).name for name in group.sources)}")
 
 
+def plain(count: int = 150, copied: int = 30) -> None:
+    """Plain images, hard to tell apart by their coarse frequencies, with copies and without any."""
+    clip = nshot.load("sketchbook")
+    for kind, draw in PLAIN.items():
+        for many in (0, copied):
+            rng = np.random.default_rng(3)
+            with tempfile.TemporaryDirectory() as folder:
+                made: dict[str, tuple[int, str]] = {}
+                for number in range(count):
+                    image = draw(np.random.default_rng((7, number)))
+                    name = Path(folder, f"{number:03}.png")
+                    image.save(name)
+                    made[str(name)] = number, "original"
+                    for each in rng.permutation(list(COPIES))[:5].tolist() if number < many else ():
+                        copy, suffix = COPIES[each](image, rng)
+                        target = Path(folder, f"{number:03}-{each.replace(' ', '-')}{suffix}")
+                        target.write_bytes(copy)
+                        made[str(target)] = number, each
+                print(f"{kind}, {count} images, {many} of them with five copies")
+                _score(search.duplicates(clip.embed(sorted(made)), embedder=clip), made)
+
+
+def _lines(draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: tuple[int, ...], step: int) -> None:
+    """Lines of writing: words as dark bars with gaps, or real letters where they are large."""
+    left, top, right, bottom = box
+    for y in range(top, bottom - step, step):
+        if rng.random() < 0.12:
+            continue
+        text = ""
+        while draw.textlength(text) < (right - left) * (0.5 if rng.random() < 0.1 else 0.93):
+            text += "".join(rng.choice(list("etaoinshrdlucm"), int(rng.integers(2, 9)))) + " "
+        draw.text((left, y), text, fill=(30, 30, 30))
+
+
+def _scan(rng: np.random.Generator) -> Image.Image:
+    """A page of writing, as all pages of one book look."""
+    page = Image.new("RGB", (420, 594), (250, 249, 246))
+    _lines(ImageDraw.Draw(page), rng, (50, 60, 370, 540), 14)
+    return page
+
+
+def _screenshot(rng: np.random.Generator) -> Image.Image:
+    """A window of one program: the same frame, other contents."""
+    screen = Image.new("RGB", (640, 400), (240, 240, 240))
+    draw = ImageDraw.Draw(screen)
+    draw.rectangle((0, 0, 640, 26), fill=(50, 60, 80))
+    draw.rectangle((0, 26, 130, 400), fill=(225, 228, 232))
+    _lines(draw, rng, (10, 40, 120, 220), 16)
+    draw.rectangle((140, 36, 630, 390), fill=(255, 255, 255))
+    _lines(draw, rng, (150, 44, 620, 44 + int(rng.integers(60, 340))), 14)
+    return screen
+
+
+def _product(rng: np.random.Generator) -> Image.Image:
+    """One thing on a white ground, in the middle."""
+    image = Image.new("RGB", (400, 400), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    width, height = rng.integers(60, 170, 2).tolist()
+    box = (200 - width, 200 - height, 200 + width, 200 + height)
+    colour = tuple(rng.integers(0, 220, 3).tolist())
+    shape = rng.integers(3)
+    if shape == 0:
+        draw.ellipse(box, fill=colour)
+    elif shape == 1:
+        draw.rounded_rectangle(box, 20, fill=colour)
+    else:
+        draw.polygon([(200, box[1]), (box[2], box[3]), (box[0], box[3])], fill=colour)
+    for _ in range(int(rng.integers(0, 4))):
+        x, y = rng.integers(140, 260, 2).tolist()
+        draw.rectangle((x, y, x + 30, y + 12), fill=tuple(rng.integers(0, 255, 3).tolist()))
+    return image
+
+
+def _slide(rng: np.random.Generator) -> Image.Image:
+    """A slide of one talk: a bar, a title, points."""
+    image = Image.new("RGB", (480, 270), (255, 255, 255))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 480, 46), fill=(20, 90, 150))
+    _lines(draw, rng, (20, 16, int(rng.integers(120, 400)), 32), 14)
+    for point in range(int(rng.integers(2, 6))):
+        _lines(draw, rng, (40, 66 + 36 * point, int(rng.integers(150, 440)), 84 + 36 * point), 16)
+    return image
+
+
+PLAIN: dict[str, Callable[[np.random.Generator], Image.Image]] = {
+    "pages of writing": _scan,
+    "screenshots of one program": _screenshot,
+    "things on white": _product,
+    "slides of one talk": _slide,
+}
+
+
 def _score(found: search.Duplicates, made: dict[str, tuple[int, str]]) -> None:
     told: set[frozenset[str]] = set()
     for group in (*found.of("copy"), *found.of("same")):
@@ -332,10 +425,14 @@ def _score(found: search.Duplicates, made: dict[str, tuple[int, str]]) -> None:
         by_number.setdefault(number, []).append(name)
     true = {frozenset(pair) for names in by_number.values() for pair in combinations(names, 2)}
     right = len(told & true)
-    print(f"  precision {right / max(len(told), 1):.4f}, recall {right / len(true):.4f} of {len(true)} pairs")
+    precision, found_again = right / max(len(told), 1), right / max(len(true), 1)
+    print(f"  precision {precision:.4f}, recall {found_again:.4f} of {len(true)} pairs")
     print(f"  {found.measured}")
-    print(f"  told false rate {found.measured.false_rate:.4%}, true {1 - right / max(len(told), 1):.4%}")
-    for pair in sorted(told - true, key=sorted)[:10]:
+    print(
+        f"  told false rate {found.measured.false_rate:.4%}, true {1 - right / max(len(told), 1):.4%}: "
+        f"{found.measured.decoys} and {len(told - true)} of {len(told)} pairs"
+    )
+    for pair in sorted(told - true, key=sorted)[:3]:
         print("  wrong:", sorted(Path(name).name for name in pair))
     missed: dict[str, int] = {}
     for pair in true - told:
@@ -421,7 +518,7 @@ def names() -> None:
             print(f"{name}: {', '.join(told)}")
 
 
-PARTS = {part.__name__: part for part in (recall, fits, speed, duplicates, pairs, clusters, names)}
+PARTS = {part.__name__: part for part in (recall, fits, speed, duplicates, plain, pairs, clusters, names)}
 
 if __name__ == "__main__":
     for part in sys.argv[1:] or PARTS:

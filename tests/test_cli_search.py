@@ -199,6 +199,32 @@ def test_a_large_file_of_vectors_is_searched_on_disk(
     assert (tmp_path / "vectors.npz.index" / "index.json").exists()
 
 
+def test_very_many_vectors_are_searched_through_an_inverted_file_and_its_recall_is_told(
+    drawings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nshot.errors import MissingExtra
+
+    monkeypatch.setattr("nshot.search.MANY", 10)
+    monkeypatch.setattr("nshot.cli.search._INDEXED", 5)
+    vectors = tmp_path / "vectors.npz"
+    assert run(["embed", str(drawings), "-o", str(vectors), *MODEL]) == 0
+    asked = ["search", str(vectors), "--text", "a star", *MODEL]
+
+    def missing() -> None:
+        raise MissingExtra("an inverted file needs faiss")
+
+    with monkeypatch.context() as without:
+        without.setattr("nshot.extras.faiss", missing)
+        capfd.readouterr()
+        assert run(asked) == 0
+        assert "needs faiss" in capfd.readouterr().err
+    pytest.importorskip("faiss", reason="needs the [search] extra")
+    assert run(asked) == 0
+    assert "of the ten nearest images of a text" in capfd.readouterr().err
+    assert run([*asked, "--index", "exact"]) == 0
+    assert "inverted" not in capfd.readouterr().err
+
+
 def test_duplicates_are_moved_and_taken_back(
     drawings: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -232,6 +232,69 @@ def test_an_inverted_file_says_what_it_misses(tmp_path: Path) -> None:
         search.Index.open(tmp_path / "index")
 
 
+def test_more_than_the_lists_hold_is_found_by_looking_at_everything(tmp_path: Path) -> None:
+    pytest.importorskip("faiss", reason="needs the [search] extra")
+    photos = Embeddings.of(some(400))
+    index = search.Index.build(photos, tmp_path / "index", texts=some(20, seed=5))
+    rows, cosines = index.top(some(2, seed=6), 400)
+    assert [sorted(found) for found in rows.tolist()] == [list(range(400))] * 2
+    assert (np.diff(cosines, axis=1) <= 0).all()
+    assert index.exact().recall is None
+
+
+_BUILD = """
+import os, sys
+import numpy as np
+from nshot import search
+from nshot.embeddings import Embeddings
+from nshot.search import index
+
+rows = np.load(sys.argv[1])
+at = int(sys.argv[3])
+steps = 0
+
+def counted(name, call):
+    def step(*args, **options):
+        global steps
+        steps += 1
+        if steps == at:
+            os.kill(os.getpid(), 9)
+        return call(*args, **options)
+    return step
+
+for place, name in ((index, "_put"), (index, "_write"), (index.shutil, "rmtree"), (index.Path, "rename"),
+                    (os, "fsync"), (index, "_make_lists")):
+    setattr(place, name, counted(name, getattr(place, name)))
+search.Index.build(Embeddings.of(rows), sys.argv[2])
+"""
+
+
+def test_a_build_that_is_killed_leaves_the_old_index_or_the_new_one_or_none(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    old, new = some(60), some(60, seed=1)
+    np.save(tmp_path / "new.npy", new)
+    folder = tmp_path / "index"
+    killed = 0
+    for at in range(1, 30):
+        search.Index.build(Embeddings.of(old), folder)
+        asked = [sys.executable, "-c", _BUILD, str(tmp_path / "new.npy"), str(folder), str(at)]
+        code = subprocess.run(asked, check=False).returncode
+        killed += code == -9
+        try:
+            held = np.asarray(search.Index.open(folder).vectors, np.float32)
+            assert any(np.allclose(held, rows, atol=1e-3) for rows in (old, new))
+        except StoreError:
+            assert not folder.exists()  # between the one and the other: made again
+        index = search.Index.build(Embeddings.of(new), folder)  # whatever is left does not hinder
+        np.testing.assert_allclose(np.asarray(index.vectors, np.float32), new, atol=1e-3)
+        if code == 0:
+            break
+    assert killed >= 5
+    assert code == 0
+
+
 def test_a_folder_of_other_things_is_not_taken_for_an_index(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(RequestError, match="holds other things"):

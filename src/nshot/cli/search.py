@@ -10,7 +10,7 @@ import click
 
 from nshot.cli.help import Command
 from nshot.cli.searched import Asked, asked_options
-from nshot.errors import RequestError
+from nshot.errors import MissingExtra, RequestError
 from nshot.images.remarks import Remarks
 from nshot.types import Failure
 
@@ -65,7 +65,7 @@ _INDEXED = 50_000  # vectors of one file from which they are searched on disk
     "--index",
     type=click.Choice(["exact", "lists"]),
     help="Of a file of vectors: search float16 on disk, or an inverted file that looks at half of it. "
-    f"[default: exact, from {_INDEXED:,} vectors]",
+    f"[default: exact from {_INDEXED:,} vectors, lists from 3 million where faiss is there]",
 )
 @asked_options
 def command(
@@ -177,18 +177,32 @@ def _lines(path: Path) -> list[str]:
 
 def _index(model: Model, asked: Asked, kind: str | None, filtered: bool) -> Any:
     """The index of the one file of vectors that was named, where there is reason for one; else None."""
+    from nshot import search
     from nshot.embeddings import is_vector_file
-    from nshot.search import Index, generic_texts
+    from nshot.extras import faiss
 
     large = len(asked.sources) == 1 and not filtered and is_vector_file(asked.sources[0])
     if kind is not None and not large:
         raise RequestError("--index needs one file of vectors as the only source, and no filter")
     path = asked.sources[0]
-    if not large or (kind is None and _bytes(path) < _INDEXED * model.dimension * 4):
+    rows = _bytes(path) / (4 * model.dimension) if large else 0
+    if not large or (kind is None and rows < _INDEXED):
         return None
-    index = Index.beside(path, texts=generic_texts(model) if kind == "lists" else None)
+    if kind is None and rows >= search.MANY:
+        kind = "lists"
+        try:
+            faiss()
+        except MissingExtra as error:
+            asked.say(f"every one of so many images is looked at for each question; {error}")
+            kind = "exact"
+    index = search.Index.beside(path, texts=search.generic_texts(model) if kind == "lists" else None)
+    if kind == "exact":
+        index = index.exact()
     if index.recall is not None:
-        asked.say(f"the inverted file finds {index.recall:.1%} of the ten nearest images of a text")
+        asked.say(
+            f"the inverted file finds {index.recall:.1%} of the ten nearest images of a text, measured on "
+            "these images; --index exact looks at all of them"
+        )
     return index
 
 

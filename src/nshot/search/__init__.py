@@ -13,7 +13,7 @@ from nshot.search.clusters import Cluster, Clusters, Join, cluster, joined, sugg
 from nshot.search.duplicates import KINDS, Duplicates, Group, Measured, duplicates
 from nshot.search.fits import FITS
 from nshot.search.hashing import Picture, look_at
-from nshot.search.index import Index
+from nshot.search.index import MANY, Index
 from nshot.search.product import neighbours, pairs, top
 from nshot.search.searching import Hit, Hits, Query, compose, nearest, search
 from nshot.search.twice import ALIKE, Across, Copy, across, copies, differently_labelled
@@ -23,6 +23,7 @@ __all__ = [
     "ALIKE",
     "FITS",
     "KINDS",
+    "MANY",
     "NAMES",
     "Across",
     "Cluster",

@@ -23,7 +23,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -44,6 +44,9 @@ _VERSION = 1
 _BYTES = 2**24  # of names looked through at once
 _CHUNK = 16_384  # rows turned into float16 at once
 _PROBED = 0.5  # share of the lists that are looked into: text vectors lie outside of the images' cloud
+MANY = 3_000_000
+"""Rows from which looking at each of them takes seconds, and an inverted file is worth its making."""
+
 _ASKED = 10  # the recall that is told is that of the ten nearest
 
 
@@ -69,6 +72,10 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def exact(self) -> Index:
+        """The same index, with every row looked at."""
+        return replace(self, recall=None, _lists=None)
 
     @classmethod
     def build(
@@ -196,8 +203,7 @@ class Index:
         if self._lists is None:
             rows, cosines = top(self.vectors, queries, count)
         else:
-            count = min(count, len(self))
-            rows, cosines = self._listed(queries, count)
+            rows, cosines = self._listed(queries, min(count, len(self)))
         for found in rows:
             lengths = np.linalg.norm(self.vectors[np.sort(found)].astype(np.float32), axis=1)
             if not np.all(np.abs(lengths - 1) < 0.01):
@@ -210,6 +216,9 @@ class Index:
         cosines = np.full((len(queries), count), -1.0, np.float32)
         for number, vector in enumerate(queries):
             near = np.sort(found[number][found[number] >= 0])
+            if len(near) < count:  # the lists that were looked into hold no more
+                (rows[number],), (cosines[number],) = top(self.vectors, vector[None], count)
+                continue
             exact = self.vectors[near].astype(np.float32) @ vector
             order = np.argsort(-exact, kind="stable")[:count]
             rows[number, : len(order)], cosines[number, : len(order)] = near[order], exact[order]
