@@ -164,6 +164,21 @@ def test_a_folder_without_an_image_is_said_in_the_terminal_too(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (["--label-vectors", "v.npz"], "the page asks with words"),
+        (["--labels", "a, b", "--facets", "weather"], "one of them"),
+        (["--facets", "wether"], "no ready facet 'wether'"),
+    ],
+)
+def test_what_the_page_cannot_ask_is_refused_before_anything_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], says: str
+) -> None:
+    assert run(["serve", str(tmp_path), "--no-open", "--port", "0", *extra]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_a_port_that_is_taken_is_said(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("uvicorn")
     from nshot.server.run import listen

@@ -40,9 +40,10 @@ _OPTIONS = {
         "fit",
         "decode",
     ),
+    "Server": ("port", "host", "token", "allow_host", "drain"),
     "Endpoint": (
-        *("host", "token", "allow_host", "allow_urls", "classifiers"),
-        *("allow_origin", "max_waiting", "max_items", "max_body", "max_seconds", "drain"),
+        *("allow_urls", "allow_origin", "classifiers"),
+        *("max_waiting", "max_items", "max_body", "max_seconds"),
     ),
     "Speed and memory": ("batch_size", "workers", "store", "no_store", "memory", "timeout", "allow_private"),
 }

@@ -91,9 +91,13 @@ def command(
     from nshot.paths import cache_dir
     from nshot.server.session import JOURNAL, Journal, Session
 
-    given = label_options.labels is not None or label_options.labels_file is not None
     if not sources:
-        if given or facets_given is not None or classifier_file is not None or journal is not None:
+        if (
+            label_options.any
+            or facets_given is not None
+            or classifier_file is not None
+            or journal is not None
+        ):
             raise RequestError(
                 "name the images to show, such as a folder; an endpoint takes its labels from each request, "
                 "and saved classifiers from --classifiers FOLDER"
@@ -165,7 +169,11 @@ def _asked(
     from nshot.classifier.facets import Facets, open_classifier
     from nshot.server.session import LABELS
 
-    labelled = label_options.labels is not None or label_options.labels_file is not None
+    if label_options.label_vectors is not None:
+        raise RequestError(
+            "the page asks with words: give --labels; --label-vectors goes with nshot classify"
+        )
+    labelled = label_options.any
     if sum((labelled, classifier_file is not None, facets_given is not None)) > 1:
         raise RequestError("give labels, --classifier or --facets: one of them")
     templates = tuple(label_options.read_templates() or [DEFAULT_TEMPLATE])
