@@ -131,7 +131,7 @@ class Asking:
                 self.folder.drafting(name) as draft,
                 pa.parquet.ParquetWriter(draft, schema, **kept) as writer,
             ):
-                for block in self.vectors.blocks(number):
+                for block in self.vectors.blocks(number, ("source", "error", "notes")):
                     writer.write_table(self._table(block, schema))
                     rows += len(block.there)
                     failed += int((~block.there).sum())

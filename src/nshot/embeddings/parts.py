@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -274,8 +274,12 @@ class Parts:
         """All shards that there are or should be, in their order."""
         return sorted((*self.parts, *self.missing))
 
-    def blocks(self, number: int) -> Iterator[Block]:
+    def blocks(self, number: int, columns: Sequence[str] | None = None) -> Iterator[Block]:
         """A shard's row groups.
+
+        Args:
+            number: which.
+            columns: those that are wanted beside the vectors, where they are there; all by default.
 
         Raises:
             SourceError: it is not there, is damaged, or belongs to another plan.
@@ -293,7 +297,9 @@ class Parts:
             for group in range(file.num_row_groups):
                 try:
                     # at once, not by batches: those copy
-                    table = file.read_row_group(group, use_threads=False)
+                    there = file.schema_arrow.names
+                    kept = None if columns is None else [c for c in (*columns, "embedding") if c in there]
+                    table = file.read_row_group(group, columns=kept, use_threads=False)
                     yield _block(name, table)
                 except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
                     raise SourceError(f"{self.folder.path(name)} is damaged: {brief(error)}") from error
@@ -303,7 +309,8 @@ class Parts:
         pa = pyarrow()
         with ExitStack() as until_read:
             try:
-                file = until_read.enter_context(self.folder.open(name))
+                here = self.folder.here(name)
+                file = until_read.enter_context(self.folder.open(name)) if here is None else here
                 opened = until_read.enter_context(pa.parquet.ParquetFile(file, pre_buffer=False))
             except (OSError, ValueError, pa.ArrowException) as error:
                 said = f"{self.folder.path(name)} is damaged, or no part: {brief(error)}"

@@ -68,6 +68,10 @@ class Folder(ABC):
             OutputError: it cannot be written there.
         """
 
+    def here(self, name: str) -> Path | None:
+        """Where a file is on this machine, for a reader that is faster with it; None: it is elsewhere."""
+        return None
+
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file, if it is there.
@@ -141,6 +145,9 @@ class _OnDisk(Folder):
 
     def open(self, name: str) -> BinaryIO:
         return (self._path / name).open("rb")
+
+    def here(self, name: str) -> Path | None:
+        return self._path / name
 
     @contextmanager
     def drafting(self, name: str, *, over: bool = True) -> Iterator[Path]:
