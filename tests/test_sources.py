@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import shutil
 import struct
 import sys
 import tarfile
@@ -651,3 +652,51 @@ def test_a_zip_directory_that_would_fill_the_memory_is_refused(tmp_path: Path) -
     path.write_bytes(directory + end)
     with pytest.raises(SourceError, match="1,400,000 members"):
         list(expand([path]))
+
+
+def test_what_goes_or_changes_while_it_is_listed_fails_in_its_place(tmp_path: Path) -> None:
+    def outcome(source: Source) -> str:
+        try:
+            source.read()
+        except ImageError as error:
+            return str(error)
+        return "read"
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    image = buffer.getvalue()
+    folder, archive, table = tmp_path / "photos", tmp_path / "x.zip", tmp_path / "x.jsonl"
+    folder.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        for number in range(50):
+            (folder / f"{number:02}.png").write_bytes(image)
+            file.writestr(f"{number:02}.png", image)
+    table.write_text('{"image": "photos/00.png"}\n' * 5000)
+    of_folder, of_archive, of_table = (expand([path]) for path in (folder, archive, table))
+    first = [outcome(next(each)) for each in (of_folder, of_archive, of_table)]
+    shutil.rmtree(folder)
+    archive.write_bytes(b"")
+    table.write_text("")
+    assert first == ["read"] * 3
+    assert {outcome(source) for source in of_folder} == {"no such file"}
+    # a small archive may have been read ahead
+    assert all(found == "read" or "damaged in the archive" in found for found in map(outcome, of_archive))
+    assert all(outcome(source) != "read" for source in of_table)  # what is left in memory, cut off at its end
+
+
+def test_zip64_is_read_and_a_zip_within_a_zip_is_not_opened(tmp_path: Path) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as file:
+        file.writestr("a.png", b"x")
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", allowZip64=True) as file:
+        file.writestr("in.zip", inner.getvalue())
+        with file.open("b.png", "w", force_zip64=True) as member:
+            member.write(b"x")
+        for number in range(66_000):  # more than the old directory can count
+            file.writestr(f".hidden/{number}", b"")
+    assert [source.name for source in listed(path)] == [f"{path}/b.png"]
+    named = {source.name.rsplit("/", 1)[1]: source for source in listed(path, strict=True)}
+    assert named["b.png"].read() == b"x"
+    with pytest.raises(UndecodableImage, match="archive"):
+        named["in.zip"].read()
