@@ -4,6 +4,7 @@
     python bench/regions.py cost --model ID     # processor time of vectors with and without patches
     python bench/regions.py tiles --count 300   # small things by tiles, and by the whole image
     python bench/regions.py large --image FILE  # memory that tiles of a large image take
+    python bench/regions.py second --model FOLDER --count 100  # a detector's first and second question
 
 The pointing game (Zhang et al. 2016): of each label that names something in a drawing, the hottest patch's
 middle is a hit where it lies within the thing, give or take half a patch.
@@ -137,6 +138,28 @@ def _small(seed: int) -> Scene:
     return replace(scene, things=(replace(scene.things[0], x=x, y=y, radius=0.05),))
 
 
+def second(args: argparse.Namespace) -> None:
+    """Processor time of a detector's first question to images, and of a second one, each from its start."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        for number in range(args.count):
+            pixels = rng.integers(0, 256, (480, 640, 3), np.uint8)
+            Image.fromarray(pixels).save(Path(folder) / f"{number:03}.jpg")
+        time.sleep(2.5)  # a file changed just now is read again
+        spent = []
+        for labels in (["cat", "dog"], ["red bus", "bicycle", "tree"]):
+            detector = nshot.load_detector(args.model, precision="f32", store=Path(folder) / "store.sqlite")
+            detector.embed_texts("warm")
+            begun, clock = time.process_time(), time.monotonic()
+            found = sum(isinstance(each, nshot.Located) for each in detector.locate(folder, labels))
+            spent.append((time.process_time() - begun, time.monotonic() - clock))
+            print(f"{labels}: {found} images, {spent[-1][0]:.2f} s of processor time, {spent[-1][1]:.2f} s")
+        ratios = [one / other for one, other in zip(*spent, strict=True)]
+        print(f"the second question is {ratios[0]:.0f} times faster (by the clock {ratios[1]:.0f})")
+
+
 def large(args: argparse.Namespace) -> None:
     """The process's peak of memory over tiles of one large image."""
     with tempfile.TemporaryDirectory() as folder:
@@ -179,6 +202,7 @@ _MEASUREMENTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "cost": cost,
     "tiles": tiles,
     "large": large,
+    "second": second,
 }
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from nshot.models.family import ModelConfig
 from nshot.models.open_clip import OpenClip
+from nshot.models.owlv2 import Owlv2
 from nshot.models.siglip import Siglip
 
 SIGLIP: dict[str, Any] = {
@@ -87,6 +88,41 @@ def tiny_siglip(
     tensors["logit_scale"] = np.asarray([4.7], np.float32)
     tensors["logit_bias"] = np.asarray([-12.5], np.float32)
     tensors["vision_model.head.probe"] = tensors["vision_model.head.probe"][None]
+    write_safetensors(folder / "model.safetensors", tensors)
+    return folder
+
+
+OWLV2: dict[str, Any] = {
+    "architectures": ["Owlv2ForObjectDetection"],
+    "model_type": "owlv2",
+    "projection_dim": 32,
+    "text_config": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 16,
+        "vocab_size": 553,
+    },
+    "vision_config": {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 16,
+    },
+}
+
+
+def tiny_owlv2(folder: Path, *, config: Mapping[str, Any] = OWLV2, seed: int = 0) -> Path:
+    """An Owlv2ForObjectDetection with CLIP's tokenizer: 16 boxes per image."""
+    tiny_checkpoint(folder)
+    (folder / "model.safetensors").unlink()
+    write(folder / "config.json", config)
+    side = config["vision_config"]["image_size"]
+    write(folder / "preprocessor_config.json", {"size": {"height": side, "width": side}, "do_pad": True})
+    tensors = stored(Owlv2().read(config, "config.json"), seed=seed)
     write_safetensors(folder / "model.safetensors", tensors)
     return folder
 

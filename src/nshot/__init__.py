@@ -19,6 +19,7 @@ _HOMES = {
     "Classifier": "classifier.classifier",
     "Decided": "types",
     "Decision": "decision",
+    "Detector": "regions.detector",
     "Embedded": "types",
     "Embedder": "embedder",
     "Embeddings": "embeddings",
@@ -42,6 +43,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluation",
     "fit": "few_shot.examples",
     "load": "model",
+    "load_detector": "regions.detector",
     "open": "model",
     "open_labelled": "datasets.labelled",
     "quantise": "classifier.quantising",
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from nshot.model import Model as Model
     from nshot.model import load as load
     from nshot.model import open as open
+    from nshot.regions.detector import Detector as Detector
+    from nshot.regions.detector import load_detector as load_detector
     from nshot.search.clusters import cluster as cluster
     from nshot.search.duplicates import duplicates as duplicates
     from nshot.types import Decided as Decided

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -29,12 +29,13 @@ from nshot.cli.options import (
 from nshot.errors import ImageError, RequestError
 from nshot.images.remarks import Remarks
 from nshot.labels.prompts import DEFAULT_TEMPLATE, split_labels
-from nshot.types import Embedded, Failure, Located
+from nshot.types import Embedded, Failure, Limits, Located
 
 if TYPE_CHECKING:
-    from nshot.classifier.classifier import Classifier
     from nshot.images.sources import Source
     from nshot.model import Model
+    from nshot.regions.detector import Detector
+    from nshot.regions.thresholds import Thresholds
 
 
 @click.command("locate", cls=Command, short_help="Say where things are in each image.")
@@ -43,12 +44,38 @@ if TYPE_CHECKING:
 @classifier_option
 @model_options
 @click.option(
+    "--method",
+    type=click.Choice(["auto", "boxes", "tiles"]),
+    default="auto",
+    show_default=True,
+    help="boxes: by a detector, OWLv2. tiles: by any model of images and texts. auto: as the model can.",
+)
+@click.option(
+    "--like",
+    multiple=True,
+    metavar="IMAGE",
+    help="Find what this image shows, in place of labels; repeat it for several. With a detector only.",
+)
+@click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     default=0.1,
     show_default=True,
     metavar="SCORE",
     help="The score that a box must have.",
+)
+@click.option(
+    "--thresholds",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A threshold per label, as nshot evaluate --boxes learns them.",
+)
+@click.option(
+    "--nms",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="With a detector: of boxes of one label that overlap by more than this, only the best.  "
+    "[default: off; 0.3 with --like]",
 )
 @click.option(
     "--levels",
@@ -69,7 +96,7 @@ if TYPE_CHECKING:
 @click.option(
     "--background",
     metavar='"A, B"',
-    help="What else there may be in the images.  [default: everyday things]",
+    help="With tiles: what else there may be in the images.  [default: everyday things]",
 )
 @click.option(
     "--drawn",
@@ -95,7 +122,11 @@ def command(
     label_options: LabelOptions,
     classifier_file: Path | None,
     model_options: ModelOptions,
+    method: str,
+    like: tuple[str, ...],
     threshold: float,
+    thresholds: Path | None,
+    nms: float | None,
     levels: int,
     overlap: float,
     background: str | None,
@@ -108,55 +139,42 @@ def command(
 ) -> int:
     """Say where in each image the labels are: boxes in pixels of the upright image.
 
-    Any model of images and texts does it by tiles: crops at several scales, each encoded like an image, and
-    the best one per label. A box is then a whole tile.
+    A detector (OWLv2) gives a box around each thing; it takes seconds per image, once: another question to
+    the same images takes milliseconds. Any other model does it by tiles: crops at several scales, each
+    encoded like an image, and the best one per label. A box is then a whole tile.
 
     \b
-    nshot locate photos/ --labels "scratch, dent" -o boxes.json
-    nshot locate scans/ --labels "tumour" --background "tissue, glass" --levels 5 --drawn looked/
+    nshot locate photos/ --labels "person, bicycle" --model owlv2 -o boxes.json
+    nshot locate photos/ --like logo.png --model owlv2 --drawn looked/
+    nshot locate photos/ --labels "scratch, dent" --method tiles -o boxes.jsonl
 
     Exit status: 0 all answered, 1 some images failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output, make_folder
-    from nshot.cli.asking import from_file, say_language
     from nshot.output.boxes import format_of, open_boxes
+    from nshot.regions.thresholds import read_thresholds
 
     format = format_of(format, output)
     if output is not None:
-        check_output(output, [*sources, classifier_file, label_options.labels_file])
+        check_output(output, [*sources, classifier_file, label_options.labels_file, thresholds])
     if drawn is not None:
         make_folder(drawn)
-    templates = label_options.read_templates() or [DEFAULT_TEMPLATE]
-    if classifier_file is not None:
-        if label_options.any:
-            raise RequestError("give labels or --classifier, not both")
-        model, classifier = from_file(classifier_file, model_options, quiet=quiet)
+    learnt = None if thresholds is None else read_thresholds(thresholds)
+    settings = _Settings(threshold, learnt, nms, levels, overlap, background, like)
+    asked: _Asked
+    if _by_detector(method, model_options, classifier_file, like):
+        asked = _ask_detector(label_options, model_options, settings, quiet=quiet)
     else:
-        given = label_options.given(quiet=quiet, alone=True)
-        if given is None:
-            raise RequestError('give the labels with --labels "scratch, dent" or with --labels-file FILE')
-        model = model_options.load(quiet=quiet)
-        classifier = label_options.classifier(model, given.labels)
-        say_language(given.labels, model, quiet=quiet)
-    words = None if background is None else split_labels(background)
+        asked = _ask_tiles(label_options, classifier_file, model_options, settings, quiet=quiet)
     remarks = Remarks()
-    images = listing.open(model, sources, remarks)
-    asked = [model.recipe.digest, classifier.labels, templates, words, threshold, levels, overlap]
-    with open_boxes(
-        format, output, labels=classifier.labels, resume=resume, request=_request(asked, classifier)
-    ) as sink:
+    images = listing.open(asked.model, sources, remarks)
+    with open_boxes(format, output, labels=asked.labels, resume=resume, request=asked.request) as sink:
         answered = sum(sink.answered.values())
-        located = model.locate(
-            _without(images, dict(sink.answered)),
-            classifier,
-            templates=templates,
-            background=words,
-            levels=levels,
-            overlap=overlap,
-            threshold=threshold,
-        )
+        located = asked.locate(_without(images, dict(sink.answered)))
+        if learnt is not None:
+            located = learnt.decided(located, asked.labels)
         shown = not (quiet or (output is None and sys.stdout.isatty()))
-        drawing = _Drawing(drawn, model, classifier.labels)
+        drawing = _Drawing(drawn, asked.model.limits, asked.labels)
         for answer in progress(located, shown=shown, sources=sources, skipped=answered):
             sink.write(answer)
             remarks.decoded.add(answer.notes)
@@ -177,14 +195,141 @@ def command(
     return 1 if sink.failed else 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What the command's own options say."""
+
+    threshold: float
+    thresholds: Thresholds | None
+    nms: float | None
+    levels: int
+    overlap: float
+    background: str | None
+    like: tuple[str, ...]
+
+    @property
+    def least(self) -> float:
+        """The least score that any label's box must have; what single labels need is looked at later."""
+        return self.threshold if self.thresholds is None else self.thresholds.least(self.threshold)
+
+
+class _Asked(NamedTuple):
+    """A model that was asked something.
+
+    Attributes:
+        model: the model.
+        labels: all that can be found.
+        locate: images in, answers out.
+        request: a digest of everything that changes an answer.
+    """
+
+    model: Model | Detector
+    labels: Sequence[str]
+    locate: Callable[[Iterable[Source | Embedded | Failure]], Iterator[Located | Failure]]
+    request: str
+
+
+def _by_detector(
+    method: str, model_options: ModelOptions, classifier_file: Path | None, like: Sequence[str]
+) -> bool:
+    """Whether a detector is asked: --method says so, else the model's own kind."""
+    if method != "auto" or classifier_file is not None:
+        return method == "boxes"
+    if model_options.model is None:
+        return bool(like)
+    if model_options.model == "owlv2":
+        return True
+    from nshot.models.checkpoint import find
+    from nshot.models.owlv2 import BoxTower
+
+    return isinstance(find(model_options.model, model_options.revision).config.vision, BoxTower)
+
+
+def _ask_detector(
+    label_options: LabelOptions, model_options: ModelOptions, settings: _Settings, *, quiet: bool
+) -> _Asked:
+    templates = label_options.read_templates() or [DEFAULT_TEMPLATE]
+    if settings.like:
+        if label_options.any:
+            raise RequestError("give labels or --like, not both")
+        detector = model_options.load_detector(quiet=quiet)
+        examples = {Path(image).stem if len(settings.like) > 1 else "like": image for image in settings.like}
+        if len(examples) < len(settings.like):
+            raise RequestError("images of --like need different names: they are the labels")
+        nms = 0.3 if settings.nms is None else settings.nms
+        digests = [hashlib.sha256(Path(image).read_bytes()).hexdigest() for image in settings.like]
+        return _Asked(
+            detector,
+            list(examples),
+            lambda images: detector.locate_like(images, examples, threshold=settings.least, nms=nms),
+            _request([detector.recipe.digest, list(examples), digests, settings]),
+        )
+    given = label_options.given(quiet=quiet, alone=True)
+    if given is None:
+        raise RequestError('give the labels with --labels "person, bicycle" or with --labels-file FILE')
+    if label_options.label_vectors is not None:
+        raise RequestError("--label-vectors is for tiles: a detector takes words, or images by --like")
+    detector = model_options.load_detector(quiet=quiet)
+    return _Asked(
+        detector,
+        list(given.labels),
+        lambda images: detector.locate(
+            images, given.labels, templates=templates, threshold=settings.least, nms=settings.nms
+        ),
+        _request([detector.recipe.digest, given.labels, templates, settings]),
+    )
+
+
+def _ask_tiles(
+    label_options: LabelOptions,
+    classifier_file: Path | None,
+    model_options: ModelOptions,
+    settings: _Settings,
+    *,
+    quiet: bool,
+) -> _Asked:
+    from nshot.cli.asking import from_file, say_language
+
+    if settings.like or settings.nms is not None:
+        raise RequestError("--like and --nms are for detectors: add --model owlv2")
+    templates = label_options.read_templates() or [DEFAULT_TEMPLATE]
+    if classifier_file is not None:
+        if label_options.any:
+            raise RequestError("give labels or --classifier, not both")
+        model, classifier = from_file(classifier_file, model_options, quiet=quiet)
+    else:
+        given = label_options.given(quiet=quiet, alone=True)
+        if given is None:
+            raise RequestError('give the labels with --labels "scratch, dent" or with --labels-file FILE')
+        model = model_options.load(quiet=quiet)
+        classifier = label_options.classifier(model, given.labels)
+        say_language(given.labels, model, quiet=quiet)
+    words = None if settings.background is None else split_labels(settings.background)
+    numbers = [each.tobytes() for each in (classifier.matrix, classifier.scale, classifier.bias)]
+    return _Asked(
+        model,
+        classifier.labels,
+        lambda images: model.locate(
+            images,
+            classifier,
+            templates=templates,
+            background=words,
+            levels=settings.levels,
+            overlap=settings.overlap,
+            threshold=settings.least,
+        ),
+        _request([model.recipe.digest, classifier.labels, templates, settings], *numbers),
+    )
+
+
 class _Drawing:
     """Draws the boxes of images that are files; of others nothing is left to draw on."""
 
-    def __init__(self, folder: Path | None, model: Model, labels: Iterable[str]) -> None:
+    def __init__(self, folder: Path | None, limits: Limits, labels: Iterable[str]) -> None:
         from nshot.regions.files import DrawnFolder
 
         self._folder = None if folder is None else DrawnFolder(folder, "boxes")
-        self._limits = model.limits
+        self._limits = limits
         self._labels = tuple(labels)
         self._left_out = 0
 
@@ -209,11 +354,11 @@ class _Drawing:
             say(f"{self._left_out:,} images are not drawn: they are no files that can be read again")
 
 
-def _request(asked: Sequence[object], classifier: Classifier) -> str:
+def _request(asked: Sequence[object], *numbers: bytes) -> str:
     """What must agree between a run and its --resume: everything that changes an answer."""
-    said = hashlib.sha256(json.dumps(asked, default=str).encode())
-    for numbers in (classifier.matrix, classifier.scale, classifier.bias):
-        said.update(numbers.tobytes())
+    said = hashlib.sha256(repr(asked).encode())
+    for each in numbers:
+        said.update(each)
     return said.hexdigest()
 
 

@@ -26,8 +26,10 @@ from nshot.types import Embedded, Failure, Limits
 
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
+    from nshot.embedder import Embedder
     from nshot.images.sources import Source
     from nshot.model import Model
+    from nshot.regions.detector import Detector
     from nshot.server.session import Word
 
 T = TypeVar("T")
@@ -149,6 +151,23 @@ class ModelOptions:
             say(f"the licence of {model.name} is {known.licence}")
         return model
 
+    def load_detector(self, *, quiet: bool = False) -> Detector:
+        """The same as a detector: OWLv2 if no model is named."""
+        from nshot.regions.detector import DEFAULT_DETECTOR, load_detector
+
+        if self.store is not None and self.no_store:
+            raise click.UsageError("--store and --no-store exclude each other.")
+        return load_detector(
+            self.model or DEFAULT_DETECTOR,
+            revision=self.revision,
+            device=self.device,
+            precision=self.precision,
+            workers=self.workers,
+            store=False if self.no_store else self.store or True,
+            limits=self.limits,
+            progress=not quiet,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
@@ -245,7 +264,7 @@ class Listing:
     strict: bool
 
     def open(
-        self, model: Model, sources: Sequence[str], remarks: Remarks, *, keep_columns: bool = False
+        self, model: Embedder, sources: Sequence[str], remarks: Remarks, *, keep_columns: bool = False
     ) -> Iterator[Source | Embedded | Failure]:
         """What the sources name, checked now and listed later; ``remarks`` says what was passed over."""
         return model.sources(
