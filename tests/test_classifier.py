@@ -153,3 +153,13 @@ def test_recorded_cifar10_vectors_score_as_the_plain_product_does() -> None:
     plain = np.argmax(images["image_embeds"] @ unit.T, axis=1)
     np.testing.assert_array_equal(told, plain)
     assert np.mean(told == images["labels"]) == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_cosine_is_the_same_however_many_images_are_compared_at_once() -> None:
+    rng = np.random.default_rng(0)
+    asked = Classifier([f"label {k}" for k in range(12)], rng.normal(size=(12, 256)), scale=100.0)
+    vectors = rng.normal(size=(300, 256)).astype(np.float32)  # more than are multiplied in one part
+    together = asked.cosines(vectors)
+    for size in (1, 7, 85, 299):
+        alone = [asked.cosines(vectors[start : start + size]) for start in range(0, 300, size)]
+        assert (np.concatenate(alone) == together).all()

@@ -300,21 +300,15 @@ class Classifier:
         """
         images = [item for item in items if isinstance(item, Embedded)]
         if images:
-            vectors = np.stack([image.vector for image in images])
-            answers = iter(self._answers(images, vectors, top_k, compared))
+            if compared is None:
+                compared = self.compare(np.stack([image.vector for image in images]))
+            answers = iter(self._answers(images, top_k, compared))
         for item in items:
             yield next(answers) if isinstance(item, Embedded) else item
 
-    def _answers(
-        self,
-        images: Sequence[Embedded],
-        vectors: NDArray[Any],
-        top_k: int,
-        compared: Compared | None,
-    ) -> list[Prediction]:
+    def _answers(self, images: Sequence[Embedded], top_k: int, compared: Compared) -> list[Prediction]:
         if top_k < 1:
             raise RequestError(f"top_k must be at least 1, not {top_k}")
-        compared = self.compare(vectors) if compared is None else compared
         decision = self.decision
         logits = (decision or Decision()).logits(compared)
         told = min(top_k, len(self.labels))
@@ -328,7 +322,7 @@ class Classifier:
         for row, (image, order, score, cosine) in enumerate(
             zip(images, best.tolist(), scores_of_best, cosines_of_best, strict=True)
         ):
-            ranked = tuple(LabelScore(labels[k], score[i], cosine[i]) for i, k in enumerate(order[:told]))
+            ranked = tuple(map(LabelScore, [labels[k] for k in order[:told]], score, cosine))
             margin = cosine[0] - cosine[1] if len(order) > 1 else None
             if verdicts is None or decision is None:
                 answers.append(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from nshot.classifier import file
@@ -93,7 +94,12 @@ class Facets(Mapping[str, Classifier]):
     ) -> Iterator[Faceted | Failure]:
         """The same as ``predict`` for a stream: answers come in input order, as vectors do."""
         for items in in_chunks(embedded):
-            answers = [list(each.answer(items, top_k)) for each in self._classifiers.values()]
+            vectors = [item.vector for item in items if isinstance(item, Embedded)]
+            wide = np.stack(vectors).astype(np.float64) if vectors else np.empty((0, 0))
+            answers = [
+                list(each.answer(items, top_k, each.compare(wide) if vectors else None))
+                for each in self._classifiers.values()
+            ]
             for item, *own in zip(items, *answers, strict=True):
                 if isinstance(item, Failure):
                     yield item

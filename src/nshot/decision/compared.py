@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from nshot.unit import lengths
 
+_ALONE = 262_144  # multiplications up to which OpenBLAS stays with one thread
+_LEAST = 32  # rows of a part; under that the parts cost more than the threads
+
 
 class Compared(NamedTuple):
     """n images of d numbers, compared with k labels.
@@ -75,5 +78,17 @@ def cosines(vectors: ArrayLike, matrix: ArrayLike) -> NDArray[np.float64]:
         RequestError: a zero or non-finite vector.
     """
     wide = np.asarray(vectors, np.float64)
-    product = (wide @ np.asarray(matrix, np.float64).T) / lengths(wide)
+    product = _product(wide, np.asarray(matrix, np.float64).T) / lengths(wide)
     return np.clip(product.round(9), -1.0, 1.0)
+
+
+def _product(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix product; a small one in parts for which OpenBLAS wakes no threads, which would cost more."""
+    at_once = _ALONE // max(columns.size, 1)
+    if not _LEAST <= at_once < len(rows):
+        product: NDArray[np.float64] = rows @ columns
+        return product
+    product = np.empty((len(rows), columns.shape[1]))
+    for start in range(0, len(rows), at_once):
+        np.matmul(rows[start : start + at_once], columns, out=product[start : start + at_once])
+    return product
