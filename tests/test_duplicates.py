@@ -120,6 +120,37 @@ def test_two_colours_of_one_thing_are_no_copies() -> None:
     assert not alike_in_colour(one.tints[None], two.tints[None])[0]
 
 
+def slide(seed: int) -> Image.Image:
+    """A slide of one talk: the same bar and margin, other lines."""
+    from PIL import ImageDraw
+
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (240, 136), "white")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 240, 22), fill=(20, 90, 150))
+    for line in range(int(rng.integers(3, 6))):
+        width = int(rng.integers(90, 200))
+        draw.rectangle((16, 32 + 20 * line, 16 + width, 40 + 20 * line), fill=(40, 40, 40))
+    return image
+
+
+def test_slides_of_one_layout_are_not_taken_for_each_other(clip: nshot.Model, tmp_path: Path) -> None:
+    for seed in range(60):
+        slide(seed).save(tmp_path / f"{seed}.png")
+    slide(0).resize((120, 68)).save(tmp_path / "0 small.png")
+    found = nshot.duplicates(clip.embed(tmp_path), embedder=clip)
+    wrong = [names(group) for group in found.of("copy") if "0.png" not in names(group)]
+    assert len(wrong) <= 1
+    assert found.measured.bits > 0.85  # at 0.80, dozens of them would be
+
+
+def test_no_decoy_among_few_pairs_is_not_told_as_certainty() -> None:
+    few, many = (search.Measured(0.8, 0.9, 0.9, 1.0, {}, found, 0, 100, False) for found in (3, 3000))
+    assert few.false_rate == many.false_rate == 0
+    assert few.at_most > 0.9
+    assert many.at_most == pytest.approx(0.001, rel=0.02)
+
+
 def test_plain_images_are_not_taken_for_each_other(clip: nshot.Model, tmp_path: Path) -> None:
     for shade in (10, 120, 250):
         Image.new("RGB", (50, 50), (shade, shade, shade)).save(tmp_path / f"{shade}.png")

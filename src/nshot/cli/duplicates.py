@@ -105,8 +105,8 @@ def _tell(found: Duplicates) -> None:
         )
     if measured.compared or measured.found:
         say(
-            f"pairs called copies: {measured.found:,}; estimated wrong: {measured.false_rate:.2%} "
-            f"({measured.decoys:,} of {measured.compared:,} decoys)"
+            f"pairs called copies: {measured.found:,}; estimated wrong: {measured.false_rate:.2%}, at most "
+            f"{measured.at_most:.2%} ({measured.decoys:,} of {measured.compared:,} decoys)"
         )
     if measured.dropped:
         say("very many images are near each other: only the nearest pairs were compared")

@@ -98,6 +98,14 @@ class Measured:
         """The estimated share of wrong pairs among those called copies."""
         return min(1.0, self.decoys / self.found) if self.found else 0.0
 
+    @property
+    def at_most(self) -> float:
+        """The most that this share is with 95 % confidence: no decoy among few pairs proves little."""
+        if not self.found:
+            return 0.0
+        more = self.decoys + 1  # the upper end for a count (Poisson, by Wilson and Hilferty 1931)
+        return float(min(1.0, more * (1 - 1 / (9 * more) + 1.645 / (3 * more**0.5)) ** 3 / self.found))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Duplicates(Sequence[Group]):
@@ -185,8 +193,8 @@ def duplicates(
     is_copy = pair_rows[bits >= least_bits]
     wrong = int((decoys >= least_bits).sum())
     if small:
-        sure, sure_decoys = telling.surely(hashed, least_bits + _SURE_BITS, pair_rows)
-        is_copy, wrong = np.concatenate([is_copy, sure]), wrong + sure_decoys
+        sure = telling.surely(hashed, least_bits + _SURE_BITS, pair_rows)
+        is_copy = np.concatenate([is_copy, sure])
     recalls = {
         kind: float(np.mean([share >= least_bits for share in shares])) for kind, shares in copies.items()
     }

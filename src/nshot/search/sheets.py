@@ -112,8 +112,9 @@ def duplicates_page(found: Duplicates, show: Show) -> str:
                 )
             )
         parts.append(section(title, *sheets, note=f"{len(groups):,} groups"))
-    rate = found.measured.false_rate
-    return page("Duplicates", *parts, subtitle=f"{rate:.2%} of the pairs called copies are estimated wrong")
+    rate, most = found.measured.false_rate, found.measured.at_most
+    told = f"{rate:.2%} of the pairs called copies are estimated wrong, {most:.2%} at most"
+    return page("Duplicates", *parts, subtitle=told if found.measured.found else "No pair is called a copy")
 
 
 def _join(clusters: Clusters, a: int, b: int) -> str:

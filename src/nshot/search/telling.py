@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 LEAST_BITS = 0.80  # equal bits of a copy, where the decoys ask for no more
 _MIRRORED = 0.90  # equal bits from which a decoy is a mirrored copy
+_SURE = 0.90  # equal bits of what is a copy in any collection
+_ENOUGH = 100  # pairs from which their quantiles are compared
 _WRONG = 0.005  # share of wrong pairs among the copies that is aimed at
 _SAMPLE = 100  # images that copies are made of
 _CHUNK = 4096  # pairs compared at once
@@ -87,37 +89,80 @@ def copied(
 
 
 def bits(pair_rows: NDArray[np.intp], hashed: dict[int, Picture]) -> tuple[Floats, Floats]:
-    """Of each pair: the share of equal bits, 0 where the colours differ; and the decoy's."""
-    bits = np.zeros(len(pair_rows), np.float32)
-    decoys = np.zeros(len(pair_rows), np.float32)
+    """Of each pair: the share of equal bits, 0 where the colours differ; and the decoy's.
+
+    Pages and slides of one layout are more alike than any mirror image is. So decoys are stretched to have
+    the median and the high quantile of the pairs that are no copies; where images share no layout, both are
+    the same already.
+    """
+    equal = np.zeros(len(pair_rows), np.float32)
+    turned = np.zeros(len(pair_rows), np.float32)
+    colour = np.zeros(len(pair_rows), bool)
     for start in range(0, len(pair_rows), _CHUNK):
         chunk = slice(start, start + _CHUNK)
         one = [hashed[row] for row in pair_rows[chunk, 0].tolist()]
         two = [hashed[row] for row in pair_rows[chunk, 1].tolist()]
         first, second = np.stack([p.bits for p in one]), np.stack([p.bits for p in two])
-        colour = alike_in_colour(np.stack([p.tints for p in one]), np.stack([p.tints for p in two]))
-        bits[chunk] = np.where(colour, equal_bits(first, second), 0)
-        turned = decoy_bits(
+        colour[chunk] = alike_in_colour(np.stack([p.tints for p in one]), np.stack([p.tints for p in two]))
+        equal[chunk] = np.where(colour[chunk], equal_bits(first, second), 0)
+        turned[chunk] = decoy_bits(
             first, np.stack([p.mirrored for p in one]), second, np.stack([p.mirrored for p in two])
         )
-        # a picture that is its own mirror image, or a mirrored copy, is no decoy of two different pictures
-        decoys[chunk] = np.where(colour & (bits[chunk] < LEAST_BITS) & (turned < _MIRRORED), turned, 0)
-    return bits, decoys
+    if not len(pair_rows):
+        return equal, turned
+    # copies are no decoys of different pictures, and neither are mirrored copies
+    different = colour & _apart(pair_rows, equal) & (turned < _MIRRORED)
+    decoys = np.zeros(len(pair_rows), np.float32)
+    decoys[different] = _stretched(turned[different], equal[different], float((equal >= LEAST_BITS).mean()))
+    return equal, decoys
 
 
-def least_bits(bits: Floats, decoys: Floats) -> float:
+def _apart(pair_rows: NDArray[np.intp], equal: Floats) -> NDArray[np.bool_]:
+    """Pairs that no chain of sure copies connects."""
+    above: dict[int, int] = {}
+
+    def top(row: int) -> int:
+        while (up := above.get(row, row)) != row:
+            above[row] = above.get(up, up)
+            row = up
+        return row
+
+    for one, two in pair_rows[equal >= _SURE].tolist():
+        above[top(one)] = top(two)
+    ends = np.array([[top(one), top(two)] for one, two in pair_rows.tolist()], np.intp).reshape(-1, 2)
+    return np.asarray(ends[:, 0] != ends[:, 1])
+
+
+def _stretched(decoys: Floats, equal: Floats, copies: float) -> Floats:
+    """Decoys as alike as the pairs they stand for, never less than they are.
+
+    Args:
+        decoys: float32[p].
+        equal: float32[p], of the pairs themselves, some of which may be copies that were missed.
+        copies: the share of copies among all pairs: the higher, the lower the quantile that is compared.
+    """
+    if len(decoys) < _ENOUGH:
+        return decoys
+    quantiles = [0.5, 1 - min(max(2 * copies, 0.02), 0.1)]
+    (low, high), (own_low, own_high) = np.quantile(equal, quantiles), np.quantile(decoys, quantiles)
+    by = np.clip((high - low) / max(own_high - own_low, 1e-6), 1, 3)
+    stretched: Floats = np.maximum(decoys, low + by * (decoys - own_low)).astype(np.float32)
+    return stretched
+
+
+def least_bits(equal: Floats, decoys: Floats) -> float:
     """The smallest share of equal bits at which few enough of the pairs are wrong."""
     for least in np.arange(LEAST_BITS, 0.96, 0.01).tolist():
-        found, wrong = int((bits >= least).sum()), int((decoys >= least).sum())
+        found, wrong = int((equal >= least).sum()), int((decoys >= least).sum())
         if wrong <= _WRONG * found:
             return float(round(least, 2))
     return 0.96
 
 
-def surely(hashed: dict[int, Picture], least: float, known: NDArray[np.intp]) -> tuple[NDArray[np.intp], int]:
-    """Pairs whose wholes have so many equal bits that no embedding is asked, and how many decoys do."""
+def surely(hashed: dict[int, Picture], least: float, known: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Pairs whose wholes have so many equal bits that no embedding is asked: int[p, 2]."""
     if len(hashed) < 2:
-        return np.empty((0, 2), np.intp), 0
+        return np.empty((0, 2), np.intp)
     places = np.array(sorted(hashed), np.intp)
     signs = np.stack([np.unpackbits(hashed[place].bits[0]) for place in places.tolist()])
     unit = (signs.astype(np.float32) * 2 - 1) / 16  # a product is then 2 * share - 1
@@ -127,13 +172,4 @@ def surely(hashed: dict[int, Picture], least: float, known: NDArray[np.intp]) ->
     found = np.stack([places[first[agree]], places[second[agree]]], axis=1)
     had = {frozenset(pair) for pair in known.tolist()}
     new = [pair for pair in found.tolist() if frozenset(pair) not in had]
-    turned = np.stack([np.unpackbits(hashed[place].mirrored) for place in places.tolist()])
-    mirrored = (turned.astype(np.float32) * 2 - 1) / 16
-    decoys = 0
-    either = had | {frozenset(pair) for pair in found.tolist()}
-    for start in range(0, len(unit), 4096):
-        products = mirrored[start : start + 4096] @ unit.T
-        rows, columns = np.nonzero((products >= 2 * least - 1) & (products < 2 * _MIRRORED - 1))
-        for a, b in zip((rows + start).tolist(), columns.tolist(), strict=True):
-            decoys += a < b and frozenset((int(places[a]), int(places[b]))) not in either
-    return np.array(new, np.intp).reshape(-1, 2), decoys
+    return np.array(new, np.intp).reshape(-1, 2)
