@@ -386,5 +386,11 @@ def test_fit_and_evaluate_take_a_tree(
     assert "100.0 %" in capsys.readouterr().out
     assert run(["classify", *ask, "--rank", "1", "--labels", "cat, dog"]) == 2
     assert "--rank is a level of a tree" in capsys.readouterr().err
-    assert run(["calibrate", *ask, "--classifier", "f.nshot", "--coverage", "0.9"]) == 1
+    calibrate = ["calibrate", *ask, "--classifier", "f.nshot", "--coverage", "0.9", "--report", "c.json"]
+    assert run(calibrate) == 1
     assert "calibrate on images that it has not seen" in capsys.readouterr().err
+    assert json.loads(Path("c.json").read_text())["images"] == 40
+    assert run([*calibrate, "--none", "."]) == 2
+    assert "leave out --none" in capsys.readouterr().err
+    assert run(["classify", *ask, "--tree", "tree.json", "--multi"]) == 2
+    assert "leave out --multi" in capsys.readouterr().err

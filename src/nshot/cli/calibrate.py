@@ -170,6 +170,12 @@ def command(
     if report is not None:
         check_output(report, [*read, classifier_file, output])
     if is_tree(tree_file, classifier_file):
+        for value, name in (
+            *((strangers, "--none"), (surest, "--surest"), (multi, "--multi"), (facets_given, "--facets")),
+            *((never_empty, "--never-empty"), (background or background_file, "--background")),
+        ):
+            if value:
+                raise RequestError(f"a tree answers with a higher node where it is unsure: leave out {name}")
         return _calibrate_tree(
             tree_file,
             classifier_file,
@@ -178,6 +184,7 @@ def command(
             model_options,
             coverage or 0.9,
             output or classifier_file,
+            report,
             quiet=quiet,
         )
     if is_several(multi, classifier_file):
@@ -314,6 +321,7 @@ def _calibrate_tree(
     model_options: ModelOptions,
     coverage: float,
     output: Path | None,
+    report: Path | None,
     *,
     quiet: bool,
 ) -> int:
@@ -337,6 +345,14 @@ def _calibrate_tree(
     click.echo(
         f"calibrated on {len(placing.scores):,} images: answers contain the truth {_percent(coverage)}"
     )
+    if report is not None:
+        told = {
+            "images": len(placing.scores),
+            "coverage": coverage,
+            "threshold": placing.threshold,
+            "weight_of_inner_nodes": placing.weight,
+        }
+        write_bytes(report, (json.dumps(told, indent=2) + "\n").encode())
     if output is None:
         say("nothing was saved: name a file with -o")
     else:

@@ -76,6 +76,8 @@ def ask_tree(
         raise RequestError("a tree answers with a higher node where it is unsure: leave out --reject")
     if decision_options.multi:
         raise RequestError("a tree answers with one label per image: leave out --multi")
+    if decision_options.multi:
+        raise RequestError("a tree answers with one node per image: leave out --multi")
     coverage = decision_options.coverage
     if coverage is not None and rank is not None:
         raise RequestError("a coverage decides how deep answers go: give --coverage or --rank, not both")
