@@ -433,14 +433,14 @@ def test_the_grid_says_where_one_is(page: Page) -> None:
 
 
 @pytest.fixture
-def serving() -> Iterator[Callable[[Session], str]]:
+def serving() -> Iterator[Callable[..., str]]:
     """Serves a session of this process; gives its address."""
     from nshot.server.app import build
     from nshot.server.run import listen, server_of
 
     running: list[tuple[Any, threading.Thread, Session]] = []
 
-    def serve(session: Session) -> str:
+    def serve(session: Session, **options: Any) -> str:
         listening = listen("127.0.0.1", 0)
         start = {
             "title": "photos",
@@ -451,7 +451,7 @@ def serving() -> Iterator[Callable[[Session], str]]:
             "folder": "",
             "model": None,
         }
-        server = server_of(build(session, start), stopping=session.closing.set)
+        server = server_of(build(session, start, **options), stopping=session.closing.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         running.append((server, thread, session))
@@ -467,7 +467,7 @@ def serving() -> Iterator[Callable[[Session], str]]:
 
 def test_a_full_disk_is_said_and_what_was_said_is_kept(
     open_page: Callable[[str], Page],
-    serving: Callable[[Session], str],
+    serving: Callable[..., str],
     server: Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -494,8 +494,39 @@ def test_a_full_disk_is_said_and_what_was_said_is_kept(
     page.browser.get("about:blank")
 
 
+def test_a_page_for_others_opens_with_the_token_and_keeps_what_is_said_when_it_is_asked_again(
+    open_page: Callable[[str], Page], serving: Callable[..., str], server: Server, tmp_path: Path
+) -> None:
+    clip = nshot.load("sketchbook")
+    session = Session(lambda: clip, [str(server.photos)], Journal(tmp_path / "journal.jsonl"))
+    session.start()
+    page = open_page(serving(session, hosts={"*"}, token="secret"))
+    page.browser.get(page.address)
+    for token, says in (("wrong", "That is not the token"), ("secret", "")):
+        field = page.browser.find_element("id", "token")
+        field.send_keys(token, ENTER)
+        if says:
+            for _ in range(200):
+                if says in page.browser.page_source:
+                    break
+                time.sleep(0.05)
+            assert says in page.browser.page_source
+    page.until("return nshotPage.app.answer !== null && nshotPage.grid.ids.length > 0")
+    page.run("document.getElementById('grid').focus()")
+    held = page.browser.get_cookies()
+    page.browser.delete_all_cookies()
+    page.keys("1")
+    page.until("return document.getElementById('banner').innerText.includes('asks for its token again')")
+    assert len(page.said()) == 1
+    page.browser.add_cookie(held[0])
+    page.run("document.querySelector('[data-do=retry]').click()")
+    page.until("return nshotPage.journal.queue.length === 0 && nshotPage.app.trouble === ''")
+    assert len(session.journal.state.said) == 1
+    page.browser.get("about:blank")
+
+
 def test_no_image_all_failed_and_a_model_that_takes_its_time(
-    open_page: Callable[[str], Page], serving: Callable[[Session], str], tmp_path: Path
+    open_page: Callable[[str], Page], serving: Callable[..., str], tmp_path: Path
 ) -> None:
     clip = nshot.load("sketchbook")
     empty, failed = tmp_path / "empty", tmp_path / "failed"
@@ -526,7 +557,7 @@ def test_no_image_all_failed_and_a_model_that_takes_its_time(
 
 
 def test_forty_thousand_images_are_a_few_cells(
-    open_page: Callable[[str], Page], serving: Callable[[Session], str], tmp_path: Path
+    open_page: Callable[[str], Page], serving: Callable[..., str], tmp_path: Path
 ) -> None:
     clip = nshot.load("sketchbook")
     session = Session(lambda: clip, [str(tmp_path)], Journal(tmp_path / JOURNAL))
