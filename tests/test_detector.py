@@ -77,6 +77,26 @@ def test_a_second_question_finds_nothing_anew_and_the_same_answer_is_the_same(
     assert len(all_of(again.locate(photos, ["a red bird"], threshold=0.0))) == 12
 
 
+def test_regions_of_any_size_are_kept_and_a_part_that_is_lost_is_known(tmp_path: Path) -> None:
+    import sqlite3
+
+    from nshot.store.store import Store
+
+    with Store(tmp_path / "s.sqlite") as store:
+        for size in (0, 1, 2**19, 2**19 + 1, 5_000_000):
+            content = np.random.default_rng(size).bytes(size)
+            store.put_regions(b"%032d" % size, content, "recipe")
+            assert store.regions(b"%032d" % size, "recipe") == content
+        assert store.regions(b"x" * 32, "recipe") is None
+        assert store.regions(b"%032d" % 1, "another") is None
+    with sqlite3.connect(tmp_path / "s.sqlite") as connection:
+        key = b"%032d" % 5_000_000 + (3).to_bytes(4, "little")
+        assert connection.execute("DELETE FROM vectors WHERE key = ?", (key,)).rowcount == 1
+    connection.close()
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.regions(b"%032d" % 5_000_000, "recipe") is None
+
+
 def test_boxes_that_overlap_are_told_once_where_that_is_wanted(detector: nshot.Detector) -> None:
     image = Image.effect_noise((90, 60), 80).convert("RGB")
     (everything,) = all_of(detector.locate(image, LABELS, threshold=0.0))

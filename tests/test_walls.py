@@ -51,6 +51,7 @@ DOORS = {
     "click": {"cli"},
     "faiss": {"extras"},
     "numkong": {"extras"},
+    "pycocotools": {"extras"},
     "obstore": {"extras"},
     "ray": {"distributed.ray"},
     "jinja2": {"pages.engine"},

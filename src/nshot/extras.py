@@ -122,3 +122,17 @@ def one_thread_each() -> Any:
     except ImportError:
         return nullcontext()
     return threadpool_limits(1, user_api="blas")
+
+
+def pycocotools() -> Any:
+    """The reference measurement of boxes.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import pycocotools.coco
+        import pycocotools.cocoeval
+    except ImportError as error:
+        raise MissingExtra('measuring boxes needs pycocotools: pip install "nshot[eval]"') from error
+    return pycocotools

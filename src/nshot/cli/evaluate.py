@@ -71,6 +71,12 @@ _MODULES = {"pillow": "PIL"}
     help="What was learnt from: images of it that are measured on as well are counted and listed.",
 )
 @click.option("--compare", metavar="MODEL,MODEL", help="Models to measure side by side; the first leads.")
+@click.option(
+    "--boxes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Measure boxes that nshot locate wrote (.json or .jsonl) against DATA, COCO's JSON of true ones.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of resampling and cross-validation.")
 @label_options
 @facets_option
@@ -86,6 +92,7 @@ def command(
     output: Path | None,
     training: str | None,
     compare: str | None,
+    boxes: Path | None,
     seed: int,
     label_options: LabelOptions,
     facets_given: str | None,
@@ -111,6 +118,7 @@ def command(
     nshot evaluate photos-by-class/ -o report/
     nshot evaluate test.csv --image-column path --label-column species
     nshot evaluate photos-by-class/ --classifier animals.nshot
+    nshot evaluate annotations.json --boxes boxes.json -o report/
     nshot evaluate hf://frgfm/imagenette --config 320px --split validation \\
         --revision refs/convert/parquet
 
@@ -122,6 +130,11 @@ def command(
     from nshot.evaluation.evaluation import evaluate, prompt_ways
 
     folder = _made(output, [*data_options.inputs(label_options, training), tree_file])
+    if boxes is not None:
+        from nshot.cli.boxes import evaluate as evaluate_boxes
+
+        _made(output, [boxes])
+        return evaluate_boxes(Path(data_options.data), boxes, folder, model_options.limits)
     alone = decision_options.reject not in (None, "off") or classifier_file is not None
     in_stages = cascade_options.check(alone=(tree_file, facets_given))
     if rank is not None and not is_tree(tree_file, classifier_file):

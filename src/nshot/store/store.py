@@ -41,6 +41,8 @@ from nshot.store.database import (
 from nshot.types import Floats
 
 _CHUNK = 900  # parameters in one query; builds of SQLite before 3.32 allow 999
+_PART = 2**19  # bytes of regions in one row
+_COUNT = 4  # bytes of their number
 _RACY_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT)
 
 _Kind: TypeAlias = Literal["picture", "text", "notes", "regions"]
@@ -140,11 +142,23 @@ class Store:
 
     def regions(self, digest: bytes, recipe: str) -> bytes | None:
         """What was kept of an image's regions, in the form of whoever kept it; None where nothing was."""
-        return self._blobs("regions", recipe, [digest]).get(digest)
+        head = _part(digest, 0)
+        first = self._blobs("regions", recipe, [head]).get(head)
+        if first is None or len(first) < _COUNT:
+            return None
+        keys = [_part(digest, number) for number in range(1, int.from_bytes(first[:_COUNT], "little"))]
+        rest = self._blobs("regions", recipe, keys) if keys else {}
+        if len(rest) < len(keys):
+            return None  # one of them was damaged, or is being written
+        return b"".join([memoryview(first)[_COUNT:], *(rest[key] for key in keys)])
 
     def put_regions(self, digest: bytes, content: bytes, recipe: str) -> None:
         """Keep what is known of an image's regions."""
-        self._put_blobs("regions", recipe, {digest: content})
+        ends = range(_PART, len(content), _PART)
+        parts = [content[start : start + _PART] for start in (0, *ends)]
+        parts[0] = len(parts).to_bytes(_COUNT, "little") + parts[0]
+        rows = {_part(digest, number): part for number, part in enumerate(parts)}
+        self._put_blobs("regions", recipe, rows)
 
     def holds(self, recipe: str) -> bool:
         """Whether there are images' vectors of this recipe."""
@@ -311,6 +325,11 @@ class Store:
                 chunk = keys[start : start + _CHUNK]
                 rows += connection.execute(query % ",".join("?" * len(chunk)), (*before, *chunk)).fetchall()
             return rows
+
+
+def _part(digest: bytes, number: int) -> bytes:
+    """The key of a part of an image's regions: a row may not be as large as they are."""
+    return digest + number.to_bytes(_COUNT, "little")
 
 
 def _text_key(text: str) -> bytes:
