@@ -321,7 +321,8 @@ def cluster(count: int, folder: Path) -> None:
         start, _, _ = processor(lambda: subprocess.run([*few, str(folder / "few")], check=True))
         ray = ["--ray", nodes.address]
         before = _spent(nodes)
-        subprocess.run([*few, str(folder / "few-ray"), *ray], check=True)
+        with _watching() as starting:
+            subprocess.run([*few, str(folder / "few-ray"), *ray], check=True)
         middle = _spent(nodes)
         with _watching() as seen:
             driver, _, _ = processor(lambda: subprocess.run([*embed, str(folder / "two"), *ray], check=True))
@@ -329,29 +330,26 @@ def cluster(count: int, folder: Path) -> None:
     finally:
         nodes.stop()
     same = _bytes(folder / "one") == _bytes(folder / "two")
-    busy = sum(each.total for each in seen.values()) - sum(each.first for each in seen.values())
+    loading = max(starting.values())
+    busy = sum(seen.values()) - len(seen) * loading
     print(
         f"one process: {one - start:.1f} s of processor for {count:,} images, and {start:.1f} s to start; "
-        f"two nodes: {busy:.1f} s in the workers while running; the cluster's own processes "
+        f"two nodes: {busy:.1f} s in the {len(seen)} workers while running, {loading:.1f} s each to "
+        f"start; the cluster's own processes "
         f"{after - middle:.1f} s in all, {middle - before:.1f} s of them to start and end, the driver "
         f"{driver:.1f} s; {'equal' if same else 'NOT EQUAL'}, byte by byte; "
         f"{(one - start) / busy:.0%} of one process's images per processor second"
     )
 
 
-class _Seen:
-    """Processor seconds of a worker: when it was first seen with its model loaded, and last."""
-
-    def __init__(self, first: float) -> None:
-        self.first = self.total = first
-
-
 class _watching:  # noqa: N801
-    def __enter__(self) -> dict[int, _Seen]:
+    """Processor seconds of each worker that lived meanwhile, as they were last seen."""
+
+    def __enter__(self) -> dict[int, float]:
         import threading
 
         self._stop = threading.Event()
-        self._seen: dict[int, _Seen] = {}
+        self._seen: dict[int, float] = {}
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self._seen
@@ -359,21 +357,10 @@ class _watching:  # noqa: N801
     def _watch(self) -> None:
         from two_nodes import workers
 
-        while not self._stop.wait(0.1):
+        while not self._stop.wait(0.05):
             for process in workers():
-                spent = _of(process)
-                if spent is None:
-                    continue
-                name = (
-                    Path(f"/proc/{process}/cmdline").read_bytes()
-                    if Path(f"/proc/{process}").exists()
-                    else b""
-                )
-                if process not in self._seen:
-                    if name.startswith(b"ray::_Worker.do"):  # its model is loaded by then
-                        self._seen[process] = _Seen(spent)
-                else:
-                    self._seen[process].total = spent
+                if (spent := _of(process)) is not None:
+                    self._seen[process] = spent
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()

@@ -403,3 +403,33 @@ def test_files_of_vectors_and_answers_go_into_a_store(
     filled.objects["photos/zz.jpg"] = b"no image"
     assert run([*ask, "s3://bucket/out/c.jsonl"]) == 1
     assert filled.objects["out/c.jsonl"].count(b"\n") == 13
+
+
+def test_a_folder_of_a_data_set_on_the_hub_is_a_source(
+    tiny: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hub_server import hub_server
+    from huggingface_hub import constants
+
+    (photos / "notes.txt").write_text("x")
+    data = tmp_path / "data"
+    data.mkdir()
+    photos.rename(data / "train")
+    with hub_server() as server:
+        server.models["datasets/lab/birds"] = {"main": data, "v1": data}
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        assert embed(tiny, data / "train", "-o", tmp_path / "here.npz") == 0
+        for spec in ("hf://datasets/lab/birds/train/", "hf://datasets/lab/birds@v1/train"):
+            assert embed(tiny, spec, "-o", tmp_path / "there.npz") == 0
+            there = vectors(tmp_path / "there.npz")
+            assert there.sources[0] == f"{spec.rstrip('/')}/00.jpg"
+            assert np.array_equal(there.vectors, vectors(tmp_path / "here.npz").vectors)
+        assert embed(tiny, "hf://datasets/lab/birds/train/", "-o", tmp_path / "v", "--shard-size", "5") == 0
+        assert len(vectors(tmp_path / "v")) == 12
+        with pytest.raises(SourceError, match="no such file or folder"):
+            names("hf://datasets/lab/birds/none/")
+        with pytest.raises(SourceError, match="cannot be listed"):
+            names("hf://datasets/lab/none/")

@@ -472,3 +472,22 @@ def test_a_large_folder_is_searched_on_disk_as_in_memory(
     (whole / "part-00001.parquet").unlink()
     assert run(ask) == 2
     assert "1 shards of" in capsys.readouterr().err
+
+
+def test_a_folder_with_labels_is_evaluated_and_learnt_from(
+    tiny: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, path in enumerate(sorted(photos.iterdir())):
+        label = photos / ("cat", "dog")[number % 2]
+        label.mkdir(exist_ok=True)
+        path.rename(label / path.name)
+    assert embed(tiny, photos, "-o", tmp_path / "v", "--labelled", "--shard-size", "5") == 0
+    assert embed(tiny, photos, "-o", tmp_path / "one.npz", "--labelled") == 0
+    told = []
+    for source in ("v", "one.npz"):
+        capsys.readouterr()
+        assert run(["evaluate", str(tmp_path / source), "--model", str(tiny), "--no-store"]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert "12 images, 2 labels" in told[0]
+    assert run(["fit", str(tmp_path / "v"), "--model", str(tiny), "-o", str(tmp_path / "c.nshot")]) == 0

@@ -46,7 +46,7 @@ DOORS = {
     "peft": {"train"},
     "sklearn": {"few_shot.sklearn"},
     "tokenizers": {"models.tokenizer", "models.sentencepiece", "train"},
-    "huggingface_hub": {"models.hub", "datasets.hub"},
+    "huggingface_hub": {"models.hub", "datasets.hub", "images.hub"},
     "pyarrow": {"extras"},
     "click": {"cli"},
     "faiss": {"extras"},

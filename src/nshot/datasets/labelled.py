@@ -25,13 +25,14 @@ from nshot.datasets.layouts import PREFERRED, Classes, InArchive, OnDisk, layout
 from nshot.datasets.patterns import by_pattern
 from nshot.datasets.reading import Columns, LabelledSet, Reading
 from nshot.datasets.rows import Rows, of_shards, of_table
-from nshot.embeddings import is_vector_file, read_vectors
+from nshot.embeddings import is_parts, is_vector_file, read_vectors
 from nshot.errors import SourceError
 from nshot.images import archives
 from nshot.images.remarks import Remarks
 from nshot.images.sources import Source
 from nshot.images.tables import PARQUET, is_table, open_table
 from nshot.labels.parts import part_of
+from nshot.objects import is_object_url
 from nshot.types import DEFAULT_LIMITS, Limits
 
 __all__ = ["Columns", "LabelledSet", "open_labelled"]
@@ -80,7 +81,7 @@ def open_labelled(
     name, remarks = os.fspath(spec), Remarks()
     cells = Cells(columns.names, columns.numbers, columns.separator)
     read = Reading(columns, split, prefer, image_root, strict, limits, remarks, cells)
-    vectors = name.lower().endswith((".npz", ".npy", *PARQUET)) and is_vector_file(name)
+    vectors = is_parts(name) or (name.lower().endswith((".npz", ".npy", *PARQUET)) and is_vector_file(name))
     if split is not None and (vectors or label_pattern is not None):
         raise SourceError(
             f"{name}: --split chooses among folders, shards or rows, and there is nothing to choose from"
@@ -95,6 +96,13 @@ def open_labelled(
         shards = Shards.of(name.removeprefix(_HUB), config=config, split=split, revision=revision)
         return of_shards(name, shards, replace(read, split=None))
     path = Path(name)
+    if vectors:
+        return _of_vectors(path, name, read)
+    if is_object_url(name):
+        raise SourceError(
+            f"{name}: labelled images are read from this machine or the Hub; in an object store, name "
+            "a folder of vectors with labels that nshot embed made"
+        )
     if path.is_dir() and clip_benchmark.is_benchmark(path):
         return clip_benchmark.of_folder(path, read)
     if path.is_dir():
@@ -104,8 +112,6 @@ def open_labelled(
             f"{name}: no such file or folder (a data set on the Hub is written hf://owner/name)"
         )
     lower = name.lower()
-    if vectors:
-        return _of_vectors(path, name, read)
     if lower.endswith((*archives.TAR, *archives.ZIP)):
         return _archive(path, name, domain_folders, read)
     if is_table(name) or lower.endswith(_LISTS) or lower.endswith((".xlsx", ".xls", ".ods")):
@@ -272,7 +278,7 @@ def _patterned(name: str, pattern: str, read: Reading) -> LabelledSet:
 
 def _of_vectors(path: Path, name: str, read: Reading) -> LabelledSet:
     """Embeddings from elsewhere, with their labels."""
-    found = read_vectors(path)
+    found = read_vectors(name if is_object_url(name) else path)
     if found.labels is None:
         raise SourceError(
             f"{name} holds vectors without labels: put them into an array or a column 'labels', or give "

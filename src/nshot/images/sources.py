@@ -2,6 +2,7 @@
 
     file   folder   'glob/**'   -   archive.zip   archive.tar.gz   table.csv   table.parquet   https://...
     s3://bucket/...   gs://bucket/...   az://container/...   all of these there
+    hf://datasets/owner/name/folder/    images that are files of a data set on the Hub
 
 Folders, lists, archives and tables are walked while they are asked for, so a million images take no more
 memory than ten. Whatever is named one by one, and whatever claims to be an image, gets one Source: what
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from nshot.errors import ImageError, ImageTooLarge, SourceError, UndecodableImage, UnreadableImage, bearable
-from nshot.images import folders
+from nshot.images import folders, hub
 from nshot.images.archives import Member, gathered
 from nshot.images.kinds import is_image, is_image_name, is_plain_text, kind_of, no_image
 from nshot.images.remarks import Remarks
@@ -181,7 +182,8 @@ def found_again(
         mark: what its store said of its version.
     """
     listing = _Listing(limits, None, None, None, False, Remarks())
-    return listing._object(address, size, mark) if is_object_url(address) else listing._entry(address)
+    known = is_object_url(address) or hub.is_hub(address)
+    return listing._object(address, size, mark) if known else listing._entry(address)
 
 
 def found_after(
@@ -249,6 +251,8 @@ class _Listing:
             return self._list(self.stdin)
         if is_object_url(spec):
             return self._stored(spec)
+        if hub.is_hub(spec):
+            return self._of_hub(spec)
         if _is_url(spec):
             return iter([self._entry(spec)])
         try:
@@ -290,6 +294,19 @@ class _Listing:
             return self._stored_table(url)
         return iter([self._entry(url)])
 
+    def _of_hub(self, url: str) -> Iterator[Source]:
+        """The images in a folder of a data set on the Hub."""
+        found = hub.listed(url, self.remarks, strict=self.strict)
+        first = next(found, None)
+        if first is None:
+            raise SourceError(f"{url} holds no images: {self.remarks.skipped}")
+        return (
+            self._object(name, None, mark)
+            if kind is None
+            else Source.failed(name, UndecodableImage(f"no image, by its name ({kind})"))
+            for name, mark, kind in itertools.chain([first], found)
+        )
+
     def _stored_table(self, url: str) -> Iterator[Source]:
         """A table in a store: a name in it is a URL, or lies beside the table."""
         from nshot.images import stored, tables
@@ -314,7 +331,7 @@ class _Listing:
     def _object(self, url: str, size: int | None, mark: int | None) -> Source:
         from nshot.images import stored
 
-        read = partial(stored.read, url, self.max_bytes)
+        read = partial(hub.read if hub.is_hub(url) else stored.read, url, self.max_bytes)
         return Source(url, None, read, size=None if size is None else min(size, self.max_bytes), mark=mark)
 
     def _file(self, spec: str) -> Iterator[Source]:
@@ -362,7 +379,7 @@ class _Listing:
         """One file or URL of a list, whether it is there or not."""
         if not _is_url(name):
             return Source.file(name, max_bytes=self.max_bytes)
-        if is_object_url(name):
+        if is_object_url(name) or hub.is_hub(name):
             return self._object(name, None, None)
         from nshot.images.fetch import fetch
 
@@ -568,7 +585,7 @@ def _trimmed(name: bytes, separator: bytes) -> bytes:
 
 
 def _is_url(name: str) -> bool:
-    return name[:8].lower().startswith(("http://", "https://")) or is_object_url(name)
+    return name[:8].lower().startswith(("http://", "https://")) or is_object_url(name) or hub.is_hub(name)
 
 
 def _reason(error: OSError | ValueError) -> str:
