@@ -405,3 +405,17 @@ def test_a_gzip_bomb_and_its_kin_take_little_memory(tmp_path: Path) -> None:
         read_sources(tmp_path / "x.tar.gz")
     except NshotError as error:
         one_line(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + " " * 500_000 + "b\nc", "1" + " " * 500_000 + "2\n", "item {" * 100_000]
+)
+def test_a_labels_file_that_expressions_could_search_forever_is_read_at_once(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text(text)
+    begun = os.times()
+    assert len(read_labels(path)) <= 2
+    ended = os.times()
+    assert ended.user - begun.user < SECONDS

@@ -51,6 +51,7 @@ _INSIDE = (
 _NUMBERED = re.compile(r"\s*[(\[#]?(\d+)(?:\s*[:.)|-]\s+|\s*[:=,;\t|]\s*(?=\D)|\s+)(\S.*?)\s*")
 _NUMBER_LAST = re.compile(r"\s*(\S.*?)\s*(?:[:=,;\t|]|\s)\s*(\d+)\s*,?")
 _QUOTED = re.compile(r"""\s*(["'])(.*)\1\s*,?\s*""")
+_GAP = re.compile(r"([^\S\r\n])[^\S\r\n]{50,}")  # what expressions would search again and again
 _SYNSET = re.compile(r"(n\d{8})[\s,:]+(\S.*)")
 
 
@@ -103,6 +104,7 @@ def read_labels(path: str | Path) -> Labels:
 
 
 def _read(path: Path, text: str) -> LabelFile:
+    text = _GAP.sub(r"\1", text)
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise LabelError(f"{path} holds no label: write one per line")
@@ -379,7 +381,7 @@ def _one_line(path: Path, lines: Sequence[str]) -> LabelFile | None:
 def _items(text: str) -> LabelFile | None:
     """Item { id: 1 name: 'cat' }, as TensorFlow's label maps are written."""
     numbers = {}
-    for block in re.findall(r"item\s*\{(.*?)\}", text, re.DOTALL):
+    for block in re.findall(r"item\s*\{([^{}]*)\}", text):
         number = re.search(r"\bid\s*:\s*(\d+)", block)
         name = re.search(r"\b(?:display_name|name)\s*:\s*([\"'])(.*?)\1", block)
         if number is None or name is None:
