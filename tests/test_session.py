@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_a_correction_outlives_the_session_and_a_moved_file(
     again.start()
     assert again.wait(60)
     assert again.said() == {0: Word("label", "fish")}
+    again.close()
+
+
+def test_what_is_said_before_the_images_are_read_again_is_kept(
+    session: Session, clip: nshot.Embedder, drawings: Path, tmp_path: Path
+) -> None:
+    digest = digests_of(session, "circle")[0]
+    session.close()
+    here = threading.Event()
+
+    def slowly() -> nshot.Embedder:
+        here.wait(60)
+        return clip
+
+    again = Session(slowly, [str(drawings)], Journal(tmp_path / JOURNAL))
+    again.start()
+    again.say([{"id": "early", "digests": [digest], "now": {"label": "star"}}])
+    with pytest.raises(RequestError):
+        again.say([{"id": "no digest", "digests": ["../x"], "now": {"label": "star"}}])
+    here.set()
+    assert again.wait(60)
+    assert again.said() == {again.row(digest): Word("label", "star")}
+    with pytest.raises(RequestError):
+        again.say([{"id": "late", "digests": ["00" * 32], "now": {"label": "star"}}])
     again.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from nshot.server.session.reading import Reading
 from nshot.types import Faceted, Failure, Prediction
 
 _NEAR = 12
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Session:
@@ -190,14 +192,19 @@ class Session:
     def say(self, acts: Sequence[Mapping[str, Any]]) -> int:
         """Keep what a person did; on disk when this returns. See ``Journal.append``.
 
+        While images are still being read any content may be spoken about: a page that goes on after a restart
+        knows images that are not here yet.
+
         Raises:
             RequestError: an image that is not here.
         """
+        complete = self.reading.phase in ("ready", "failed", "empty")
         for act in acts:
             if "take" in act or "sample" in act:
                 raise RequestError("a classifier is taken, and an audit drawn, by routes of their own")
             for digest in act.get("digests", ()):
-                self.row(digest)
+                if complete or not _DIGEST.fullmatch(str(digest)):
+                    self.row(digest)
         return self.journal.append(acts, by=self.by)
 
     def learn(self, question: Question) -> Proposal | None:
