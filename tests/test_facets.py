@@ -14,6 +14,7 @@ from recorded import SETS
 
 import nshot
 from nshot.classifier.facets import Facets
+from nshot.classifier.several import several_zero_shot
 from nshot.cli import run
 from nshot.decision.calibration import Calibration
 from nshot.errors import LabelError, RequestError, TemplateError
@@ -292,6 +293,44 @@ def test_the_predictions_of_facets_have_a_row_per_image_and_failed_images_are_to
     with_shape = [row for row in rows if row["shape_own"]]
     assert len(with_shape) == 11
     assert all(row["shape_right"] == (row["shape"] == row["shape_own"]) for row in with_shape)
+
+
+def test_a_facet_of_several_labels_is_answered_beside_the_others(
+    drawings: Path, cli: Cli, clip: nshot.Model
+) -> None:
+    rows = list(csv.DictReader((drawings / "table.csv").read_text().splitlines()))
+    for row in rows:
+        row["tags"] = f"{row['shape']};{row['colour']}"
+    with (drawings / "tags.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    labels, templates = [*SHAPES, *COLOURS], ["a {} shape"]
+    tags = {"labels": labels, "templates": templates, "multi": True}
+    (drawings / "both.json").write_text(json.dumps({"style": ASKED["style"], "tags": tags}))
+    ask = ["--facets", "both.json", "--model", "sketchbook"]
+    found = cli("classify", "tags.csv", *ask, "--precision", "f32", "--format", "jsonl", cwd=drawings)
+    assert found.code == 0, found.err
+    alone = several_zero_shot(clip, labels, templates)
+    images = clip.embed([str(drawings / row["image"]) for row in rows])
+    for line, answer in zip(found.out.splitlines(), alone.predict(images), strict=True):
+        facets = json.loads(line)["facets"]
+        assert "labels" not in facets["style"]
+        assert isinstance(answer, nshot.Decided)
+        assert facets["tags"]["labels"] == list(answer.labels)
+    fitted = cli("fit", "tags.csv", *ask, "-q", "-o", "both.nshot", cwd=drawings)
+    assert fitted.code == 0, fitted.err
+    assert "mean average precision" in fitted.out
+    made = Facets.open(drawings / "both.nshot")
+    assert made.several == ("tags",)
+    calibrated = cli("calibrate", "tags.csv", "--classifier", "both.nshot", "-q", cwd=drawings)
+    assert calibrated.code == 0, calibrated.err
+    told = cli("evaluate", "tags.csv", "--classifier", "both.nshot", "-q", "-o", "several", cwd=drawings)
+    assert told.code == 0, told.err
+    report = json.loads((drawings / "several" / "report.json").read_text())["facets"]
+    assert report["tags"]["figures"]["mean_average_precision"] > 0.5  # under 20 images, ranked only
+    assert "top_1" in report["style"]["figures"]
+    assert (drawings / "several" / "index.html").is_file()
 
 
 def test_calibrate_with_facets_names_images_of_none_that_failed(drawings: Path, cli: Cli) -> None:

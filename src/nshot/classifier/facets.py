@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from nshot.classifier import file
 from nshot.classifier.classifier import Classifier, in_chunks, records_of
+from nshot.classifier.several import several_zero_shot
 from nshot.classifier.tree import TreeClassifier
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
 from nshot.embeddings import Embeddings
@@ -68,7 +69,8 @@ class Facets(Mapping[str, Classifier]):
         made = {}
         for name, facet in named.items():
             try:
-                made[name] = zero_shot(embedder, facet.labels, facet.templates or usual)
+                asked = several_zero_shot if facet.multi else zero_shot
+                made[name] = asked(embedder, facet.labels, facet.templates or usual)
             except LabelError as error:
                 raise type(error)(f"facet {name!r}: {error}") from error
         return cls(made)
@@ -115,6 +117,12 @@ class Facets(Mapping[str, Classifier]):
         """Refuse vectors of another model; see ``Classifier.check_space``."""
         for classifier in self._classifiers.values():
             classifier.check_space(recipe, model, name=name)
+
+    @property
+    def several(self) -> tuple[str, ...]:
+        """The facets of which an image may show several labels, each decided by itself."""
+        rules = {name: each.decision for name, each in self.items()}
+        return tuple(name for name, rule in rules.items() if rule is not None and rule.several is not None)
 
     @property
     def model(self) -> str | None:

@@ -33,6 +33,7 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.cli.several import calibrate_each, is_several
+from nshot.cli.several import told as told_each
 from nshot.cli.staged import CascadeOptions, cascade_options, staged
 from nshot.cli.tree import ask_tree, is_tree, tree_option
 from nshot.errors import RequestError
@@ -231,7 +232,7 @@ def command(
         model, facets = ask_facets(
             facets_given, classifier_file, label_options, nothing, of_model, quiet=quiet
         )
-        tables = embed_by_facet(model, data_options, list(facets), quiet=quiet)
+        tables = embed_by_facet(model, data_options, facets, quiet=quiet)
         check_labels(facets, tables, quiet=quiet)
         none = model.embed(model.sources(strangers)) if strangers else None
         background_of_all = rows(model)
@@ -240,6 +241,9 @@ def command(
             if learnt := seen_before(each, tables[name]):
                 say(f"WARNING: {name}: {told_seen(learnt, len(tables[name]))}: calibrate on other images")
             made[name] = learn(each, tables[name], none=none, background=background_of_all)
+            if name in facets.several:
+                click.echo(f"{name}\n{told_each(made[name].report)}\n")
+                continue
             click.echo(f"{name}\n{_told(made[name].report)}\n")
             for note in made[name].report.notes:
                 say(f"{name}: {note}")

@@ -167,7 +167,7 @@ def command(
         model, facets = ask_facets(
             facets_given, classifier_file, label_options, decision_options, options, quiet=quiet
         )
-        tables = embed_by_facet(model, data_options, list(facets), quiet=quiet)
+        tables = embed_by_facet(model, data_options, facets, quiet=quiet)
         check_labels(facets, tables, quiet=quiet)
         found = evaluate_facets(model, facets, tables, label_options.read_templates(), seed=seed)
         for facet, each in found.items():

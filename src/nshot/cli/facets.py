@@ -109,7 +109,11 @@ def ask_facets(
         templates = label_options.read_templates() or [DEFAULT_TEMPLATE]
         model = model_options.load(quiet=quiet)
         facets = Facets.zero_shot(model, questions, templates)
-    own = {name: decided(each, decision_options, label_options, model) for name, each in facets.items()}
+    one = replace(decision_options, reject=None, coverage=None)  # a facet of several labels has no such rule
+    own = {
+        name: decided(each, one if name in facets.several else decision_options, label_options, model)
+        for name, each in facets.items()
+    }
     return model, Facets(own)
 
 
@@ -136,9 +140,11 @@ def table_of(
 
 
 def embed_by_facet(
-    model: Model, data_options: DataOptions, names: Sequence[str], *, quiet: bool
+    model: Model, data_options: DataOptions, facets: Facets, *, quiet: bool
 ) -> dict[str, Embeddings]:
     """The images of a table, embedded once, and for each facet those that have a label in its column.
+
+    The cell of a facet of several labels holds them with --label-separator between two, else ";" or "|".
 
     Raises:
         RequestError: no table, or one without a column for a facet.
@@ -156,7 +162,7 @@ def embed_by_facet(
         raise RequestError(f"no image of {data_options.data} could be read")
     rows = [record.beside or {} for record in records if isinstance(record, Embedded)]
     found = {}
-    for name in names:
+    for name in facets:
         if not any(name in row for row in rows):
             known = ", ".join(map(repr, rows[0])) or "none"
             raise RequestError(
@@ -168,9 +174,18 @@ def embed_by_facet(
             raise RequestError(f"the column {name!r} of {data_options.data} is empty")
         if len(kept) < len(rows) and not quiet:
             say(f"{name}: {len(rows) - len(kept)} images without a label were left out")
-        own = images[kept].with_labels([labels[place] for place in kept])
+        if name in facets.several:
+            split = [_split(labels[place], data_options.label_separator) for place in kept]
+            own = replace(images[kept].with_labels(split), multi=True)
+        else:
+            own = images[kept].with_labels([labels[place] for place in kept])
         found[name] = replace(own, positions=images.positions[kept], failures=images.failures)
     return found
+
+
+def _split(cell: str, separator: str | None) -> list[str]:
+    parts = cell.split(separator) if separator else cell.replace("|", ";").split(";")
+    return [part.strip() for part in parts if part.strip()]
 
 
 def failures_of(images: Mapping[str, Embeddings], none: Embeddings | None = None, *, quiet: bool) -> int:

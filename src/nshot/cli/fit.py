@@ -32,7 +32,7 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.cli.prompted import Prompted, embed_prompted
-from nshot.cli.several import fit_each
+from nshot.cli.several import fit_each, told
 from nshot.cli.tree import fit_tree, tree_option
 from nshot.cli.twice import in_test_part, tell_otherwise_labelled, tell_shared
 from nshot.errors import RequestError
@@ -171,14 +171,19 @@ def command(
         model, zero = ask_facets(
             facets_given, None, label_options, NO_DECISION, data_options.of_model(model_options), quiet=quiet
         )
-        images = embed_by_facet(model, data_options, list(zero), quiet=quiet)
+        images = embed_by_facet(model, data_options, zero, quiet=quiet)
         check_labels(zero, images, quiet=quiet)
         made = {
-            name: fit(images[name], zero[name], method=method, strength=strength, seed=seed) for name in zero
+            name: fit(images[name], each, multi=True, seed=seed)
+            if name in zero.several
+            else fit(images[name], each, method=method, strength=strength, seed=seed)
+            for name, each in zero.items()
         }
         Facets(made).save(output)
         for name, each in made.items():
-            click.echo(f"{name}\n{_told(each.report, every=verbose)}\n")
+            report = each.report
+            said = told(report) if name in zero.several else _told(report, every=verbose)
+            click.echo(f"{name}\n{said}\n")
         click.echo(output)
         return failures_of(images, quiet=quiet)
     if journal_file is not None:

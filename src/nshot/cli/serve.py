@@ -179,6 +179,8 @@ def _asked(
     templates = tuple(label_options.read_templates() or [DEFAULT_TEMPLATE])
     if facets_given is not None:
         given = given_facets(facets_given).values()
+        if several := [each.name for each in given if each.multi]:
+            raise RequestError(f"the facet {several[0]!r} has several labels, which the page does not show")
         return [replace(each, templates=each.templates or templates) for each in given], {}
     if classifier_file is None:
         return [Facet(LABELS, label_options.read()[0] if labelled else (), templates)], {}

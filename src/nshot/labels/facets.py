@@ -3,7 +3,8 @@
     {"subject": ["dog", "cat"],
      "time of day": {"labels": ["day", "night"], "templates": ["a photo taken at {}"]}}
 
-A facet is its labels, as a labels file has them, or an object with ``labels`` and, if wanted, ``templates``.
+A facet is its labels, as a labels file has them, or an object with ``labels`` and, if wanted, ``templates``
+and ``"multi": true`` where an image may show several of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from nshot.errors import LabelError, TemplateError
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_plain, write_prompts
 
-_KEYS = {"labels", "templates", "measured"}
+_KEYS = {"labels", "templates", "measured", "multi"}
 # names that a record or its columns have already
 TAKEN = ("source", "notes", "error", "error_type", "error_message", "run", "columns", "facets")
 
@@ -33,12 +34,14 @@ class Facet:
         labels: names, or ``{label: [synonyms or whole prompts]}``.
         templates: each with ``{}`` where the label goes; empty: those that are usual for the run.
         measured: how often it was right, of what and with which model, in words; empty: not known.
+        multi: an image may show any number of the labels, each decided by itself.
     """
 
     name: str
     labels: Labels
     templates: tuple[str, ...] = ()
     measured: str = ""
+    multi: bool = False
 
 
 def read_facets(path: str | os.PathLike[str]) -> dict[str, Facet]:
@@ -97,16 +100,18 @@ def _facet(name: Any, value: Any, source: str) -> Facet:
         raise LabelError(f"{source}: a facet cannot be called {name!r}, which every record has of its own")
     labels: Any = value
     templates: Any = ()
-    measured = ""
+    measured, multi = "", False
     if isinstance(value, Mapping) and "labels" in value and not isinstance(value["labels"], str):
         if unknown := sorted(set(value) - _KEYS):
             raise LabelError(
                 f"{source}: facet {name!r} has {', '.join(map(repr, unknown))}: "
-                "there are only 'labels', 'templates' and 'measured'"
+                "there are only 'labels', 'templates', 'multi' and 'measured'"
             )
         labels, templates = value["labels"], value.get("templates", ())
         if not isinstance(measured := value.get("measured", ""), str):
             raise LabelError(f"{source}: what was measured of facet {name!r} must be told in words")
+        if not isinstance(multi := value.get("multi", False), bool):
+            raise LabelError(f"{source}: 'multi' of facet {name!r} is true or false")
     if not isinstance(templates, (list, tuple)) or not all(isinstance(each, str) for each in templates):
         raise LabelError(f"{source}: the templates of facet {name!r} must be a list of texts")
     labels = _labels(name, labels, source)
@@ -114,9 +119,9 @@ def _facet(name: Any, value: Any, source: str) -> Facet:
         write_prompts(labels, tuple(templates) or (DEFAULT_TEMPLATE,))
     except (LabelError, TemplateError) as error:
         raise type(error)(f"{source}: facet {name!r}: {error}") from error
-    if len(labels) < 2:
+    if len(labels) < 2 and not multi:
         raise LabelError(f"{source}: facet {name!r} has one label: there is nothing to choose")
-    return Facet(name, labels, tuple(templates), measured)
+    return Facet(name, labels, tuple(templates), measured, multi)
 
 
 def _labels(name: str, labels: Any, source: str) -> Labels:
