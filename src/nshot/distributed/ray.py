@@ -8,7 +8,6 @@ its shards are given to others and it is started again; nodes that come later ar
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections import deque
@@ -304,7 +303,7 @@ def embedding(
     plan = Plan.open(open_folder(folder))
     if plan is None:
         raise RequestError(
-            f"{folder} is not there for a worker on {os.uname().nodename}: use a shared folder"
+            f"{folder} is not there for a worker on {socket.gethostname()}: use a shared folder"
         )
     loaded = load(**model, threads=None if gpu else cores)
     work = Work(plan, loaded, again=again)
