@@ -182,3 +182,17 @@ def test_longer_captions_than_the_context_are_cut_and_keep_their_end(start: Any)
     assert tokens.shape == (2, 16)
     assert tokens[0, -1] == tokens[1, 1]
     assert ends.tolist() == [15, 15]
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_step_keeps_its_tensors_on_the_models_device(start: Any, locked: bool) -> None:
+    batch = batch_of(start, WORDS)
+    if locked:  # vectors in place of pixels
+        batch = replace(batch, pixels=torch.zeros(len(WORDS), start.config.dimension))
+    model = start.model.to("meta")
+    towers = Towers(model, mean=start.mean, std=start.std, piece=4)
+    trained = [p for name, p in model.named_parameters() if not loop.is_of_loss(name)]
+    value = loop.gradient(model, towers, batch, trained, False, Processes())
+    assert value.device.type == "meta"
+    assert {p.grad.device.type for p in trained if p.grad is not None} == {"meta"}
+    assert any(p.grad is not None for p in model.vision_model.parameters()) != locked
