@@ -23,7 +23,7 @@ def test_both_runtimes_give_the_same_patches_and_keep_their_vectors(make: object
     side = checkpoint.config.vision.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, side, side), np.uint8)
     one, other = (
-        encoders.load(checkpoint, device="cpu", precision="f32", runtime=runtime)  # type: ignore[arg-type]
+        encoders.load(checkpoint, device="cpu", precision="f32", runtime=runtime)
         for runtime in ("openvino", "torch")
     )
     for encoder in (one, other):
