@@ -1,13 +1,15 @@
-"""What transformers does with the same images and labels: each way a person would write it.
+"""What other libraries do with the same images and labels: each way a person would write it.
 
     python bench/peers.py WAY --model M --images FOLDER --labels FILE [--count N] [--json]
 
-Prints one JSON object: seconds and images/s after a warm-up, and the process's own start-up times.
+Prints one JSON object: seconds, processor time and images/s after a warm-up, and the process's own start-up.
+"product" is the limit: the machine's own matrix product by torch, in GFLOP/s, in f32 and bf16.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -27,13 +29,14 @@ def documented_pipeline(model: str, labels: list[str], files: list[str], **optio
     )
 
 
-def tutorial(model: str, labels: list[str], files: list[str]) -> Any:
+def tutorial(model: str, labels: list[str], files: list[str], bf16: bool = False) -> Any:
     """Labels encoded once, images in batches of 32, dot product: the tutorial's way, batched."""
     import torch
     from PIL import Image
     from transformers import CLIPModel, CLIPProcessor
 
-    clip = CLIPModel.from_pretrained(model).eval()
+    kind = torch.bfloat16 if bf16 else torch.float32
+    clip = CLIPModel.from_pretrained(model, dtype=kind).eval()
     processor = CLIPProcessor.from_pretrained(model)
     with torch.inference_mode():
         texts = processor(
@@ -47,7 +50,7 @@ def tutorial(model: str, labels: list[str], files: list[str]) -> Any:
         with torch.inference_mode():
             for start in range(0, len(some), 32):
                 images = [Image.open(path) for path in some[start : start + 32]]
-                pixels = processor(images=images, return_tensors="pt")["pixel_values"]
+                pixels = processor(images=images, return_tensors="pt")["pixel_values"].to(kind)
                 vectors = clip.get_image_features(pixel_values=pixels).pooler_output
                 vectors = vectors / vectors.norm(dim=-1, keepdim=True)
                 best += (vectors @ rows.T).argmax(dim=-1).tolist()
@@ -56,10 +59,118 @@ def tutorial(model: str, labels: list[str], files: list[str]) -> Any:
     return classify
 
 
+def open_clip(model: str, labels: list[str], files: list[str]) -> Any:
+    """open_clip's own README: preprocess each image, encode_image in batches of 32. Weights are random."""
+    import open_clip as library
+    import torch
+    from PIL import Image
+
+    clip, _, preprocess = library.create_model_and_transforms("ViT-B-32-quickgelu")
+    clip.eval()
+    tokenizer = library.get_tokenizer("ViT-B-32-quickgelu")
+    with torch.inference_mode():
+        rows = clip.encode_text(tokenizer([f"a photo of a {label}" for label in labels]), normalize=True)
+
+    def classify(some: list[str]) -> list[int]:
+        best: list[int] = []
+        with torch.inference_mode():
+            for start in range(0, len(some), 32):
+                pixels = torch.stack([preprocess(Image.open(path)) for path in some[start : start + 32]])
+                best += (clip.encode_image(pixels, normalize=True) @ rows.T).argmax(dim=-1).tolist()
+        return best
+
+    return classify
+
+
+def sentence_transformers(model: str, labels: list[str], files: list[str]) -> Any:
+    """SentenceTransformer over a CLIP, as its documentation writes it, in its batches of 32."""
+    from PIL import Image
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import CLIPModel
+
+    clip = SentenceTransformer(modules=[CLIPModel(model)], device="cpu")
+    rows = clip.encode([f"a photo of a {label}" for label in labels], normalize_embeddings=True)
+
+    def classify(some: list[str]) -> list[int]:
+        best: list[int] = []
+        for start in range(0, len(some), 32):
+            images = [Image.open(path) for path in some[start : start + 32]]
+            best += (clip.encode(images, normalize_embeddings=True) @ rows.T).argmax(axis=-1).tolist()
+        return best
+
+    return classify
+
+
+def onnx(model: str, labels: list[str], files: list[str]) -> Any:
+    """The image tower exported to ONNX and run by ONNX Runtime, in batches of 32."""
+    import tempfile
+
+    import onnxruntime
+    import torch
+    from PIL import Image
+    from transformers import CLIPModel, CLIPProcessor
+
+    clip = CLIPModel.from_pretrained(model, attn_implementation="eager").eval().requires_grad_(False)
+    processor = CLIPProcessor.from_pretrained(model)
+
+    class Tower(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = clip.get_image_features(pixel_values=pixels).pooler_output
+            return found / found.norm(dim=-1, keepdim=True)
+
+    with torch.inference_mode():
+        texts = [f"a photo of a {label}" for label in labels]
+        found = clip.get_text_features(**processor(text=texts, return_tensors="pt", padding=True))
+        rows = (found.pooler_output / found.pooler_output.norm(dim=-1, keepdim=True)).numpy()
+    path = Path(tempfile.mkdtemp()) / "tower.onnx"
+    side = clip.config.vision_config.image_size
+    torch.onnx.export(
+        Tower(),
+        (torch.zeros(2, 3, side, side),),
+        str(path),
+        input_names=["pixels"],
+        dynamic_axes={"pixels": {0: "n"}},
+        dynamo=False,
+    )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def classify(some: list[str]) -> list[int]:
+        best: list[int] = []
+        for start in range(0, len(some), 32):
+            images = [Image.open(each) for each in some[start : start + 32]]
+            pixels = processor(images=images, return_tensors="np")["pixel_values"]
+            best += (session.run(None, {"pixels": pixels})[0] @ rows.T).argmax(axis=-1).tolist()
+        return best
+
+    return classify
+
+
+def product() -> dict[str, float]:
+    """GFLOP/s of the machine's own matrix product, the best of some, by torch; bf16 where it is native."""
+    import torch
+
+    found = {}
+    for name, kind in (("f32", torch.float32), ("bf16", torch.bfloat16)):
+        one, other = (torch.rand(2048, 2048).to(kind) for _ in range(2))
+        times, processor = [], []
+        for _ in range(8):
+            begun, used = time.perf_counter(), time.process_time()
+            one @ other
+            times.append(time.perf_counter() - begun)
+            processor.append(time.process_time() - used)
+        found[f"gflops_{name}"] = 2 * 2048**3 / min(times) / 1e9
+        found[f"gflops_{name}_per_processor_second"] = 2 * 2048**3 / min(processor) / 1e9
+    return found
+
+
 WAYS: dict[str, Callable[..., Any]] = {
     "pipeline": documented_pipeline,
     "pipeline-32": lambda *given: documented_pipeline(*given, batch_size=32),
     "tutorial": tutorial,
+    "tutorial-bf16": functools.partial(tutorial, bf16=True),
+    "open_clip": open_clip,
+    "sentence-transformers": sentence_transformers,
+    "onnx": onnx,
 }
 
 
@@ -67,28 +178,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("way", choices=WAYS)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("way", choices=[*WAYS, "product"])
+    parser.add_argument("--model")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--labels", type=Path)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--warm-up", type=int, default=4)
     args = parser.parse_args()
 
+    if args.way == "product":
+        print(json.dumps(product()))
+        return
     labels = args.labels.read_text().splitlines()
     files = sorted(str(path) for path in args.images.iterdir())
     classify = WAYS[args.way](args.model, labels, files)
     loaded = time.perf_counter()
     if args.warm_up:
         classify(files[: args.warm_up])
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     answers = classify(files[: args.count])
-    seconds = time.perf_counter() - begun
+    seconds, used = time.perf_counter() - begun, time.process_time() - used
     print(
         json.dumps(
             {
                 "images": len(answers),
                 "seconds": seconds,
+                "processor_ms": 1000 * used / len(answers),
                 "rate": len(answers) / seconds,
                 "load_s": loaded - START,
                 "process_s": time.perf_counter() - START,
