@@ -88,12 +88,21 @@ class OpenVINOEncoder:
             *more: tuple[int, int],
             shapes: tuple[tuple[int, ...], ...] | None = None,
         ) -> _Tower:
+            path = cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{form}-{key}.blob"
+
+            def compiling() -> ov.CompiledModel:
+                # A mapping of the files of its own: its pages leave memory once they are read.
+                tensors = checkpoint.open_tensors()
+                with _LettingGo(*tensors.maps()):
+                    graph = build(tensors)
+                    compiled = _core().compile_model(graph, "CPU", options | {"NUM_STREAMS": streams})
+                    _write(compiled, path)
+                    return compiled
+
             return _Tower(
-                # A mapping of the files of its own: the pages that compiling reads leave memory with it.
-                lambda: build(checkpoint.open_tensors()),
-                lambda model: _core().compile_model(model, "CPU", options | {"NUM_STREAMS": streams}),
+                compiling,
                 lambda blob: _core().import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
-                cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{form}-{key}.blob",
+                path,
                 shapes=shapes or ((self.dimension,), *more),
                 streams=streams,
                 rows=rows,
@@ -296,8 +305,7 @@ class _Tower:
 
     def __init__(
         self,
-        build: Callable[[], ov.Model],
-        compiling: Callable[[ov.Model], ov.CompiledModel],
+        compiling: Callable[[], ov.CompiledModel],
         importing: Callable[[ov.Tensor], ov.CompiledModel],
         path: Path,
         *,
@@ -305,7 +313,6 @@ class _Tower:
         streams: int,
         rows: int,
     ) -> None:
-        self._build = build
         self._compiling = compiling
         self._importing = importing
         self.path = path
@@ -362,12 +369,11 @@ class _Tower:
     def _start(self) -> _Running:
         found = self._cached()
         if found is None:
-            compiled = self._compiling(self._build())
-            _write(compiled, self.path)
+            compiled = self._compiling()
             if os.path.exists(self.path):  # noqa: PTH110  (False where it may not be looked at)
                 del compiled  # first: both at once would take twice the memory
                 found = self._cached()
-                compiled = found[0] if found is not None else self._compiling(self._build())
+                compiled = found[0] if found is not None else self._compiling()
         else:
             compiled = found[0]
         running = _Running(mapped=None if found is None else found[1])
@@ -452,26 +458,30 @@ class _LettingGo:
     makes of it.
     """
 
-    def __init__(self, mapped: mmap.mmap | None) -> None:
-        self._mapped = mapped if hasattr(mmap, "MADV_DONTNEED") else None
+    def __init__(self, *mapped: mmap.mmap | None) -> None:
+        there = hasattr(mmap, "MADV_DONTNEED")
+        self._mapped = [each for each in mapped if each is not None and there]
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nshot-pages", daemon=True)
 
     def __enter__(self) -> None:
-        if self._mapped is not None:
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+        if self._mapped:
+            self._let_go()
             self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        if self._mapped is not None:
+        if self._mapped:
             self._done.set()
             self._thread.join()
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._let_go()
 
     def _run(self) -> None:
         while not self._done.wait(_TICK):
-            assert self._mapped is not None
-            self._mapped.madvise(mmap.MADV_DONTNEED)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for each in self._mapped:
+            each.madvise(mmap.MADV_DONTNEED)
 
 
 class _Stream(io.BytesIO):

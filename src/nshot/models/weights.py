@@ -68,6 +68,18 @@ class Tensors(Mapping[str, Floats]):
     def __len__(self) -> int:
         return len(self._stored)
 
+    def maps(self) -> list[mmap.mmap]:
+        """The mapped files behind the tensors, for whoever wants to let go of their pages."""
+        found: dict[int, mmap.mmap] = {}
+        for value in self._stored.values():
+            base: Any = value
+            while isinstance(base, np.ndarray):
+                base = base.base
+            base = base.obj if isinstance(base, memoryview) else base
+            if isinstance(base, mmap.mmap):
+                found[id(base)] = base
+        return list(found.values())
+
     def rows(self, name: str, rows: NDArray[np.int64]) -> Floats:
         """Rows of a table, of which nothing else is read: int64[...] -> float32[..., width]."""
         return _widened(self._stored[name][rows])
