@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LEAST_BITS = 0.80  # equal bits of a copy, where the decoys ask for no more
 _MIRRORED = 0.90  # equal bits from which a decoy is a mirrored copy
 _SURE = 0.90  # equal bits of what is a copy in any collection
+_LAYOUT = 0.04  # equal bits more than mirrored, in the middle, of images that share a layout
 _ENOUGH = 100  # pairs from which their quantiles are compared
 _WRONG = 0.005  # share of wrong pairs among the copies that is aimed at
 _SAMPLE = 100  # images that copies are made of
@@ -145,6 +146,8 @@ def _stretched(decoys: Floats, equal: Floats, copies: float) -> Floats:
         return decoys
     quantiles = [0.5, 1 - min(max(2 * copies, 0.02), 0.1)]
     (low, high), (own_low, own_high) = np.quantile(equal, quantiles), np.quantile(decoys, quantiles)
+    if low - own_low < _LAYOUT:  # mirrored or not, they are equally alike
+        return decoys
     by = np.clip((high - low) / max(own_high - own_low, 1e-6), 1, 3)
     stretched: Floats = np.maximum(decoys, low + by * (decoys - own_low)).astype(np.float32)
     return stretched
