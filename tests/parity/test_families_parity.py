@@ -203,9 +203,6 @@ OPEN_CLIP: dict[str, tuple[int | None, float]] = {
     "MobileCLIP2-B": (3, 1.0),
     "MobileCLIP2-L-14": (2, 0.5),
     "MobileCLIP2-S0": (None, 1.0),
-    "MobileCLIP2-S2": (None, 1.0),
-    "MobileCLIP2-S3": (None, 1.0),
-    "MobileCLIP2-S4": (None, 1.0),
 }
 
 
