@@ -240,7 +240,7 @@ def load(
             checkpoint.preprocessor, decode=decode, fit=fit, size=checkpoint.config.vision.image_size
         ),
         batch_size=batch_size,
-        workers=workers or threads,
+        workers=threads if workers is None else workers,
         store=None if store is False else Store(default_path() if store is True else Path(store)),
         limits=limits or Limits(),
     )
