@@ -281,6 +281,12 @@ def test_another_image_of_a_group_may_be_the_best(page: Page) -> None:
     assert "best" in texts[1]
 
 
+def test_an_image_that_was_spoken_about_is_shown_before_it_is_asked(page: Page) -> None:
+    page.keys("1", "2")
+    page.run("Object.assign(nshotPage.app.answer, {rows: 0, score: []}); nshotPage.act('order', 'folder')")
+    page.until("return document.getElementById('grid').innerText.includes('circle')")
+
+
 def test_filters_show_a_label_s_images_and_an_empty_one_says_so(page: Page) -> None:
     page.run("document.querySelector('[data-do=filter][data-arg=\"=star\"]').click()")
     page.until("return nshotPage.grid.ids.length > 0 && nshotPage.grid.ids.length < 100")

@@ -106,7 +106,7 @@ export function caption(row) {
     return { words: hit ? `${hit.rank}` : "", number: hit ? fixed(hit.cosine, 3) : "", mark: mine ? "✓" : "" };
   }
   if (final === NOTHING) return { words: "", mark: said ? "»" : "", spoken: "no answer yet" };
-  const right = said === answerOf(row), score = a && final !== NONE ? fixed(a.score[row]) : "";
+  const right = said === answerOf(row), score = a && row < a.rows && final !== NONE ? fixed(a.score[row]) : "";
   const number = mine ? (right ? "right" : "yours") : score;
   const mark = mine ? "✓" : said ? "»" : isUnsure(row) ? "?" : "";
   const how = mine ? (right ? "you said it is right" : `said by you, the model says ${names[answerOf(row)] || "nothing"}`)
