@@ -233,3 +233,10 @@ def test_parts_are_known_by_many_names() -> None:
         assert part_of(name) == "test"
     for name in ("cat", "test tube", "train station", "training shoes", "data", "1", ""):
         assert part_of(name) is None
+
+
+def test_a_set_of_lists_is_no_list_of_labels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text('{["cat"], ["dog"]}')
+    with pytest.raises(LabelError, match="not"):
+        read_label_file(path)

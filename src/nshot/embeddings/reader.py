@@ -50,7 +50,7 @@ def is_vector_file(path: str | os.PathLike[str]) -> bool:
                 with zipfile.ZipFile(file) as archive:
                     names = archive.namelist()
                     return bool(names) and all(name.endswith(".npy") for name in names)
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False
     return _vector_column(path) is not None if magic.startswith(b"PAR1") else magic == npy.MAGIC_PREFIX
 

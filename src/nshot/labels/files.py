@@ -148,7 +148,7 @@ def _json(path: Path, text: str) -> LabelFile:
     except (ValueError, RecursionError) as error:
         try:
             content = ast.literal_eval(text.strip().rstrip(","))
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             if (entries := _lines(text)) and (found := _entries(path, entries)) is not None:
                 return found
             raise LabelError(f"{path} starts like JSON but is not: {error}") from error
