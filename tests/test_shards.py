@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -334,6 +335,21 @@ def test_a_folder_that_cannot_be_written_is_said(tiny: Path, photos: Path, tmp_p
     with pytest.raises(OutputError, match="a folder is needed"):
         open_folder(tmp_path / "file", make=True)
     assert embed(tiny, photos, "-o", f"{tmp_path}/file/", "--shard", "1/2") == 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_a_draft_of_the_plan_that_a_killed_process_left_goes_with_the_next_run(
+    tiny: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "vectors"
+    assert embed(tiny, photos, "-o", f"{folder}/") == 0
+    made = files(folder)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname().replace(".", "-")[:40]
+    (folder / f".manifest.parquet.{host}.{ended.pid}.abc123.part").write_bytes(b"a draft")
+    assert embed(tiny, photos, "-o", f"{folder}/") == 0
+    assert files(folder) == made
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")

@@ -151,6 +151,7 @@ class Plan:
 
 def tidy(plan: Plan) -> None:
     """Remove what a process left that was killed between writing the plan and putting its listing away."""
+    plan.folder.clear(MANIFEST)
     pieces = _Pieces(plan.folder, _digest(plan.meta["request"]))
     while pieces.there():
         pieces.remove()

@@ -81,6 +81,9 @@ class Folder(ABC):
             OutputError: it cannot be removed.
         """
 
+    def clear(self, name: str) -> None:  # noqa: B027  (a store has no drafts)
+        """Remove drafts of a file that killed processes left: of this machine at once, of others in time."""
+
     def path(self, name: str) -> str:
         """A file as a person would write it."""
         return f"{self.name}{name}"
@@ -128,6 +131,11 @@ def uploaded(url: str) -> Iterator[Path]:
                 local.replace(draft)
 
 
+def _host() -> str:
+    """The machine, as it stands in the name of a draft."""
+    return socket.gethostname().replace(".", "-")[:40]
+
+
 class _OnDisk(Folder):
     def __init__(self, path: Path, name: str) -> None:
         self._path = path
@@ -152,9 +160,8 @@ class _OnDisk(Folder):
 
     @contextmanager
     def drafting(self, name: str, *, over: bool = True) -> Iterator[Path]:
-        host = socket.gethostname().replace(".", "-")[:40]
-        draft = self._path / f".{name}.{host}.{os.getpid()}.{secrets.token_hex(3)}.part"
-        self._clear(name, host)
+        draft = self._path / f".{name}.{_host()}.{os.getpid()}.{secrets.token_hex(3)}.part"
+        self.clear(name)
         with writing(self.path(name)):
             try:
                 draft.open("wb").close()
@@ -188,8 +195,8 @@ class _OnDisk(Folder):
             finally:
                 os.close(folder)
 
-    def _clear(self, name: str, host: str) -> None:
-        """Remove drafts that killed processes left: of this machine if they are gone, of others in time."""
+    def clear(self, name: str) -> None:
+        host = _host()
         with suppress(OSError):
             for left in self._path.glob(f".{name}.*.part"):
                 *_, owner, process, _, _ = left.name.rsplit(".", 4)
