@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,16 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _own_cache(_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the person's own cache."""
     monkeypatch.setenv("NSHOT_CACHE", str(_cache))
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """What a command set up for its messages does not outlive its test."""
+    logger = logging.getLogger("nshot")
+    level, handlers = logger.level, logger.handlers[:]
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture

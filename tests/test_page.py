@@ -101,9 +101,20 @@ def test_one_image_is_told_whole(client: TestClient, session: Session) -> None:
     assert [each["label"] for each in about["scores"]] in (["circle", "star"], ["star", "circle"])
     assert len(about["near"]) == 11
     assert about["size"] == [96, 96]
+    plain = client.get(f"/images/{row.digest}.webp")
+    heats = [client.get(f"/images/{row.digest}/{key}/{place}.webp") for place in (0, 1)]
+    assert [heat.status_code for heat in heats] == [200, 200]
+    assert len({plain.content, *(heat.content for heat in heats)}) == 3
     image = client.get(f"/thumbnails/{row.digest}.webp")
     assert (image.status_code, image.headers["content-type"]) == (200, "image/webp")
     assert "immutable" in image.headers["cache-control"]
+
+
+def test_the_evidence_for_what_was_not_asked_is_not_there(client: TestClient, session: Session) -> None:
+    key = columns(client.post("/api/ask", json=ASK).content)[0]["key"]
+    row = next(row for row in session.images.rows if row.failure is None)
+    for path in (f"{row.digest}/{key}/2", f"{row.digest}/forgotten/0", f"{'00' * 32}/{key}/0"):
+        assert client.get(f"/images/{path}.webp").status_code == 404
 
 
 @pytest.mark.parametrize(

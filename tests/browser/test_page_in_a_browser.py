@@ -154,11 +154,23 @@ def test_a_drag_draws_a_frame_and_a_click_moves(page: Page) -> None:
 
 
 def test_the_large_view_shows_everything_and_labels_too(page: Page, server: Server) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
     page.keys(ENTER)
     page.until("return document.getElementById('large').open && document.querySelector('#large table')")
     page.until("return document.querySelector('#large .stage img')?.naturalWidth > 0")
     page.until("return document.querySelectorAll('#large .near button').length === 12")
     assert "No probability until it is calibrated." in page.text("#large")
+    label = page.browser.find_element("css selector", "#large [data-heat='1']")
+    ActionChains(page.browser).move_to_element(label).perform()
+    picture = "document.querySelector('#large .stage img')"
+    page.until(f"return {picture}.src.endsWith('/1.webp') && {picture}.naturalWidth > 0")
+    assert "where the evidence for star is" in page.run(f"return {picture}.alt")
+    ActionChains(page.browser).move_to_element(page.browser.find_element("id", "note")).perform()
+    page.until(f"return !{picture}.src.endsWith('/1.webp')")
+    page.keys("w")
+    page.until(f"return /[/][0-9]+[.]webp$/.test({picture}.src)")
+    page.keys("w")
     page.keys("2")
     page.saved()
     assert list(words_on_disk(server).values()) == [Word("label", "star")]

@@ -66,6 +66,7 @@ class _Page:
             "/api/journal": self.journal,
             "/thumbnails/{digest}.webp": self.thumbnail,
             "/images/{digest}.webp": self.large,
+            "/images/{digest}/{key}/{place:int}.webp": self.heat,
         }
         posts: dict[str, Handler] = {
             "/api/ask": self.ask,
@@ -138,6 +139,10 @@ class _Page:
 
     async def large(self, request: Request) -> Response:
         return await self._webp(request, self.session.large)
+
+    async def heat(self, request: Request) -> Response:
+        key, place = request.path_params["key"], request.path_params["place"]
+        return await self._webp(request, lambda digest: self.session.heat(digest, key, place))
 
     async def _webp(self, request: Request, make: Callable[[str], bytes]) -> Response:
         async with self.images:

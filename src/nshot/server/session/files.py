@@ -66,18 +66,24 @@ class Files:
         key = bytes.fromhex(digest)
         held = self._thumbnails.get(key)
         if held is None:
-            held = render(load(self._bytes(digest), draft=2 * SIDE, side=SIDE).image)
+            held = render(load(self.read(digest), draft=2 * SIDE, side=SIDE).image)
             self._thumbnails.put(key, held)
         return held
 
     def large(self, digest: str) -> bytes:
         """A large WebP of an image; the small one where its file cannot be read again."""
         try:
-            return render(load(self._bytes(digest), draft=2 * LARGE, side=LARGE).image, LARGE)
+            return render(load(self.read(digest), draft=2 * LARGE, side=LARGE).image, LARGE)
         except ImageError:
             return self.thumbnail(digest)
 
-    def _bytes(self, digest: str) -> bytes:
+    def read(self, digest: str) -> bytes:
+        """An image's own bytes, of the content that was asked about.
+
+        Raises:
+            RequestError: no such image.
+            ImageError: its file is gone, or holds something else now.
+        """
         row = self._images.rows[self._images.row(digest)]
         gone: ImageError | None = None
         for name in (row.name, *row.others):

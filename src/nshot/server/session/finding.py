@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from nshot.embedder import Embedder
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
 from nshot.images.sources import Source
+from nshot.regions.heatmaps import heatmaps
 from nshot.search import FITS, compose
 from nshot.search import duplicates as find_duplicates
 from nshot.search import search as find
@@ -96,6 +98,27 @@ def duplicates(images: Images, embedder: Embedder) -> dict[str, Any]:
             "dropped": measured.dropped,
         },
     }
+
+
+def heat(questions: Questions, data: bytes, key: str, place: int) -> Image.Image:
+    """An image with the evidence for one label of a question laid over it; see ``nshot.regions.heatmaps``.
+
+    Args:
+        questions: the model, and what was asked.
+        data: the encoded image.
+        key: the question.
+        place: the label's place among the question's.
+
+    Raises:
+        RequestError: the question is forgotten, it has no such label, or the image cannot be read.
+    """
+    classifier = questions.known(key).classifier
+    if not 0 <= place < len(classifier.labels):
+        raise RequestError("the question has no such label")
+    [made] = heatmaps(questions.embedder, [Source.of(data, name="the image")], classifier, top_k=1)
+    if isinstance(made, Failure):
+        raise RequestError(f"the image cannot be read: {made.message}")
+    return made.overlay(classifier.labels[place])
 
 
 def _embeddings(images: Images, embedder: Embedder) -> tuple[Embeddings, NDArray[np.intp]]:

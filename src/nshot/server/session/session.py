@@ -17,12 +17,13 @@ from nshot.classifier.facets import Facets
 from nshot.embedder import Embedder
 from nshot.errors import RequestError
 from nshot.server.session import finding, learning, taking_away
-from nshot.server.session.files import Files
+from nshot.server.session.files import LARGE, Files
 from nshot.server.session.images import Images
 from nshot.server.session.journal import CLASSIFIERS, LABELS, Journal, ReadOnly, Word
 from nshot.server.session.learning import Audited, Proposal
 from nshot.server.session.questions import Answers, Asked, Question, Questions
 from nshot.server.session.reading import Reading
+from nshot.server.session.thumbnails import render
 from nshot.types import Faceted, Failure, Prediction
 
 _NEAR = 12
@@ -355,6 +356,10 @@ class Session:
     def large(self, digest: str) -> bytes:
         """See ``Files.large``."""
         return self.files.large(digest)
+
+    def heat(self, digest: str, key: str, place: int) -> bytes:
+        """A WebP of an image with the evidence for a label laid over it; see ``finding.heat``."""
+        return render(finding.heat(self.questions, self.files.read(digest), key, place), LARGE)
 
     # Inside
 

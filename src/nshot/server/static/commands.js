@@ -7,7 +7,7 @@ import { grid } from "./grid.js";
 import { $, button, html, many, put } from "./html.js";
 import { journal } from "./journal.js";
 import { nothing, sort } from "./orders.js";
-import { commandLine, drawSample, isTogether, labelsFile } from "./panels.js";
+import { commandLine, drawPage, drawSample, isTogether, labelsFile } from "./panels.js";
 import * as dupes from "./duplicates.js";
 import { drawFind, search } from "./search.js";
 import { answerOf, app, facet, failed, idOf, isHidden, nameOf, NONE, NOTHING, names, question, questions, rows, selection,
@@ -222,6 +222,13 @@ function download(blob, name) {
 // ---- The table --------------------------------------------------------------------------------------------------
 
 // [name, keys, words, act]; a name that starts with * acts only while the images have the focus
+/** Lays the evidence for a label over the large image; null: the image alone. */
+function heat(place) {
+  if (app.heat === place) return;
+  app.heat = place;
+  drawPage();
+}
+
 export const COMMANDS = {
   Correct: [
     ["label", "1 2 3 4 5 6 7 8 9", "give this label", (k) => app.labels[k] && say(idOf(app.labels[k].label), app.labels[k].label)],
@@ -268,6 +275,9 @@ export const COMMANDS = {
     ["", "Q", "next facet", () => (app.facets.length > 1 ? facets.next() : undefined)],
     ["", "E", "edit the labels", () => { open("images"); setTimeout(() => $("words").focus(), 30); }],
     ["", "N", "write a note", writeNote],
+    ["", "W", "large view: where the evidence is", () => {
+      if ($("large").open) heat(app.heat === null ? app.about?.scores?.[0]?.place ?? null : null);
+    }],
     ["", "+", "larger", () => grid.resize(grid.want + 24)],
     ["", "-", "smaller", () => grid.resize(grid.want - 24)],
     ["", "I", "image panel", () => panel("image")],
@@ -406,6 +416,14 @@ export function listenToKeys() {
       changed();
     }
   });
-  $("large").addEventListener("close", () => grid.list.focus({ preventScroll: true }));
+  $("large").addEventListener("close", () => { app.heat = null; grid.list.focus({ preventScroll: true }); });
+  $("large").addEventListener("pointerover", (e) => {
+    const label = e.target.closest("[data-heat]");
+    if (label) heat(Number(label.dataset.heat));
+  });
+  $("large").addEventListener("pointerout", (e) => {
+    const label = e.target.closest("[data-heat]");
+    if (label && !label.contains(e.relatedTarget)) heat(null);
+  });
 }
 

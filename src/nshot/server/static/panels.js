@@ -35,13 +35,19 @@ async function learnAbout(row) {
 const size = (bytes) => (bytes > 1e6 ? `${(bytes / 1e6).toFixed(1)} MB` : `${Math.ceil(bytes / 1000)} kB`);
 const thumbnail = (row, kind = "") => html`<img class="${kind}" src="/thumbnails/${rows.digests[row]}.webp" alt="" decoding="async">`;
 
+/** Whether the evidence for a label is laid over the large image: while the label is pointed at, or by a key. */
+const heated = (row) => app.heat !== null && app.answer !== null && row < app.answer.rows && app.heat < app.answer.labels.length
+  && !isHidden(row);
+
+const picture = (row) => `/images/${rows.digests[row]}${heated(row) ? `/${app.answer.key}/${app.heat}` : ""}.webp`;
+
 function scores(row, about) {
   const a = app.answer;
   if (!a || row >= a.rows) return html`<p class="soft">No answer yet.</p>`;
   if (!about?.scores) return html`<p class="soft">…</p>`;
   const best = about.scores[0], final = answerOf(row);
   return html`<table><tr><th></th><th>label</th><th class="r">${scoreWord()}</th><th></th><th class="r">cosine</th></tr>${
-    about.scores.map((each, k) => html`<tr class="${k ? "" : "best"}"><td><kbd>${keyOf(each.place)}</kbd></td><td>${each.label}</td><td
+    about.scores.map((each, k) => html`<tr class="${k ? "" : "best"}" data-heat="${each.place}"><td><kbd>${keyOf(each.place)}</kbd></td><td>${each.label}</td><td
       class="r n">${fixed(each.score)}</td><td class="meter">${bar(each.score, k > 0)}</td><td class="r n">${fixed(each.cosine, 3)}</td></tr>`)}</table>
   <dl><dt>margin</dt><dd>${fixed(a.margin[row], 3)}${isUnsure(row) && ": unsure"}</dd><dt>fits</dt><dd>${
     final === NONE ? "no: none of these" : a.fits[row] > 2 ? "yes" : "hardly"}, ${fixed(a.fits[row], 1)} deviations above everyday words</dd>${
@@ -265,7 +271,7 @@ export function drawPage(moving) {
   put($("large"), html`<div class="row top"><b>${nameOf(row)}</b><span class="soft">${count(grid.cursor - g.first + 1)} of ${
     count(g.ids.length)} ${g.name}</span>${button("by", "◀", -1, 'aria-label="Previous"')}${button("by", "▶", 1, 'aria-label="Next"')}${
     button("close", html`<kbd>Esc</kbd> Close`)}</div><div class="stage">${failed(row) ? html`<p>not read</p>`
-    : html`<img src="/images/${rows.digests[row]}.webp" alt="${nameOf(row)}">`}</div><div class="side"><div class="row">${sayButtons()}${
+    : html`<img src="${picture(row)}" alt="${nameOf(row)}${heated(row) && `: where the evidence for ${app.answer.labels[app.heat]} is`}">`}</div><div class="side"><div class="row">${sayButtons()}${
     button("undo", html`<kbd>U</kbd> Undo`)}</div>${about(row)}</div>`);
 }
 

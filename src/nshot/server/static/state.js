@@ -53,6 +53,7 @@ export const app = {
   sample: [], audit: null, inAudit: new Set(), audited: new Set(), next: [], proposal: null, fitting: false,
   query: "", like: [], dropped: null, hits: null, anyway: false,
   what: "all", as: "csv", together: "", plan: null, notes: new Map(), about: null,
+  heat: null, // in the large view: the place of the label whose evidence is laid over the image
 };
 
 export const failed = (row) => !rows.read[row];
