@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -490,9 +491,14 @@ def test_ctrl_c_ends_a_run_at_once_and_leaves_one_that_can_be_resumed(tmp_path: 
     asked = ["train", str(data), "-o", str(tmp_path / "m"), "--config", str(tmp_path / "config.json")]
     more = ["--batch-size", "4", "--minutes", "0", "--crop", "0.6", "--threads", "2", "--seed", "1"]
     command = [sys.executable, "-m", "nshot", *asked, *more, "--steps", "3000"]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
+    try:
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     while not (tmp_path / "m" / "training" / "state.pt").exists():
         assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 130
