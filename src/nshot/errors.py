@@ -28,6 +28,8 @@ A message says what is wrong, names the file or the label, and says what to do.
 
 from __future__ import annotations
 
+_BEARABLE = 1200  # characters of a message
+
 
 def brief(error: BaseException) -> str:
     """What an error of a library's says, on one line of bearable length."""
@@ -83,6 +85,10 @@ class DeviceError(RequestError):
 
 class CheckpointError(RequestError):
     """A model cannot be used."""
+
+    def __init__(self, message: object = "") -> None:
+        said = str(message)  # what a checkpoint says of itself may be of any length
+        super().__init__(said if len(said) <= _BEARABLE else f"{said[:_BEARABLE]}...")
 
 
 class CheckpointNotFound(CheckpointError):

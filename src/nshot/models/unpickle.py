@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import pickletools
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,6 +138,11 @@ class _Machine:
         return memoryview(self.mapped)[start : start + entry.file_size]
 
     def run(self) -> Any:
+        with warnings.catch_warnings():  # of escapes in texts, which torch never writes
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return self._run()
+
+    def _run(self) -> Any:
         stack, memo = self.stack, self.memo
         argument: Any
         for step, (opcode, argument, _) in enumerate(pickletools.genops(bytes(self.pickle))):
