@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import tiny_checkpoint
+from commands import Cli, Ran
 from PIL import Image
+
+from nshot.cli import run
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +55,15 @@ def photos(tmp_path: Path) -> Path:
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:02}.{('jpg', 'png', 'webp')[number % 3]}")
     return folder
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line in a folder: its exit status and what it wrote."""
+
+    def ran(*args: str, cwd: Path) -> Ran:
+        monkeypatch.chdir(cwd)
+        code = run(list(args))
+        return Ran(code, *capsys.readouterr())
+
+    return ran

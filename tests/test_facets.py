@@ -6,43 +6,20 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from commands import Cli
 from recorded import SETS
 
 import nshot
 from nshot.classifier.facets import Facets
 from nshot.classifier.several import several_zero_shot
-from nshot.cli import run
 from nshot.decision.calibration import Calibration
 from nshot.errors import LabelError, RequestError, TemplateError
 from nshot.labels.facets import read_facets, ready_facets
 from nshot.sketchbook import COLOURS, SEEN_STYLES, SHAPES, Scene, draw, sample
 from nshot.sketchbook.words import BACKGROUNDS, TEXTURES
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Ran]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command line in a folder: its exit status and what it wrote."""
-
-    def ran(*args: str, cwd: Path) -> Ran:
-        monkeypatch.chdir(cwd)
-        code = run(list(args))
-        return Ran(code, *capsys.readouterr())
-
-    return ran
-
 
 ASKED = {
     "shape": list(SHAPES),

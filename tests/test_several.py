@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from commands import Cli
 from recorded import FOLDER
 
 import nshot
 from nshot.classifier.several import calibrate_several, several_labels, several_zero_shot
-from nshot.cli import run
 from nshot.decision import Decision
 from nshot.decision.several import (
     Several,
@@ -31,27 +29,6 @@ from nshot.types import Decided
 from nshot.unit import normalize
 
 WORDS = [*COLOURS, *SHAPES]
-
-
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Ran]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command line in a folder: its exit status and what it wrote."""
-
-    def ran(*args: str, cwd: Path) -> Ran:
-        monkeypatch.chdir(cwd)
-        code = run(list(args))
-        return Ran(code, *capsys.readouterr())
-
-    return ran
 
 
 def tags_of(number: int) -> tuple[str, ...]:
@@ -315,6 +292,7 @@ def test_answers_in_a_table_hold_all_labels(cli: Cli, tagged: Path) -> None:
         (("classify", "images", "--coverage", "0.9"), "--coverage belongs to one label per image"),
         (("classify", "images", "--reject", "cosine"), "--reject belongs to one label per image"),
         (("classify", "images", "--threshold", "2"), "between 0 and 1"),
+        (("classify", "images", "--threshold", "0"), "between 0 and 1"),
         (("sort", "images", "out"), "nshot tag"),
         (("classify", "images", "--journal", "tags.csv"), "one label per image"),
     ],
