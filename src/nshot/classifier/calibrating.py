@@ -59,7 +59,7 @@ def calibrate(
         RequestError: no image of the classifier's labels, too few for what is asked, or another model's.
     """
     classifier.check_space(examples.recipe, examples.model)
-    if multi or (classifier.decision is not None and classifier.decision.several is not None):
+    if multi or classifier.several is not None:
         return calibrate_several(classifier, examples, seed=seed)
     rows, targets, strangers = split(classifier, examples)
     if not len(rows):

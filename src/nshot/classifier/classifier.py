@@ -17,6 +17,7 @@ from nshot.classifier import file
 from nshot.classifier.predictions import Predictions
 from nshot.decision.compared import Compared, cosines
 from nshot.decision.decision import Decision
+from nshot.decision.several import Several
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, RequestError
 from nshot.types import (
@@ -116,6 +117,11 @@ class Classifier:
             ("report", None),
         ):
             object.__setattr__(self, name, value)
+
+    @property
+    def several(self) -> Several | None:
+        """How any number of labels is answered; None: the classifier answers with one label per image."""
+        return None if self.decision is None else self.decision.several
 
     def with_decision(self, decision: Decision | None) -> Classifier:
         """The same classifier, whose answers this decision (or none) is applied to."""
@@ -317,7 +323,7 @@ class Classifier:
         scores_of_best = np.take_along_axis(scores, best, axis=1).tolist()
         cosines_of_best = np.take_along_axis(compared.cosines, best, axis=1).tolist()
         labels = self.labels
-        verdicts = None if decision is None else decision.verdicts(compared, scores)
+        verdicts = None if decision is None else decision.verdicts(compared, scores, logits)
         answers = []
         for row, (image, order, score, cosine) in enumerate(
             zip(images, best.tolist(), scores_of_best, cosines_of_best, strict=True)

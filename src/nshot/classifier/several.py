@@ -37,7 +37,7 @@ def several_labels(
     Raises:
         RequestError: the classifier was calibrated for one label per image, or no such threshold.
     """
-    several = None if classifier.decision is None else classifier.decision.several
+    several = classifier.several
     if classifier.decision is not None and several is None:
         raise RequestError(
             "this classifier was calibrated for one label per image: fit or calibrate one for several labels"
@@ -49,7 +49,9 @@ def several_labels(
             rivals = np.concatenate(
                 [classifier.matrix * classifier.scale[:, None], words * background.scale[0]]
             )
-        several = Several.unlearnt(len(classifier.labels), rivals, threshold or UNLEARNT)
+        several = Several.unlearnt(
+            len(classifier.labels), rivals, UNLEARNT if threshold is None else threshold
+        )
     return classifier.with_decision(Decision(several=several))
 
 
@@ -184,8 +186,7 @@ def calibrate_several(
     """
     classifier.check_space(examples.recipe, examples.model)
     relevant = relevance(examples, classifier.labels)
-    several = None if classifier.decision is None else classifier.decision.several
-    several = several or Several.unlearnt(len(classifier.labels))
+    several = classifier.several or Several.unlearnt(len(classifier.labels))
     evidence = several.evidence(classifier.compare(examples.vectors))
     return with_thresholds(classifier, examples, relevant, evidence, several.rivals, None, {}, least, seed)
 

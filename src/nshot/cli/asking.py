@@ -135,10 +135,10 @@ def each_by_itself(
 
 def say_several(classifier: Classifier) -> None:
     """Which labels are decided on what grounds, on stderr."""
-    several = None if classifier.decision is None else classifier.decision.several
+    several = classifier.several
     if several is None:
         return
-    if several.positives is None:
+    if not several.learnt:
         say(
             "a label is shown from a score that was measured on other images: nshot calibrate DATA --multi "
             "finds each label's own"

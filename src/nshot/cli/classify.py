@@ -221,7 +221,7 @@ def command(
             classifier = adapted[""]
         else:
             facets = type(facets)(adapted)
-    several = facets is None and classifier.decision is not None and classifier.decision.several is not None
+    several = facets is None and classifier.several is not None
     if journal_file is not None and several:
         raise RequestError("a journal holds one label per image, and --multi asks for several: leave it out")
     if journal_file is not None and facets is not None and facets.several:

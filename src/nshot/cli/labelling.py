@@ -78,7 +78,7 @@ def labelled(
     embedder, classifier = ask(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
-    if not several and classifier.decision is not None and classifier.decision.several is not None:
+    if not several and classifier.several is not None:
         raise RequestError(
             "an image with several labels has no folder of its own: nshot tag writes them as keywords"
         )

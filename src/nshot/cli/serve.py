@@ -188,7 +188,7 @@ def _asked(
     if not isinstance(opened, (Classifier, Facets)):
         raise RequestError(f"{classifier_file} holds a tree of labels, which the page does not show")
     each = [opened] if isinstance(opened, Classifier) else opened.values()
-    if any(one.decision is not None and one.decision.several is not None for one in each):
+    if any(one.several is not None for one in each):
         raise RequestError(f"{classifier_file} answers with several labels, which the page does not show")
     saved = {LABELS: opened} if isinstance(opened, Classifier) else dict(opened)
     return [Facet(name, each.labels, templates) for name, each in saved.items()], saved

@@ -31,8 +31,7 @@ def is_several(multi: bool, classifier_file: Path | None) -> bool:
 
     if file.format_of(classifier_file) != file.FORMAT:
         return False
-    decision = Classifier.open(classifier_file).decision
-    return decision is not None and decision.several is not None
+    return Classifier.open(classifier_file).several is not None
 
 
 def zero_shot_of(

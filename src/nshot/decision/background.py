@@ -5,6 +5,9 @@ Their vectors are those of any labels: ``nshot.zero_shot(clip, EVERYDAY).matrix`
 
 from __future__ import annotations
 
+import base64
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -45,3 +48,16 @@ def unlike(background: ArrayLike, matrix: ArrayLike) -> Floats:
     nearness = ((cosines - cosines.mean(axis=0)) / spread).max(axis=1)
     kept: Floats = rows[nearness < _TOO_NEAR]
     return kept
+
+
+def packed(rows: Floats) -> dict[str, Any]:
+    """Vectors as a decision's JSON holds them: float[n, d] as base64 of little-endian float32."""
+    data = np.ascontiguousarray(rows, dtype="<f4").tobytes()
+    return {"rows": len(rows), "float32": base64.b64encode(data).decode("ascii")}
+
+
+def unpacked(held: dict[str, Any]) -> Floats:
+    """What ``packed`` made: float32[n, d]."""
+    data = np.frombuffer(base64.b64decode(held["float32"], validate=True), "<f4")
+    rows: Floats = data.astype(np.float32).reshape(held["rows"], -1)
+    return rows

@@ -127,15 +127,16 @@ class Decision:
         z = np.asarray(logits, np.float64) if self.calibration is None else self.calibration.apply(logits)
         return activate(z, activation)
 
-    def verdicts(self, images: Compared, scores: Reals) -> list[Verdict]:
+    def verdicts(self, images: Compared, scores: Reals, logits: Reals | None = None) -> list[Verdict]:
         """What is answered of each image.
 
         Args:
             images: n images, compared with the labels.
             scores: float64[n, labels], what ``scores`` made of their logits.
+            logits: float64[n, labels], what ``logits`` made of them, where that is known already.
         """
         if self.several is not None:
-            return self._several(self.several, images)
+            return _several(self.several, self.logits(images) if logits is None else logits)
         if self.sets is not None and self.coverage is not None:
             shares = scores / scores.sum(axis=1, keepdims=True)  # sigmoid's rows do not sum to 1
             sets = self.sets.sets(shares, images.vectors, self.coverage)
@@ -153,17 +154,6 @@ class Decision:
             else Verdict("unsure" if of_these else "none", ())
             for label, of_these, certain in zip(best, known.tolist(), sure.tolist(), strict=True)
         ]
-
-    def _several(self, several: Several, images: Compared) -> list[Verdict]:
-        if not several.decided.any():
-            return [Verdict("ranked", ())] * len(images.cosines)
-        evidence = several.evidence(images)
-        verdicts = []
-        for own, shown in zip(evidence, several.shown(evidence), strict=True):
-            places = np.flatnonzero(shown)
-            places = places[np.argsort(-own[places], kind="stable")]
-            verdicts.append(Verdict("several" if len(places) else "none", tuple(places.tolist())))
-        return verdicts
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it: only what is there."""
@@ -200,3 +190,15 @@ class Decision:
             return cls(**{name: make(content[name]) for name, make in makers.items() if name in content})
         except (KeyError, TypeError, ValueError) as error:
             raise RequestError(f"the saved decision is damaged: {error}") from error
+
+
+def _several(several: Several, evidence: Reals) -> list[Verdict]:
+    """Every label that each image shows, best first."""
+    if not several.decided.any():
+        return [Verdict("ranked", ())] * len(evidence)
+    verdicts = []
+    for own, shown in zip(evidence, several.shown(evidence), strict=True):
+        places = np.flatnonzero(shown)
+        places = places[np.argsort(-own[places], kind="stable")]
+        verdicts.append(Verdict("several" if len(places) else "none", tuple(places.tolist())))
+    return verdicts

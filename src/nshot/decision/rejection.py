@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nshot.decision.background import unlike
+from nshot.decision.background import packed, unlike, unpacked
 from nshot.decision.compared import Compared
 from nshot.decision.softmax import Reals, log_sum_exp
 from nshot.errors import RequestError
@@ -89,20 +88,13 @@ class Rejection:
         """As JSON holds it; vectors as base64 of little-endian float32."""
         content: dict[str, Any] = {"rule": self.rule, "threshold": self.threshold}
         if self.background is not None:
-            data = np.ascontiguousarray(self.background, dtype="<f4").tobytes()
-            content["background"] = {
-                "rows": len(self.background),
-                "float32": base64.b64encode(data).decode("ascii"),
-            }
+            content["background"] = packed(self.background)
         return content
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Rejection:
         """What ``to_dict`` made."""
-        background = None
-        if (held := content.get("background")) is not None:
-            data = np.frombuffer(base64.b64decode(held["float32"], validate=True), "<f4")
-            background = data.astype(np.float32).reshape(held["rows"], -1)
+        background = None if (held := content.get("background")) is None else unpacked(held)
         return cls(content["rule"], float(content["threshold"]), background)
 
 

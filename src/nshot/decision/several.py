@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nshot.decision.background import packed, unpacked
 from nshot.decision.compared import Compared
 from nshot.decision.folds import fold_numbers
 from nshot.decision.softmax import Reals, log_sum_exp
@@ -17,7 +17,7 @@ from nshot.types import Floats
 from nshot.unit import lengths
 
 UNLEARNT = 0.05
-"""The score from which a label is shown where nothing was learnt; see docs/several-labels.md for its F1."""
+"""The score from which a label is shown where nothing was learnt; see docs/labels.md for its F1."""
 
 LEAST = 20
 """Images of a label from which its threshold is believed; under it, the label is ranked and not decided."""
@@ -71,6 +71,11 @@ class Several:
         return cls(np.full(labels, np.log(threshold / (1 - threshold))), rivals=rivals)
 
     @property
+    def learnt(self) -> bool:
+        """Whether the thresholds were learnt from labelled images."""
+        return self.positives is not None
+
+    @property
     def decided(self) -> NDArray[np.bool_]:
         """bool[k]: the labels that may be answered; the others are ranked only."""
         if self.positives is None:
@@ -117,20 +122,13 @@ class Several:
             "least": self.least,
         }
         if self.rivals is not None:
-            data = np.ascontiguousarray(self.rivals, dtype="<f4").tobytes()
-            content["rivals"] = {
-                "rows": len(self.rivals),
-                "float32": base64.b64encode(data).decode("ascii"),
-            }
+            content["rivals"] = packed(self.rivals)
         return content
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Several:
         """What ``to_dict`` made."""
-        rivals = None
-        if (held := content.get("rivals")) is not None:
-            data = np.frombuffer(base64.b64decode(held["float32"], validate=True), "<f4")
-            rivals = data.astype(np.float32).reshape(held["rows"], -1)
+        rivals = None if (held := content.get("rivals")) is None else unpacked(held)
         positives = content["positives"]
         return cls(
             np.asarray(content["thresholds"], np.float64),

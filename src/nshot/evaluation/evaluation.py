@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nshot import metrics
 from nshot.classifier.classifier import Classifier
@@ -146,8 +148,8 @@ class Evaluation:
     @property
     def learnt(self) -> bool:
         """Whether ``shown`` goes by thresholds of the classifier's own."""
-        several = None if self.classifier.decision is None else self.classifier.decision.several
-        return several is not None and several.positives is not None
+        several = self.classifier.several
+        return several is not None and several.learnt
 
     def together(self) -> tuple[Counts, Counts]:
         """How many images show both of two labels, and of how many both are answered: int64[c, c] each."""
@@ -204,9 +206,10 @@ def evaluate(
     """
     classifier.check_space(images.recipe, images.model)
     relevant = _relevant(images, classifier.labels)
-    scores = np.concatenate([_scores(classifier, part) for part in _parts(images.vectors)])
     # Order by logits: scores that are rounded to 1 would tie.
     logits = np.concatenate([classifier.logits(part) for part in _parts(images.vectors)])
+    means = classifier.decision or Decision()
+    scores = np.concatenate([means.scores(part, classifier.activation) for part in _parts(logits)])
     answers = logits.argmax(axis=1)
     has_own = relevant.any(axis=1)
     own = np.where(has_own, np.where(relevant, logits, -np.inf).argmax(axis=1), -1)
@@ -218,12 +221,11 @@ def evaluate(
     figures = {"top_1": metrics.share(right), "top_5": metrics.share(place[known] < 5)}
     confusion = precisions = shown = None
     suspects: list[Suspect] = []
-    several = None if classifier.decision is None else classifier.decision.several
+    several = classifier.several
     if images.multi or several is not None:
         precisions = metrics.average_precisions(scores, relevant)
         figures["mean_average_precision"] = metrics.share(precisions[~np.isnan(precisions)])
-        learnt = several is not None and several.positives is not None
-        shown = several.shown(logits) if several and learnt else held_out(logits, relevant, seed=seed)
+        shown = several.shown(logits) if several and several.learnt else held_out(logits, relevant, seed=seed)
         per_class = metrics.per_label(shown, relevant)
         figures["mean_f1"] = metrics.share(per_class.f1[per_class.support > 0])
     else:
@@ -314,17 +316,13 @@ def _relevant(images: Embeddings, labels: Sequence[str]) -> Bools:
     return relevant
 
 
-def _scores(classifier: Classifier, vectors: Floats) -> Reals:
-    """What the classifier would say of its answers: probabilities, if it has been calibrated."""
-    if classifier.decision is None:
-        return classifier.scores(vectors)
-    return classifier.decision.scores(classifier.logits(vectors), classifier.activation)
-
-
 def _decided(
     classifier: Classifier, decision: Decision, vectors: Floats, scores: Reals, relevant: Bools
 ) -> dict[str, float]:
     """What comes of the classifier's own decision: how much it answers, and how much of that is right."""
+    one_rule = decision.rejection is not None or decision.surest is not None
+    if decision.coverage is None and not one_rule:
+        return {}
     sizes, held = [], []
     for start in range(0, len(vectors), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -335,14 +333,12 @@ def _decided(
         ]
     if decision.coverage is not None:
         return {"set_coverage": metrics.share(held), "mean_set_size": metrics.share(sizes)}
-    if decision.several is not None or (decision.rejection is None and decision.surest is None):
-        return {}
     answered = np.array(sizes, np.int64) > 0
     return {"answered": metrics.share(answered), "right_of_answered": metrics.share(np.array(held)[answered])}
 
 
-def _parts(vectors: Floats) -> Iterator[Floats]:
-    return (vectors[start : start + _CHUNK] for start in range(0, len(vectors), _CHUNK))
+def _parts(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
 
 
 def _without_looking(relevant: Bools) -> tuple[Rival, ...]:

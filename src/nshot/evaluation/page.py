@@ -8,6 +8,7 @@ from contextlib import suppress
 import numpy as np
 
 from nshot import metrics
+from nshot.embeddings import Embeddings
 from nshot.errors import ImageError
 from nshot.evaluation.again import again
 from nshot.evaluation.evaluation import BARE, Evaluation, Rival
@@ -95,7 +96,7 @@ def sections(e: Evaluation, thumbs: Mapping[int, str], models: Sequence[Rival] =
         _together(e),
         _domains(e),
     ]
-    return [_headline(e), *(() if _is_lone(e) else told), _failures(e)]
+    return [_headline(e), *(() if _is_lone(e) else told), failures(e.images)]
 
 
 def _is_lone(e: Evaluation) -> bool:
@@ -430,8 +431,9 @@ def _domains(e: Evaluation) -> Html:
     return section("Per domain", table(("domain", "images", "top-1", "95 % interval"), rows))
 
 
-def _failures(e: Evaluation) -> Html:
-    failed = list(e.images.failures.values())
+def failures(images: Embeddings) -> Html:
+    """The images that could not be read, folded away; nothing where all could."""
+    failed = list(images.failures.values())
     if not failed:
         return Html()
     rows = [(failure.source, failure.type, failure.message) for failure in failed[:1000]]

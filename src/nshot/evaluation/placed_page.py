@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nshot.evaluation.page import failures
 from nshot.evaluation.placed import PlacedEvaluation
 from nshot.pages import charts
 from nshot.pages.engine import Html
@@ -12,7 +13,6 @@ from nshot.pages.report import (
     Figure,
     between,
     facts,
-    folded,
     headline,
     number,
     page,
@@ -38,7 +38,7 @@ def write(evaluation: PlacedEvaluation, run: Mapping[str, object]) -> str:
         _levels(e),
         _curve(e),
         _wrong(e),
-        _failures(e),
+        failures(e.images),
         section("What was run", facts(run)),
         subtitle=", ".join(
             [
@@ -138,14 +138,3 @@ def _wrong(e: PlacedEvaluation) -> Html:
     ]
     heads = ("image", "own label", "answer", "distance", "score")
     return section("The answers that are farthest off", table(heads, rows))
-
-
-def _failures(e: PlacedEvaluation) -> Html:
-    failed = list(e.images.failures.values())
-    if not failed:
-        return Html()
-    rows = [(failure.source, failure.type, failure.message) for failure in failed[:1000]]
-    note = f"{len(failed):,} could not be read. They are in none of the figures."
-    return section(
-        "Images without an answer", folded("Show them", table(("image", "error", "message"), rows)), note=note
-    )

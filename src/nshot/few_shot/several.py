@@ -178,7 +178,7 @@ def _start(
     for k, name in enumerate(names):
         rows[k] = scaled[place[name]] if name in place else scaled.mean(axis=0)
         bias[k] = zero.bias[place[name]] if name in place else zero.bias.mean()
-    several = None if zero.decision is None else zero.decision.several
+    several = zero.several
     if several is None or several.rivals is None:
         return rows, bias, None
     words = several.rivals[len(zero.labels) :]
