@@ -2,6 +2,7 @@
 
     .venv-parity/bin/python bench/families.py [--images 64] [--rounds 3]
     .venv-parity/bin/python bench/families.py --product   # the towers alone against the machine's own product
+    .venv-parity/bin/python bench/families.py --fraction [--precision auto]   # the same end to end, all cores
     .venv-parity/bin/python bench/families.py --memory    # SigLIP 2 base with its 256,000 tokens
 
 Weights are random, of the full sizes of the image towers: arithmetic and cost are those of the published
@@ -34,6 +35,7 @@ from open_clip_reference import load as load_open_clip  # noqa: E402
 import nshot  # noqa: E402
 from nshot.encoders import Precision  # noqa: E402
 from nshot.model import Model  # noqa: E402
+from nshot.models.operations import gflop  # noqa: E402
 
 Reference = Callable[[list[bytes]], int]
 Times = list[tuple[float, float]]  # wall and processor seconds
@@ -48,10 +50,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="f32", choices=["f32", "auto"])
     parser.add_argument("--product", action="store_true")
+    parser.add_argument("--fraction", action="store_true")
     parser.add_argument("--memory", action="store_true")
     args = parser.parse_args()
     if args.product:
         product(args.rounds)
+    elif args.fraction:
+        fraction(args.rounds, args.precision)
     elif args.memory:
         memory()
     else:
@@ -107,6 +112,39 @@ def product(rounds: int) -> None:
             )
 
 
+def fraction(rounds: int, precision: Precision) -> None:
+    """From files of 640x480 to vectors on all cores, against torch's product of 2048 rows, in turns."""
+    import torch
+
+    files = _photos(64)
+    names = {"CLIP B/32": 64, "CLIP B/16": 32, "CLIP L/14": 12, "SigLIP B/16 (SigLIP 2)": 32}
+    for name, images in names.items():
+        with tempfile.TemporaryDirectory() as folder:
+            _transformers(Path(folder), name)
+            model = nshot.load(folder, device="cpu", precision=precision)
+            kind = torch.bfloat16 if model.encoder.precision == "bf16" else torch.float32
+            left, right = (torch.rand(2048, 2048).to(kind) for _ in range(2))
+            model.embed([data + b"warm" for data in files[:images]])
+            rates, products = [], []
+            for number in range(3 * rounds):
+                begun = time.perf_counter()
+                for _ in range(8):
+                    left @ right
+                between = time.perf_counter()
+                # other files to the memory of vectors
+                model.embed([data + number.to_bytes(2, "big") for data in files[:images]])
+                rates.append(images / (time.perf_counter() - between))
+                products.append(8 * 2 * 2048**3 / (between - begun) / 1e9)
+            each = gflop(model.checkpoint.config.vision)
+            ratios = [rate * each / own for rate, own in zip(rates, products, strict=True)]
+            print(
+                f"{name:24} {model.encoder.precision} {np.median(rates):6.2f} images/s of {each:.1f} GFLOP, "
+                f"product {np.median(products):.0f} GFLOP/s: {np.median(ratios):.2f} of it "
+                f"({min(ratios):.2f} to {max(ratios):.2f})",
+                flush=True,
+            )
+
+
 def memory() -> None:
     """What a process grows by while both towers of SigLIP 2 base work, its table of 786 MB beside."""
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +180,17 @@ def _transformers(folder: Path, name: str) -> None:
     text = {"vocab_size": 256_000 if name == "SigLIP 2" else 1000}
     text |= {} if name == "SigLIP 2" else {"num_hidden_layers": 1}
     if name.startswith("CLIP"):
-        model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text))
+        image = {
+            "CLIP B/16": {"patch_size": 16},
+            "CLIP L/14": {
+                "patch_size": 14,
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+            },
+        }.get(name, {})
+        model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=image))
         processor = transformers.CLIPImageProcessorPil()
     else:
         model = transformers.SiglipModel(transformers.SiglipConfig(text_config=text))
