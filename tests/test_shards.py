@@ -24,9 +24,11 @@ from nshot.cli import run
 from nshot.distributed.plan import Plan
 from nshot.distributed.run import Request, make_shards, planned
 from nshot.distributed.shards import shards_of, status, verify
-from nshot.embeddings.parts import Parts
+from nshot.embeddings import parts
+from nshot.embeddings.parts import Parts, Width
 from nshot.errors import OutputError, RequestError
 from nshot.objects import open_folder
+from nshot.types import Embedded, Failure
 
 pa = pytest.importorskip("pyarrow", reason="parts are Parquet: they need pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -507,3 +509,30 @@ def test_a_folder_with_labels_is_evaluated_and_learnt_from(
     assert told[0] == told[1]
     assert "12 images, 2 labels" in told[0]
     assert run(["fit", str(tmp_path / "v"), "--model", str(tiny), "-o", str(tmp_path / "c.nshot")]) == 0
+
+
+@pytest.mark.parametrize("width", ["float32", "float16"])
+@pytest.mark.parametrize("failed", [False, True])
+def test_vectors_are_read_as_pyarrow_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: Width, failed: bool
+) -> None:
+    monkeypatch.setattr(parts, "ROWS", 64)
+    path = tmp_path / parts.part_name(0)
+    vectors = np.random.default_rng(0).standard_normal((150, 24)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    writer = parts.PartWriter(path, dimension=24, width=width, labelled=False, meta={"nshot": 1})
+    for number, vector in enumerate(vectors):
+        bad = failed and number == 70
+        writer.write(Failure(str(number), "Bad", "no image") if bad else Embedded(str(number), vector))
+    writer.finish()
+    column = pq.read_table(path).column("embedding")
+    expected = np.array([row for row in column.to_pylist() if row is not None], np.float32)
+
+    blocks = list(Parts(tmp_path).blocks(0))
+
+    assert [len(block.there) for block in blocks] == [64, 64, 22]
+    assert np.concatenate([block.there for block in blocks]).sum() == 150 - failed
+    read = np.concatenate([block.vectors for block in blocks])
+    assert np.allclose(read, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6, rtol=0)
+    mapped = [isinstance(block.vectors.base, np.memmap) for block in blocks]
+    assert width == "float16" or mapped == [not failed] * 3

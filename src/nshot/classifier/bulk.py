@@ -17,7 +17,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.errors import RequestError
 from nshot.types import Floats
 
-_ROWS = 1024  # vectors at once: their cosines with a thousand labels stay near the processor
+_ROWS = 2048  # vectors at once: their cosines with a thousand labels stay near the processor
 _NEAR = 1e-6  # in cosines: several times what float32 gets wrong
 
 
@@ -126,7 +126,7 @@ def _partition(logits: Floats, scale: Any, high: Floats, alike: bool) -> Floats:
     if alike:
         logits *= scale
     np.exp(logits, out=logits)
-    total: Floats = logits.sum(axis=1, keepdims=True)
+    total: Floats = logits @ np.ones((logits.shape[1], 1), np.float32)  # faster than sum(axis=1)
     return total
 
 

@@ -32,6 +32,7 @@ from nshot.types import Embedded, Failure, Floats, Recipe
 
 MANIFEST = "manifest.parquet"
 ROWS = 16_384  # in a row group
+_ONE_PAGE = 2**30  # bytes: a row group's vectors are one page, so that they lie in the file as one array
 
 Width: TypeAlias = Literal["float32", "float16"]
 
@@ -92,7 +93,13 @@ class PartWriter:
         fields += [("digest", pa.binary()), ("error", text), ("notes", pa.list_(text))]
         self._schema = pa.schema(fields)
         self._writer = pa.parquet.ParquetWriter(
-            draft, self._schema, compression="none", use_dictionary=False, write_statistics=False
+            draft,
+            self._schema,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            data_page_size=_ONE_PAGE,
+            data_page_version="1.0",
         )
         self._waiting: list[Embedded | Failure] = []
         self._digest = hashlib.sha256()
@@ -122,6 +129,7 @@ class PartWriter:
             "failed": self.failed,
             "failures": dict(sorted(self.kinds.items())),
             "digest": self._digest.hexdigest(),
+            "page": "one",
         }
         self._writer.add_key_value_metadata({"nshot": json.dumps(said)})
         self._writer.close()
@@ -294,11 +302,18 @@ class Parts:
                 raise SourceError(f"{self.folder.path(name)} belongs to another plan")
             if said.get("space") != self.meta.get("space"):
                 raise SourceError(f"{self.folder.path(name)} holds vectors of another model")
+            there = file.schema_arrow.names
+            kept = [c for c in there if columns is None or c in columns or c == "embedding"]
+            here = self.folder.here(name)
+            lying = _Lying.of(here, file, said) if here is not None else None
             for group in range(file.num_row_groups):
                 try:
+                    if lying is not None:
+                        beside = [c for c in kept if c != "embedding"]
+                        table = file.read_row_group(group, columns=beside, use_threads=False)
+                        yield Block(name, table, _unit(lying.vectors(group)), np.ones(len(table), bool))
+                        continue
                     # at once, not by batches: those copy
-                    there = file.schema_arrow.names
-                    kept = None if columns is None else [c for c in (*columns, "embedding") if c in there]
                     table = file.read_row_group(group, columns=kept, use_threads=False)
                     yield _block(name, table)
                 except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
@@ -376,6 +391,47 @@ def _block(name: str, table: Any) -> Block:
     flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     joined = flat[0] if len(flat) == 1 else np.concatenate(flat or [np.empty(0, np.float32)])
     rows = joined.reshape(int(there.sum()), dimension or -1)
+    return Block(name, table.drop_columns(["embedding"]), _unit(rows), there)
+
+
+class _Lying:
+    """Vectors that lie in a part as one array per row group, behind the levels of their page.
+
+    pyarrow spends most of its reading on the levels, which say of each number that it is there. A part of
+    nshot's without a failed image has them all, in one page, whose last bytes they are.
+    """
+
+    def __init__(
+        self, path: Path, chunks: Sequence[tuple[int, int]], dtype: np.dtype[Any], length: int
+    ) -> None:
+        self._path, self._chunks, self._dtype, self._length = path, chunks, dtype, length
+
+    @classmethod
+    def of(cls, path: Path, file: Any, said: Mapping[str, Any]) -> _Lying | None:
+        """Those of a part; None where they must be read as pyarrow reads them."""
+        if said.get("page") != "one" or said.get("failed") != 0:
+            return None
+        kind = file.schema_arrow.field("embedding").type
+        dtype = np.dtype("<f4" if kind.value_type == pyarrow().float32() else "<f2")
+        place = [file.schema.column(n).path.split(".")[0] for n in range(len(file.schema))].index("embedding")
+        chunks = []
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            column = file.metadata.row_group(group).column(place)
+            end = column.data_page_offset + column.total_compressed_size
+            plain = column.compression == "UNCOMPRESSED" and not column.has_dictionary_page
+            if not plain or column.num_values != rows * kind.list_size:
+                return None
+            chunks.append((end - rows * kind.list_size * dtype.itemsize, rows))
+        return cls(path, chunks, dtype, kind.list_size)
+
+    def vectors(self, group: int) -> NDArray[Any]:
+        """Those of a row group, [m, d], as they lie in the file."""
+        start, rows = self._chunks[group]
+        return np.asarray(np.memmap(self._path, self._dtype, "r", start, (rows, self._length)))
+
+
+def _unit(rows: NDArray[Any]) -> Floats:
     wide: Floats = rows if rows.dtype == np.float32 else rows.astype(np.float32)
     length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     if not (np.abs(length - 1) < 2e-6).all():
@@ -383,7 +439,7 @@ def _block(name: str, table: Any) -> Block:
         if not good.all():
             raise ValueError(f"row {int(np.flatnonzero(~good)[0])} is no vector")
         wide = (wide / length[:, None]).astype(np.float32)
-    return Block(name, table.drop_columns(["embedding"]), wide, there)
+    return wide
 
 
 def _told(failure: Failure) -> str:
