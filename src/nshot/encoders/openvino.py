@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import io
-import mmap
 import os
-import tempfile
-import threading
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nshot.encoders import Detections, Precision, digest_of, openvino_graph
+from nshot.encoders import Detections, Precision, blobs, digest_of, forks, openvino_graph
 from nshot.encoders.runtime import ov
+from nshot.encoders.tower import Tower
 from nshot.models.owlv2 import BoxTower
 from nshot.paths import cache_dir
 from nshot.types import Floats, Pixels, Tokens
@@ -34,7 +26,6 @@ _PATCHES = (
     1024  # in one inference of images: many patches per image make fewer images as fast, in less memory
 )
 _STEP = 8  # texts are cut to a multiple of so many tokens
-_TICK = 0.01  # seconds between two times that pages are let go of
 _MOST_STREAMS = 8  # each holds a batch and its activations
 
 
@@ -61,8 +52,8 @@ class OpenVINOEncoder:
     def __init__(
         self, checkpoint: Checkpoint, precision: Precision = "auto", *, threads: int | None = None
     ) -> None:
-        with _gate:
-            core = _core()
+        with forks.gate:
+            core = forks.core()
             capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
             processor = f"{core.get_property('CPU', 'FULL_DEVICE_NAME')} {capabilities}"
         native = "bf16" if "BF16" in capabilities else "f32"
@@ -87,21 +78,21 @@ class OpenVINOEncoder:
             rows: int,
             *more: tuple[int, int],
             shapes: tuple[tuple[int, ...], ...] | None = None,
-        ) -> _Tower:
+        ) -> Tower:
             path = cache_dir() / "compiled" / f"{checkpoint.digest[:16]}-{name}-{form}-{key}.blob"
 
             def compiling() -> ov.CompiledModel:
                 # A mapping of the files of its own: its pages leave memory once they are read.
                 tensors = checkpoint.open_tensors()
-                with _LettingGo(*tensors.maps()):
+                with blobs.LettingGo(*tensors.maps()):
                     graph = build(tensors)
-                    compiled = _core().compile_model(graph, "CPU", options | {"NUM_STREAMS": streams})
-                    _write(compiled, path)
+                    compiled = forks.core().compile_model(graph, "CPU", options | {"NUM_STREAMS": streams})
+                    blobs.write(compiled, path)
                     return compiled
 
-            return _Tower(
+            return Tower(
                 compiling,
-                lambda blob: _core().import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
+                lambda blob: forks.core().import_model(blob, "CPU", options | {"NUM_STREAMS": streams}),
                 path,
                 shapes=shapes or ((self.dimension,), *more),
                 streams=streams,
@@ -138,7 +129,7 @@ class OpenVINOEncoder:
         )
         self._texts = tower("texts", lambda tensors: openvino_graph.text_tower(text, tensors, ops), 1, _BATCH)
         self._checkpoint = checkpoint
-        self._boxes: _Tower | None = None
+        self._boxes: Tower | None = None
         if isinstance(vision, BoxTower):
             count = vision.grid**2
             # all cores on one image: each takes seconds, and hundreds of megabytes
@@ -200,202 +191,6 @@ class OpenVINOEncoder:
         return vectors
 
 
-_towers: weakref.WeakSet[_Tower] = weakref.WeakSet()
-_started: list[ov.Core] = []  # at most one
-
-
-def _core() -> ov.Core:
-    if not _started:
-        _started.append(ov.Core())
-    return _started[0]
-
-
-class _Gate:
-    """Inference and compiling go through it; a fork closes it, and waits until nobody is inside.
-
-    A child that is made in the midst of them would find OpenVINO's locks held by threads that it lacks.
-    """
-
-    def __init__(self) -> None:
-        self._inside: list[int] = []  # threads
-        self._closed = False
-        self._moved = threading.Condition()
-
-    def __enter__(self) -> None:
-        with self._moved:
-            self._moved.wait_for(lambda: not self._closed)
-            self._inside.append(threading.get_ident())
-
-    def __exit__(self, *_: object) -> None:
-        with self._moved:
-            self._inside.remove(threading.get_ident())
-            self._moved.notify_all()
-
-    def close(self) -> None:
-        own = threading.get_ident()  # a handler of a signal may fork within
-        with self._moved:
-            self._closed = True
-            self._moved.wait_for(lambda: all(each == own for each in self._inside))
-
-    def open(self) -> None:
-        with self._moved:
-            self._closed = False
-            self._moved.notify_all()
-
-
-_gate = _Gate()
-
-
-def _before_fork() -> None:
-    """Have OpenVINO forget the idle threads of models that are gone, which it keeps for the next model.
-
-    In a child they would be dead, and its first model would wait for them forever. Ending a plugin clears
-    them; nothing but a fork needs that.
-    """
-    _gate.close()
-    if _started:
-        with contextlib.suppress(RuntimeError):
-            core = ov.Core()
-            core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
-            core.unload_plugin("CPU")
-
-
-def _after_fork() -> None:
-    """In a child OpenVINO's threads are gone: to call what they served, or to destroy it, waits forever.
-
-    So every tower starts anew there when it is next used, and what the parent had is never destroyed: of
-    each object one reference too many is counted. That holds for towers, too, which nobody can reach any
-    more and Python has not collected yet.
-    """
-    global _gate
-    _gate = _Gate()
-    for tower in list(_towers):
-        for held in tower.abandon():
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
-    while _started:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_started.pop()))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=lambda: _gate.open(), after_in_child=_after_fork)
-
-
-@dataclass(eq=False)
-class _Running:
-    """A graph in memory.
-
-    Attributes:
-        mapped: the file that it was read from, which OpenVINO reads as long as the graph lives.
-        requests: one per stream; who has one computes with it.
-        packed: shapes of inputs that the weights were packed for; packing reads the file's pages again.
-    """
-
-    mapped: mmap.mmap | None
-    requests: SimpleQueue[Any] = field(default_factory=SimpleQueue)
-    packed: set[tuple[int, ...]] = field(default_factory=set)
-
-
-class _Tower:
-    """One graph, compiled when it is first called, and then called by any number of threads.
-
-    What OpenVINO compiled is kept in a file; the next process maps that and skips the building and most of
-    the compiling. The first process goes on from its file too: OpenVINO keeps packed copies of the weights,
-    so that the pages of a mapped file can leave memory, which those of a graph could not.
-    """
-
-    def __init__(
-        self,
-        compiling: Callable[[], ov.CompiledModel],
-        importing: Callable[[ov.Tensor], ov.CompiledModel],
-        path: Path,
-        *,
-        shapes: tuple[tuple[int, ...], ...],
-        streams: int,
-        rows: int,
-    ) -> None:
-        self._compiling = compiling
-        self._importing = importing
-        self.path = path
-        self._shapes = shapes
-        self._streams = streams
-        self._rows = rows
-        self._lock = threading.Lock()
-        self._running: _Running | None = None
-        _towers.add(self)
-
-    def abandon(self) -> list[Any]:
-        """Forget what was compiled, and give it: nothing of it may be used or destroyed after a fork."""
-        held = [] if self._running is None else [self._running]
-        self._running = None
-        self._lock = threading.Lock()  # another thread of the parent's may have held it
-        return held
-
-    @property
-    def started(self) -> bool:
-        """Whether the graph is in memory."""
-        return self._running is not None
-
-    def leave(self) -> None:
-        """Leave memory, once what is being computed is done; the next call starts the graph anew."""
-        with self._lock, _gate:
-            self._running = None
-
-    def __call__(self, count: int, inputs: Callable[[slice], list[NDArray[Any]]]) -> list[Floats]:
-        """Each output for as many rows, of which ``inputs`` gives each part as the graph takes it."""
-        outputs = [np.empty((count, *shape), np.float32) for shape in self._shapes]
-        for start in range(0, count, self._rows):
-            part = slice(start, start + self._rows)
-            for output, found in zip(outputs, self._infer(inputs(part)), strict=True):
-                output[part] = found
-        return outputs
-
-    def _infer(self, inputs: list[NDArray[Any]]) -> list[Floats]:
-        with self._lock:
-            if self._running is None:
-                with _gate:
-                    self._running = self._start()
-            running = self._running  # lives on through this call, whoever sends the tower away
-        request = running.requests.get()
-        try:
-            shape = inputs[0].shape
-            known = shape in running.packed
-            with _gate, contextlib.nullcontext() if known else _LettingGo(running.mapped):
-                outputs: list[Floats] = list(request.infer(inputs, share_inputs=True).to_tuple())
-            running.packed.add(shape)
-        finally:
-            running.requests.put(request)
-        return outputs
-
-    def _start(self) -> _Running:
-        found = self._cached()
-        if found is None:
-            compiled = self._compiling()
-            if os.path.exists(self.path):  # noqa: PTH110  (False where it may not be looked at)
-                del compiled  # first: both at once would take twice the memory
-                found = self._cached()
-                compiled = found[0] if found is not None else self._compiling()
-        else:
-            compiled = found[0]
-        running = _Running(mapped=None if found is None else found[1])
-        for _ in range(self._streams):
-            running.requests.put(compiled.create_infer_request())
-        return running
-
-    def _cached(self) -> tuple[ov.CompiledModel, mmap.mmap] | None:
-        """The compiled graph of an earlier run and its file; None where there is none, or a damaged one."""
-        with contextlib.suppress(OSError, ValueError, RuntimeError):
-            with self.path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            words = np.frombuffer(mapped, np.uint64)
-            length = int(words[-2])
-            if words[-1] == _checksum(words[:-1]) and 0 < length <= len(mapped) - 16:
-                blob = np.frombuffer(mapped, np.uint8, length)
-                with _LettingGo(mapped):
-                    compiled = self._importing(ov.Tensor(blob, shared_memory=True))
-                return compiled, mapped
-        return None
-
-
 def _images_at_once(side: int, patch: int | None) -> int:
     """Images in one inference: a power of 2 from 2 to the batch, so that their patches stay about as many.
 
@@ -417,85 +212,6 @@ def _check(rows: NDArray[Any], dtype: DTypeLike, row: tuple[int, ...]) -> None:
     if rows.dtype != dtype or rows.shape[1:] != row:
         wanted = ", ".join(map(str, ("n", *row)))
         raise ValueError(f"expected {np.dtype(dtype)}[{wanted}], not {rows.dtype}{list(rows.shape)}")
-
-
-def _write(compiled: ov.CompiledModel, path: Path) -> None:
-    """Keep a compiled graph: its bytes, zeros up to a whole word, their length, the sum of all these words.
-
-    It appears whole or not at all; where it cannot be written, the next run compiles again.
-    """
-    unfinished = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # of another version of OpenVINO or of the graph, or left by a run that was killed
-        for old in path.parent.glob(f"{path.name.rpartition('-')[0]}-*"):
-            old.unlink()
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
-            unfinished = Path(file.name)
-            compiled.export_model(_Stream(cast(BinaryIO, file)))
-            length = file.seek(0, os.SEEK_END)
-            file.write(bytes(-length % 8) + length.to_bytes(8, "little"))
-            file.seek(0)
-            chunks = iter(lambda: file.read(1 << 20), b"")
-            checksum = sum(int(_checksum(np.frombuffer(chunk, np.uint64))) for chunk in chunks)
-            file.write((checksum % 2**64).to_bytes(8, "little"))
-        unfinished.replace(path)
-    except (OSError, RuntimeError):
-        if unfinished is not None:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
-
-
-def _checksum(words: NDArray[np.uint64]) -> np.uint64:
-    """The sum modulo 2**64: it finds what disks and kills do to files, at the speed of memory."""
-    return np.uint64(words.sum(dtype=np.uint64))
-
-
-class _LettingGo:
-    """While OpenVINO reads a mapped file, let go of the pages that it has read.
-
-    What is needed again is read again. Without this the whole file stands in memory beside what OpenVINO
-    makes of it.
-    """
-
-    def __init__(self, *mapped: mmap.mmap | None) -> None:
-        there = hasattr(mmap, "MADV_DONTNEED")
-        self._mapped = [each for each in mapped if each is not None and there]
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="nshot-pages", daemon=True)
-
-    def __enter__(self) -> None:
-        if self._mapped:
-            self._let_go()
-            self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self._mapped:
-            self._done.set()
-            self._thread.join()
-            self._let_go()
-
-    def _run(self) -> None:
-        while not self._done.wait(_TICK):
-            self._let_go()
-
-    def _let_go(self) -> None:
-        for each in self._mapped:
-            each.madvise(mmap.MADV_DONTNEED)
-
-
-class _Stream(io.BytesIO):
-    """A file behind the one class that OpenVINO exports to: the graph never stands in memory as a whole."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__()
-        self._file = file
-
-    def write(self, data: Any) -> int:
-        return self._file.write(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:  # it goes back to fill in its header
-        return self._file.seek(offset, whence)
 
 
 def _cores() -> int:
