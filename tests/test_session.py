@@ -23,7 +23,7 @@ from nshot.decision import Calibration, Decision
 from nshot.errors import ImageError, OutputError, RequestError
 from nshot.metrics import wilson
 from nshot.server.session import JOURNAL, Journal, Question, Session, Word, read_words, taking_away
-from nshot.server.session.questions import NONE
+from nshot.server.session.asked import NONE
 from nshot.server.session.thumbnails import Thumbnails
 
 SHAPES = ("circle", "star", "heart", "fish")

@@ -74,6 +74,26 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> Real
     return ends
 
 
+def clustered_wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> Reals:
+    """Wilson's interval of a share whose trials come in groups: int[n], int[n] -> float64[2], in [0, 1].
+
+    The trials of one group, such as the labels of one image, succeed or fail together, so they count for
+    fewer than they are: as many as independent trials would need for the variance that the groups show
+    (Korn & Graubard 1998). Groups that never differ show none; they count as one trial each. No trials: all
+    of [0, 1].
+    """
+    won, of = np.asarray(successes, np.float64), np.asarray(trials, np.float64)
+    groups, total = int(np.count_nonzero(of)), float(of.sum())
+    if not groups:
+        return np.array([0.0, 1.0])
+    rate = float(won.sum()) / total
+    spread = float(((won - rate * of) ** 2).sum()) * groups / max(1, groups - 1) / total**2
+    counted = float(groups)
+    if spread > 0:
+        counted = min(rate * (1 - rate) / spread, total)
+    return wilson(rate * counted, counted, level)
+
+
 def paired_gain(right: ArrayLike, reference: ArrayLike, level: float = 0.95) -> Interval:
     """Interval of the difference of two shares on the same images: bool[n], bool[n] -> ends in [-1, 1].
 

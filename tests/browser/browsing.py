@@ -58,7 +58,8 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Server:
     """`nshot serve` in a process of its own, which can be killed and started again."""
 
-    def __init__(self, photos: Path, cache: Path) -> None:
+    def __init__(self, photos: Path, cache: Path, *options: str) -> None:
+        self.options = options
         self.photos = photos
         self.cache = cache
         with socket.socket() as free:
@@ -72,7 +73,7 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "nshot", "serve", str(self.photos), "--model", "sketchbook"]
-        command += ["--labels", LABELS, "--template", "a drawing of a {}", "--no-open", "-q"]
+        command += ["--labels", LABELS, "--template", "a drawing of a {}", "--no-open", "-q", *self.options]
         environment = os.environ | {"NSHOT_CACHE": str(self.cache)}
         self.process = subprocess.Popen([*command, "--port", str(self.port)], env=environment)
         while True:

@@ -221,13 +221,6 @@ def command(
             classifier = adapted[""]
         else:
             facets = type(facets)(adapted)
-    several = facets is None and classifier.several is not None
-    if journal_file is not None and several:
-        raise RequestError("a journal holds one label per image, and --multi asks for several: leave it out")
-    if journal_file is not None and facets is not None and facets.several:
-        raise RequestError(
-            f"a journal holds one label per image, and the facet {facets.several[0]!r} several: leave it out"
-        )
     if journal_file is not None and facets is not None:
         from nshot.server.session.taking_away import open_decisions
 

@@ -151,12 +151,13 @@ def command(
         )
         click.echo(f"{_told(report, every=verbose)}\n\n{output}")
         return status
-    if multi:
-        if facets_given is not None or journal_file is not None or method != "auto" or strength is not None:
-            raise RequestError(
-                "with several labels per image there is one method: leave out --facets, --journal, --method "
-                "and --strength"
-            )
+    if multi and (facets_given is not None or method != "auto" or strength is not None):
+        raise RequestError(
+            "with several labels per image there is one method: leave out --facets, --method and --strength"
+        )
+    if multi and journal_file is None:
+        if facet is not None:
+            raise RequestError("--facet needs --journal")
         return fit_each(data_options, label_options, model_options, output, seed=seed, quiet=quiet)
     if facets_given is not None:
         if journal_file is not None:
@@ -188,7 +189,7 @@ def command(
         return failures_of(images, quiet=quiet)
     if journal_file is not None:
         labels, templates = label_options.read()
-        asked = [Facet(facet or "labels", labels, tuple(templates))]
+        asked = [Facet(facet or "labels", labels, tuple(templates), multi=multi)]
         return _from_journal(
             data_options.data, journal_file, output, asked, model_options, together=False, quiet=quiet
         )
@@ -257,13 +258,15 @@ def _from_journal(
         raise RequestError(session.state()["error"] or f"no image of {data} could be read")
     made, learnt = {}, False
     for facet in facets:
-        question = Question.of(facet.labels, templates=facet.templates, facet=facet.name)
+        question = Question.of(facet.labels, templates=facet.templates, facet=facet.name, multi=facet.multi)
         proposal = session.learn(question)
         asked = session.ask(question)[0] if proposal is None else proposal.asked
         made[facet.name] = session.made(asked, proposal)
         learnt = learnt or proposal is not None
         told = "no corrections" if proposal is None else f"{proposal.examples} corrections; {proposal.reason}"
         click.echo(f"{facet.name}: {told}" if together else told)
+        if proposal is not None and proposal.left:
+            say(f"{len(proposal.left)} corrections were left out: they do not tell of every label")
     if not learnt:
         raise RequestError(f"{path} says nothing of these labels about images in {data}")
     (Facets(made) if together else made[facets[0].name]).save(output)

@@ -17,6 +17,7 @@ from nshot.cli.endpoint import EndpointOptions, endpoint_options, serve_endpoint
 from nshot.cli.facets import facets_option, given_facets
 from nshot.cli.help import Command
 from nshot.cli.options import (
+    MULTI,
     LabelOptions,
     ModelOptions,
     classifier_option,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @label_options
 @classifier_option
 @facets_option
+@MULTI
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: a free one.")
 @click.option("--open/--no-open", "show", default=True, help="Open the page in a browser.  [default: yes]")
 @click.option(
@@ -55,6 +57,7 @@ def command(
     label_options: LabelOptions,
     classifier_file: Path | None,
     facets_given: str | None,
+    multi: bool,
     port: int,
     show: bool,
     journal: Path | None,
@@ -74,6 +77,7 @@ def command(
 
     \b
     nshot serve photos/ --labels "cat, dog, hot dog"
+    nshot serve photos/ --labels "beach, dog, sunset" --multi
     nshot serve photos/ --classifier animals.nshot
     nshot serve photos/ --facets "time of day, weather"
     nshot serve --model openai/clip-vit-base-patch32 --classifiers saved/
@@ -94,6 +98,7 @@ def command(
     if not sources:
         if (
             label_options.any
+            or multi
             or facets_given is not None
             or classifier_file is not None
             or journal is not None
@@ -110,7 +115,7 @@ def command(
     for source in sources:
         if not Path(source).is_dir():  # an empty folder is shown as such; what is not there is an error
             expand([source])
-    asked, saved = _asked(label_options, classifier_file, facets_given)
+    asked, saved = _asked(label_options, classifier_file, facets_given, multi=multi)
     if saved:
         model_options = replace(model_options, model=model_options.model or next(iter(saved.values())).model)
     folder = Path(sources[0]) if len(sources) == 1 and Path(sources[0]).is_dir() else Path()
@@ -158,12 +163,12 @@ def command(
 
 
 def _asked(
-    label_options: LabelOptions, classifier_file: Path | None, facets_given: str | None
+    label_options: LabelOptions, classifier_file: Path | None, facets_given: str | None, *, multi: bool
 ) -> tuple[list[Facet], dict[str, Classifier]]:
     """The questions to begin with, and saved classifiers that answer them.
 
     Raises:
-        RequestError: more than one way of naming them.
+        RequestError: more than one way of naming them, or something that the page does not show.
     """
     from nshot.classifier.classifier import Classifier
     from nshot.classifier.facets import Facets, open_classifier
@@ -178,20 +183,24 @@ def _asked(
         raise RequestError("give labels, --classifier or --facets: one of them")
     templates = tuple(label_options.read_templates() or [DEFAULT_TEMPLATE])
     if facets_given is not None:
+        if multi:
+            raise RequestError('with --facets, each facet says for itself whether it is "multi"')
         given = given_facets(facets_given).values()
-        if several := [each.name for each in given if each.multi]:
-            raise RequestError(f"the facet {several[0]!r} has several labels, which the page does not show")
         return [replace(each, templates=each.templates or templates) for each in given], {}
     if classifier_file is None:
-        return [Facet(LABELS, label_options.read()[0] if labelled else (), templates)], {}
+        labels = label_options.read()[0] if labelled else ()
+        return [Facet(LABELS, labels, templates, multi=multi)], {}
     opened = open_classifier(classifier_file)
     if not isinstance(opened, (Classifier, Facets)):
         raise RequestError(f"{classifier_file} holds a tree of labels, which the page does not show")
-    each = [opened] if isinstance(opened, Classifier) else opened.values()
-    if any(one.several is not None for one in each):
-        raise RequestError(f"{classifier_file} answers with several labels, which the page does not show")
     saved = {LABELS: opened} if isinstance(opened, Classifier) else dict(opened)
-    return [Facet(name, each.labels, templates) for name, each in saved.items()], saved
+    if multi and any(each.several is None for each in saved.values()):
+        raise RequestError(
+            f"{classifier_file} answers with one label per image: fit or calibrate one with --multi, or give "
+            "--labels with --multi"
+        )
+    each = saved.items()
+    return [Facet(name, of.labels, templates, multi=of.several is not None) for name, of in each], saved
 
 
 def _told(facet: Facet, saved: Classifier | None = None) -> dict[str, Any]:
@@ -202,6 +211,7 @@ def _told(facet: Facet, saved: Classifier | None = None) -> dict[str, Any]:
         "name": facet.name,
         "labels": [{"label": each, "synonyms": list(synonyms.get(each, ()))} for each in facet.labels],
         "templates": list(facet.templates),
+        "multi": facet.multi,
         "rejects": decision is not None and decision.rejection is not None,
         "calibrated": decision is not None and decision.calibrated,
     }

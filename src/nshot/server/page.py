@@ -22,7 +22,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets
 from nshot.errors import ImageError, NshotError, OutputError, RequestError
 from nshot.pages.engine import asset, environment
-from nshot.server.session import Question, Session, taking_away
+from nshot.server.session import Question, Session, several, taking_away
 from nshot.server.session.images import half, packed
 
 HERE = Path(__file__).parent
@@ -70,6 +70,7 @@ class _Page:
         }
         posts: dict[str, Handler] = {
             "/api/ask": self.ask,
+            "/api/ranked": self.ranked,
             "/api/about": self.about,
             "/api/acts": self.acts,
             "/api/fit": self.fit,
@@ -176,7 +177,18 @@ class _Page:
             answers.label.astype("<u2").tobytes(),
             *map(half, (answers.score, answers.margin, answers.fits)),
         ]
+        if asked.several is not None:
+            more, column = await to_thread.run_sync(several.told, asked, answers)
+            header, columns = header | more, columns + column
         return _columns(header, *columns)
+
+    async def ranked(self, request: Request) -> Response:
+        body = await _json(request)
+        key, place = str(body.get("key")), body.get("place")
+        if not isinstance(place, int):
+            raise RequestError('an order is {"key": "...", "place": 0}')
+        rows = await to_thread.run_sync(self.session.ranked, key, place)
+        return Response(rows.astype("<u4").tobytes(), media_type="application/octet-stream")
 
     async def about(self, request: Request) -> Response:
         body = await _json(request)
@@ -223,7 +235,10 @@ class _Page:
                 "reason": proposal.reason,
                 "seconds": proposal.seconds,
                 "moves": sorted(moves, key=lambda move: -len(move[2])),
-                "audit": None if audited is None else audited._asdict(),
+                "changed": proposal.changed,
+                "labels": list(proposal.labels),
+                "left": list(proposal.left),
+                "audit": None if audited is None else audited.to_dict(),
             }
         )
 
@@ -239,7 +254,7 @@ class _Page:
         body = await _json(request)
         draw = partial(self.session.audit, Question.from_dict(body), anew=bool(body.get("anew")))
         rows, total, found = await to_thread.run_sync(draw)
-        return JSONResponse({"rows": rows, "total": total, **found._asdict()})
+        return JSONResponse({"rows": rows, "total": total, **found.to_dict()})
 
     async def export(self, request: Request) -> Response:
         body = await _json(request)
@@ -273,6 +288,8 @@ class _Page:
             what = sidecars, f"keywords written into {sidecars}"
             return self._planned(body, tagged, len(tagged.tags), *what, str(tagged.folder))
         if form == "sort":
+            if question.multi:
+                raise RequestError("an image with several labels has no folder of its own: write keywords")
             plan = taking_away.sort(target, classifier, records)
             files = len(plan.moves)
             what = (f"{_many(files, 'file')} copied into {target}/",) * 2

@@ -1,5 +1,6 @@
 """What the page does, without HTTP: read images, answer questions, keep what a person says, learn from it."""
 
+from nshot.server.session.asked import Question
 from nshot.server.session.journal import (
     JOURNAL,
     LABELS,
@@ -11,7 +12,6 @@ from nshot.server.session.journal import (
     find_journal,
     read_words,
 )
-from nshot.server.session.questions import Question
 from nshot.server.session.session import Session
 
 __all__ = [

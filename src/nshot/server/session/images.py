@@ -139,7 +139,8 @@ class Everyday:
         self._matrix = np.ascontiguousarray(matrix)
         self._cosines = np.zeros((0, len(matrix)), np.float32)
         self._usual = np.zeros((2, 0), np.float32)
-        self._shares: tuple[float, Floats, Floats] = 0.0, self._usual[0], self._cosines
+        self._shares: tuple[float, Floats, Floats, NDArray[np.float64]]
+        self._shares = 0.0, self._usual[0], self._cosines, np.zeros(0)
         self._lock = threading.Lock()
 
     def usual(self, images: Snapshot) -> tuple[Floats, Floats]:
@@ -161,21 +162,33 @@ class Everyday:
         """
         with self._lock:
             self._extend(images)
-            n, count = len(images), np.float32(max(float(kept.sum()), 1.0))
-            known, highest, shares = self._shares
-            if known != scale or len(shares) < n:
-                highest = self._cosines.max(axis=1)
-                shares = np.exp(np.float32(scale) * (self._cosines - highest[:, None]))
-                self._shares = scale, highest, shares
-            total = shares[:n] @ kept
-            lse: Floats = highest[:n] + np.log(np.maximum(total, 1e-30)) / np.float32(scale)
-            # around each image's own mean over all words, so that the squares lose no digits
-            around = self._cosines[:n] - self._usual[0, :n, None]
-            shift = around @ kept / count
-            np.square(around, out=around)
-            deviation: Floats = np.sqrt(np.maximum(around @ kept / count - shift**2, 0))
-            mean: Floats = (self._usual[0, :n] + shift).astype(np.float32)
-            return lse, mean, deviation
+            n, words = len(images), self._cosines.shape[1]
+            left_out = np.flatnonzero(kept == 0)  # few: all words together, less these, is quickest
+            usual, spread = self._usual[:, :n].astype(np.float64)
+            around = self._cosines[:n, left_out] - usual[:, None]
+            count = max(words - len(left_out), 1)
+            shift = -around.sum(axis=1) / count
+            squares = words * spread**2 - np.square(around).sum(axis=1)
+            deviation = np.sqrt(np.maximum(squares / count - shift**2, 0)).astype(np.float32)
+            return self._lse(n, scale, left_out), (usual + shift).astype(np.float32), deviation
+
+    def together(self, images: Snapshot, scale: float, kept: Floats) -> Floats:
+        """lse(scale * b) / scale alone; see ``against``."""
+        with self._lock:
+            self._extend(images)
+            return self._lse(len(images), scale, np.flatnonzero(kept == 0))
+
+    def _lse(self, n: int, scale: float, left_out: NDArray[np.intp]) -> Floats:
+        known, highest, shares, total = self._shares
+        if known != scale or len(shares) < n:
+            highest = self._cosines.max(axis=1)
+            shares = np.exp(np.float32(scale) * (self._cosines - highest[:, None]))
+            # in 64 bits, so that little is left exactly where a word that is left out has nearly all
+            total = shares.sum(axis=1, dtype=np.float64)
+            self._shares = scale, highest, shares, total
+        rest = total[:n] - shares[:n, left_out].sum(axis=1, dtype=np.float64)
+        lse: Floats = (highest[:n] + np.log(np.maximum(rest, 1e-30)) / scale).astype(np.float32)
+        return lse
 
     def _extend(self, images: Snapshot) -> None:
         have, n = len(self._cosines), len(images)

@@ -9,6 +9,14 @@ before it is acknowledged; the same id twice is one act, so whoever got no answe
 
 Where several questions (facets) are asked of the images, an act says whose answer it is about:
 ``"facet": "time of day"``. Without one it is about the labels that were asked alone.
+
+Where an image may show any number of labels, a word is all that it shows, ``{"labels": ["cat", "dog"]}``,
+and the act says which labels were asked: nothing is known of one that was not. An act on images that were
+not alike says a word of each. ``asked`` may name an earlier act that had the same list.
+
+    {"id": "c", "digests": ["5e...", "9a..."], "each": [{"labels": ["cat"]}, {"labels": []}],
+     "asked": ["cat", "dog"]}
+    {"id": "d", "digests": ["5e..."], "now": {"labels": ["cat", "dog"]}, "asked": "c"}
 """
 
 from __future__ import annotations
@@ -24,7 +32,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from nshot.errors import OutputError, RequestError
-from nshot.types import CORRECTED, Decided, Faceted, Failure, Prediction
+from nshot.types import CORRECTED, Answer, Decided, Faceted, Failure, Prediction
 
 JOURNAL = ".nshot-journal.jsonl"
 CLASSIFIERS = ".nshot-classifiers"  # beside the journal: the classifiers that were taken
@@ -38,13 +46,42 @@ Kind: TypeAlias = Literal["say", "note", "take", "audit"]
 
 
 class Word(NamedTuple):
-    """What was said of an image: a label, "none" (it shows none of the labels), or "skip"."""
+    """What was said of an image: a label, "none" (it shows none of the labels), "skip", or all that it shows.
 
-    answer: Literal["label", "none", "skip"]
+    Attributes:
+        answer: which of them.
+        label: of "label".
+        labels: of "labels": any number.
+        asked: of "labels": those that the person could have named; those among them that are not in
+            ``labels`` are not shown.
+    """
+
+    answer: Literal["label", "none", "skip", "labels"]
     label: str = ""
+    labels: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, str]:
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The labels that the image shows, as it was said."""
+        return (self.label,) if self.answer == "label" else self.labels
+
+    def tells_of(self, labels: Iterable[str]) -> bool:
+        """Whether it is said of each of these labels if the image shows it."""
+        return self.answer == "labels" and set(labels) <= set(self.asked)
+
+    def alone(self) -> Word | None:
+        """The word where an image has one label; None where it has several."""
+        if self.answer != "labels":
+            return self
+        if len(self.labels) > 1:
+            return None
+        return Word("label", self.labels[0]) if self.labels else Word("none")
+
+    def to_dict(self) -> dict[str, Any]:
         """As the journal and the page hold it."""
+        if self.answer == "labels":
+            return {"labels": list(self.labels)}
         return {"label": self.label} if self.answer == "label" else {"answer": self.answer}
 
 
@@ -60,6 +97,7 @@ class Entry:
             "audit": the images of a random sample, of which ``text`` tells out of how many they were drawn.
         digests: hexadecimal sha256 of each image's content.
         now: what was said; None takes back what had been said.
+        each: what was said of each image, by its digest, where it was not the same of all.
         was: what held of each image before.
         audit: said while the model's answer was hidden, of an image drawn at random.
         facet: the question whose answer it is about; a note and an audit's sample are about all.
@@ -79,6 +117,11 @@ class Entry:
     facet: str = LABELS
     undone: bool = False
     past: bool = False
+    each: Mapping[str, Word | None] = field(default_factory=dict)
+
+    def word(self, digest: str) -> Word | None:
+        """What was said of one of its images."""
+        return self.each[digest] if self.each else self.now
 
 
 @dataclass(slots=True)
@@ -114,6 +157,7 @@ class State:
     _by_id: dict[str, Entry] = field(default_factory=dict)
     _of: dict[str, list[Entry]] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
+    _asked: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the lists of labels, by their act's id
 
     @property
     def said(self) -> dict[str, Word]:
@@ -140,7 +184,10 @@ class State:
             entry.undone = "undo" in line
             self._settle([entry])
             return
-        entry = _entry(line)
+        asked = self.asked(line)
+        if asked and not isinstance(line["asked"], str):
+            self._asked[line["id"]] = asked
+        entry = _entry(line, asked)
         for each in self.entries if entry.kind != "audit" else ():
             each.past = each.past or each.undone
         self.entries.append(entry)
@@ -148,6 +195,16 @@ class State:
         for digest in entry.digests if entry.kind in ("say", "note") else ():
             self._of.setdefault(digest, []).append(entry)
         self._settle([entry])
+
+    def asked(self, line: Mapping[str, Any]) -> tuple[str, ...]:
+        """The labels that an act was asked about, where it says so itself or names an act that does."""
+        given = line.get("asked", ())
+        return self._asked.get(given, ()) if isinstance(given, str) else tuple(given)
+
+    def short(self, asked: tuple[str, ...]) -> str | list[str]:
+        """These labels as an act has them: the id of the last act that said them, or all of them."""
+        last = next(reversed(self._asked), None)
+        return last if last is not None and self._asked[last] == asked else list(asked)
 
     def check(self, act: Mapping[str, Any]) -> None:
         """Refuse an undo or a redo that cannot be.
@@ -175,9 +232,9 @@ class State:
             for digest in entry.digests if entry.kind in ("say", "note") else ():
                 mine = [e for e in self._of[digest] if not e.undone]
                 words = [e for e in mine if e.kind == "say" and e.facet == entry.facet]
-                _set(told.said, digest, words[-1].now if words else None)
+                _set(told.said, digest, words[-1].word(digest) if words else None)
                 in_audit = [e for e in words if e.audit]
-                _set(told.audited, digest, in_audit[-1].now if in_audit else None)
+                _set(told.audited, digest, in_audit[-1].word(digest) if in_audit else None)
                 notes = [e.text for e in mine if e.kind == "note"]
                 _set(self.notes, digest, notes[-1] if notes else None)
 
@@ -213,9 +270,9 @@ class Journal:
         """Keep acts; they are on disk when this returns.
 
         Args:
-            acts: each with an "id" and either "digests" and "now" (and "audit"), "note", "take", "sample",
-                "undo" or "redo", and perhaps "facet", as in the file; what is known by its id already is
-                not kept twice.
+            acts: each with an "id" and either "digests" and "now" or "each" (and "audit", "asked"), "note",
+                "take", "sample", "undo" or "redo", and perhaps "facet", as in the file; what is known by its
+                id already is not kept twice.
             by: who acted.
 
         Returns:
@@ -276,16 +333,23 @@ class Journal:
                 raise RequestError(f"a note has at most {_LONGEST} characters")
             was: list[Any] = [self.state.notes.get(digest) for digest in digests]
             return line | {"digests": digests, "note": str(act["note"]), "was": was}
-        if "now" not in act:
-            raise RequestError("an act says what it is: now, note, take, undo or redo")
-        word = _word(act["now"])
+        if "now" not in act and "each" not in act:
+            raise RequestError("an act says what it is: now, each, note, take, undo or redo")
+        asked = _asked(act.get("asked", ()))
         said = self.state.of(facet).said
-        before = [said.get(digest) for digest in digests]
-        line |= {
-            "digests": digests,
-            "now": None if word is None else word.to_dict(),
-            "was": [None if each is None else each.to_dict() for each in before],
-        }
+        line["digests"] = digests
+        if "each" in act:
+            each = act["each"]
+            if not isinstance(each, list) or len(each) != len(digests):
+                raise RequestError(
+                    "each is a list of what is said of each image, in the order of the digests"
+                )
+            line["each"] = [_held(_word(word, asked)) for word in each]
+        else:
+            line["now"] = _held(_word(act["now"], asked))
+        line["was"] = [_held(said.get(digest)) for digest in digests]
+        if asked:
+            line["asked"] = self.state.short(asked)
         return line | ({"audit": True} if act.get("audit") else {})
 
     def _write(self, lines: Sequence[dict[str, Any]]) -> None:
@@ -339,14 +403,11 @@ def corrected(record: Prediction | Failure, word: Word | None) -> Prediction | F
     """
     if word is None or word.answer == "skip" or isinstance(record, Failure):
         return record
+    kind: Answer = "none" if not word.shown else "several" if word.answer == "labels" else "label"
+    calibrated = isinstance(record, Decided) and record.calibrated
+    notes = (*record.notes, CORRECTED)
     return Decided(
-        record.source,
-        record.predictions,
-        record.margin,
-        "none" if word.answer == "none" else "label",
-        () if word.answer == "none" else (word.label,),
-        isinstance(record, Decided) and record.calibrated,
-        notes=(*record.notes, CORRECTED),
+        record.source, record.predictions, record.margin, kind, word.shown, calibrated, notes=notes
     )
 
 
@@ -417,7 +478,7 @@ def _lines(data: bytes, path: Path) -> Iterable[dict[str, Any]]:
         yield line
 
 
-def _entry(line: Mapping[str, Any]) -> Entry:
+def _entry(line: Mapping[str, Any], asked: tuple[str, ...]) -> Entry:
     common: dict[str, Any] = {
         "id": line["id"],
         "at": float(line.get("at", 0)),
@@ -431,20 +492,43 @@ def _entry(line: Mapping[str, Any]) -> Entry:
         return Entry(**common, kind="audit", text=str(line["sample"]))
     if "note" in line:
         return Entry(**common, kind="note", text=line["note"])
-    was = tuple(None if each is None else _word(each) for each in line.get("was", ()))
-    return Entry(**common, kind="say", now=_word(line["now"]), was=was, audit=bool(line.get("audit")))
+    was = tuple(_word(each) for each in line.get("was", ()))
+    common |= {"was": was, "audit": bool(line.get("audit"))}
+    if "each" in line:
+        words = [_word(each, asked) for each in line["each"]]
+        return Entry(**common, kind="say", each=dict(zip(line["digests"], words, strict=True)))
+    return Entry(**common, kind="say", now=_word(line["now"], asked))
 
 
-def _word(said: Any) -> Word | None:
+def _held(word: Word | None) -> dict[str, Any] | None:
+    return None if word is None else word.to_dict()
+
+
+def _asked(given: Any) -> tuple[str, ...]:
+    labels = tuple(given) if isinstance(given, (list, tuple)) else (None,)
+    if not all(isinstance(each, str) and each.strip() and len(each) <= _LONGEST for each in labels):
+        raise RequestError("what was asked is a list of labels")
+    return tuple(dict.fromkeys(str(each) for each in labels))
+
+
+def _word(said: Any, asked: tuple[str, ...] = ()) -> Word | None:
     if said is None:
         return None
+    if isinstance(said, Mapping) and "labels" in said:
+        labels = _asked(said["labels"])
+        if asked and (strange := sorted(set(labels) - set(asked))):
+            raise RequestError(f"{strange[0]!r} is not among the labels that were asked")
+        return Word("labels", labels=labels, asked=asked)
     if isinstance(said, Mapping):
         label, answer = said.get("label"), said.get("answer")
         if isinstance(label, str) and label.strip() and len(label) <= _LONGEST:
             return Word("label", label)
         if answer in ("none", "skip"):
             return Word(answer)
-    raise RequestError(f'what is said is {{"label": "..."}}, {{"answer": "none"}} or "skip", not {said!r}')
+    raise RequestError(
+        'what is said is {"label": "..."}, {"labels": [...]}, {"answer": "none"} or {"answer": "skip"}, '
+        f"not {said!r}"
+    )
 
 
 def _set(of: dict[str, Any], digest: str, value: Any) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,11 @@ from nshot.classifier.classifier import Classifier
 from nshot.decision import Decision
 from nshot.few_shot import Fitted, fit
 from nshot.metrics import wilson
+from nshot.server.session import several
+from nshot.server.session.asked import NONE, UNREAD, Answers, Asked
 from nshot.server.session.images import Snapshot
 from nshot.server.session.journal import Word
-from nshot.server.session.questions import NONE, UNREAD, Answers, Asked, Questions
+from nshot.server.session.questions import Questions
 from nshot.types import Floats
 
 NEXT = 48  # images offered to be labelled next
@@ -35,9 +38,12 @@ class Proposal:
         examples: corrections that it was learnt from.
         reason: which method was chosen, and why.
         seconds: how long it took.
-        moves: (answer before, answer after) -> rows, for every image that nobody has spoken about.
+        moves: (answer before, answer after) -> rows, for every image that nobody has spoken about; where an
+            image may show several labels, (label, 1 or 0) -> rows that show it now, or do not any more.
         rows: the rows that it was learnt from.
-        fitted: what ``fit`` gave; None where only the line to "none of these" moved.
+        fitted: what ``fit`` gave; None where only the line to "none of these" moved, and of several labels.
+        labels: of several labels: what is known of each, in their order.
+        left: of several labels: rows of corrections that do not tell of every label.
     """
 
     token: str
@@ -48,15 +54,33 @@ class Proposal:
     moves: Mapping[tuple[int, int], NDArray[np.intp]]
     rows: tuple[int, ...]
     fitted: Fitted | None
+    labels: Sequence[Mapping[str, Any]] = ()
+    left: Sequence[int] = ()
+
+    @property
+    def changed(self) -> int:
+        """How many images would have another answer."""
+        return len(np.unique(np.concatenate(list(self.moves.values())))) if self.moves else 0
 
 
 class Audited(NamedTuple):
-    """How often the answers are right on images drawn at random, with Wilson's 95 % interval."""
+    """How often the answers are right on images drawn at random, with Wilson's 95 % interval.
+
+    Attributes:
+        more: of several labels, where ``right`` counts the images of which all are: what ``several.audited``
+            tells beside.
+    """
 
     asked: int
     right: int
     low: float
     high: float
+    more: Mapping[str, Any] = MappingProxyType({})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        told = {"asked": self.asked, "right": self.right, "low": self.low, "high": self.high}
+        return {**told, **self.more}
 
 
 def learn(
@@ -79,8 +103,14 @@ def learn(
         seed: of the cross-validation.
     """
     began = time.perf_counter()
+    if now.several is not None:
+        return _learn_several(questions, now, images, said, apart, seed)
     words, labels = now.words, now.question.names
-    known = [(row, word) for row, word in sorted(said.items()) if row < len(images) and row not in apart]
+    known = [
+        (row, word)
+        for row, each in sorted(said.items())
+        if row < len(images) and row not in apart and (word := each.alone()) is not None
+    ]
     examples = [
         (r, w.label) for r, w in known if w.answer == "label" and w.label in labels and images.read[r]
     ]
@@ -109,6 +139,37 @@ def learn(
     seconds = time.perf_counter() - began
     rows = (*(row for row, _ in examples), *strangers)
     return Proposal(asked.key, asked, len(rows), reason, seconds, moves, rows, fitted)
+
+
+def _learn_several(
+    questions: Questions,
+    now: Asked,
+    images: Snapshot,
+    said: Mapping[int, Word],
+    apart: frozenset[int],
+    seed: int,
+) -> Proposal | None:
+    made = several.learn(questions, now, images, said, apart, seed=seed)
+    if made is None:
+        return None
+    pull = made.asked.classifier.report.pull
+    reason = (
+        "What the words say stays: it did best on corrections held out. Only the thresholds are learnt."
+        if pull is None
+        else "A probe per label that starts from its words; its strength is chosen on corrections held out."
+    )
+    return Proposal(
+        made.asked.key,
+        made.asked,
+        len(made.rows),
+        reason,
+        made.seconds,
+        made.moves,
+        made.rows,
+        None,
+        made.labels,
+        made.left,
+    )
 
 
 def _with_line(
@@ -207,9 +268,13 @@ def draw(images: Snapshot, seed: int, count: int = AUDIT) -> list[int]:
 def audit(asked: Asked, answers: Answers, sample: list[int], audited: Mapping[int, Word]) -> Audited:
     """The answers against what a person said of the sample without seeing them; skipped ones do not count."""
     labels = asked.question.names
+    if answers.shown is not None:
+        told = several.audited(asked, answers, sample, audited)
+        return Audited(told.pop("asked"), told.pop("right"), told.pop("low"), told.pop("high"), told)
     right = count = 0
     for row in sample:
-        word = audited.get(row)
+        said = audited.get(row)
+        word = None if said is None else said.alone()
         if word is None or word.answer == "skip" or row >= len(answers.label):
             continue
         count += 1

@@ -1,4 +1,4 @@
-"""A question is labels and how they are asked; its answers are a column each over all images."""
+"""Questions turned into classifiers, and those into a column each over all images."""
 
 from __future__ import annotations
 
@@ -6,150 +6,33 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nshot.classifier.classifier import Classifier
+from nshot.classifier.several import several_labels
 from nshot.classifier.zero_shot import near_synonyms, zero_shot
-from nshot.decision import EVERYDAY, Decision, Rejection, default_rejection
+from nshot.decision import EVERYDAY, Decision, default_rejection
 from nshot.decision.compared import Compared
 from nshot.decision.rejection import against_background
+from nshot.decision.several import Several
+from nshot.decision.softmax import Reals, activate, log_sum_exp
 from nshot.embedder import Embedder
 from nshot.errors import LabelError, RequestError
-from nshot.labels.facets import TAKEN
 from nshot.labels.lint import check
-from nshot.labels.prompts import DEFAULT_TEMPLATE
 from nshot.search import generic_texts
+from nshot.server.session.asked import NONE, UNREAD, UNSURE, Answers, Asked, Question
 from nshot.server.session.images import Everyday, Snapshot
-from nshot.server.session.journal import LABELS
 from nshot.types import Floats
 from nshot.unit import normalize
 
-NONE = 0xFFFF  # in an answer's labels: none of these
-UNREAD = 0xFFFE  # the image could not be read
-MOST_LABELS = 5000
-UNSURE = 1.0  # logits between the answer and the next one: under it, the odds are less than e to 1
 _CHUNK = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked.
-
-    Attributes:
-        labels: each with the phrases that are written for it; without any, the label stands for itself.
-        templates: each with {} where the label goes.
-        none: whether "none of these" may be answered.
-        facet: the name of the question, where several are asked; what is said and learnt belongs to it.
-    """
-
-    labels: tuple[tuple[str, tuple[str, ...]], ...]
-    templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
-    none: bool = True
-    facet: str = LABELS
-
-    @classmethod
-    def of(cls, labels: Sequence[str] | Mapping[str, Sequence[str]], **options: Any) -> Question:
-        """From labels as ``zero_shot`` takes them."""
-        given = labels if isinstance(labels, Mapping) else {}
-        return cls(tuple((label, tuple(given.get(label, ()))) for label in labels), **options)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Question:
-        """From JSON: {"labels": ["cat", {"label": "dog", "synonyms": []}], "templates": [], "none": true}.
-
-        ``facet`` may be there too.
-
-        Raises:
-            RequestError: of another form, or of more labels than are answered here.
-        """
-        try:
-            labels = []
-            for item in content.get("labels", ()):
-                label, synonyms = (item, ()) if isinstance(item, str) else (item["label"], item["synonyms"])
-                if not isinstance(label, str) or not all(isinstance(word, str) for word in synonyms):
-                    raise TypeError
-                labels.append((label.strip(), tuple(word.strip() for word in synonyms if word.strip())))
-            templates = tuple(str(template) for template in content.get("templates") or (DEFAULT_TEMPLATE,))
-            none = bool(content.get("none", True))
-            facet = content.get("facet", LABELS)
-            if not isinstance(facet, str) or not facet:
-                raise TypeError
-            if facet in TAKEN:
-                raise RequestError(f"a facet cannot be called {facet!r}, which every record has of its own")
-        except (TypeError, KeyError, AttributeError) as error:
-            raise RequestError('a question is {"labels": [...], "templates": [...], "none": true}') from error
-        if len({label for label, _ in labels}) < len(labels):
-            raise LabelError("a label is given twice: of equal labels only one can ever win")
-        if len(labels) > MOST_LABELS:
-            raise RequestError(f"at most {MOST_LABELS:,} labels are asked at once here, not {len(labels):,}")
-        return cls(tuple(labels), templates, none, facet)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The labels alone."""
-        return tuple(label for label, _ in self.labels)
-
-    @property
-    def written(self) -> dict[str, list[str]]:
-        """The labels as ``zero_shot`` takes them."""
-        return {label: list(words) for label, words in self.labels}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """A question, ready to be answered.
-
-    Attributes:
-        key: tells it from every other, for the page to name it by.
-        words: the zero-shot classifier of the labels.
-        classifier: what answers: the words', or one that was learnt.
-        rejection: the rule for "none of these"; None: never.
-        calibrated: whether scores are probabilities.
-        learnt: whether the classifier is more than the words.
-        notes: what a person should know about the labels.
-    """
-
-    question: Question
-    key: str
-    words: Classifier
-    classifier: Classifier
-    rejection: Rejection | None
-    calibrated: bool
-    learnt: bool
-    notes: tuple[str, ...] = ()
-
-    @property
-    def decision(self) -> Decision:
-        """The rules, as a saved classifier has them."""
-        own = self.classifier.decision
-        return Decision(
-            calibration=own.calibration if own is not None and self.calibrated else None,
-            rejection=self.rejection,
-        )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """A column each over n images.
-
-    Attributes:
-        label: uint16[n], a place among the labels, NONE or UNREAD.
-        score: float32[n], the best label's share.
-        margin: float32[n], distance to the next answer in units of a cosine, "none of these" included.
-        fits: float32[n], deviations of the best label's cosine above the same image's with everyday words.
-        unsure: the margin under which an answer is unsure.
-    """
-
-    label: NDArray[np.uint16]
-    score: Floats
-    margin: Floats
-    fits: Floats
-    unsure: float
+_AT_ONCE = 2**21  # numbers of a product
+_FEW = 64  # labels that are gone through one by one
+_MANY = "any number of labels per image"
 
 
 class Questions:
@@ -192,7 +75,7 @@ class Questions:
         Raises:
             LabelError, TemplateError: as ``zero_shot``.
         """
-        said = json.dumps([question.labels, question.templates, question.none, question.facet, state])
+        said = json.dumps([*astuple(question), state])
         key = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:20]
         with self._lock:
             if key in self._asked:
@@ -246,6 +129,9 @@ class Questions:
             raise LabelError("no label given")
         with self._texts:
             words = zero_shot(self.embedder, question.written, question.templates)
+        if question.multi:
+            alone = words.activation == "sigmoid"
+            words = several_labels(words, None if alone else self.background(question.templates))
         notes = check(question.written, typed=True, alone=True, multilingual=self.embedder.multilingual)
         pairs, _ = near_synonyms(words)
         for first, second, _ in pairs[:1]:
@@ -255,15 +141,17 @@ class Questions:
             )
         classifier, learnt = words, False
         if taken is not None:
-            combined = _combined(taken, words)
+            alike = (taken.several is not None) == question.multi
+            combined = _combined(taken, words) if alike else None
             if combined is None:
+                knows = "other labels" if alike else _MANY if taken.several else "one label per image"
                 notes.append(
-                    "The classifier that was taken knows other labels: these answers are by words alone."
+                    f"The classifier that was taken knows {knows}: these answers are by words alone."
                 )
             else:
                 classifier, learnt = combined, True
         rejection = None
-        if question.none:
+        if question.none and not question.multi:
             own = classifier.decision.rejection if classifier.decision is not None else None
             rejection = own or default_rejection(words.matrix, self.background(question.templates).matrix)
             if own is None and words.activation == "sigmoid":
@@ -274,11 +162,92 @@ class Questions:
         calibrated = learnt and classifier.decision is not None and classifier.decision.calibrated
         return Asked(question, key, words, classifier, rejection, calibrated, learnt, tuple(notes))
 
+    def each(self, asked: Asked, images: Snapshot) -> Iterator[tuple[slice, Reals]]:
+        """What speaks for each label, where an image may show several: some rows, float64[m, k], and so on.
+
+        As ``Several.evidence``, from cosines with everyday words that are kept anyway.
+        """
+        several, of, k = asked.several, asked.classifier, len(asked.question.labels)
+        assert several is not None
+        background = self._background_of(asked)
+        kept = None
+        if background is not None:
+            scale, mask = background
+            kept = np.float64(scale) * self.everyday(asked.question.templates).together(images, scale, mask)
+        for part in parts(images, k):
+            vectors = images.vectors[part]
+            logits = (vectors @ of.matrix.T * of.scale + of.bias).astype(np.float64)
+            if several.rivals is None:
+                yield part, logits
+            elif kept is None:
+                rows = np.where(images.read[part, None], vectors, of.matrix[:1])  # a failure has no direction
+                yield part, logits - several.against(rows)
+            else:
+                labels = (vectors @ several.rivals[:k].T).astype(np.float64)
+                total = np.logaddexp(log_sum_exp(labels), kept[part])[:, None]
+                own = np.minimum(np.exp(labels - total), 1 - 1e-9)
+                yield part, logits - total - np.log1p(-own)
+
+    def _background_of(self, asked: Asked) -> tuple[float, Floats] | None:
+        """The scale of everyday words among what the labels stand against, and 1 for each that is among it.
+
+        None where something else stands there.
+        """
+        several, templates = asked.several, asked.question.templates
+        if several is None or several.rivals is None:
+            return None
+        rivals = several.rivals[len(asked.question.labels) :]
+        background = self.background(templates)
+        scale = background.scale[0]
+        place = {row.tobytes(): k for k, row in enumerate(normalize(background.matrix) * scale)}
+        there = [place.get(row.tobytes()) for row in rivals]
+        if not there or None in there:
+            return None
+        mask = np.zeros(len(place), np.float32)
+        mask[[k for k in there if k is not None]] = 1
+        return float(scale), mask
+
     def evidence(self, asked: Asked, images: Snapshot) -> Floats:
         """How much speaks for any of the labels, on the scale of the question's rule: float32[n]."""
         return self._evidence(asked, images, self._compared(asked, images)[4])
 
+    def _several(self, asked: Asked, images: Snapshot) -> Answers:
+        """All labels of each image whose evidence reaches their thresholds."""
+        several, n = asked.several, len(images)
+        assert several is not None
+        s = max(float(np.mean(asked.classifier.scale)), 1e-9)
+        label, shown = (
+            np.full(n, UNREAD, np.uint16),
+            np.zeros((n, -(-len(several.thresholds) // 8)), np.uint8),
+        )
+        score, best = np.zeros(n, np.float32), np.zeros(n, np.float32)
+        margin = np.full(n, np.inf, np.float32)
+        for part, evidence in self.each(asked, images):
+            own: NDArray[np.bool_] = several.shown(evidence) & images.read[part, None]
+            shown[part] = np.packbits(own, axis=1)
+            any_shown, at = np.asarray(own.any(axis=1)), np.arange(len(own))
+            places = np.where(own | ~any_shown[:, None], evidence, -np.inf).argmax(axis=1)
+            label[part] = np.where(any_shown, places, NONE)
+            score[part] = activate(evidence[at, places], "sigmoid")
+            best[part] = np.einsum("nd,nd->n", images.vectors[part], asked.words.matrix[places])
+            if several.decided.any():
+                apart = np.abs(evidence - several.thresholds)[:, several.decided]
+                margin[part] = apart.min(axis=1) / s
+        return self._finished(asked, images, Answers(label, score, margin, best, UNSURE / s, shown))
+
+    def _finished(self, asked: Asked, images: Snapshot, made: Answers) -> Answers:
+        """The answers, whose ``fits`` are cosines still, where images that could not be read have none."""
+        mean, spread = self.everyday(asked.question.templates).usual(images)
+        made.label[~images.read] = UNREAD
+        margin = np.minimum(made.margin, np.float32(2.0))
+        fits = ((made.fits - mean) / np.maximum(spread, 1e-6)).astype(np.float32)
+        for column in (made.score, margin, fits):
+            column[~images.read] = 0
+        return replace(made, margin=margin, fits=fits)
+
     def _computed(self, asked: Asked, images: Snapshot) -> Answers:
+        if asked.several is not None and images.read.any():
+            return self._several(asked, images)
         label, score, margin, cosines, energy = self._compared(asked, images)
         unsure = UNSURE / float(np.mean(asked.classifier.scale))
         if not images.read.any():
@@ -288,13 +257,7 @@ class Questions:
             rejected = over < 0
             label[rejected] = NONE
             margin = np.where(rejected, -over, np.minimum(margin, over)).astype(np.float32)
-        margin = np.minimum(margin, np.float32(2.0))
-        label[~images.read] = UNREAD
-        mean, spread = self.everyday(asked.question.templates).usual(images)
-        fits = ((cosines - mean) / np.maximum(spread, 1e-6)).astype(np.float32)
-        for column in (score, margin, fits):
-            column[~images.read] = 0
-        return Answers(label, score, margin, fits, unsure)
+        return self._finished(asked, images, Answers(label, score, margin, cosines, unsure))
 
     def _compared(
         self, asked: Asked, images: Snapshot
@@ -304,26 +267,22 @@ class Questions:
         label = np.full(n, UNREAD, np.uint16)
         score, margin, best, energy = (np.zeros(n, np.float32) for _ in range(4))
         s = float(np.mean(of.scale))
-        for start in range(0, n if images.read.any() else 0, _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for part in parts(images, len(of.labels)):
             vectors = images.vectors[part]
-            cosines = vectors @ of.matrix.T
-            logits = cosines * of.scale + of.bias
-            places = logits.argmax(axis=1)
+            # a row per label: with few labels that is quickest
+            cosines = np.ascontiguousarray((vectors @ of.matrix.T).T)
+            logits = cosines * of.scale[:, None] + of.bias[:, None]
+            places, top, second = two_best(logits)
             at = np.arange(len(places))
-            top = logits[at, places]
-            shares = np.exp(logits - top[:, None]).sum(axis=1)
+            shares = np.exp(logits - top).sum(axis=0)
             if asked.calibrated or of.activation != "softmax":
-                score[part] = asked.decision.scores(logits, of.activation)[at, places]
+                score[part] = asked.decision.scores(logits.T, of.activation)[at, places]
             else:
                 score[part] = 1 / shares
             energy[part] = (top + np.log(shares)) / s
             label[part] = places
-            margin[part] = np.inf
-            if logits.shape[1] > 1:
-                margin[part] = (top - np.partition(logits, -2, axis=1)[:, -2]) / s
-            spoken = vectors @ asked.words.matrix.T if asked.learnt else cosines
-            best[part] = spoken[at, places]
+            margin[part] = (top - second) / s
+            best[part] = (vectors @ asked.words.matrix.T)[at, places] if asked.learnt else cosines[places, at]
         return label, score, margin, best, energy
 
     def _evidence(self, asked: Asked, images: Snapshot, energy: Floats) -> Floats:
@@ -349,6 +308,33 @@ class Questions:
         return evidence
 
 
+def parts(images: Snapshot, labels: int) -> Iterator[slice]:
+    """The rows in few parts: the threads of a product wait for each other at the end of each."""
+    step = max(_AT_ONCE // labels, 1)
+    for start in range(0, len(images) if images.read.any() else 0, step):
+        yield slice(start, start + step)
+
+
+def two_best(logits: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """Of each column: the row of its greatest number, that number, and the next one (-inf of one row).
+
+    Args:
+        logits: float32[k, m]; of equal numbers the first row counts.
+    """
+    if len(logits) > _FEW:
+        places = logits.argmax(axis=0)
+        top = logits[places, np.arange(len(places))]
+        return places, top, np.partition(logits, -2, axis=0)[-2]
+    places, top = np.zeros(logits.shape[1], np.intp), logits[0].copy()
+    second = np.full_like(top, -np.inf)
+    for row in range(1, len(logits)):
+        each = logits[row]
+        np.copyto(places, row, where=each > top)
+        np.maximum(second, np.minimum(each, top), out=second)
+        np.maximum(top, each, out=top)
+    return places, top, second
+
+
 def _combined(taken: Classifier, words: Classifier) -> Classifier | None:
     """The taken classifier for exactly these labels; None where it does not know them.
 
@@ -357,6 +343,17 @@ def _combined(taken: Classifier, words: Classifier) -> Classifier | None:
     place = {label: k for k, label in enumerate(taken.labels)}
     if not any(label in place for label in words.labels):
         return None
+    several = taken.several
+    if several is not None:  # each label's threshold was learnt against all the others
+        if set(words.labels) != set(place):
+            return None
+        order = [place[label] for label in words.labels]
+        rivals = several.rivals
+        if rivals is not None:
+            rivals = np.concatenate([rivals[order], rivals[len(place) :]])
+        positives = None if several.positives is None else several.positives[order]
+        held = Several(several.thresholds[order], positives, several.least, rivals)
+        return taken.reordered(words.labels).with_decision(Decision(several=held))
     if set(words.labels) == set(place):
         order = [place[label] for label in words.labels]
         return taken.reordered(words.labels).with_decision(_decision(taken, order))

@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets
 from nshot.embedder import Embedder
 from nshot.errors import RequestError
-from nshot.server.session import finding, learning, taking_away
+from nshot.server.session import finding, learning, several, taking_away
+from nshot.server.session.asked import Answers, Asked, Question
 from nshot.server.session.files import LARGE, Files
 from nshot.server.session.images import Images
 from nshot.server.session.journal import CLASSIFIERS, LABELS, Journal, ReadOnly, Word
 from nshot.server.session.learning import Audited, Proposal
-from nshot.server.session.questions import Answers, Asked, Question, Questions
+from nshot.server.session.questions import Questions
 from nshot.server.session.reading import Reading
 from nshot.server.session.thumbnails import render
 from nshot.types import Faceted, Failure, Prediction
 
 _NEAR = 12
+_TOLD = 12  # labels told of one image, with their scores
+_TOLD_OF_SEVERAL = 60
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -147,11 +151,10 @@ class Session:
         vector = images.vectors[row]
         if key is not None:
             asked = self.questions.known(key)
-            of = asked.classifier
-            logits = of.cosines(vector[None]) * of.scale + of.bias
-            scores = asked.decision.scores(logits, of.activation)[0]
+            of, decision = asked.classifier, asked.decision
+            scores = decision.scores(decision.logits(of.compare(vector[None])), of.activation)[0]
             cosines = asked.words.cosines(vector[None])[0]
-            order = np.argsort(-scores, kind="stable")[:12]
+            order = np.argsort(-scores, kind="stable")[: _TOLD if asked.several is None else _TOLD_OF_SEVERAL]
             names = of.labels
             told["scores"] = [
                 {"label": names[k], "place": k, "score": float(scores[k]), "cosine": float(cosines[k])}
@@ -163,6 +166,17 @@ class Session:
         nearest = np.argsort(-near, kind="stable")[:_NEAR]
         told["near"] = [[int(k), float(near[k])] for k in nearest if near[k] > -2]
         return told
+
+    def ranked(self, key: str, place: int) -> NDArray[np.uint32]:
+        """Rows in the order of what speaks for one label of a question with any number of labels.
+
+        Raises:
+            RequestError: the question is forgotten, is none of several labels, or has no such label.
+        """
+        asked = self.questions.known(key)
+        if asked.several is None or not 0 <= place < len(asked.question.labels):
+            raise RequestError("the question has no such label to order images by")
+        return several.ranked(self.questions, asked, self.images.snapshot(), place)
 
     def duplicates(self) -> dict[str, Any]:
         """Images of which one is enough, in three kinds; found once for all that is read.

@@ -49,6 +49,9 @@ def answers(
         words: hexadecimal sha256 of a content -> what was said of it.
         top_k: labels per image.
         only: leave out what nobody has spoken about.
+
+    Raises:
+        RequestError: an image has several labels, and the classifier answers with one.
     """
     said: list[Word | None] = []
 
@@ -58,11 +61,24 @@ def answers(
             word = None if digest is None else words.get(digest.hex())
             if only and (word is None or word.answer == "skip"):
                 continue
-            said.append(word)
+            said.append(_fitting(word, classifier, image.source))
             yield image
 
     for number, answer in enumerate(classifier.stream(seen(), top_k=top_k)):
         yield corrected(answer, said[number])
+
+
+def _fitting(word: Word | None, classifier: Classifier, source: str) -> Word | None:
+    """The word in the form of the classifier's answers: one label, or any number of them."""
+    if word is None or classifier.several is not None:
+        return word
+    alone = word.alone()
+    if alone is None:
+        raise RequestError(
+            f"{source} was said to show {', '.join(word.labels)}, and one label per image is asked for: add "
+            "--multi, or name another facet's journal"
+        )
+    return alone
 
 
 def faceted(

@@ -60,7 +60,8 @@ export function columns(buffer) {
     return column;
   };
   const label = next(), scoreCodes = next(), marginCodes = next(), fitsCodes = next();
-  return { ...header, label, scoreCodes, marginCodes, score: floats(scoreCodes), margin: floats(marginCodes), fits: floats(fitsCodes) };
+  const set = header.sets && new Uint32Array(buffer.slice(at, at + 4 * header.rows)); // of several labels: which combination
+  return { ...header, set, label, scoreCodes, marginCodes, score: floats(scoreCodes), margin: floats(marginCodes), fits: floats(fitsCodes) };
 }
 
 const HEX = Array.from({ length: 256 }, (_, k) => k.toString(16).padStart(2, "0"));

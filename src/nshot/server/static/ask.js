@@ -4,12 +4,18 @@ import { bytes, columns, Refused } from "./api.js";
 import { grid } from "./grid.js";
 import { $, button, html, put } from "./html.js";
 import { sort } from "./orders.js";
-import { app, asked, facet, idOf, keyOf, MEAN, question, rows } from "./state.js";
+import { app, asked, facet, idOf, idOfSet, keyOf, MEAN, question, rows, several } from "./state.js";
 
 const TYPING = 90; // ms of rest after which the word being typed is asked
 
 let changed = () => {}, running = null, slow = 0, typing = 0;
 export const onChange = (act) => { changed = act; };
+
+/** An answer as the page holds it: labels, and combinations of them, as numbers. */
+export function received(buffer) {
+  const answer = columns(buffer), { labels, sets } = answer;
+  return Object.assign(answer, { ids: labels.map(idOf), setIds: sets?.map((places) => idOfSet(places.map((k) => labels[k]))) });
+}
 
 /** Asks every image. A newer question cancels an older one; the old answers stay until the new ones are here. */
 export async function ask() {
@@ -28,10 +34,10 @@ export async function ask() {
     changed();
   }, 400);
   try {
-    const answer = columns(await bytes("/api/ask", question(), { signal: mine.signal }));
+    const answer = received(await bytes("/api/ask", question(), { signal: mine.signal }));
     if (running !== mine) return;
     const first = app.answer === null;
-    app.answer = Object.assign(answer, { ids: answer.labels.map(idOf) });
+    app.answer = answer;
     app.took = performance.now() - began;
     app.hint = answer.notes[0] ?? "";
     if (first && app.view === "images" && !app.show) sort(grid.cursor > 0);
@@ -82,6 +88,12 @@ export function drawAsk() {
   put($("hint"), html`${app.notice || app.hint ? html`<b>${app.notice || app.hint}</b>` : help}`);
 }
 
+/** How many labels an image may have: with any number, none is an answer like another. */
+export function drawNumber() {
+  $("multi").checked = several();
+  $("none").parentElement.hidden = several();
+}
+
 export function drawPrompts() {
   const prompts = [...new Set([facet().usual, app.prompt, "a photo of a {}", "a drawing of a {}", "{}", MEAN])];
   put($("prompt"), html`${prompts.map((text) => html`<option>${text}</option>`)}<option value="">another …</option>`);
@@ -117,6 +129,12 @@ export function listenToAsk() {
     sort();
   });
   $("none").addEventListener("change", () => { app.none = $("none").checked; ask(); });
+  $("multi").addEventListener("change", async () => {
+    facet().multi = $("multi").checked;
+    drawNumber();
+    await ask();
+    if (app.view === "images" && app.answer) sort(true);
+  });
   prompt.addEventListener("change", () => {
     if (!prompt.value) {
       const own = document.createElement("input");

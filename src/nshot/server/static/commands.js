@@ -6,12 +6,12 @@ import * as facets from "./facets.js";
 import { grid } from "./grid.js";
 import { $, button, html, many, put } from "./html.js";
 import { journal } from "./journal.js";
-import { nothing, sort } from "./orders.js";
-import { commandLine, drawPage, drawSample, isTogether, labelsFile } from "./panels.js";
+import { nothing, rank, sort } from "./orders.js";
+import { changeOf, commandLine, drawPage, drawSample, isTogether, labelsFile } from "./panels.js";
 import * as dupes from "./duplicates.js";
 import { drawFind, search } from "./search.js";
-import { answerOf, app, facet, failed, idOf, isHidden, nameOf, NONE, NOTHING, names, question, questions, rows, selection,
-  SKIP } from "./state.js";
+import { answerOf, app, facet, failed, finalOf, idOf, idOfSet, isHidden, members, nameOf, NONE, NOTHING, names, question, questions,
+  rows, seenOf, selection, several, SKIP } from "./state.js";
 
 let changed = () => {};
 export const onChange = (act) => { changed = act; };
@@ -36,23 +36,24 @@ async function trying(act) {
 
 // ---- Saying -----------------------------------------------------------------------------------------------------
 
-/** Says one thing of the selection, or of the image under the cursor, which then moves on. */
-function say(now, words) {
+/** What is spoken about: the selection, or the image under the cursor. */
+function spoken() {
+  const cursor = grid.row();
+  return (selection.size ? selection.rows() : cursor === undefined ? [] : [cursor]).filter((row) => !failed(row));
+}
+
+/** Says something of the selection, or of the image under the cursor, which then moves on. A selection is one act. */
+function say(now, words, stay = false) {
   if (app.view === "duplicates") return;
-  const several = selection.size > 0, cursor = grid.row();
-  const all = (several ? selection.rows() : cursor === undefined ? [] : [cursor]).filter((row) => !failed(row));
-  if (!all.length) return;
-  const audit = app.show === "audit", per = new Map();
-  for (const row of all) {
-    const id = typeof now === "function" ? now(row) : now;
-    if (id !== null) per.set(id, [...(per.get(id) ?? []), row]);
-  }
-  if (!per.size) return;
-  for (const [id, list] of per) journal.say(list, id, audit && list.every((row) => app.inAudit.has(row)));
-  if (several) selection.clear();
-  else if (now !== NOTHING) grid.go(grid.cursor + 1);
+  const all = spoken(), audit = app.show === "audit";
+  const said = all.map((row) => [row, typeof now === "function" ? now(row) : now]).filter(([, id]) => id !== null);
+  if (!said.length) return;
+  const list = said.map(([row]) => row), ids = said.map(([, id]) => id);
+  journal.say(list, ids.every((id) => id === ids[0]) ? ids[0] : ids, audit && list.every((row) => app.inAudit.has(row)));
+  if (selection.size && !stay) selection.clear();
+  else if (now !== NOTHING && !stay) grid.go(grid.cursor + 1);
   if (audit) later(() => drawSample());
-  tell(`${several ? many(all.length) : nameOf(all[0])}: ${words}.${app.trouble ? " Not saved yet." : ""}`);
+  tell(`${all.length > 1 ? many(all.length) : nameOf(all[0])}: ${words}.${app.trouble ? " Not saved yet." : ""}`);
 }
 
 let waiting = 0;
@@ -62,7 +63,28 @@ function later(act) {
   waiting = setTimeout(() => (journal.queue.length && !app.trouble ? later(act) : trying(act).then(changed)), 300);
 }
 
+/** Of several labels: one more, or one fewer where all images have it; the images stay at hand for the next label. */
+function toggle(label) {
+  const id = idOf(label), all = spoken(), on = all.some((row) => !members[seenOf(row)].includes(id));
+  const order = new Map(app.labels.map((each, k) => [idOf(each.label), k])), at = (each) => order.get(each) ?? order.size;
+  say((row) => {
+    const own = members[seenOf(row)].filter((each) => each !== id);
+    return idOfSet((on ? [...own, id] : own).sort((a, b) => at(a) - at(b)).map((each) => names[each]));
+  }, `${on ? "+" : "−"} ${label}`, true);
+}
+
+/** A label's key: of one label per image it is the whole answer. */
+const giveLabel = (label) => (several() ? toggle(label) : say(idOf(label), label));
+
 function right() {
+  if (several()) {
+    const all = spoken();
+    if (all.every((row) => isHidden(row) && app.audited.has(row))) { selection.clear(); return grid.go(grid.cursor + 1); }
+    if (all.some((row) => isHidden(row) && !app.audited.has(row))) {
+      return tell("In an audit, say what you see: the answer is hidden. 0 where the image shows none of the labels.");
+    }
+    return say((row) => finalOf(row) || null, "right");
+  }
   if ((selection.size ? selection.rows() : [grid.row()]).some((row) => row !== undefined && isHidden(row))) {
     return tell("In an audit, say what you see: the answer is hidden.");
   }
@@ -76,7 +98,7 @@ function back(entry, words) {
   selection.clear();
   if (target.digests.length > 1) for (const digest of target.digests) if (rows.of.has(digest)) selection.put(rows.of.get(digest), true);
   if (at.length) grid.go(Math.min(...at), { keep: true });
-  const said = target.kind === "take" ? "the classifier" : target.kind === "note" ? "the note" : names[target.now] || "taken back";
+  const said = target.kind === "take" ? "the classifier" : target.kind === "note" ? "the note" : changeOf(target) || "taken back";
   if (app.show === "audit") later(() => drawSample());
   const about = app.facets.length > 1 && target.kind !== "note" ? ` (${target.facet})` : "";
   return tell(`${words}: ${said}${about}, ${target.kind === "take" ? "all images" : many(target.digests.length)}.`);
@@ -121,7 +143,7 @@ function escape() {
   changed();
 }
 
-const resort = () => { nothing(); return app.view === "search" ? search() : app.view === "duplicates" ? dupes.duplicates(true) : sort(true); };
+const resort = async () => { await rank(); nothing(); return app.view === "search" ? search() : app.view === "duplicates" ? dupes.duplicates(true) : sort(true); };
 const extend = (place) => grid.go(place, { extend: true });
 
 function show(what) {
@@ -174,7 +196,7 @@ function give(place) {
   const { label } = app.labels[place];
   if ($("pick").open) $("pick").close();
   ($("large").open ? $("large") : grid.list).focus();
-  say(idOf(label), label);
+  giveLabel(label);
 }
 
 // ---- Learning, taking away --------------------------------------------------------------------------------------
@@ -182,7 +204,7 @@ function give(place) {
 async function take() {
   const p = app.proposal;
   if (app.panel !== "learn" || !p?.token) return;
-  const total = p.moves.reduce((sum, move) => sum + move[2].length, 0), id = crypto.randomUUID();
+  const total = p.changed, id = crypto.randomUUID();
   const taken = await trying(() => json("/api/take", { token: p.token, id }));
   if (!taken) return;
   journal.fold({ id, take: "a new classifier", facet: facet().name });
@@ -190,7 +212,7 @@ async function take() {
   await ask();
   nothing();
   sort(true);
-  tell(`Taken: ${many(total)} changed label. U undoes it.`);
+  tell(`Taken: ${many(total)} changed. U undoes it.`);
 }
 
 async function save(token) {
@@ -231,7 +253,7 @@ function heat(place) {
 
 export const COMMANDS = {
   Correct: [
-    ["label", "1 2 3 4 5 6 7 8 9", "give this label", (k) => app.labels[k] && say(idOf(app.labels[k].label), app.labels[k].label)],
+    ["label", "1 2 3 4 5 6 7 8 9", "give this label; of several, one more or one fewer", (k) => app.labels[k] && giveLabel(app.labels[k].label)],
     ["pick", "L", "give a label by its first letters", pick],
     ["*right", "Space", "the answer is right", right],
     ["noneOf", "0", "none of these", () => say(NONE, names[NONE])],
@@ -301,8 +323,9 @@ const acts = { // what only a button does
   view: open,
   panel,
   tab: (name) => { app.panel = name; changed(); },
-  filter: (name) => { Object.assign(app, { filter: name, show: "" }); nothing(); sort(); },
+  filter: async (name) => { Object.assign(app, { filter: name, show: "" }); await rank(); nothing(); sort(); },
   order: (name) => { Object.assign(app, { order: name, show: "" }); nothing(); sort(); },
+  toggleLabel: giveLabel,
   show,
   next: () => trying(async () => { app.next = (await json("/api/next", question())).rows; show("next"); }),
   audit: (anew) => trying(async () => { await drawSample(anew === "anew"); show("audit"); }),

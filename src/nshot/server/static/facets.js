@@ -1,12 +1,12 @@
 // Facets: several questions about each image, each with its own labels, prompt and answers. One is looked at; what is
 // said, learnt and counted belongs to it.
 
-import { bytes, columns, Refused } from "./api.js";
-import { ask, drawPrompts } from "./ask.js";
+import { bytes, Refused } from "./api.js";
+import { ask, drawNumber, drawPrompts, received } from "./ask.js";
 import { $, button, choices, html, put } from "./html.js";
 import { journal } from "./journal.js";
 import { nothing, sort } from "./orders.js";
-import { answerOf, app, facet, idOf, names, NONE, NOTHING, promptsOf, questionOf, rows, SKIP } from "./state.js";
+import { answerOf, app, facet, idOf, members, names, NOTHING, promptsOf, questionOf, rows, SKIP } from "./state.js";
 
 let changed = () => {}, remembered = "";
 export const onChange = (act) => { changed = act; };
@@ -52,6 +52,7 @@ function load(place) {
   const { labels, prompt, none, answer } = facet();
   Object.assign(app, { labels, prompt, none, answer, draft: "", proposal: null, audit: null, hint: "", notice: "", plan: null });
   $("none").checked = none;
+  drawNumber();
   drawPrompts();
 }
 
@@ -85,7 +86,8 @@ export function add(given) {
   if ($("pick").open) $("pick").close();
   if (lookAt(name)) { app.notice = `“${name}” is there already.`; return changed(); }
   // what was said of it before is known again
-  const said = journal.entries.filter((e) => e.kind === "say" && e.facet === name && !e.undone && e.now > NONE).map((e) => names[e.now]);
+  const ids = journal.entries.filter((e) => e.kind === "say" && e.facet === name && !e.undone).flatMap((e) => e.each ?? [e.now]);
+  const said = ids.flatMap((id) => members[id]).map((id) => names[id]);
   const labels = given.labels ?? [...new Set(said)].map((label) => ({ label, synonyms: [] }));
   app.facets.push(made({ ...given, name, labels }));
   look(app.facets.length - 1);
@@ -110,13 +112,14 @@ export function choose() {
   const ready = app.start.ready.map((each, k) => [each, k]).filter(([{ name }]) => !there.has(name));
   put(dialog, html`<form method="dialog"><h2>One more question about each image</h2><p>A facet has labels of its own: beside the subject,
     perhaps the time of day. Each image is answered for each facet, and what you say belongs to the facet that you look at.</p><label
-    for="letters">Its name</label> <input class="field" id="letters" autocomplete="off"><p class="row"><button class="main">Add</button>${
+    for="letters">Its name</label> <input class="field" id="letters" autocomplete="off"><p><label><input type="checkbox" id="any">
+    an image may show any number of its labels</label></p><p class="row"><button class="main">Add</button>${
     button("close", "Cancel")}</p>${ready.length > 0 && html`<h3>Ready ones</h3><p class="soft">How well they are answered has not been measured: look
     at the answers before you rely on them.</p><ul>${ready.map(([{ name, labels }, k]) => html`<li>${button("readyFacet", html`<b>${name}</b> <span
     class="soft">${labels.map(({ label }) => label).join(", ")}</span>`, k)}</li>`)}</ul>`}</form>`);
   dialog.showModal();
   $("letters").focus();
-  dialog.querySelector("form").addEventListener("submit", () => add({ name: $("letters").value }), { once: true });
+  dialog.querySelector("form").addEventListener("submit", () => add({ name: $("letters").value, multi: $("any").checked }), { once: true });
 }
 
 export const ready = (place) => add(app.start.ready[place]);
@@ -130,13 +133,13 @@ export function drawFacets() {
 
 /** Asks a facet that is not looked at, once for all images that are there. */
 async function askAside(each) {
-  const wanted = `${rows.n} ${JSON.stringify([each.labels, each.prompt, each.none])}`;
+  const wanted = `${rows.n} ${JSON.stringify([each.labels, each.prompt, each.none, each.multi])}`;
   if (each.asking === wanted || app.state.phase === "model") return;
   each.asking = wanted;
   try {
-    const answer = columns(await bytes("/api/ask", questionOf(each)));
+    const answer = received(await bytes("/api/ask", questionOf(each)));
     if (each === facet() || each.asking !== wanted) return;
-    each.answer = Object.assign(answer, { ids: answer.labels.map(idOf) });
+    each.answer = answer;
     changed();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
@@ -147,7 +150,7 @@ async function askAside(each) {
 export function others(row) {
   const told = app.facets.filter((each) => each !== facet() && each.labels.length).map((each) => {
     if ((each.answer?.rows ?? 0) < rows.n) askAside(each);
-    const said = journal.last(rows.digests[row], "say", false, each.name)?.now ?? NOTHING;
+    const digest = rows.digests[row], said = journal.last(digest, "say", false, each.name)?.nowOf(digest) ?? NOTHING;
     const answer = said > SKIP ? said : answerOf(row, each.answer);
     return html`<dt>${each.name}</dt><dd>${names[answer] || "…"}${said > SKIP && " ✓"}</dd>`;
   });
@@ -155,8 +158,8 @@ export function others(row) {
 }
 
 /** What a file of facets holds, for the command line. */
-export const asFile = () => Object.fromEntries(app.facets.map(({ name, labels, templates, usual, prompt }, k) => {
+export const asFile = () => Object.fromEntries(app.facets.map(({ name, labels, templates, usual, prompt, multi }, k) => {
   const now = k === app.facet ? app : { labels, prompt };
   return [name, { labels: Object.fromEntries(now.labels.map(({ label, synonyms }) => [label, synonyms])),
-    templates: promptsOf(now.prompt, { templates, usual }) }];
+    templates: promptsOf(now.prompt, { templates, usual }), ...(multi ? { multi } : {}) }];
 }));

@@ -2,12 +2,18 @@
 // again. The same fold as the server's: of each image, the last act that is not undone.
 
 import { json, Refused } from "./api.js";
-import { app, facet, idOf, LABELS, NONE, NOTHING, names, rows, SKIP } from "./state.js";
+import { app, facet, idOf, idOfSet, LABELS, members, NONE, NOTHING, names, rows, several, SKIP } from "./state.js";
 
 const AGAIN = 3000; // ms until the server is tried once more
 
-const wordOf = (id) => (id === NOTHING ? null : id === SKIP ? { answer: "skip" } : id === NONE ? { answer: "none" } : { label: names[id] });
-const idOfWord = (word) => (!word ? NOTHING : word.label !== undefined ? idOf(word.label) : word.answer === "skip" ? SKIP : NONE);
+function wordOf(id) {
+  if (id === NOTHING) return null;
+  if (id === SKIP) return { answer: "skip" };
+  if (several()) return { labels: members[id].map((label) => names[label]) };
+  return id === NONE ? { answer: "none" } : { label: names[id] };
+}
+const idOfWord = (word) => (!word ? NOTHING : word.labels ? idOfSet(word.labels) : word.label !== undefined ? idOf(word.label)
+  : word.answer === "skip" ? SKIP : NONE);
 const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 export const journal = {
@@ -32,8 +38,10 @@ export const journal = {
     }
     const kind = "take" in line ? "take" : "note" in line ? "note" : "sample" in line ? "audit" : "say";
     const entry = { id: line.id, kind, at: line.at ?? Date.now() / 1000, by: line.by ?? "you", audit: !!line.audit,
-      digests: line.digests ?? [], now: kind === "say" ? idOfWord(line.now) : NOTHING, text: line.note ?? line.take ?? "",
+      digests: line.digests ?? [], now: kind === "say" ? idOfWord(line.now) : NOTHING, each: line.each?.map(idOfWord), text: line.note ?? line.take ?? "",
       facet: line.facet ?? LABELS, was: kind === "say" ? (line.was ?? []).map(idOfWord) : [], undone: false, past: false };
+    const place = entry.each && new Map(entry.digests.map((digest, k) => [digest, k])); // images that were not alike
+    entry.nowOf = (digest) => (place ? entry.each[place.get(digest)] : entry.now);
     if (kind === "audit") return entry; // the sample is asked for by itself
     for (const each of this.entries) if (each.undone) each.past = true; // the log keeps it, but it is not redone
     this.entries.push(entry);
@@ -69,19 +77,22 @@ export const journal = {
   last(digest, kind, audit, of = facet().name) {
     return this.of.get(digest)?.findLast((e) => e.kind === kind && !e.undone && (!audit || e.audit) && (kind === "note" || e.facet === of));
   },
-  saidOf(digest) { return this.last(digest, "say")?.now ?? NOTHING; },
+  saidOf(digest) { return this.last(digest, "say")?.nowOf(digest) ?? NOTHING; },
 
   act(line) {
     const whole = { id: fresh(), ...line };
-    const was = whole.digests && "now" in whole ? whole.digests.map((digest) => this.saidOf(digest)) : [];
+    const was = whole.digests && ("now" in whole || "each" in whole) ? whole.digests.map((digest) => this.saidOf(digest)) : [];
     const entry = this.fold({ ...whole, was: was.map(wordOf) });
     this.queue.push(whole);
     this.send();
     return entry;
   },
-  say(list, id, audit) {
+  /** Says one thing of some images, or a thing of each. Of several labels, those that could be said are told too. */
+  say(list, ids, audit) {
     const { name } = facet(), about = name === LABELS ? {} : { facet: name };
-    return this.act({ digests: list.map((row) => rows.digests[row]), now: wordOf(id), ...about, ...(audit ? { audit: true } : {}) });
+    const now = Array.isArray(ids) ? { each: ids.map(wordOf) } : { now: wordOf(ids) }, [first] = [ids].flat();
+    if (several() && first > SKIP) about.asked = [...new Set([...app.labels.map(({ label }) => label), ...[ids].flat().flatMap((id) => members[id]).map((id) => names[id])])];
+    return this.act({ digests: list.map((row) => rows.digests[row]), ...now, ...about, ...(audit ? { audit: true } : {}) });
   },
   note(row, text) { return this.act({ digests: [rows.digests[row]], note: text }); },
   undoable() { return this.entries.findLast((e) => !e.undone); },

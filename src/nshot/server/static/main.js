@@ -11,7 +11,7 @@ import { journal } from "./journal.js";
 import { caption, drawTell, nothing, sort } from "./orders.js";
 import * as panels from "./panels.js";
 import * as searching from "./search.js";
-import { app, idOf, rows } from "./state.js";
+import { app, question, rows } from "./state.js";
 import { drawActions, drawRail, drawShell } from "./views.js";
 
 const AGAIN = 2500; // ms until new rows are asked about once more
@@ -128,4 +128,4 @@ async function begin() {
 }
 
 begin();
-globalThis.nshotPage = { app, dupes: dupes.found, grid, journal, rows, act: commands.act, ask: asking.ask, sort }; // for tests that drive the page
+globalThis.nshotPage = { app, dupes: dupes.found, grid, journal, rows, question, act: commands.act, ask: asking.ask, sort }; // for tests that drive the page

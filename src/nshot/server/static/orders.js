@@ -1,22 +1,41 @@
 // Which images are shown, in which groups. A request makes an order; nothing else moves an image under a person's hands.
 
+import { bytes, Refused } from "./api.js";
 import { captionOf } from "./duplicates.js";
 import { grid } from "./grid.js";
-import { $, button, fixed, html, many, put } from "./html.js";
-import { answerOf, app, failed, FILTERS, finalOf, idOf, isHidden, isUnsure, keyOf, names, NONE, NOTHING, ranked, rows, scoreWord,
-  SKIP } from "./state.js";
+import { $, button, count, fixed, html, many, put } from "./html.js";
+import { answerOf, app, failed, FILTERS, finalOf, headOf, idOf, isHidden, isUnsure, keyOf, names, NONE, NOTHING, ranked, rows,
+  scoreWord, several, shows, SKIP } from "./state.js";
 
 let placed = new Int32Array(0); // what each image's label was when it was placed
 let made = { rows: 0, answer: null };
 
+/** The labels that the filter asks for: "=cat", or two of them: '&["cat","dog"]'. */
+const wanted = () => (app.filter[0] === "=" ? [idOf(app.filter.slice(1))] : app.filter[0] === "&" ? JSON.parse(app.filter.slice(1)).map(idOf) : []);
+
+/** Of several labels: asks for the order of all images by what speaks for the label that is looked at. */
+export async function rank() {
+  app.ranking = null;
+  const label = app.filter.slice(1), place = app.answer?.labels.indexOf(label) ?? -1;
+  if (!several() || app.filter[0] !== "=" || place < 0) return;
+  const { key } = app.answer;
+  try {
+    const list = new Uint32Array(await bytes("/api/ranked", { key, place }));
+    if (app.filter === `=${label}`) app.ranking = { key, label, place, list: [...list].filter((row) => row < rows.n) };
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+  }
+}
+
 function kept() {
-  const wanted = app.filter.startsWith("=") ? idOf(app.filter.slice(1)) : NOTHING; // "=cat": a label's images
-  const passes = FILTERS[app.filter] ?? (wanted ? (row) => finalOf(row) === wanted : () => true);
+  const all = wanted();
+  const passes = FILTERS[app.filter] ?? (all.length ? (row) => all.every((id) => shows(row, id)) : () => true);
   const list = [];
   for (let row = 0; row < rows.n; row++) if (passes(row)) list.push(row);
   return list;
 }
 
+const REST = 2000; // images that do not show a label, the closest of them, shown beside those that do
 const CUTS = [0.95, 0.8, 0.6, 0.4, 0];
 
 function groups() {
@@ -27,7 +46,16 @@ function groups() {
   }
   if (app.show) {
     const move = app.proposal?.moves.find(([from, to]) => `${from}:${to}` === app.show);
-    return [{ name: move ? `${move.words[0]} → ${move.words[1]}` : "Would change", note: "would change", ids: move?.[2] ?? [] }];
+    if (app.show === "left") return [{ name: "Not told of every label", note: "Space: what is shown is all", ids: app.proposal?.left ?? [] }];
+    return [{ name: move ? move.words.join(several() ? ": " : " → ") : "Would change", note: "would change", ids: move?.[2] ?? [] }];
+  }
+  if (a && app.ranking?.key === a.key && app.filter === `=${app.ranking.label}`) {
+    const { label, place, list } = app.ranking, id = idOf(label), own = list.filter((row) => shows(row, id));
+    const rest = list.filter((row) => !shows(row, id)).slice(0, REST);
+    const decided = a.decided[place];
+    return [{ name: label, note: many(own.length) + (decided ? "" : ", said by you"), ids: own },
+      { name: decided ? "Not answered with it" : "Ranked, not decided", note: decided ? "closest first"
+        : `closest first; ${count(a.positives[place])} of the ${a.least} images that are needed showed it`, ids: rest }];
   }
   const list = kept();
   if (app.order === "folder" || !a) return [{ ids: list }];
@@ -45,7 +73,7 @@ function groups() {
   const per = new Map([...a.ids, NONE].map((id) => [id, []])), lists = [...per].reduce((all, [id, list]) => { all[id] = list; return all; }, []);
   // the clearest first: scores of a few labels are soon 1.00, and say nothing of "none of these"
   for (const row of ranked(list, a.marginCodes, true)) {
-    const id = finalOf(row);
+    const id = headOf(row);
     if (lists[id] === undefined) per.set(id, (lists[id] = []));
     lists[id].push(row);
   }
@@ -57,7 +85,7 @@ function groups() {
 /** Places every image anew, as the order says. keep: the cursor stays on its image. */
 export function sort(keep) {
   placed = new Int32Array(rows.n);
-  for (let row = 0; row < rows.n; row++) placed[row] = finalOf(row);
+  for (let row = 0; row < rows.n; row++) placed[row] = headOf(row);
   made = { rows: rows.n, answer: app.answer };
   const all = groups();
   grid.show(all, keep);
@@ -82,7 +110,7 @@ export function nothing(markup) {
 export function drawTell() {
   let moved = 0;
   if (app.order === "label" && !app.filter && made.answer) {
-    for (let row = 0; row < made.rows; row++) if (placed[row] !== finalOf(row)) moved++;
+    for (let row = 0; row < made.rows; row++) if (placed[row] !== headOf(row)) moved++;
   }
   const more = rows.n - made.rows, stale = /score|margin/.test(app.order) && made.answer !== app.answer;
   const words = [
@@ -99,19 +127,24 @@ export function drawTell() {
 export function caption(row) {
   const said = rows.said[row], final = finalOf(row), a = app.answer, mine = said > SKIP;
   if (failed(row)) return { words: "not read", mark: "!" };
-  if (isHidden(row)) return { words: "what is it?", spoken: "say what you see; the answer is hidden" };
+  if (isHidden(row)) {
+    return mine && app.audited.has(row) ? { words: names[final], mark: "✓", spoken: `${names[final]}, said by you` }
+      : { words: several() ? "which of these?" : "what is it?", spoken: "say what you see; the answer is hidden" };
+  }
   if (app.view === "duplicates") return captionOf(row);
   if (app.view === "search") {
     const hit = app.hits?.of.get(row);
     return { words: hit ? `${hit.rank}` : "", number: hit ? fixed(hit.cosine, 3) : "", mark: mine ? "✓" : "" };
   }
   if (final === NOTHING) return { words: "", mark: said ? "»" : "", spoken: "no answer yet" };
-  const right = said === answerOf(row), score = a && row < a.rows && final !== NONE ? fixed(a.score[row]) : "";
+  const right = said === answerOf(row), head = headOf(row, final), score = a && row < a.rows && final !== NONE ? fixed(a.score[row]) : "";
   const number = mine ? (right ? "right" : "yours") : score;
   const mark = mine ? "✓" : said ? "»" : isUnsure(row) ? "?" : "";
   const how = mine ? (right ? "you said it is right" : `said by you, the model says ${names[answerOf(row)] || "nothing"}`)
     : final === NONE ? "" : `${scoreWord()} ${number}`;
   const also = mark === "?" ? ", unsure" : mark === "»" ? ", skipped" : "";
-  return { key: a ? (final === NONE ? "0" : keyOf(a.ids.indexOf(final))) : "", words: names[final], number, mark,
+  // several labels need the room: the key of one of them would say little
+  if (several() && final > NONE) return { words: names[final], number: mine ? number : "", mark, spoken: `${names[final]}${how && `, ${how}`}${also}` };
+  return { key: a ? (final === NONE ? "0" : keyOf(a.ids.indexOf(head))) : "", words: names[final], number, mark,
     spoken: `${names[final]}${how && `, ${how}`}${also}` };
 }

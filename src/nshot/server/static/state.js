@@ -2,10 +2,25 @@
 
 export const NOTHING = 0, SKIP = 1, NONE = 2; // what may be said of an image, beside labels
 export const names = ["", "skipped", "none of these"]; // labels as numbers that outlive the list of labels
+export const members = [[], [], []]; // of each number: the labels that it stands for; of several, all that an image shows
 const places = new Map(names.map((name, k) => [name, k]));
 export function idOf(label) {
   const key = `=${label}`; // a label may be called "skipped"
-  if (!places.has(key)) places.set(key, names.push(label) - 1);
+  if (!places.has(key)) {
+    places.set(key, names.push(label) - 1);
+    members.push([names.length - 1]);
+  }
+  return places.get(key);
+}
+
+/** A number for what an image shows, where it may show any number of labels: none, one, or a set of them. */
+export function idOfSet(labels) {
+  if (labels.length < 2) return labels.length ? idOf(labels[0]) : NONE;
+  const ids = labels.map(idOf), key = `+${ids.toSorted((a, b) => a - b)}`;
+  if (!places.has(key)) {
+    places.set(key, names.push(labels.join(", ")) - 1);
+    members.push(ids);
+  }
   return places.get(key);
 }
 
@@ -53,6 +68,7 @@ export const app = {
   sample: [], audit: null, inAudit: new Set(), audited: new Set(), next: [], proposal: null, fitting: false,
   query: "", like: [], dropped: null, hits: null, anyway: false,
   what: "all", as: "csv", together: "", plan: null, notes: new Map(), about: null,
+  ranking: null, // of several labels: every row in the order of what speaks for the label that is looked at
   heat: null, // in the large view: the place of the label whose evidence is laid over the image
 };
 
@@ -62,17 +78,29 @@ export const failed = (row) => !rows.read[row];
 export function answerOf(row, answer = app.answer) {
   if (!answer || row >= answer.rows) return NOTHING;
   const place = answer.label[row];
-  return place === COLUMN_NONE ? NONE : place === COLUMN_UNREAD ? NOTHING : answer.ids[place];
+  return place === COLUMN_NONE ? NONE : place === COLUMN_UNREAD ? NOTHING : answer.set ? answer.setIds[answer.set[row]] : answer.ids[place];
 }
 
 /** What holds: a person's word counts before the model's. */
 export const finalOf = (row) => (rows.said[row] > SKIP ? rows.said[row] : answerOf(row));
 
+/** The one label that an image is placed under: of several, the first that was said, or the one with most evidence. */
+export function headOf(row, final = finalOf(row)) {
+  if (!several() || final <= NONE) return final;
+  return rows.said[row] > SKIP ? members[final][0] : app.answer.ids[app.answer.label[row]];
+}
+
+export const shows = (row, id) => members[finalOf(row)].includes(id);
+
 export const isUnsure = (row) => app.answer !== null && row < app.answer.rows && !rows.said[row] && rows.read[row] === 1
   && app.answer.margin[row] < app.answer.unsure;
 
 /** In an audit, the answer of an image that nobody has spoken about yet. */
-export const isHidden = (row) => app.show === "audit" && app.inAudit.has(row) && !app.audited.has(row);
+export const isHidden = (row) => app.show === "audit" && app.inAudit.has(row) && (!app.audited.has(row) || (several() && auditLeft() > 0));
+/** What an image shows as far as it may be seen: in an audit, only what was said in it. */
+export const seenOf = (row) => (isHidden(row) && !app.audited.has(row) ? NONE : finalOf(row) || NONE);
+/** Images of the audit that nobody has spoken about. Of several labels, answers stay hidden until there is none. */
+export const auditLeft = () => [...app.inAudit].filter((row) => !app.audited.has(row)).length;
 
 export const FILTERS = {
   unsure: isUnsure, yours: (row) => rows.said[row] > SKIP, skipped: (row) => rows.said[row] === SKIP,
@@ -89,11 +117,13 @@ export const SEVEN = ["a photo of a {}", "a close-up photo of a {}", "a bright p
   "a photo of the {}", "a drawing of a {}", "a picture of a {}"];
 export const MEAN = "mean of 7 prompts";
 export const LABELS = "labels"; // the facet of labels that are asked alone
+/** Whether an image may show any number of the labels. */
+export const several = () => facet().multi === true;
 export const facet = () => app.facets[app.facet] ?? { name: LABELS, templates: [], usual: "" };
 export const promptsOf = (prompt, of) => (prompt === MEAN ? SEVEN : prompt === of.usual ? of.templates : [prompt]);
 export const templates = () => promptsOf(app.prompt, facet());
-export const question = () => ({ labels: asked(), templates: templates(), none: app.none, facet: facet().name });
-export const questionOf = (each) => ({ labels: each.labels, templates: promptsOf(each.prompt, each), none: each.none, facet: each.name });
+export const question = () => ({ labels: asked(), templates: templates(), none: app.none, facet: facet().name, multi: several() });
+export const questionOf = (each) => ({ labels: each.labels, templates: promptsOf(each.prompt, each), none: each.none, facet: each.name, multi: !!each.multi });
 /** Every facet's question. */
 export const questions = () => app.facets.map((each, k) => (k === app.facet ? question() : questionOf(each))).filter(({ labels }) => labels.length);
 

@@ -7,9 +7,19 @@ import { grid } from "./grid.js";
 import { $, bar, button, choices, count, html, many, put } from "./html.js";
 import { journal } from "./journal.js";
 import { nothing } from "./orders.js";
-import { app, asked, finalOf, idOf, isUnsure, keyOf, names, NONE, rows, scoreWord, selection, SKIP } from "./state.js";
+import { app, asked, finalOf, idOf, isUnsure, keyOf, members, names, NONE, rows, scoreWord, seenOf, selection, several, SKIP } from "./state.js";
 
-export const PANELS = [["image", "Image"], ["learn", "Learn"], ["journal", "Journal"], ["export", "Export"]];
+const panelsNow = () => [["image", "Image"], ["learn", "Learn"], ...(several() ? [["together", "Together"]] : []), ["journal", "Journal"],
+  ["export", "Export"]];
+
+/** Of several labels: what is counted per combination, counted per label. */
+function spread(...tallies) {
+  for (const tally of tallies) {
+    for (let id = NONE + 1; id < tally.length; id++) {
+      if (members[id].length > 1) for (const label of members[id]) tally[label] += tally[id];
+    }
+  }
+}
 
 /** Labels with their counts; each is a filter. */
 export function drawRail() {
@@ -21,11 +31,13 @@ export function drawRail() {
     if (said > SKIP) { yours[said]++; also.yours++; } else if (said === SKIP) also.skipped++;
     if (!rows.read[row]) also.failed++; else if (!said && isUnsure(row)) also.unsure++;
   }
-  const line = (key, words, n, filter, id) => html`<li><button type="button" data-do="filter" data-arg="${filter}"
+  if (several()) spread(tally, yours);
+  const line = (key, words, n, filter, id, unsettled) => html`<li><button type="button" data-do="filter" data-arg="${filter}"
     aria-current="${app.filter === filter && !app.show}"><span class="k">${key && html`<kbd>${key}</kbd>`}</span><span
-    class="name">${words}</span><span class="n">${yours[id] > 0 && html`<small>✓${count(yours[id])}</small> `}${count(n)}</span>${
+    class="name">${words}</span><span class="n">${yours[id] > 0 && html`<small>✓${count(yours[id])}</small> `}${unsettled ? html`<small title="ranked, not decided: too few images have shown it">ranked</small>` : count(n)}</span>${
     id && bar(rows.n ? n / rows.n : 0, id === NONE)}</button></li>`;
-  const label = ({ label: text }, k) => line(keyOf(k), text, tally[idOf(text)] ?? 0, `=${text}`, idOf(text));
+  const undecided = (text) => several() && app.answer?.decided?.[app.answer.labels.indexOf(text)] === false;
+  const label = ({ label: text }, k) => line(keyOf(k), text, tally[idOf(text)] ?? 0, `=${text}`, idOf(text), undecided(text));
   $("rail").toggleAttribute("aria-busy", app.asking);
   put($("rail"), html`<ul>${line("", "All images", rows.n, "")}${app.answer && [
     ...asked().map(label),
@@ -109,9 +121,9 @@ export function drawShell() {
   put($("views"), html`${VIEWS.map(([a, words]) => button("view", words, a, `role="tab" aria-selected="${v === a}"`))}`);
   put($("index"), indexLine());
   put($("banner"), banner());
-  put($("topics"), html`${PANELS.slice(1).map(([p, words]) => button("panel", words, p, `aria-pressed="${app.panel === p}"`))}${
+  put($("topics"), html`${panelsNow().slice(1).map(([p, words]) => button("panel", words, p, `aria-pressed="${app.panel === p}"`))}${
     button("help", html`Keys <kbd>?</kbd>`)}`);
-  put($("tabs"), html`${choices("tab", PANELS, app.panel)}${button("panel", "✕", "", 'class="close" aria-label="Close the panel"')}`);
+  put($("tabs"), html`${choices("tab", panelsNow(), app.panel)}${button("panel", "✕", "", 'class="close" aria-label="Close the panel"')}`);
   $("panel").hidden = !app.panel || none;
   $("ask").hidden = $("rail").hidden = v !== "images";
   $("find").hidden = v !== "search";
@@ -126,8 +138,15 @@ export function drawShell() {
     app.answer ? `${many(app.answer.rows)} asked in ${Math.ceil(app.took)} ms` : "no answers yet"}</span>${by}`);
 }
 
-export const sayButtons = () => html`${app.labels.slice(0, 9).map(({ label }, k) => button("label", html`<kbd>${k + 1}</kbd> ${label}`, k))}${
-  app.labels.length > 9 && button("pick", html`<kbd>L</kbd> Other label`)}${button("right", html`<kbd>Space</kbd> Right`)}${
+/** Of several labels: whether the images that are spoken about show one: "true", "false" or "mixed". */
+export function pressed(label) {
+  const all = selection.size ? selection.rows() : [grid.row()].filter((row) => row !== undefined), id = idOf(label);
+  const seen = all.map((row) => members[seenOf(row)].includes(id));
+  return seen.length && seen.every(Boolean) ? "true" : seen.some(Boolean) ? "mixed" : "false";
+}
+
+export const sayButtons = () => html`${app.labels.slice(0, 9).map(({ label }, k) => button("label", html`<kbd>${k + 1}</kbd> ${label}`, k,
+  several() ? `aria-pressed="${pressed(label)}"` : ""))}${app.labels.length > 9 && button("pick", html`<kbd>L</kbd> Other label`)}${button("right", html`<kbd>Space</kbd> Right`)}${
   button("noneOf", html`<kbd>0</kbd> None of these`)}${button("skip", html`<kbd>S</kbd> Skip`)}`;
 
 export function drawActions() {
