@@ -200,13 +200,19 @@ class _Handler(BaseHTTPRequestHandler):
         prefix = query.get("prefix", "")
         after = max(query.get("start-after", ""), query.get("continuation-token", ""))
         count = int(query.get("max-keys", 1000))
+        folders: list[str] = []
         if self.store.names is not None:
             page = self.store.names(after, count)
         else:
-            known = sorted(self.store.objects)
-            page = [key for key in known if key.startswith(prefix) and key > after][:count]
+            known = [key for key in sorted(self.store.objects) if key.startswith(prefix)]
+            if query.get("delimiter"):
+                below = {key for key in known if "/" in key[len(prefix) :]}
+                folders = sorted({key[: key.index("/", len(prefix)) + 1] for key in below})
+                known = [key for key in known if key not in below]
+            page = [key for key in known if key > after][:count]
         more = len(page) == count
-        rows = "".join(
+        common = "".join(f"<CommonPrefixes><Prefix>{escape(f)}</Prefix></CommonPrefixes>" for f in folders)
+        rows = common + "".join(
             f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
             f"<ETag>{_tag(self.store.objects.get(key, b''))}</ETag>"
             f"<Size>{len(self.store.objects.get(key, b''))}</Size></Contents>"

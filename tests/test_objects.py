@@ -433,3 +433,103 @@ def test_a_folder_of_a_data_set_on_the_hub_is_a_source(
             names("hf://datasets/lab/birds/none/")
         with pytest.raises(SourceError, match="cannot be listed"):
             names("hf://datasets/lab/none/")
+
+
+def test_an_object_that_was_named_is_not_read_again_while_it_is_unchanged(
+    tiny: Path, filled: FaultyStore, tmp_path: Path
+) -> None:
+    keys = sorted(filled.objects)
+    rows = "\n".join(f"s3://bucket/{key}" for key in keys[:6])
+    (tmp_path / "table.csv").write_text(f"image\n{rows}\n")
+    beside = "\n./".join(Path(key).name for key in keys[6:8])
+    filled.objects["photos/table.csv"] = f"image\n{beside}\n".encode()
+    sources = [tmp_path / "table.csv", "s3://bucket/photos/table.csv", f"s3://bucket/{keys[8]}"]
+
+    own = ["--store", tmp_path / "store"]
+
+    def asked(output: str) -> tuple[int, int]:
+        filled.asked.clear()
+        filled.heads = 0
+        assert embed(tiny, *sources, "-o", tmp_path / output, *own, keep=True) == 0
+        heads = filled.heads
+        return sum(filled.asked[key] for key in keys), heads
+
+    read, heads = asked("a.npz")
+    assert read == 9
+    again, more = asked("b.npz")
+    assert again == 0
+    assert more == heads + 9  # nothing but the question whether it changed
+    assert np.array_equal(vectors(tmp_path / "a.npz").vectors, vectors(tmp_path / "b.npz").vectors)
+    filled.objects[keys[2]] = filled.objects[keys[3]]
+    del filled.objects[keys[4]]
+    filled.asked.clear()
+    assert embed(tiny, *sources, "-o", tmp_path / "c.npz", *own, keep=True) == 1
+    assert filled.asked[keys[2]] == 1
+    changed = vectors(tmp_path / "c.npz")
+    assert np.array_equal(changed.vectors[2], changed.vectors[3])
+    assert [each.source for each in changed.failures.values()] == [f"s3://bucket/{keys[4]}"]
+
+
+@pytest.fixture
+def by_label(store: FaultyStore, photos: Path) -> FaultyStore:
+    """The twelve photos in folders of labels, in a table beside them, and in shards of webdataset."""
+    rows = []
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as archive:
+        for number, path in enumerate(sorted(photos.iterdir())):
+            label = ("cat", "dog")[number % 2]
+            data = path.read_bytes()
+            store.objects[f"set/{label}/{path.name}"] = data
+            store.objects[f"flat/images/{path.name}"] = data
+            rows.append(f"images\\{path.name},{label}")
+            for name, content in ((path.name, data), (f"{path.stem}.cls", label.encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    store.objects["flat/labels.csv"] = "\n".join(["image,label", *rows, ""]).encode()
+    store.objects["shards/0.tar"] = held.getvalue()
+    store.objects["parted/train/cat/0.jpg"] = data
+    store.objects["parted/test/cat/0.jpg"] = data
+    store.objects["parted/test/dog/0.jpg"] = data
+    store.objects["parted/train/dog/0.jpg"] = data
+    return store
+
+
+@pytest.mark.parametrize("place", ["set/", "flat/labels.csv", "shards/", "shards/0.tar"])
+def test_labelled_images_in_a_store_are_the_same_as_on_disk(
+    place: str, by_label: FaultyStore, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, data in by_label.objects.items():
+        path = tmp_path / "disk" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    told, found = [], []
+    for root in (f"{tmp_path}/disk/", "s3://bucket/"):
+        labelled = nshot.open_labelled(root + place)
+        found.append([(source.name.removeprefix(root), source.labels) for source in labelled])
+        capsys.readouterr()
+        assert run(["evaluate", root + place, "--model", str(tiny), "--no-store", "--quiet"]) == 0
+        told.append(capsys.readouterr().out)
+    assert found[0] == found[1]
+    assert len(found[0]) == 12
+    assert told[0] == told[1]
+
+
+def test_a_labelled_set_in_a_store_is_fitted_and_planned(
+    by_label: FaultyStore, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(tiny), "--no-store"]
+    assert run(["fit", "s3://bucket/set/", "-o", str(tmp_path / "c.nshot"), *model]) == 0
+    assert embed(tiny, "s3://bucket/set/", "--labelled", "-o", "s3://bucket/v/", "--shard-size", "5") == 0
+    assert vectors("s3://bucket/v/").label.count("cat") == 6
+    assert run(["evaluate", "s3://bucket/v/", *model]) == 0
+    capsys.readouterr()
+    assert run(["evaluate", "s3://bucket/parted/", *model]) == 0
+    assert "the part 'test' of s3://bucket/parted" in capsys.readouterr().err
+    for place, said in (
+        ("s3://bucket/none/", "s3://bucket/none/ holds nothing"),
+        ("s3://bucket/set/*.jpg", "name a folder with a folder per label"),
+        ("s3://bucket/none.csv", "none.csv"),
+    ):
+        assert run(["evaluate", place, *model]) == 2, place
+        assert said in capsys.readouterr().err

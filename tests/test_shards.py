@@ -26,6 +26,7 @@ from nshot.distributed.run import Request, make_shards, planned
 from nshot.distributed.shards import shards_of, status, verify
 from nshot.embeddings import parts
 from nshot.embeddings.parts import Parts, Width
+from nshot.embeddings.stored import stored
 from nshot.errors import OutputError, RequestError
 from nshot.objects import open_folder
 from nshot.types import Embedded, Failure
@@ -259,7 +260,7 @@ def test_a_shard_that_is_not_there_is_a_failure_and_not_a_silence(
 
 def test_half_precision_takes_half_the_space(tiny: Path, photos: Path, whole: Path, tmp_path: Path) -> None:
     assert embed(tiny, photos, "-o", tmp_path / "half", "--half", "--shard-size", "5") == 0
-    full, half = Parts(whole).gathered(), Parts(tmp_path / "half").gathered()
+    full, half = stored([Parts(whole)]), stored([Parts(tmp_path / "half")])
     assert np.abs(np.einsum("ij,ij->i", full.vectors, half.vectors) - 1).max() < 1e-5
     assert np.abs(np.linalg.norm(half.vectors, axis=1) - 1).max() < 1e-6
     kept = pq.read_schema(tmp_path / "half" / "part-00000.parquet").field("embedding").type
@@ -275,7 +276,7 @@ def test_relative_names_are_found_from_another_folder(
     monkeypatch.chdir(photos)
     plan = Plan(open_folder(tmp_path / "v"), plan.meta)
     assert sum(summary.failed for summary in make_shards(plan, model)) == 0
-    assert Parts(tmp_path / "v").gathered().sources[0] == "photos/00.jpg"
+    assert stored([Parts(tmp_path / "v")]).sources[0] == "photos/00.jpg"
 
 
 def test_a_listing_that_is_cut_off_goes_on(

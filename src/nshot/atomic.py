@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -175,3 +178,15 @@ def _lock(file: BinaryIO) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+class Scratch:
+    """A temporary folder that is there as long as this object is, and goes without a word.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="nshot-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

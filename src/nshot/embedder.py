@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from nshot.embeddings import Embeddings, Parts, is_parts, is_vector_file, read_vectors
+from nshot.embeddings import Embeddings, Parts, is_parts, is_vector_file, read_vectors, stored
 from nshot.encoders import Encoder
 from nshot.errors import RequestError, SourceError
 from nshot.images.decode import Limits
@@ -259,6 +259,20 @@ class Embedder:
                     )
                 )
         return chain.from_iterable(parts)
+
+    def stored(self, specs: Iterable[str | os.PathLike[str]]) -> Embeddings | None:
+        """The vectors of folders of parts, which stay on the disk where they are many; None of other sources.
+
+        Raises:
+            RequestError: vectors of another model.
+        """
+        specs = list(specs)
+        if not specs or not all(map(is_parts, specs)):
+            return None
+        folders = [Parts(spec) for spec in specs]
+        for parts in folders:
+            self.check_space(parts.recipe, parts.model, f"the vectors in {parts.name}")
+        return stored(folders)
 
     def _vectors(self, path: str | os.PathLike[str]) -> Iterator[Embedded | Failure]:
         read = read_vectors(path)

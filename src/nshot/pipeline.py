@@ -18,6 +18,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Semaphore
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from nshot.images.sources import Source
 from nshot.store.memory import Memory
 from nshot.store.store import Stamp
 from nshot.types import Embedded, Failure, Floats, Pixels, Recipe
+
+if TYPE_CHECKING:
+    from nshot.images.stored import Object
 
 _READERS = 16  # images that are read from a network at once
 _LOOKUP = 512  # files asked of the store in one query, and answers passed on at once
@@ -197,7 +201,11 @@ class Pipeline:
         self, slot: _Slot, source: Source, before_more: tuple[int, Callable[[], object]]
     ) -> Pixels | None:
         try:
+            if self.memory and source.named is not None and self._known(slot, source.named):
+                return None
             data = source.read(before_more)
+            if self.memory and source.named is not None and (meta := source.named.meta) is not None:
+                slot.stamp = Stamp.marked(source.name, meta.size, meta.mark)
             slot.digest = hashlib.sha256(data).digest()
             if self.memory:
                 known = self.memory.vectors([slot.digest], self.recipe.digest)
@@ -220,6 +228,16 @@ class Pipeline:
             log.debug("unexpected, in %s", slot.name, exc_info=True)
             slot.fail(UndecodableImage.__name__, f"{type(error).__name__}: {error}")
         return None
+
+    def _known(self, slot: _Slot, named: Object) -> bool:
+        """Whether an object that was named is known unchanged; its store is asked if its name is known."""
+        if not self.memory.knows(slot.name):
+            return False
+        named.ask()
+        assert named.meta is not None
+        slot.stamp = Stamp.marked(slot.name, named.meta.size, named.meta.mark)
+        self._recalled([slot])
+        return slot.result is not None
 
     def _batches(self, slots: Iterable[_Slot], pool: Executor) -> Iterator[_Batch]:
         group: list[_Slot] = []

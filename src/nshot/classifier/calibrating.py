@@ -14,6 +14,9 @@ from nshot.decision.conformal import Kind
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
 
+_ROOM = 2**27  # numbers of float64 that are held at once
+_LEAST = 10_000  # images, however many labels there are
+
 
 def calibrate(
     classifier: Classifier,
@@ -34,9 +37,9 @@ def calibrate(
 
     Args:
         classifier: the one that is to be believed or not.
-        examples: embeddings with labels, which the classifier has not learnt from. An image whose one label
-            the classifier does not have counts as an image of none of its labels; one with several labels or
-            none is left out.
+        examples: embeddings with labels, which the classifier has not learnt from; of very many, a random
+            part is taken (see ``enough``). An image whose one label the classifier does not have counts as an
+            image of none of its labels; one with several labels or none is left out.
         none: more images that show none of the labels. Without any, each label is left out in turn.
         background: float[b, d], unit vectors of background labels (``zero_shot(clip, words).matrix``), which
             the background rule needs.
@@ -59,6 +62,7 @@ def calibrate(
         RequestError: no image of the classifier's labels, too few for what is asked, or another model's.
     """
     classifier.check_space(examples.recipe, examples.model)
+    examples = enough(classifier, examples, seed=seed)
     if multi or classifier.several is not None:
         return calibrate_several(classifier, examples, seed=seed)
     rows, targets, strangers = split(classifier, examples)
@@ -87,6 +91,15 @@ def calibrate(
         seed=seed,
     )
     return classifier.with_decision(decision).with_provenance(model=examples.model, report=report)
+
+
+def enough(classifier: Classifier, examples: Embeddings, *, seed: int = 0) -> Embeddings:
+    """As many of the images, drawn at random, as calibrating has room for: all of them up to some 200,000.
+
+    More would tell little: a share that is measured on 100,000 images is off by 0.3 points at most, in 95 of
+    100 cases.
+    """
+    return examples.part(max(_LEAST, _ROOM // (classifier.dimension + 4 * len(classifier.labels))), seed=seed)
 
 
 def split(classifier: Classifier, examples: Embeddings) -> tuple[list[int], list[int], list[int]]:

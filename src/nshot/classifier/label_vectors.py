@@ -65,7 +65,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[Embeddings, tuple[str, ...]]:
     found = read_vectors(path)
     if found.failures:
         raise SourceError(next(iter(found.failures.values())).message)
-    names = found.label if found.labels is not None else found.sources
+    names = found.label if found.labels is not None else tuple(found.sources)
     if found.labels is None and all(name.endswith(f"#{row}") for row, name in enumerate(names)):
         raise SourceError(
             f"{path} does not say which label each vector is of: add an array or a column 'labels'"

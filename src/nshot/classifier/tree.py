@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nshot.classifier import file
+from nshot.classifier.calibrating import enough
 from nshot.classifier.classifier import Classifier, in_chunks, records_of
 from nshot.classifier.predictions import Predictions
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
@@ -223,6 +224,7 @@ class TreeClassifier:
                 vectors, or a coverage outside (0, 1).
         """
         self.classifier.check_space(images.recipe, images.model)
+        images = enough(self.classifier, images)
         kept, truth = self.truth(images)
         if not len(kept):
             raise RequestError(f"no image has a label of the tree's, such as {self.tree.leaves[0]!r}")

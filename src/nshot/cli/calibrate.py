@@ -158,7 +158,7 @@ def command(
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
     from nshot.atomic import check_output
-    from nshot.classifier.calibrating import calibrate, seen_before, split
+    from nshot.classifier.calibrating import calibrate, enough, seen_before, split
     from nshot.classifier.zero_shot import zero_shot
     from nshot.cli.asking import background_rows, from_file, say_language
     from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -292,6 +292,9 @@ def command(
         say("the background rule compares with texts of one model, and a cascade has two: cosine is taken")
         reject, learn = "cosine", partial(learn, reject="cosine")
     none = model.embed(model.sources(strangers)) if strangers else None
+    if len(some := enough(classifier, images, seed=seed)) < len(images):
+        say(f"{len(some):,} of the {len(images):,} images, drawn at random, are learnt from: that is enough")
+        images = some
     _, _, foreign = split(classifier, images)
     if foreign:
         others = sorted({images.labels[row][0] for row in foreign} if images.labels else ())

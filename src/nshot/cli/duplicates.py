@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -76,9 +76,9 @@ def command(
         raise RequestError(f"{target} is not a folder")
     model = asked.load()
     photos = asked.embedded(model)
-    found = search.duplicates(photos, embedder=model, pictures=asked.again(model), scene=scene)
-    chosen = set(kinds or (("same", "copy") if target is not None else search.KINDS))
-    groups = [group for group in found.groups if group.kind in chosen]
+    chosen: tuple[Any, ...] = kinds or (("same", "copy") if target is not None else search.KINDS)
+    found = search.duplicates(photos, embedder=model, pictures=asked.again(model), scene=scene, kinds=chosen)
+    groups = list(found.groups)
     if not asked.quiet:
         _tell(found)
         for failure in found.failures:

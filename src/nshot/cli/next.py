@@ -76,7 +76,9 @@ def command(
     embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
     remarks = Remarks()
     images = listing.open(embedder, sources, remarks)
-    found = embedder.collect(progress(embedder.embed_images(images), shown=not quiet))
+    found = embedder.stored(sources)
+    if found is None:
+        found = embedder.collect(progress(embedder.embed_images(images), shown=not quiet))
     for failure in () if quiet else found.failures.values():
         click.echo(f"failed: {spelled(failure.source)}: {spelled(failure.message)}", err=True)
     tell_remarks(remarks, quiet=quiet)

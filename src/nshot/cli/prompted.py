@@ -48,6 +48,8 @@ def embed_prompted(
     have images or not; a label of the data that is not among them has no prompt, and is known by its
     images.
     """
+    from nshot.few_shot.examples import enough
+
     given = label_options.given(quiet=quiet, alone=True)
     label_options.read_templates()  # rather now than after a download
     labelled = data_options.open(model_options, given, prefer=prefer, quiet=quiet)
@@ -56,6 +58,9 @@ def embed_prompted(
     model = data_options.of_model(model_options).load(quiet=quiet)
     images = embed(model, labelled, quiet=quiet)
     examples = with_one_label(images, labelled.name, quiet=quiet)
+    if len(some := enough(examples)) < len(examples):
+        say(f"{len(some):,} of the {len(examples):,} images, drawn label by label, are learnt from")
+        examples = some
     names = given.labels if given is not None else list(images.classes)
     check_choice({*names, *examples.label})
     if (wordless := sorted(set(examples.label) - set(names))) and not quiet:

@@ -227,10 +227,10 @@ def _filtered(
     model: Model, asked: Asked, only: Sequence[str], wanted: Sequence[tuple[str, str]]
 ) -> Iterable[Any] | None:
     """The listing without what the filters leave out; None where nothing is filtered."""
-    from nshot.embeddings import is_vector_file
+    from nshot.embeddings import is_parts, is_vector_file
 
-    if not only and not wanted:
-        return None
+    if not wanted and (not only or all(map(is_parts, asked.sources))):
+        return None  # the labels of vectors are with them
     found: list[Any] = []
     for spec in asked.sources:
         if is_vector_file(spec):

@@ -68,6 +68,9 @@ class Asked:
         Raises:
             RequestError: no image, or none that can be read.
         """
+        found = self._stored(model) if images is None else None
+        if found is not None:
+            return found
         remarks = Remarks()
         listed = self.listing.open(model, self.sources, remarks) if images is None else images
 
@@ -83,9 +86,27 @@ class Asked:
             raise RequestError(f"no image that can be read in {' '.join(self.sources)}")
         return found
 
+    def _stored(self, model: Model) -> Embeddings | None:
+        """The vectors of folders of parts, where there is nothing else; each failure is told."""
+        found = model.stored(self.sources)
+        if found is None:
+            return None
+        for failure in () if self.quiet else found.failures.values():
+            tell_failure(failure)
+        if not len(found):
+            raise RequestError(f"no image that can be read in {' '.join(self.sources)}")
+        return found
+
     def again(self, model: Model) -> Iterable[Any] | None:
-        """The images listed once more, to be shown or compared; None where they came from standard input."""
-        return self.listing.open(model, self.sources, Remarks()) if "-" not in self.sources else None
+        """The images listed once more, to be shown or compared; None where that cannot be done.
+
+        They cannot where they came from standard input, and in files of vectors there are no images.
+        """
+        from nshot.embeddings import is_vector_file
+
+        if "-" in self.sources or all(map(is_vector_file, self.sources)):
+            return None
+        return self.listing.open(model, self.sources, Remarks())
 
     def say(self, message: str) -> None:
         """A note, unless the person wants quiet."""

@@ -18,24 +18,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 from nshot.datasets import clip_benchmark, layouts, webdataset
 from nshot.datasets.cells import Cells
-from nshot.datasets.layouts import PREFERRED, Classes, InArchive, OnDisk, layout
+from nshot.datasets.in_store import InStore
+from nshot.datasets.layouts import PREFERRED, Classes, InArchive, OnDisk, Tree, layout
 from nshot.datasets.patterns import by_pattern
 from nshot.datasets.reading import Columns, LabelledSet, Reading
-from nshot.datasets.rows import Rows, of_shards, of_table
+from nshot.datasets.rows import Rows, of_shards, of_table, opened_table
 from nshot.embeddings import is_parts, is_vector_file, read_vectors
 from nshot.errors import SourceError
-from nshot.images import archives
+from nshot.images import archives, stored
 from nshot.images.remarks import Remarks
 from nshot.images.sources import Source
 from nshot.images.tables import PARQUET, is_table, open_table
 from nshot.labels.parts import part_of
-from nshot.objects import is_object_url
+from nshot.objects import ObjectPath, is_object_url
 from nshot.types import DEFAULT_LIMITS, Limits
 
 __all__ = ["Columns", "LabelledSet", "open_labelled"]
+
+Shard: TypeAlias = Path | ObjectPath
 
 _HUB = "hf://"
 _SAMPLE = 200  # rows by which it is judged what a column holds
@@ -99,10 +103,7 @@ def open_labelled(
     if vectors:
         return _of_vectors(path, name, read)
     if is_object_url(name):
-        raise SourceError(
-            f"{name}: labelled images are read from this machine or the Hub; in an object store, name "
-            "a folder of vectors with labels that nshot embed made"
-        )
+        return _in_store(name, domain_folders, read)
     if path.is_dir() and clip_benchmark.is_benchmark(path):
         return clip_benchmark.of_folder(path, read)
     if path.is_dir():
@@ -131,20 +132,23 @@ def _folder(path: Path, name: str, by_domain: bool, config: str | None, read: Re
     here = OnDisk(path)
     if not by_domain and not here.holds_images():
         if tars := _files(path, archives.TAR):
-            return _webdataset(_of_part(path, tars, read), name, read)
+            return _webdataset(_of_part(name, tars, read), name, read)
         if shards := _local_shards(path, config, read):
             return of_shards(name, shards, replace(read, split=None))
+    return _tree(here, name, by_domain, read)
+
+
+def _tree(here: Tree, name: str, by_domain: bool, read: Reading) -> LabelledSet:
+    """A folder on disk or in an object store."""
     found = layout(here, by_domain=by_domain, split=read.split, prefer=read.prefer, remarks=read.remarks)
     if isinstance(found, str):
-        return of_table(
-            Rows(open_table(Path(found), memory=read.limits.memory), replace(read, split=None)), name
-        )
+        return of_table(Rows(opened_table(found, read), replace(read, split=None)), name)
 
-    def listed(label: str, folder: str) -> Iterator[Source]:
+    def listed(label: str, folder: Tree) -> Iterator[Source]:
         try:
-            yield from read.sources([folder])
+            yield from read.sources([f"{folder.place}/"])
         except SourceError as error:
-            if Path(folder).is_dir() and not OnDisk(Path(folder)).holds_images():
+            if not folder.holds_images():
                 return  # a label without an image yet
             raise SourceError(f"the images of {label!r}: {error}") from error
 
@@ -152,17 +156,42 @@ def _folder(path: Path, name: str, by_domain: bool, config: str | None, read: Re
         _count_loose(found, read)
         for folder, label, domain in found.folders:
             own = (read.cells.name(label, folder.place),)
-            for source in listed(label, folder.place):
+            for source in listed(label, folder):
                 yield replace(source, labels=own, domain=domain)
 
     return _classes(name, found, read, opened)
 
 
-def _archive(path: Path, name: str, by_domain: bool, read: Reading) -> LabelledSet:
+def _in_store(name: str, by_domain: bool, read: Reading) -> LabelledSet:
+    """What lies in an object store: a table, an archive, shards of webdataset, or folders of labels.
+
+    Raises:
+        SourceError: a pattern, or nothing with labels.
+    """
+    if stored.is_archive(name):
+        return _archive(ObjectPath(name), name, by_domain, read)
+    if is_table(name):
+        return of_table(Rows(stored.open_table(name, memory=read.limits.memory), read), name)
+    if stored.is_pattern(name) or not stored.is_folder(name):
+        raise SourceError(f"{name} has no labels: name a folder with a folder per label, a table, an archive")
+    here = InStore(name.rstrip("/"))
+    if not by_domain and not here.holds_images():
+        tars = [ObjectPath(f"{here.place}/{file}") for file in here.files() if file.endswith(archives.TAR)]
+        if tars:
+            return _webdataset(_of_part(name, tars, read), name, read)
+        shards = [f"{here.place}/{file}" for file in here.files() if file.endswith(PARQUET)]
+        if shards:
+            return of_shards(name, shards, replace(read, split=None))
+        if not here.folders() and not here.files():
+            raise SourceError(f"{name} holds nothing")
+    return _tree(here, name, by_domain, read)
+
+
+def _archive(path: Path | ObjectPath, name: str, by_domain: bool, read: Reading) -> LabelledSet:
     most = read.limits.max_bytes
     is_zip = name.lower().endswith(archives.ZIP)
     if not is_zip and webdataset.is_webdataset(path, most):
-        return _webdataset(_of_part(path, [path], read), name, read)
+        return _webdataset(_of_part(name, [path], read), name, read)
     members = archives.zip_members(path, most) if is_zip else archives.tar_members(path, most)
     tree = InArchive.of(name, (member.name for member in members))
     found = layout(tree, by_domain=by_domain, split=read.split, prefer=read.prefer, remarks=read.remarks)
@@ -171,7 +200,7 @@ def _archive(path: Path, name: str, by_domain: bool, read: Reading) -> LabelledS
 
     def opened() -> Iterator[Source]:
         _count_loose(found, read)
-        for source in read.sources([path]):
+        for source in read.sources([name]):
             for label, domain in layouts.chosen(found, source.name):
                 yield replace(source, labels=(read.cells.name(label, source.name),), domain=domain)
 
@@ -195,9 +224,9 @@ def _files(path: Path, endings: tuple[str, ...]) -> list[Path]:
     return sorted(each for each in path.iterdir() if each.is_file() and each.name.lower().endswith(endings))
 
 
-def _of_part(path: Path, files: list[Path], read: Reading) -> list[Path]:
+def _of_part(path: str, files: Sequence[Shard], read: Reading) -> Sequence[Shard]:
     """The shards of one part, where their names say what part they are of."""
-    parts = {file: part_of(file.name.partition(".")[0]) for file in files}
+    parts = {file: part_of(str(file).rpartition("/")[2].partition(".")[0]) for file in files}
     there = set(parts.values()) - {None}
     if read.split is not None:
         chosen = [file for file, part in parts.items() if part == part_of(read.split)]
@@ -211,8 +240,8 @@ def _of_part(path: Path, files: list[Path], read: Reading) -> list[Path]:
     return [file for file, part in parts.items() if part == wanted]
 
 
-def _webdataset(shards: list[Path], name: str, read: Reading) -> LabelledSet:
-    names = read.columns.names or webdataset.class_names(shards[0].parent)
+def _webdataset(shards: Sequence[Shard], name: str, read: Reading) -> LabelledSet:
+    names = read.columns.names or webdataset.class_names(shards[0])
     cells = Cells(names, read.columns.numbers, read.columns.separator)
     most = read.limits.max_bytes
 
@@ -257,10 +286,11 @@ def _local_shards(path: Path, config: str | None, read: Reading) -> list[str]:
 
 def _patterned(name: str, pattern: str, read: Reading) -> LabelledSet:
     find = by_pattern(pattern)
+    below = name if is_object_url(name) or Path(name).is_dir() else ""
 
     def opened() -> Iterator[Source]:
         for source in read.sources([name]):
-            label = find(os.path.relpath(source.name, name) if Path(name).is_dir() else source.name)
+            label = find(os.path.relpath(source.name, below) if below else source.name)
             if label is None:
                 read.remarks.unlabelled[f"named otherwise than {pattern}"] += 1
             else:
@@ -284,15 +314,17 @@ def _of_vectors(path: Path, name: str, read: Reading) -> LabelledSet:
             f"{name} holds vectors without labels: put them into an array or a column 'labels', or give "
             "the images"
         )
-    given = [
-        read.cells.labels(list(own), f"{name}, {at}")
-        for at, own in zip(found.sources, found.labels, strict=True)
-    ]
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # millions of images have a few labels
+    given = []
+    for at, own in zip(found.sources, found.labels, strict=True):
+        if own not in known:
+            known[own] = read.cells.labels(list(own), f"{name}, {at}")
+        given.append(known[own])
     rows = [row for row, own in enumerate(given) if own]
     if len(rows) < len(given):
         read.remarks.unlabelled["rows of vectors"] = len(given) - len(rows)
         found = found[rows]
-    met = sorted({label for own in given for label in own})
+    met = sorted({label for own in known.values() for label in own})
     read.checked(met, name)
     classes = tuple(read.columns.names) if read.columns.names is not None else found.classes
     classes = classes if set(classes) >= set(met) else tuple(met)

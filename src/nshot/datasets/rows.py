@@ -12,10 +12,12 @@ from typing import Any
 from nshot.datasets.cells import Cells, missing, one_hot, ticked
 from nshot.datasets.reading import LabelledSet, Reading
 from nshot.errors import SourceError
+from nshot.images import stored
 from nshot.images.delimited import plain
 from nshot.images.sources import Source, table_sources
 from nshot.images.tables import LABEL_COLUMNS, PARQUET, Table, open_table
 from nshot.labels.parts import part_of
+from nshot.objects import is_object_url
 
 _SAMPLE = 200  # rows by which it is judged what a column holds
 _SPLIT_COLUMNS = ("split", "subset", "set", "partition", "part", "fold")
@@ -36,7 +38,7 @@ class Rows:
         self.table, self.read = table, read
         if set(table.columns) >= _ANSWERS:
             raise SourceError(
-                f"{table.path} holds answers of nshot classify, not labels that somebody has checked: if "
+                f"{table.name} holds answers of nshot classify, not labels that somebody has checked: if "
                 "you have corrected them, remove its columns cosine and margin"
             )
         for note in table.notes:
@@ -68,13 +70,13 @@ class Rows:
                 and known[0] not in table.names
             ):
                 self.read.remarks.note(
-                    f"labels are the column {words[0]!r} of {table.path}, since {known[0]!r} holds numbers"
+                    f"labels are the column {words[0]!r} of {table.name}, since {known[0]!r} holds numbers"
                 )
                 return words[:1], False
             others = [name for name in known[1:] if name in words]
             if others and known[0] in words:
                 self.read.remarks.note(
-                    f"labels are the column {known[0]!r} of {table.path}, and not {others[0]!r} "
+                    f"labels are the column {known[0]!r} of {table.name}, and not {others[0]!r} "
                     "(--label-column)"
                 )
             return [table.column(None, LABEL_COLUMNS, otherwise)], False
@@ -89,11 +91,11 @@ class Rows:
             if name not in ("", image, self.read.columns.domain) and plain(name) not in _BESIDE
         ]
         if len(others) == 1:
-            self.read.remarks.note(f"labels are the column {others[0]!r} of {table.path}")
+            self.read.remarks.note(f"labels are the column {others[0]!r} of {table.name}")
             return others, False
         if columns := one_hot(others, islice(table.rows(*others), _SAMPLE)):
             self.read.remarks.note(
-                f"labels are the names of the columns of {table.path} that hold 0 and 1: "
+                f"labels are the names of the columns of {table.name} that hold 0 and 1: "
                 f"{', '.join(columns[:6])}" + (f" and {len(columns) - 6} more" if len(columns) > 6 else "")
             )
             return columns, True
@@ -111,7 +113,7 @@ class Rows:
         if column is None:
             if wanted is not None:
                 raise SourceError(
-                    f"{self.table.path} has no column 'split': --split {wanted} names none of its rows"
+                    f"{self.table.name} has no column 'split': --split {wanted} names none of its rows"
                 )
             return None
         counts = Counter(str(cell) for (cell,) in self.table.rows(column))
@@ -120,10 +122,10 @@ class Rows:
         told = ", ".join(f"{count:,} {part}" for part, count in counts.most_common(4))
         if wanted is None:
             if len(counts) > 1:
-                self.read.remarks.note(f"all parts of {self.table.path} are read ({told}); --split names one")
+                self.read.remarks.note(f"all parts of {self.table.name} are read ({told}); --split names one")
             return None
         if not any(self._is_of(part) for part in counts):
-            raise SourceError(f"{self.table.path} has no rows of {wanted!r} in its column {column!r}: {told}")
+            raise SourceError(f"{self.table.name} has no rows of {wanted!r} in its column {column!r}: {told}")
         return column
 
     def _is_of(self, part: object) -> bool:
@@ -152,19 +154,19 @@ class Rows:
             counts[len(own)] += 1
             met.update(dict.fromkeys(own))
         if not counts:
-            raise SourceError(f"{self.table.path} holds no rows")
+            raise SourceError(f"{self.table.name} holds no rows")
         if not met:
-            raise SourceError(f"{self.table.path}: no row has a label in column {self.label[0]!r}")
+            raise SourceError(f"{self.table.name}: no row has a label in column {self.label[0]!r}")
         self.multi = self.multi or any(count > 1 for count in counts)
         rows = counts.total() - counts[0]
         if rows >= 10 and len(met) == rows and self.read.columns.names is None:
             self.read.remarks.note(
-                f"each of the {rows:,} rows of {self.table.path} has a label of its own: is "
+                f"each of the {rows:,} rows of {self.table.name} has a label of its own: is "
                 f"{self.label[0]!r} the column of labels?"
             )
         if again:
             self.read.remarks.note(
-                f"{again:,} of the rows of {self.table.path} name per image that an earlier row names too, "
+                f"{again:,} of the rows of {self.table.name} name per image that an earlier row names too, "
                 f"{otherwise:,} of them with another label: each row counts as an image"
             )
         self._separators(met)
@@ -199,7 +201,7 @@ class Rows:
         """The labels that a row's cells hold."""
         if self.hot:
             return tuple(ticked(self.label, cells))
-        return self.cells.labels(cells[0], f"{self.table.path}, row {row}")
+        return self.cells.labels(cells[0], f"{self.table.name}, row {row}")
 
     def __iter__(self) -> Iterator[Source]:
         wanted = [*self.label, *filter(None, (self.domain, self.split))]
@@ -225,7 +227,7 @@ class Rows:
 
 def of_table(rows: Rows, name: str) -> LabelledSet:
     found, multi = rows.surveyed()
-    rows.read.checked(found, str(rows.table.path))
+    rows.read.checked(found, rows.table.name)
     names = rows.table.names.get(rows.label[0]) if len(rows.label) == 1 else None
     names = names or (None if rows.read.columns.names is None else list(rows.read.columns.names))
     iter(rows)  # an image that is named is looked for now
@@ -242,7 +244,7 @@ def of_table(rows: Rows, name: str) -> LabelledSet:
 
 def of_shards(name: str, shards: Sequence[str], read: Reading) -> LabelledSet:
     """The rows of all shards under the data set's own name, counted through."""
-    first = Rows(open_table(Path(shards[0]), memory=read.limits.memory), read)
+    first = Rows(opened_table(shards[0], read), read)
     names = first.table.names.get(first.label[0]) or read.columns.names
     if names is None:
         read.checked(first.surveyed()[0], name)
@@ -250,11 +252,18 @@ def of_shards(name: str, shards: Sequence[str], read: Reading) -> LabelledSet:
     def opened() -> Iterator[Source]:
         row = 0
         for shard in shards:
-            for source in Rows(open_table(Path(shard), memory=read.limits.memory), read):
+            for source in Rows(opened_table(shard, read), read):
                 yield replace(source, name=f"{name}[{row}]")
                 row += 1
 
     return LabelledSet(name, None if names is None else tuple(names), first.multi, opened, read.remarks)
+
+
+def opened_table(name: str, read: Reading) -> Table:
+    """A table on disk or in an object store."""
+    if is_object_url(name):
+        return stored.open_table(name, memory=read.limits.memory)
+    return open_table(Path(name), memory=read.limits.memory)
 
 
 def _empty(cell: Any) -> str:

@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from nshot.errors import SourceError, UnreadableImage
+from nshot.errors import RequestError, SourceError, UnreadableImage
 from nshot.images.archives import Member, tar_members
 from nshot.images.kinds import is_image_name
 from nshot.images.sources import Source
+from nshot.objects import ObjectPath, is_object_url
 
 _LABELS = ("cls", "cls.txt", "label", "label.txt", "labels.txt", "json", "txt")  # the surest first
 _KEYS = ("label", "labels", "class", "cls", "category", "class_name", "class_id", "target")
 _LOOKED_AT = 60  # members by which a tar is known for what it is
 
 
-def is_webdataset(path: Path, max_bytes: int) -> bool:
+def is_webdataset(path: Path | ObjectPath, max_bytes: int) -> bool:
     """Whether a tar holds images with a file of the same name that says what they are."""
     images: set[str] = set()
     others: set[str] = set()
@@ -38,7 +39,11 @@ def is_webdataset(path: Path, max_bytes: int) -> bool:
 
 
 def samples(
-    paths: Sequence[Path], max_bytes: int, *, endings: Sequence[str] = _LABELS, keys: Sequence[str] = _KEYS
+    paths: Sequence[Path | ObjectPath],
+    max_bytes: int,
+    *,
+    endings: Sequence[str] = _LABELS,
+    keys: Sequence[str] = _KEYS,
 ) -> Iterator[tuple[Source, Any]]:
     """Each image with what is said of it, shard after shard.
 
@@ -73,17 +78,20 @@ def samples(
             yield image, _said(held, endings, keys)
 
 
-def class_names(folder: Path) -> list[str] | None:
-    """The names of the numbers in .cls files, where a list of them lies beside the shards."""
-    for at in (folder, folder.parent):
+def class_names(shard: Path | ObjectPath) -> list[str] | None:
+    """The names of the numbers in .cls files, where a list of them lies beside the shards or above."""
+    folder = str(shard).rpartition("/")[0]
+    for at in (folder, folder.rpartition("/")[0]):
         for name in ("classnames.txt", "classes.txt", "labels.txt"):
-            path = at / name
-            if path.is_file():
-                try:
-                    lines = path.read_text(encoding="utf-8-sig").splitlines()
-                except (OSError, UnicodeDecodeError) as error:
-                    raise SourceError(f"{path} cannot be read: {error}") from error
-                return [line.strip() for line in lines if line.strip()]
+            place = f"{at}/{name}" if at else name
+            try:
+                with (ObjectPath(place) if is_object_url(place) else Path(place)).open("rb") as file:
+                    lines = file.read().decode("utf-8-sig").splitlines()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                continue
+            except (OSError, UnicodeDecodeError, RequestError) as error:
+                raise SourceError(f"{place} cannot be read: {error}") from error
+            return [line.strip() for line in lines if line.strip()]
     return None
 
 

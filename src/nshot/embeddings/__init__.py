@@ -13,6 +13,7 @@ from __future__ import annotations
 from nshot.embeddings.embeddings import Embeddings
 from nshot.embeddings.parts import Parts, is_parts
 from nshot.embeddings.reader import is_vector_file, read_vectors
+from nshot.embeddings.stored import stored
 from nshot.embeddings.writer import VectorWriter, open_writer
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "is_vector_file",
     "open_writer",
     "read_vectors",
+    "stored",
 ]

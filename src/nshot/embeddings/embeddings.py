@@ -20,7 +20,8 @@ class Embeddings:
 
     ``len``, indexing, iteration and ``np.asarray`` see the n embedded images; ``records()`` gives the
     failures too, each in its place. An integer index gives one ``Embedded``; a slice, a mask or a list of
-    rows gives ``Embeddings``.
+    rows gives ``Embeddings``. The vectors, names and digests of a large folder of parts stay on the disk
+    (see ``nshot.embeddings.stored``): a slice or some rows of them are read when they are asked for.
 
     Attributes:
         sources: n names, as a person would write them.
@@ -38,18 +39,18 @@ class Embeddings:
         remarks: how the images were listed, a sentence each: files that were skipped, images without label.
     """
 
-    sources: tuple[str, ...]
+    sources: Sequence[str]
     vectors: Floats
     positions: NDArray[np.int64]
     failures: dict[int, Failure] = field(default_factory=dict)
     labels: tuple[tuple[str, ...], ...] | None = None
     domains: tuple[str | None, ...] | None = None
-    digests: tuple[bytes | None, ...] | None = None
+    digests: Sequence[bytes | None] | None = None
     classes: tuple[str, ...] = ()
     multi: bool = False
     recipe: Recipe | None = None
     model: str | None = None
-    notes: tuple[tuple[str, ...], ...] | None = None
+    notes: Sequence[tuple[str, ...]] | None = None
     remarks: tuple[str, ...] = ()
 
     @classmethod
@@ -120,36 +121,39 @@ class Embeddings:
             recipe: what made the vectors.
             model: the name of the model.
         """
-        found: list[Embedded] = []
+        rows = _Growing()
+        columns: dict[str, list[Any]] = {name: [] for name in _BESIDE}
+        said = dict.fromkeys(_BESIDE, False)
         positions: list[int] = []
         failures: dict[int, Failure] = {}
+        known: dict[Any, Any] = {}  # equal labels are one object: millions of images have a few
         for position, record in enumerate(records):
             if isinstance(record, Failure):
                 failures[position] = record
-            else:
-                found.append(record)
-                positions.append(position)
-        labelled = any(record.labels is not None for record in found)
-        met = dict.fromkeys(label for record in found for label in record.labels or ())
+                continue
+            rows.add(record.vector)
+            positions.append(position)
+            own = (record.source, record.labels, record.domain, record.digest, record.notes)
+            for name, value in zip(_BESIDE, own, strict=True):
+                said[name] = said[name] or (value is not None and value != ())
+                columns[name].append(known.setdefault(value, value) if name in _REPEATED else value)
+            said["labels"] = said["labels"] or record.labels is not None
+        met = dict.fromkeys(label for own in dict.fromkeys(columns["labels"]) for label in own or ())
+        labels = tuple(own or () for own in columns["labels"]) if said["labels"] else None
+        kept = {name: tuple(columns[name]) if said[name] else None for name in _BESIDE[2:]}
         return cls(
-            sources=tuple(record.source for record in found),
-            vectors=np.stack([record.vector for record in found])
-            if found
-            else np.empty((0, dimension), np.float32),
+            sources=tuple(columns["sources"]),
+            vectors=rows.taken() if positions else np.empty((0, dimension), np.float32),
             positions=np.array(positions, np.int64),
             failures=failures,
-            labels=tuple(record.labels or () for record in found) if labelled else None,
-            domains=tuple(record.domain for record in found)
-            if any(record.domain is not None for record in found)
-            else None,
-            digests=tuple(record.digest for record in found)
-            if any(record.digest is not None for record in found)
-            else None,
+            labels=labels,
+            domains=kept["domains"],
+            digests=kept["digests"],
             classes=tuple(dict.fromkeys((*classes, *met))) if classes else tuple(sorted(met)),
             multi=multi,
             recipe=recipe,
             model=model,
-            notes=tuple(record.notes for record in found) if any(record.notes for record in found) else None,
+            notes=kept["notes"],
         )
 
     @property
@@ -195,6 +199,14 @@ class Embeddings:
             multi=any(len(each) != 1 for each in own),
         )
 
+    def part(self, count: int, *, seed: int = 0) -> Embeddings:
+        """So many of the images, drawn at random, in their order; all of them, if there are no more."""
+        if len(self) <= count:
+            return self
+        rows = np.random.default_rng(seed).choice(len(self), count, replace=False)
+        drawn: list[int] = np.sort(rows).tolist()
+        return self[drawn]
+
     def records(self) -> Iterator[Embedded | Failure]:
         """Every image that was asked for, in order: an ``Embedded``, or the ``Failure`` in its place."""
         rows = iter(self)
@@ -227,13 +239,15 @@ class Embeddings:
             )
         index = np.arange(len(self))[np.asarray(rows) if not isinstance(rows, slice) else rows]
 
-        def taken(values: Sequence[Any] | None) -> Any:
-            return None if values is None else tuple(values[row] for row in index.tolist())
+        def taken(values: Any) -> Any:
+            if values is None or hasattr(values, "take_rows"):  # of a folder: they stay there
+                return None if values is None else values.take_rows(index)
+            return tuple(values[row] for row in index.tolist())
 
         return replace(
             self,
             sources=taken(self.sources),
-            vectors=self.vectors[index],
+            vectors=taken(self.vectors) if hasattr(self.vectors, "take_rows") else self.vectors[index],
             positions=np.arange(len(index)),
             failures={},
             labels=taken(self.labels),
@@ -255,3 +269,31 @@ class Embeddings:
             parts.append(self.model)
         parts += self.remarks
         return f"<Embeddings: {', '.join(parts)}>"
+
+
+_BESIDE = ("sources", "labels", "domains", "digests", "notes")
+_REPEATED = ("labels", "domains", "notes")
+
+
+class _Growing:
+    """Rows that become more: one piece of memory, which the system makes longer without a copy."""
+
+    def __init__(self) -> None:
+        self._rows = np.empty((0, 0), np.float32)
+        self._count = 0
+
+    def add(self, row: Floats) -> None:
+        """One more."""
+        if self._count == len(self._rows):
+            more = max(1024, len(self._rows) + len(self._rows) // 2)
+            if not self._count:
+                self._rows = np.empty((more, len(row)), np.float32)
+            else:
+                self._rows.resize((more, self._rows.shape[1]), refcheck=False)
+        self._rows[self._count] = row
+        self._count += 1
+
+    def taken(self) -> Floats:
+        """All of them."""
+        self._rows.resize((self._count, self._rows.shape[1]), refcheck=False)
+        return self._rows

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nshot.embeddings.embeddings import Embeddings
+from nshot.atomic import Scratch
 from nshot.errors import SourceError, brief
 from nshot.extras import pyarrow
 from nshot.objects import Folder, is_object_url, open_folder
@@ -59,9 +60,12 @@ def is_parts(path: str | os.PathLike[str]) -> bool:
             return False
         return open_folder(text).exists(MANIFEST)
     try:
-        return (Path(text) / MANIFEST).is_file() or (
-            Path(text).is_dir() and any(_PART.fullmatch(each.name) for each in os.scandir(text))
-        )
+        if (Path(text) / MANIFEST).is_file():
+            return True
+        if not Path(text).is_dir():
+            return False
+        with os.scandir(text) as entries:
+            return any(_PART.fullmatch(each.name) for each in entries)
     except OSError:  # a folder that may not be listed: whoever lists it says so
         return False
 
@@ -198,6 +202,19 @@ class Block:
     vectors: Floats
     there: NDArray[np.bool_]
 
+    def says(self, name: str) -> bool:
+        """Whether there is such a column that says anything."""
+        return name in self.table.column_names and self.table.column(name).null_count < len(self.there)
+
+    def column(self, name: str) -> list[Any]:
+        """A column's values of the rows that have a vector; None of each where there is no such column."""
+        if name not in self.table.column_names:
+            return [None] * len(self.vectors)
+        values = self.table.column(name).to_pylist()
+        if len(self.vectors) == len(values):
+            return values  # type: ignore[no-any-return]
+        return [value for value, is_there in zip(values, self.there, strict=True) if is_there]
+
     def records(self) -> Iterator[Embedded | Failure]:
         """A record per row."""
         table = self.table
@@ -233,6 +250,7 @@ class Parts:
         pyarrow()
         self.folder: Folder = open_folder(path)
         self.name = self.folder.name
+        self._copies: Scratch | None = None
         files = self.folder.files()
         numbered = {int(found[1]): name for name in files if (found := _PART.fullmatch(name))}
         self.parts: dict[int, str] = dict(sorted(numbered.items()))
@@ -292,7 +310,6 @@ class Parts:
         Raises:
             SourceError: it is not there, is damaged, or belongs to another plan.
         """
-        pa = pyarrow()
         name = self.parts.get(number)
         if name is None:
             raise SourceError(f"{self.folder.path(part_name(number))} is not made yet: run nshot embed again")
@@ -302,29 +319,84 @@ class Parts:
                 raise SourceError(f"{self.folder.path(name)} belongs to another plan")
             if said.get("space") != self.meta.get("space"):
                 raise SourceError(f"{self.folder.path(name)} holds vectors of another model")
-            there = file.schema_arrow.names
-            kept = [c for c in there if columns is None or c in columns or c == "embedding"]
-            here = self.folder.here(name)
-            lying = _Lying.of(here, file, said) if here is not None else None
+            lying = self._lying(file, name, said)
             for group in range(file.num_row_groups):
-                try:
-                    if lying is not None:
-                        beside = [c for c in kept if c != "embedding"]
-                        table = file.read_row_group(group, columns=beside, use_threads=False)
-                        yield Block(name, table, _unit(lying.vectors(group)), np.ones(len(table), bool))
-                        continue
-                    # at once, not by batches: those copy
-                    table = file.read_row_group(group, columns=kept, use_threads=False)
-                    yield _block(name, table)
-                except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
-                    raise SourceError(f"{self.folder.path(name)} is damaged: {brief(error)}") from error
+                yield self._read(file, name, group, columns, lying)
+
+    def group(self, name: str, number: int, columns: Sequence[str] | None = None) -> Block:
+        """One row group of a part by the part's name.
+
+        Raises:
+            SourceError: it is gone, or damaged.
+        """
+        with self._opened(name) as file:
+            return self._read(file, name, number, columns, self._lying(file, name, meta_of(file)))
+
+    def column(self, name: str, number: int, column: str) -> list[Any]:
+        """One column of a row group, other than the vectors.
+
+        Raises:
+            SourceError: it is gone, or damaged.
+        """
+        with self._opened(name) as file, self._reading(name):
+            if column not in file.schema_arrow.names:
+                return [None] * file.metadata.row_group(number).num_rows
+            table = file.read_row_group(number, columns=[column], use_threads=False)
+            return table.column(0).to_pylist()  # type: ignore[no-any-return]
+
+    def copy_here(self) -> None:
+        """From now on read the parts of an object store from copies on this machine, each copied once."""
+        if self._copies is None and is_object_url(self.name):
+            self._copies = Scratch()
+
+    def unread(self, number: int, error: SourceError) -> Failure:
+        """The record of a shard that cannot be read."""
+        kind = _ENDED if number in self.parts else _MISSING
+        return Failure(self.folder.path(part_name(number)), kind, str(error))
+
+    def _lying(self, file: Any, name: str, said: Mapping[str, Any]) -> _Lying | None:
+        here = self._copied(name)
+        return None if here is None else _Lying.of(here, file, said)
+
+    def _read(
+        self, file: Any, name: str, group: int, columns: Sequence[str] | None, lying: _Lying | None
+    ) -> Block:
+        there = file.schema_arrow.names
+        kept = [c for c in there if columns is None or c in columns or c == "embedding"]
+        with self._reading(name):
+            if lying is not None:
+                beside = [c for c in kept if c != "embedding"]
+                table = file.read_row_group(group, columns=beside, use_threads=False)
+                vectors = lying.vectors(group)
+                return Block(name, table, _unit(vectors), np.ones(len(vectors), bool))
+            # at once, not by batches: those copy
+            return _block(name, file.read_row_group(group, columns=kept, use_threads=False))
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, TypeError, KeyError, pyarrow().ArrowException) as error:
+            raise SourceError(f"{self.folder.path(name)} is damaged: {brief(error)}") from error
+
+    def _copied(self, name: str) -> Path | None:
+        """Where a part is on this machine, if it is."""
+        if self._copies is None:
+            return self.folder.here(name)
+        copy = self._copies.path / name
+        if not copy.exists():
+            draft = copy.with_suffix(".draft")
+            with self.folder.open(name) as source, draft.open("wb") as target:
+                shutil.copyfileobj(source, target, 2**22)
+            draft.replace(copy)
+        return copy
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
         pa = pyarrow()
         with ExitStack() as until_read:
             try:
-                here = self.folder.here(name)
+                here = self._copied(name)
                 file = until_read.enter_context(self.folder.open(name)) if here is None else here
                 opened = until_read.enter_context(pa.parquet.ParquetFile(file, pre_buffer=False))
             except (OSError, ValueError, pa.ArrowException) as error:
@@ -339,20 +411,7 @@ class Parts:
                 for block in self.blocks(number):
                     yield from block.records()
             except SourceError as error:
-                kind = _ENDED if number in self.parts else _MISSING
-                yield Failure(self.folder.path(part_name(number)), kind, str(error))
-
-    def gathered(self) -> Embeddings:
-        """All of them in memory."""
-        dimension = self.meta.get("dimension") or 1
-        return Embeddings.collect(
-            self.records(),
-            dimension=dimension,
-            classes=self.meta.get("classes") or None,
-            multi=bool(self.meta.get("multi")),
-            recipe=self.recipe,
-            model=self.model,
-        )
+                yield self.unread(number, error)
 
 
 def meta_of(file: Any) -> dict[str, Any]:

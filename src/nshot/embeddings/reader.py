@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from nshot.embeddings.embeddings import Embeddings
 from nshot.embeddings.parts import Parts, is_parts, split_error
+from nshot.embeddings.stored import stored
 from nshot.errors import NshotError, SourceError, brief
 from nshot.extras import pyarrow
 from nshot.paths import unspelled
@@ -58,12 +59,14 @@ def is_vector_file(path: str | os.PathLike[str]) -> bool:
 def read_vectors(path: str | os.PathLike[str]) -> Embeddings:
     """Vectors of a file, each made a unit vector along its features.
 
+    Those of a large folder of parts stay on the disk, and are read when they are asked for.
+
     Raises:
         SourceError: damaged, or no two-dimensional array of floats to be found in it.
         MissingExtra: a Parquet file without pyarrow.
     """
     if is_parts(path):
-        return Parts(path).gathered()
+        return stored([Parts(path)])
     with _readable(path), Path(path).open("rb") as file:
         magic = file.read(6)
         file.seek(0)

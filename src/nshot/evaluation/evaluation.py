@@ -6,26 +6,21 @@ majority, and with other ways to write the prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nshot import metrics
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
-from nshot.decision import Decision
 from nshot.decision.folds import fold_numbers
 from nshot.decision.several import held_out
 from nshot.embeddings import Embeddings
-from nshot.errors import LabelError, RequestError
-from nshot.evaluation import label_errors
+from nshot.evaluation.asked import Truth, ask
 from nshot.evaluation.label_errors import Suspect
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.metrics import Bools, Counts, Interval, Reals
-from nshot.types import Floats
 
 BARE = "{}"
 CANDIDATES = (
@@ -101,10 +96,11 @@ class Evaluation:
     Attributes:
         images: what was asked.
         classifier: what was asked of.
-        relevant: bool[n, c], each image's own labels.
-        scores: float64[n, c]; probabilities where the classifier has been calibrated.
+        truth: each image's own labels.
         answers: int64[n], the best label.
+        confidence: float64[n], the best label's score; a probability where the classifier is calibrated.
         own: int64[n], the image's own label (the best-scored one of several); -1 where it has none.
+        own_scores: float64[n], its score; nan where there is none.
         place: int64[n], place of the own label, 0 is the best; -1 where there is none.
         figures: name -> value, the headline.
         interval: of top-1, 95 %, Wilson's.
@@ -123,10 +119,11 @@ class Evaluation:
 
     images: Embeddings
     classifier: Classifier
-    relevant: Bools
-    scores: Reals
+    truth: Truth
     answers: Counts
+    confidence: Reals
     own: Counts
+    own_scores: Reals
     place: Counts
     figures: dict[str, float]
     interval: Interval
@@ -146,6 +143,18 @@ class Evaluation:
         return () if self.images.labels is None else self.images.labels[row]
 
     @property
+    def relevant(self) -> Bools:
+        """bool[n, c], each image's own labels: made anew each time."""
+        return self.truth.dense()
+
+    @property
+    def scores(self) -> Reals:
+        """float64[n, c], the scores of all labels: asked anew each time, since they may take much room."""
+        vectors = self.images.vectors
+        starts = range(0, len(vectors), _CHUNK)
+        return np.concatenate([self.classifier.scores(vectors[start : start + _CHUNK]) for start in starts])
+
+    @property
     def learnt(self) -> bool:
         """Whether ``shown`` goes by thresholds of the classifier's own."""
         several = self.classifier.several
@@ -162,12 +171,6 @@ class Evaluation:
         """bool[n]: the best label is one of the image's own."""
         right: Bools = self.place == 0
         return right
-
-    @property
-    def confidence(self) -> Reals:
-        """float64[n]: the best label's score."""
-        best: Reals = self.scores[np.arange(len(self.scores)), self.answers]
-        return best
 
     def mistakes(self, count: int) -> list[int]:
         """The most confident wrong answers, most confident first: rows."""
@@ -205,56 +208,47 @@ def evaluate(
         RequestError: images without labels, none at all, or of another model.
     """
     classifier.check_space(images.recipe, images.model)
-    relevant = _relevant(images, classifier.labels)
-    # Order by logits: scores that are rounded to 1 would tie.
-    logits = np.concatenate([classifier.logits(part) for part in _parts(images.vectors)])
-    means = classifier.decision or Decision()
-    scores = np.concatenate([means.scores(part, classifier.activation) for part in _parts(logits)])
-    answers = logits.argmax(axis=1)
-    has_own = relevant.any(axis=1)
-    own = np.where(has_own, np.where(relevant, logits, -np.inf).argmax(axis=1), -1)
-    place = np.where(has_own, metrics.ranks(logits, np.maximum(own, 0)), -1)
-    known = np.flatnonzero(has_own)
-    right = place[known] == 0
-    confidence = scores[known, answers[known]]
-
-    figures = {"top_1": metrics.share(right), "top_5": metrics.share(place[known] < 5)}
-    confusion = precisions = shown = None
-    suspects: list[Suspect] = []
+    truth = Truth.of(images, classifier.labels)
     several = classifier.several
-    if images.multi or several is not None:
-        precisions = metrics.average_precisions(scores, relevant)
+    multi = images.multi or several is not None
+    asked = ask(classifier, images, truth, prompts or {}, several=multi, seed=seed)
+    right = asked.place[asked.known] == 0
+
+    figures = {"top_1": metrics.share(right), "top_5": metrics.share(asked.place[asked.known] < 5)}
+    confusion = precisions = shown = None
+    if multi:
+        assert asked.scores is not None
+        assert asked.logits is not None
+        relevant = truth.dense()
+        precisions = metrics.average_precisions(asked.scores, relevant)
         figures["mean_average_precision"] = metrics.share(precisions[~np.isnan(precisions)])
-        shown = several.shown(logits) if several and several.learnt else held_out(logits, relevant, seed=seed)
+        shown = (
+            several.shown(asked.logits)
+            if several and several.learnt
+            else held_out(asked.logits, relevant, seed=seed)
+        )
         per_class = metrics.per_label(shown, relevant)
         figures["mean_f1"] = metrics.share(per_class.f1[per_class.support > 0])
     else:
-        confusion = metrics.confusion(answers, own, len(classifier.labels))
+        confusion = metrics.confusion(asked.answers, asked.own, len(classifier.labels))
         per_class = metrics.per_class(confusion)
         figures["mean_per_class_recall"] = per_class.mean_recall
         if classifier.activation == "softmax":
-            figures["negative_log_likelihood"] = metrics.nll(scores, own)
-            figures["brier"] = metrics.brier(scores, own)
-        suspects = label_errors.find(scores, own, images.vectors, seed=seed)
-    del logits
-    reliability = metrics.reliability(confidence, right)
-    risk = metrics.risk_coverage(confidence, right)
+            figures["negative_log_likelihood"] = metrics.share(asked.surprise)
+            figures["brier"] = metrics.share(asked.squares)
+    reliability = metrics.reliability(asked.confidence[asked.known], right)
+    risk = metrics.risk_coverage(asked.confidence[asked.known], right)
     figures |= {"expected_calibration_error": reliability.error, "area_under_risk_coverage": risk.area}
-    if classifier.decision is not None:
-        figures |= _decided(
-            classifier, classifier.decision, images.vectors[known], scores[known], relevant[known]
-        )
+    figures |= asked.decided
 
-    known_relevant = relevant[known]
-    rivals = _without_looking(known_relevant)
+    rivals = _without_looking(truth)
     chosen: Rival | None = None
     columns, names, start = [right], ["the answers"], 0
     if prompts:
-        vectors = images.vectors[known]
-        columns += [_hits(asked, vectors, known_relevant) for asked in prompts.values()]
+        columns += list(asked.hits.T)
         names += prompts
         start = 1 if reference is None else names.index(reference)
-        picked, expected = _cross_validated(np.stack(columns[1:], axis=1), own[known], folds, seed)
+        picked, expected = _cross_validated(asked.hits, asked.own[asked.known], folds, seed)
         columns.append(expected)
         names.append(names[1 + picked])
     # All in one, so that the same resamples serve every column.
@@ -267,11 +261,12 @@ def evaluate(
     return Evaluation(
         images=images,
         classifier=classifier,
-        relevant=relevant,
-        scores=scores,
-        answers=answers,
-        own=own,
-        place=place,
+        truth=truth,
+        answers=asked.answers,
+        confidence=asked.confidence,
+        own=asked.own,
+        own_scores=asked.own_scores,
+        place=asked.place,
         figures=figures,
         interval=interval,
         per_class=per_class,
@@ -282,8 +277,8 @@ def evaluate(
         risk=risk,
         rivals=rivals,
         chosen=chosen,
-        domains=_domains(images, place),
-        suspects=tuple(suspects),
+        domains=_domains(images, asked.place),
+        suspects=tuple(asked.suspects),
     )
 
 
@@ -301,61 +296,15 @@ def compare(names: Sequence[str], evaluations: Sequence[Evaluation], *, seed: in
     return _rivals(names, np.stack(hits, axis=1), 0)
 
 
-def _relevant(images: Embeddings, labels: Sequence[str]) -> Bools:
-    column = {label: k for k, label in enumerate(labels)}
-    if images.labels is None or not len(images):
-        raise RequestError("evaluating needs labelled images: embed a labelled set, or use with_labels(...)")
-    relevant = np.zeros((len(images), len(labels)), dtype=bool)
-    for row, own in enumerate(images.labels):
-        for label in own:
-            if label not in column:
-                raise LabelError(
-                    f"{images.sources[row]} is labelled {label!r}, none of the {len(labels)} labels"
-                )
-            relevant[row, column[label]] = True
-    return relevant
-
-
-def _decided(
-    classifier: Classifier, decision: Decision, vectors: Floats, scores: Reals, relevant: Bools
-) -> dict[str, float]:
-    """What comes of the classifier's own decision: how much it answers, and how much of that is right."""
-    one_rule = decision.rejection is not None or decision.surest is not None
-    if decision.coverage is None and not one_rule:
-        return {}
-    sizes, held = [], []
-    for start in range(0, len(vectors), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        verdicts = decision.verdicts(classifier.compare(vectors[part]), scores[part])
-        sizes += [len(verdict.labels) for verdict in verdicts]
-        held += [
-            any(own[list(verdict.labels)]) for verdict, own in zip(verdicts, relevant[part], strict=True)
-        ]
-    if decision.coverage is not None:
-        return {"set_coverage": metrics.share(held), "mean_set_size": metrics.share(sizes)}
-    answered = np.array(sizes, np.int64) > 0
-    return {"answered": metrics.share(answered), "right_of_answered": metrics.share(np.array(held)[answered])}
-
-
-def _parts(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
-
-
-def _without_looking(relevant: Bools) -> tuple[Rival, ...]:
+def _without_looking(truth: Truth) -> tuple[Rival, ...]:
     """What answering at random, and always answering the most frequent label, would give."""
-    count = relevant.sum(axis=0)
+    sizes = truth.sizes
+    known = sizes[sizes > 0]
+    count = np.bincount(truth.numbers, minlength=truth.labels)
     return (
-        Rival("chance", metrics.share(relevant.mean(axis=1))),
-        Rival("majority class", float(count.max(initial=0) / max(len(relevant), 1))),
+        Rival("chance", metrics.share(known / truth.labels)),
+        Rival("majority class", float(count.max(initial=0) / max(len(known), 1))),
     )
-
-
-def _hits(classifier: Classifier, vectors: Floats, relevant: Bools) -> Bools:
-    if not len(vectors):
-        return np.zeros(0, dtype=bool)
-    answers = np.concatenate([classifier.logits(part).argmax(axis=1) for part in _parts(vectors)])
-    hits: Bools = relevant[np.arange(len(answers)), answers]
-    return hits
 
 
 def _rivals(names: Sequence[str], hits: Bools, start: int) -> tuple[Rival, ...]:
@@ -394,7 +343,7 @@ def _domains(images: Embeddings, place: Counts) -> tuple[Domain, ...]:
     names = sorted({domain for domain in images.domains if domain is not None})
     rows = []
     for name in names:
-        inside = np.array([domain == name for domain in images.domains]) & (place >= 0)
+        inside = np.fromiter((domain == name for domain in images.domains), bool, len(place)) & (place >= 0)
         won, n = int((place[inside] == 0).sum()), int(inside.sum())
         rows.append(
             Domain(name, n, won / n if n else float("nan"), Interval(*metrics.wilson(won, n).tolist()))

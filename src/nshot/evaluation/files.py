@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ COLUMNS = ("source", "own", "label", "right", "score", "cosine", "margin", "own_
 _KINDS = ("str", "str", "str", "bool", "f8", "f8", "f8", "f8", "i4", "str")
 _COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 _CHUNK = 4096
+_GROUP = 2**16  # rows of a Parquet file held at once
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -151,11 +153,15 @@ def _write_rows(
             pa = pyarrow()
             types = {"str": pa.string(), "bool": pa.bool_(), "f8": pa.float64(), "i4": pa.int32()}
             schema = pa.schema([(name, types[kind]) for name, kind in zip(columns, kinds, strict=True)])
-            values = list(zip(*rows, strict=True))
-            pa.parquet.write_table(pa.table(list(map(list, values)), schema=schema), temporary)
+            with pa.parquet.ParquetWriter(temporary, schema) as writer:
+                while some := list(islice(rows, _GROUP)):
+                    held = pa.table(list(map(list, zip(*some, strict=True))), schema=schema)
+                    writer.write_table(held)
         else:
             with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                csv.writer(file).writerows([columns, *rows])
+                table = csv.writer(file)
+                table.writerow(columns)
+                table.writerows(rows)
         replace(temporary, path)
 
 
@@ -166,7 +172,7 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
     for start in range(0, len(e.images), _CHUNK):
         part = slice(start, start + _CHUNK)
         cosines = e.classifier.cosines(e.images.vectors[part])
-        best = np.sort(cosines, axis=1)[:, ::-1]
+        best = np.sort(cosines, axis=1)[:, -2:][:, ::-1]
         for i in range(len(cosines)):
             row = start + i
             own, said = int(e.own[row]), int(e.answers[row])
@@ -178,7 +184,7 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
                 float(confidence[row]),
                 float(cosines[i, said]),
                 float(best[i, 0] - best[i, 1]) if best.shape[1] > 1 else None,
-                float(e.scores[row, own]) if own >= 0 else None,
+                float(e.own_scores[row]) if own >= 0 else None,
                 int(e.place[row]) + 1 if own >= 0 else None,
                 None if e.images.domains is None else e.images.domains[row],
             )

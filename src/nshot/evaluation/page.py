@@ -314,7 +314,7 @@ def _card(e: Evaluation, row: int, thumbs: Mapping[int, str], tone: str) -> Card
     said = f"answered {e.classifier.labels[e.answers[row]]}"
     lines = [f"{said}, score {e.confidence[row]:.2f}"]
     if tone == "bad":
-        lines.append(f"own label: score {e.scores[row, e.own[row]]:.2f}, rank {e.place[row] + 1}")
+        lines.append(f"own label: score {e.own_scores[row]:.2f}, rank {e.place[row] + 1}")
     return Card(
         thumbs.get(row),
         " | ".join(e.labels_of(row)),

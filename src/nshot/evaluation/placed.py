@@ -175,7 +175,9 @@ def evaluate_tree(asked: TreeClassifier, images: Embeddings) -> PlacedEvaluation
         curve=tuple(
             Trade(1 - least, *pair)
             for least, pair in zip(
-                _SHARES, np.concatenate([each["curve"] for each in found], axis=1).mean(axis=1), strict=True
+                _SHARES,
+                np.concatenate([each["curve"] for each in found]).sum(axis=0) / len(rows),
+                strict=True,
             )
         ),
         truth=truth,
@@ -211,7 +213,7 @@ def _measured(
         "score": np.minimum(sums[at, end] - sums[at, first], 1.0),
         "best": shares.argmax(axis=1),
         "levels": levels,
-        "curve": np.stack(trades).astype(np.float64),
+        "curve": np.stack(trades).sum(axis=1, dtype=np.float64)[None],
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
 from nshot.classifier.classifier import Classifier
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
@@ -27,7 +29,7 @@ def fit(
 
     Args:
         examples: embeddings with labels: ``clip.embed(nshot.open_labelled("photos-by-class/"))``, or
-            ``clip.embed(paths).with_labels(labels)``.
+            ``clip.embed(paths).with_labels(labels)``; of very many a part is taken (see ``enough``).
         zero: a zero-shot classifier of some or all labels, which examples then improve on.
         labels: the answers and their order; by default those of ``zero``, then the examples' others.
         method: one method instead of the best by cross-validation; see docs/few-shot.md.
@@ -47,6 +49,7 @@ def fit(
         zero.check_space(examples.recipe, examples.model)
     if not len(examples):
         raise RequestError("fitting needs at least one example")
+    examples = enough(examples, seed=seed)
     if multi:
         if method != "auto" or strength is not None:
             raise RequestError(
@@ -72,3 +75,30 @@ def fit(
         examples=(digest for digest in examples.digests or () if digest is not None),
         report=fitted,
     )
+
+
+def enough(examples: Embeddings, *, seed: int = 0) -> Embeddings:
+    """As many examples as fitting has room for: all of them up to some 100,000 of 512 numbers.
+
+    Of more, a part is drawn at random, label by label: those with few examples keep them all. Fitting holds
+    several copies of each vector, and a classifier of so few numbers learns nothing from millions more.
+    """
+    most = _ROOM // max(examples.dimension, 1)
+    if len(examples) <= most or examples.labels is None:
+        return examples
+    order = np.random.default_rng(seed).permutation(len(examples))
+    numbers: dict[tuple[str, ...], int] = {}
+    own = np.fromiter(
+        (numbers.setdefault(each, len(numbers)) for each in examples.labels), np.int64, len(examples)
+    )
+    by_label = order[np.argsort(own[order], kind="stable")]
+    ends = np.cumsum(np.bincount(own))
+    place = np.arange(len(own)) - np.repeat(ends - np.bincount(own), np.bincount(own))
+    kept = by_label[
+        np.argsort(place, kind="stable")[:most]
+    ]  # the first of each label, the second of each ...
+    drawn: list[int] = np.sort(kept).tolist()
+    return examples[drawn]
+
+
+_ROOM = 2**26  # numbers of all examples' vectors

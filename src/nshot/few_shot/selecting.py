@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,7 +13,7 @@ from nshot.errors import RequestError
 from nshot.unit import normalize
 
 _SAME = 0.02  # one minus the cosine of two images of which one label would do
-_LAST = 1e6  # takes an image behind all others
+_CHUNK = 1024  # images compared at once
 
 
 def select(
@@ -40,23 +42,38 @@ def select(
     Raises:
         RequestError: no image, a count under 1, or vectors that do not fit the classifier.
     """
-    rows = np.asarray(vectors)
+    rows: Any = vectors if hasattr(vectors, "take_rows") else np.asarray(vectors)  # stored ones stay there
     if count < 1 or not len(rows):
         raise RequestError("an image at least is needed, and one at least to choose")
     if len(classifier.labels) < 2:
         raise RequestError("one label leaves nothing to be unsure of")
-    shares = activate(classifier.logits(rows), "softmax")
-    unsure = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
-    units = normalize(rows).astype(np.float64)
-    nearest = np.full(len(rows), 2.0)
-    if labelled is not None and len(known := np.asarray(labelled)):
-        nearest = np.minimum(nearest, 1.0 - (units @ normalize(known).astype(np.float64).T).max(axis=1))
-    left = np.ones(len(rows), dtype=bool)
-    chosen = []
-    for _ in range(min(count, len(rows))):
-        worth = np.where(left, np.where(nearest > _SAME, unsure, unsure - _LAST), -np.inf)
-        best = int(worth.argmax())
-        chosen.append(best)
-        left[best] = False
-        nearest = np.minimum(nearest, 1.0 - units @ units[best])
-    return np.array(chosen, dtype=np.intp)
+    unsure = np.concatenate(
+        [_entropy(classifier, rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK)]
+    )
+    known = np.asarray([] if labelled is None else labelled)
+    near = normalize(known).astype(np.float64) if len(known) else np.empty((0, rows.shape[1]))
+    chosen: list[int] = []
+    alike: list[int] = []
+    order = np.argsort(-unsure, kind="stable")
+    for start in range(0, len(order), _CHUNK):
+        some = order[start : start + _CHUNK]
+        units = normalize(rows[some]).astype(np.float64)
+        cosines = (units @ near.T).max(axis=1, initial=-1.0)
+        for place, row in enumerate(some.tolist()):
+            if len(chosen) == count:
+                break
+            if 1.0 - cosines[place] <= _SAME:
+                alike.append(row)
+                continue
+            chosen.append(row)
+            near = np.concatenate([near, units[place][None]])
+            cosines = np.maximum(cosines, units @ units[place])
+        if len(chosen) == count:
+            break
+    return np.array([*chosen, *alike][:count], dtype=np.intp)
+
+
+def _entropy(classifier: Classifier, vectors: NDArray[Any]) -> NDArray[np.float64]:
+    shares = activate(classifier.logits(vectors), "softmax")
+    entropy: NDArray[np.float64] = -(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1)
+    return entropy

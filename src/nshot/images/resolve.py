@@ -18,9 +18,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from nshot.errors import SourceError
 from nshot.images import folders
 from nshot.images.kinds import IMAGES, is_image_name
-from nshot.paths import as_written
+from nshot.paths import as_url, as_written
 
 _MOST = 100_000  # files that are looked through for names without their folder
+_BLANKS = "blanks around them are left out"
+_BACKSLASHES = "backslashes are read as slashes"
 _ASIDE = frozenset(
     [
         "annotations",
@@ -107,10 +109,10 @@ class Resolver:
         yield name, ""
         bare = name.strip().strip("\"'")
         if bare != name:
-            yield bare, "blanks around them are left out"
+            yield bare, _BLANKS
         turned = re.sub(r"^[A-Za-z]:", "", bare.replace("\\", "/"))
         if turned != bare:
-            yield turned, "backslashes are read as slashes"
+            yield turned, _BACKSLASHES
         if "://" in turned or "%" in turned or "?" in turned:
             parts = urlsplit(turned)
             local = (parse_qs(parts.query).get("d") or [unquote(parts.path)])[0]
@@ -195,6 +197,36 @@ class Resolver:
             if index:
                 break
         return index
+
+
+class InStore:
+    """Names in a table of an object store -> URLs; nothing is looked at.
+
+    Args:
+        table: the table's URL.
+        root: the folder or URL that names are relative to; None: the table's own.
+
+    Attributes:
+        notes: what had to be changed in names, each once.
+    """
+
+    def __init__(self, table: str, root: str | os.PathLike[str] | None = None) -> None:
+        self.notes: list[str] = []
+        base = table.rpartition("/")[0] if root is None else as_url(root)
+        self._base = base.rstrip("/")
+
+    def written(self, name: str) -> str:
+        """Where a name points as it is written."""
+        return f"{self._base}/{as_written(name).removeprefix('./').lstrip('/')}"
+
+    def find(self, name: str) -> str:
+        """What a name means: backslashes and blanks around it are another system's."""
+        bare = name.strip()
+        turned = bare.replace("\\", "/")
+        for changed, note in ((bare != name, _BLANKS), (turned != bare, _BACKSLASHES)):
+            if changed and note not in self.notes:
+                self.notes.append(note)
+        return self.written(turned)
 
 
 def _only(base: str, found: list[str]) -> str | None:

@@ -14,28 +14,35 @@ import fnmatch
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, cast
 
+from nshot.atomic import Scratch
 from nshot.errors import FetchError, ImageTooLarge, SourceError, UnreadableImage
 from nshot.images import archives, tables
 from nshot.images.kinds import is_image_name, left_behind, no_image
 from nshot.images.remarks import Remarks
 from nshot.objects import Meta, ObjectPath, Place, StoreFailure
+from nshot.types import DEFAULT_LIMITS
 
 _MAGIC = re.compile(r"[*?\[]")
 
 
-def read(url: str, max_bytes: int, *, before_more: tuple[int, Callable[[], object]] | None = None) -> bytes:
+def read(
+    url: str,
+    max_bytes: int,
+    *,
+    before_more: tuple[int, Callable[[], object]] | None = None,
+    told: Callable[[Meta], object] = lambda _: None,
+) -> bytes:
     """All bytes of an object.
 
     Args:
         url: which.
         max_bytes: the most to take; what is larger is known before it is read.
         before_more: (bytes, what to call once before more than these are held).
+        told: called with what the store says of the version that is read.
 
     Raises:
         ImageTooLarge: more than max_bytes.
@@ -46,11 +53,51 @@ def read(url: str, max_bytes: int, *, before_more: tuple[int, Callable[[], objec
     def too_large(size: int) -> Exception:
         return ImageTooLarge(f"{size:,} bytes are more than the limit of {max_bytes:,} bytes")
 
+    with _told():
+        return Place.of(url).read(max_bytes, too_large, before_more, told)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Within it, a store's failure is one of an image."""
     try:
-        return Place.of(url).read(max_bytes, too_large, before_more)
+        yield
     except StoreFailure as error:
         kind = UnreadableImage if error.kind in ("missing", "denied") else FetchError
         raise kind("no such object" if error.kind == "missing" else str(error)) from error
+
+
+class Object:
+    """Reads an object that was named, not listed, and learns from the store which version of it that is.
+
+    Args:
+        url: which.
+        max_bytes: the most to take.
+
+    Attributes:
+        meta: what the store says of it, once it was asked or read.
+    """
+
+    def __init__(self, url: str, max_bytes: int) -> None:
+        self._url = url
+        self._max_bytes = max_bytes
+        self.meta: Meta | None = None
+
+    def __call__(self, *, before_more: tuple[int, Callable[[], object]] | None = None) -> bytes:
+        return read(self._url, self._max_bytes, before_more=before_more, told=self._take)
+
+    def ask(self) -> None:
+        """Ask the store, without reading the object.
+
+        Raises:
+            UnreadableImage: it is not there, or the store denies access.
+            FetchError: the store gave no answer.
+        """
+        with _told():
+            self.meta = Place.of(self._url).head()
+
+    def _take(self, meta: Meta) -> None:
+        self.meta = meta
 
 
 def is_archive(url: str) -> bool:
@@ -138,22 +185,21 @@ def members(url: str, max_bytes: int) -> Iterator[archives.Member]:
     return archives.tar_members(opened, max_bytes)
 
 
-@contextmanager
-def here(url: str) -> Iterator[Path]:
-    """A copy of an object on disk, as long as the block runs: for tables, which are read twice.
+def open_table(url: str, *, memory: int = DEFAULT_LIMITS.memory) -> tables.Table:
+    """A table in a store, copied to this machine for as long as somebody has it: it is read more than once.
 
     Raises:
-        SourceError: it cannot be read, or there is no room.
+        SourceError: it cannot be read, there is no room, or it is no table.
+        MissingExtra: Parquet without pyarrow.
     """
-    ending = os.path.splitext(url)[1]
-    with tempfile.TemporaryDirectory(prefix="nshot-") as folder:
-        path = Path(folder, f"table{ending}")
-        try:
-            with ObjectPath(url).open() as source, path.open("wb") as target:
-                shutil.copyfileobj(cast(IO[bytes], source), target, 2**22)
-        except OSError as error:
-            raise SourceError(f"{url}: {error.strerror or error}") from error
-        yield path
+    try:
+        folder = Scratch()
+        path = folder.path / url.rpartition("/")[2]
+        with ObjectPath(url).open() as source, path.open("wb") as target:
+            shutil.copyfileobj(cast(IO[bytes], source), target, 2**22)
+    except OSError as error:
+        raise SourceError(f"{url}: {error.strerror or error}") from error
+    return tables.open_table(path, memory=memory).copied(url, folder)
 
 
 def _hidden(rest: str, remarks: Remarks) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -76,6 +76,7 @@ class Table:
 
     Attributes:
         path: the file.
+        url: where the file was copied from, if it was: what it names lies there.
         columns: the names of its columns.
         notes: what a person should know about how it was read; more may come while rows are read.
         headless: whether it has no header, so that its columns are numbers.
@@ -95,6 +96,22 @@ class Table:
     form: str | None = None
     encoding: str = "utf-8"
     _unfit: Callable[[str], str | None] = lambda _: None
+    url: str | None = None
+    _folder: object = None
+
+    @property
+    def name(self) -> str:
+        """As a person would write it."""
+        return self.url or str(self.path)
+
+    def copied(self, url: str, folder: object) -> Table:
+        """The same table, which is a copy.
+
+        Args:
+            url: of what.
+            folder: where the copy is, which lasts as long as the table.
+        """
+        return replace(self, url=url, _folder=folder)
 
     def rows(self, *columns: str) -> Iterator[Row]:
         """The cells of these columns, row after row: str or None in text tables, whatever there is in others.
@@ -117,18 +134,18 @@ class Table:
             if len(alike) == 1:
                 return alike[0]
             if alike:
-                raise SourceError(f"{self.path} has {len(alike)} columns called {wanted!r}: rename one")
+                raise SourceError(f"{self.name} has {len(alike)} columns called {wanted!r}: rename one")
             near = difflib.get_close_matches(wanted, self.columns, 1)
             meant = f" (did you mean {near[0]!r}?)" if near else ""
-            raise SourceError(f"{self.path} has no column {wanted!r}{meant}; its columns are: {there}")
+            raise SourceError(f"{self.name} has no column {wanted!r}{meant}; its columns are: {there}")
         found = self.known(known)
         if not found:
             raise SourceError(
-                f"{self.path}: none of its columns is known to hold {otherwise.format(there)}; if that is "
+                f"{self.name}: none of its columns is known to hold {otherwise.format(there)}; if that is "
                 "a row and no header, put a line of names above it"
             )
         if self.columns.count(found[0]) > 1:
-            raise SourceError(f"{self.path} has several columns called {found[0]!r}: rename one")
+            raise SourceError(f"{self.name} has several columns called {found[0]!r}: rename one")
         return found[0]
 
     def known(self, known: Sequence[str]) -> list[str]:
@@ -149,7 +166,7 @@ class Table:
             wanted, IMAGE_COLUMNS, "images ({}); name one with --image-column, or call it 'image'"
         )
         if kind := self._unfit(chosen):
-            raise SourceError(f"{self.path}: column {chosen!r} is {kind}, not paths or bytes")
+            raise SourceError(f"{self.name}: column {chosen!r} is {kind}, not paths or bytes")
         return chosen
 
     def _first(self, fits: Callable[[Any], bool]) -> str | None:

@@ -111,6 +111,7 @@ class Place(NamedTuple):
         max_bytes: int,
         too_large: Callable[[int], Exception],
         before_more: tuple[int, Callable[[], object]] | None = None,
+        told: Callable[[Meta], object] = lambda _: None,
     ) -> bytes:
         """All of the object, in one request; a body that is cut off is asked for again from there.
 
@@ -118,6 +119,7 @@ class Place(NamedTuple):
             max_bytes: the most to read; the size is known before the body comes.
             too_large: the error for an object of more bytes.
             before_more: (bytes, what to call once before more than these are held).
+            told: called with what the store says of the version that is read.
 
         Raises:
             StoreFailure: it is not there, not to be read, or did not come.
@@ -125,6 +127,7 @@ class Place(NamedTuple):
         with asking(self):
             answer = obstore().get(self.store, self.key)
             size = answer.meta["size"]
+            told(_meta(answer.meta))
             if size > max_bytes:
                 raise too_large(size)
             if before_more is not None and size > before_more[0]:
@@ -167,6 +170,18 @@ class Place(NamedTuple):
             if page is None:
                 return
             yield from map(_meta, page)
+
+    def level(self) -> tuple[list[str], list[Meta]]:
+        """What lies right below the key, as in a folder: the names of the folders, and the objects.
+
+        Raises:
+            StoreFailure: the bucket is not there, or cannot be listed.
+        """
+        prefix = self.key.rstrip("/")
+        with asking(self):
+            found = obstore().list_with_delimiter(self.store, prefix=prefix or None)
+        folders = sorted(each.rstrip("/").rpartition("/")[2] for each in found["common_prefixes"])
+        return folders, sorted(map(_meta, found["objects"]))
 
 
 def is_object_url(name: object) -> bool:
@@ -217,7 +232,8 @@ def _without_credentials(place: Place) -> str:
 
 def _meta(found: Any) -> Meta:
     tag, modified = found["e_tag"], found["last_modified"]
-    told = f"{tag} {modified.timestamp() if modified is not None else ''}".encode()
+    # whole seconds: a listing may tell parts of them, and an answer to a read does not
+    told = f"{tag} {int(modified.timestamp()) if modified is not None else ''}".encode()
     return Meta(
         found["path"], found["size"], int.from_bytes(hashlib.sha256(told).digest()[:7], "big"), tag or None
     )

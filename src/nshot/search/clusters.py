@@ -26,7 +26,7 @@ _STARTS = 10
 _STEPS = 100
 _TRIED = 20_000  # images that the starts are compared on
 _FAR = 3.0  # deviations from the usual distance in a cluster, from which an image is an outlier
-_CHUNK = 65_536
+_CHUNK = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Clusters(Sequence[Cluster]):
         failures: images without a vector.
     """
 
-    sources: tuple[str, ...]
+    sources: Sequence[str]
     clusters: tuple[Cluster, ...]
     labels: NDArray[np.intp]
     tree: tuple[tuple[int, int, float], ...]
@@ -195,10 +195,17 @@ def cluster(
     rank = np.zeros(k, np.intp)
     rank[order] = np.arange(len(order))
     labels, centres = rank[labels], centres[order]
-    distances = np.linalg.norm(points - centres[labels], axis=1)
+    distances = np.concatenate(
+        [
+            np.linalg.norm(points[part] - centres[labels[part]], axis=1)
+            for part in (slice(start, start + _CHUNK) for start in range(0, n, _CHUNK))
+        ]
+    )
+    sizes = np.bincount(labels, minlength=len(order))
+    middles = _middles(images.vectors, labels, sizes)
     called: Sequence[str | None] = [None] * len(order)
     if len(names):
-        called = _named(images.vectors, labels, len(order), names, np.asarray(name_vectors))
+        called = _named(middles, np.average(middles, axis=0, weights=sizes), names, np.asarray(name_vectors))
     clusters = []
     for number in range(len(order)):
         rows = np.flatnonzero(labels == number)
@@ -206,19 +213,21 @@ def cluster(
         own = distances[rows]
         middle = float(np.median(own))
         spread = 1.4826 * float(np.median(np.abs(own - middle)))
-        mean = images.vectors[rows].mean(axis=0)
         clusters.append(
             Cluster(
                 number + 1,
                 called[number],
                 tuple(rows.tolist()),
                 tuple(own.tolist()),
-                float(np.linalg.norm(mean)),  # equals the mean cosine with the mean's direction
+                float(np.linalg.norm(middles[number])),  # equals the mean cosine with the mean's direction
                 int((own > middle + _FAR * spread).sum()) if len(rows) > 4 and spread > 1e-9 else 0,
             )
         )
-    tree = _tree(centres, np.array([len(each) for each in clusters]))
-    spread = float(((points - points.mean(axis=0)) ** 2).sum(dtype=np.float64))
+    tree = _tree(centres, sizes)
+    points -= points.mean(axis=0)
+    spread = float(
+        sum(np.square(points[s : s + _CHUNK], dtype=np.float64).sum() for s in range(0, n, _CHUNK))
+    )
     return Clusters(images.sources, tuple(clusters), labels, tree, spread, tuple(images.failures.values()))
 
 
@@ -229,14 +238,20 @@ def suggest_labels(clusters: Clusters) -> list[str]:
 
 def components(vectors: Floats, count: int = _COMPONENTS) -> Floats:
     """Centred vectors on their strongest principal components: float32[n, d] -> float32[n, count]."""
-    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    parts = [slice(start, start + _CHUNK) for start in range(0, len(vectors), _CHUNK)]
+    total = np.zeros(vectors.shape[1])
+    for part in parts:
+        total += vectors[part].sum(axis=0, dtype=np.float64)
+    mean = (total / max(len(vectors), 1)).astype(np.float32)
     spread = np.zeros((vectors.shape[1],) * 2)
-    for start in range(0, len(vectors), _CHUNK):
-        part = vectors[start : start + _CHUNK] - mean
-        spread += part.T @ part
+    for part in parts:
+        apart = vectors[part] - mean
+        spread += apart.T @ apart
     _, directions = np.linalg.eigh(spread)
     axes = directions[:, ::-1][:, :count].astype(np.float32)
-    points: Floats = (vectors - mean) @ axes
+    points = np.empty((len(vectors), axes.shape[1]), np.float32)
+    for part in parts:
+        points[part] = (vectors[part] - mean) @ axes
     return points
 
 
@@ -317,8 +332,23 @@ def _assigned(points: Floats, centres: Floats) -> tuple[NDArray[np.intp], Floats
     return labels, np.maximum(far, 0)
 
 
+def _middles(vectors: Floats, labels: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The mean vector of each cluster: float64[k, d]."""
+    sums = np.zeros((len(sizes), vectors.shape[1]))
+    for start in range(0, len(vectors), _CHUNK):
+        own = labels[start : start + _CHUNK]
+        order = np.argsort(own, kind="stable")
+        there, first = np.unique(own[order], return_index=True)
+        rows = vectors[start : start + _CHUNK][order]
+        sums[there] += np.add.reduceat(rows, first, axis=0, dtype=np.float64)
+    return sums / np.maximum(sizes, 1)[:, None]
+
+
 def _named(
-    vectors: Floats, labels: NDArray[np.intp], k: int, names: Sequence[str], name_vectors: NDArray[Any]
+    middles: NDArray[np.float64],
+    middle: NDArray[np.float64],
+    names: Sequence[str],
+    name_vectors: NDArray[Any],
 ) -> list[str | None]:
     """For each cluster the name that sets it apart, each name once.
 
@@ -327,8 +357,8 @@ def _named(
     """
     texts = normalize(name_vectors)
     away = texts - texts.mean(axis=0)
-    middles = np.stack([vectors[labels == number].mean(axis=0) for number in range(k)])
-    apart = middles - vectors.mean(axis=0)
+    k = len(middles)
+    apart = middles - middle
     away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
     apart /= np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-9)
     likeness = apart @ away.T

@@ -14,20 +14,22 @@ Groups do not chain: each member was found to be a duplicate of the group's best
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nshot.embeddings import Embeddings
+from nshot.embeddings.stored import taken
 from nshot.errors import RequestError
 from nshot.images.sources import Source
 from nshot.search import telling
 from nshot.search.hashing import Picture
 from nshot.search.product import pairs
 from nshot.search.rereading import Reader
+from nshot.search.telling import LEAST_BITS
 from nshot.types import Failure
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ KINDS: tuple[Kind, ...] = ("same", "copy", "scene")
 _SURE_BITS = 0.10  # more than that, and the hash decides alone
 _PROPOSED = 0.80  # cosine from which the hash is asked, where no model is there to measure it
 _SCENE = 0.95  # cosine of one scene, likewise
+_COMPARED = 500_000  # images that are compared each with each: a quarter of an hour on two cores
 _HASHED_ALL = 20_000  # up to so many images, the hash proposes as well
 
 
@@ -93,6 +96,11 @@ class Measured:
     compared: int
     dropped: bool
 
+    @classmethod
+    def nothing(cls) -> Measured:
+        """Where no pictures were compared."""
+        return cls(LEAST_BITS, _PROPOSED, _SCENE, None, {}, 0, 0, 0, False)
+
     @property
     def false_rate(self) -> float:
         """The estimated share of wrong pairs among those called copies."""
@@ -142,6 +150,7 @@ def duplicates(
     embedder: Embedder | None = None,
     pictures: Iterable[Source | Any] | None = None,
     scene: float | None = None,
+    kinds: Collection[Kind] = KINDS,
     seed: int = 0,
 ) -> Duplicates:
     """Find duplicates among images.
@@ -151,37 +160,50 @@ def duplicates(
         embedder: the model that made the vectors: with it, the cosines of copies are measured too.
         pictures: the images listed once more (``clip.sources(...)``), where names are no files: members of
             archives, rows of tables, URLs. What is in neither place is compared by its vector alone.
+        kinds: those that are looked for.
         scene: least cosine of one scene; by default as near as copies are, or 0.95 without an embedder.
         seed: of the copies that are made to measure with.
 
     Raises:
-        RequestError: a cosine outside of (0, 1].
+        RequestError: a cosine outside of (0, 1], or more images than can be compared each with each.
     """
     if scene is not None and not 0 < scene <= 1:
         raise RequestError(f"the least cosine of a scene lies between 0 and 1, not at {scene:g}")
     failures = list(images.failures.values())
     rng = np.random.default_rng(seed)
     looked: dict[int, Picture] = {}
-    digests: list[bytes | None] = list(images.digests or [None] * len(images))
+    digests: Sequence[bytes | None] = images.digests or [None] * len(images)
     missing = [row for row, digest in enumerate(digests) if digest is None]
-    small = len(images) <= _HASHED_ALL
+    if missing:
+        digests = list(digests)
+    alone = set(kinds) == {"same"}
+    small = len(images) <= _HASHED_ALL and not alone
     reader = Reader(images, pictures)
     if missing or small:  # one reading serves both
         rows = range(len(images)) if small else missing
-        failures += reader.look(rows, looked, digests, hashed=small)
+        failures += reader.look(rows, looked, cast(list[bytes | None], digests), hashed=small)
 
-    same, leaders = telling.same(images, digests, looked)
+    same, leaders = telling.same(images, digests)
+    if alone:
+        groups = _groups(images, [("same", rows) for rows in same])
+        return Duplicates(groups, Measured.nothing(), tuple(failures))
+    if len(leaders) > _COMPARED:
+        raise RequestError(
+            f"{len(leaders):,} different images are too many to compare each with each (at most "
+            f"{_COMPARED:,}: time grows with the square): look for the kind same alone, by bytes, or name "
+            "a part of them"
+        )
     copies, cosines = telling.copied(images, leaders, looked, reader, embedder, rng)
     proposed = _PROPOSED if not cosines else float(np.clip(np.quantile(cosines, 0.005) - 0.02, 0.3, 0.95))
     alike = (float(np.quantile(cosines, 0.05)) if cosines else _SCENE) if scene is None else scene
 
-    vectors = images.vectors[leaders]
+    vectors = taken(images.vectors, leaders)
     first, second, near, least = pairs(vectors, min(proposed, alike))
     dropped = least > min(proposed, alike)
     ask = near >= proposed
     asked = {int(leaders[row]) for row in np.unique(np.concatenate([first[ask], second[ask]]))}
     if unseen := sorted(asked - looked.keys() - reader.unreadable):
-        failures += reader.look(unseen, looked, digests, hashed=True)
+        failures += reader.look(unseen, looked, cast(list[bytes | None], digests), hashed=True)
     hashed = {place: looked[row] for place, row in enumerate(leaders.tolist()) if row in looked}
     hashed = {place: seen for place, seen in hashed.items() if not seen.plain}
     known = np.zeros(len(leaders), bool)
@@ -225,12 +247,16 @@ def duplicates(
     found += [("copy", [int(leaders[place]) for place in star]) for star in grouped]
     stars = _stars(order, np.array(scenes, np.intp).reshape(-1, 2), len(leaders))
     found += [("scene", [int(leaders[place]) for place in star]) for star in stars]
+    found = [each for each in found if each[0] in kinds]
+    return Duplicates(_groups(images, found), measured, tuple(failures))
+
+
+def _groups(images: Embeddings, found: list[tuple[Kind, list[int]]]) -> tuple[Group, ...]:
     found.sort(key=lambda each: (KINDS.index(each[0]), -len(each[1]), each[1]))
-    groups = tuple(
+    return tuple(
         Group(number, kind, images.sources[rows[0]], tuple(images.sources[row] for row in rows), tuple(rows))
         for number, (kind, rows) in enumerate(found, start=1)
     )
-    return Duplicates(groups, measured, tuple(failures))
 
 
 def _stars(order: list[int], edges: NDArray[np.intp], count: int) -> list[list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,13 @@ class Reader:
     def __init__(self, images: Embeddings, pictures: Iterable[Source | Any] | None) -> None:
         self._images = images
         self._pictures = pictures
-        self._row = {name: row for row, name in enumerate(images.sources)}
         self.unreadable: set[int] = set()
 
     def look(
         self,
         rows: Iterable[int],
         looked: dict[int, Picture],
-        digests: list[bytes | None],
+        digests: MutableSequence[bytes | None],
         *,
         hashed: bool,
     ) -> list[Failure]:
@@ -66,8 +65,9 @@ class Reader:
             return None
 
     def _sources(self, rows: set[int]) -> Iterator[tuple[int, Source]]:
+        names = {self._images.sources[row]: row for row in rows} if self._pictures is not None else {}
         for source in self._pictures or ():
-            row = self._row.get(getattr(source, "name", ""))
+            row = names.get(getattr(source, "name", ""), -1)
             if row in rows and isinstance(source, Source):
                 rows.discard(row)
                 yield row, source

@@ -6,6 +6,7 @@ never the same one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from nshot.images.prepare import load
 from nshot.search.hashing import Picture, alike_in_colour, decoy_bits, equal_bits, make_copies, picture
 from nshot.search.product import pairs
 from nshot.search.rereading import Reader
+from nshot.search.twice import of_same_bytes
 from nshot.types import Failure, Floats
 
 if TYPE_CHECKING:
@@ -32,22 +34,13 @@ _SAMPLE = 100  # images that copies are made of
 _CHUNK = 4096  # pairs compared at once
 
 
-def same(
-    images: Embeddings, digests: list[bytes | None], looked: dict[int, Picture]
-) -> tuple[list[list[int]], NDArray[np.intp]]:
+def same(images: Embeddings, digests: Sequence[bytes | None]) -> tuple[list[list[int]], NDArray[np.intp]]:
     """Rows of the same bytes, by groups; and one row for each picture."""
-    by_digest: dict[bytes, list[int]] = {}
-    leaders = []
-    for row, digest in enumerate(digests):
-        if digest is None:
-            leaders.append(row)
-        elif digest in by_digest:
-            by_digest[digest].append(row)
-        else:
-            by_digest[digest] = [row]
-            leaders.append(row)
-    groups = [_without_repeats(images, rows) for rows in by_digest.values() if len(rows) > 1]
-    return [rows for rows in groups if len(rows) > 1], np.array(leaders, np.intp)
+    alike = list(of_same_bytes(digests))
+    behind = np.zeros(len(digests), bool)
+    behind[[row for rows in alike for row in rows[1:]]] = True
+    groups = [_without_repeats(images, rows) for rows in alike]
+    return [rows for rows in groups if len(rows) > 1], np.flatnonzero(~behind)
 
 
 def _without_repeats(images: Embeddings, rows: list[int]) -> list[int]:

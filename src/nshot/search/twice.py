@@ -6,10 +6,14 @@ What is there twice is told by bytes where those are known, else by vectors that
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
@@ -85,7 +89,7 @@ def copies(images: Embeddings, others: Embeddings | None = None, *, alike: float
         first, second, cosines, _ = pairs(images.vectors, alike, most=most, other=others_vectors)
         if len(first) < most:  # a model that tells these images apart no better says nothing
             near = dict(zip(zip(first.tolist(), second.tolist(), strict=True), cosines.tolist(), strict=True))
-    same = {pair for pair in _same_bytes(images, against) if others is not None or pair[0] < pair[1]}
+    same = set(_same_bytes(images, others))
     near |= dict.fromkeys(same, 1.0)
     return [Copy(*pair, cosine, pair in same) for pair, cosine in sorted(near.items())]
 
@@ -141,11 +145,44 @@ def across(
     return tuple(told[:most])
 
 
-def _same_bytes(images: Embeddings, others: Embeddings) -> Iterator[tuple[int, int]]:
+def of_same_bytes(digests: Sequence[bytes | None]) -> Iterator[list[int]]:
+    """Groups of rows of one digest, by their first row; eight bytes of memory per row."""
+    keys = _keys(digests)
+    order = np.argsort(keys, kind="stable")
+    equal = keys[order][1:] == keys[order][:-1]
+    often = np.zeros(len(keys), bool)
+    often[order[1:][equal]] = often[order[:-1][equal]] = True
+    groups: dict[bytes, list[int]] = {}
+    for row in np.flatnonzero(often).tolist():
+        if (digest := digests[row]) is not None:
+            groups.setdefault(digest, []).append(row)
+    yield from (rows for rows in groups.values() if len(rows) > 1)
+
+
+def _same_bytes(images: Embeddings, others: Embeddings | None) -> Iterator[tuple[int, int]]:
+    """Pairs of rows of one digest: of two sets, or of one set each pair once."""
+    if images.digests is None or (others is not None and others.digests is None):
+        return
+    if others is None:
+        for group in of_same_bytes(images.digests):
+            yield from itertools.combinations(group, 2)
+        return
+    assert others.digests is not None
+    mine, theirs = _keys(images.digests), _keys(others.digests)
+    shared = np.intersect1d(mine, theirs)
     rows: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, digest in enumerate(others.digests or ()):
-        if digest is not None:
+    for row in np.flatnonzero(np.isin(theirs, shared)).tolist():
+        if (digest := others.digests[row]) is not None:
             rows[digest].append(row)
-    for row, digest in enumerate(images.digests or ()):
-        if digest is not None:
+    for row in np.flatnonzero(np.isin(mine, shared)).tolist():
+        if (digest := images.digests[row]) is not None:
             yield from ((row, other) for other in rows[digest])
+
+
+def _keys(digests: Sequence[bytes | None]) -> NDArray[np.uint64]:
+    """The beginning of each digest; 0 where there is none."""
+    return np.fromiter(
+        (0 if digest is None else int.from_bytes(digest[:8], "little") for digest in digests),
+        np.uint64,
+        len(digests),
+    )

@@ -74,6 +74,10 @@ class Memory:
         """Digests of files that have not changed, by path."""
         return self._ask(lambda store: store.known_files(stamps), {})
 
+    def knows(self, path: str) -> bool:
+        """Whether a file or an object of this name was seen before, whatever it holds by now."""
+        return self._ask(lambda store: store.knows(path), False)
+
     def keep(
         self,
         vectors: Mapping[bytes, Floats],

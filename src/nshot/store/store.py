@@ -192,6 +192,10 @@ class Store:
                 known[stamp.path] = digest
         return known
 
+    def knows(self, path: str) -> bool:
+        """Whether a file of this name was recorded, whatever it held."""
+        return bool(self._select("SELECT path FROM files WHERE path IN (%s)", keys=[os.fsencode(path)]))
+
     def put_files(self, digests: Mapping[Stamp, bytes]) -> None:
         """Remember what files hold: stamp taken before reading -> sha256 of the bytes, in one transaction.
 
