@@ -443,9 +443,10 @@ def test_an_object_that_was_named_is_not_read_again_while_it_is_unchanged(
     (tmp_path / "table.csv").write_text(f"image\n{rows}\n")
     beside = "\n./".join(Path(key).name for key in keys[6:8])
     filled.objects["photos/table.csv"] = f"image\n{beside}\n".encode()
-    sources = [tmp_path / "table.csv", "s3://bucket/photos/table.csv", f"s3://bucket/{keys[8]}"]
+    sources: list[str | Path] = [tmp_path / "table.csv", "s3://bucket/photos/table.csv"]
+    sources.append(f"s3://bucket/{keys[8]}")
 
-    own = ["--store", tmp_path / "store"]
+    own: list[str | Path] = ["--store", tmp_path / "store"]
 
     def asked(output: str) -> tuple[int, int]:
         filled.asked.clear()
