@@ -269,7 +269,7 @@ def test_calibrate_keeps_a_cascade_and_classify_takes_it(
     [
         (("--agree", "0.9"), "add --first"),
         (("--first", "sketchbook"), "the same model"),
-        (("--first", "f32-small", "--adapt"), "--adapt does not go with --first"),
+        (("--first", "f32-small", "--adapt"), "leave out --adapt"),
         (("--first", "f32-small", "--reject", "background"), "background rule"),
     ],
 )

@@ -116,13 +116,33 @@ def test_a_file_of_facets_is_refused_by_name_where_one_classifier_is_wanted(tmp_
     [
         ("[]", "no facets"),
         ("{", "facets.json"),
-        ('{"place": "park"}', "'place' must be a list"),
-        ('{"place": ["park"]}', "'place' has one label"),
+        ('{"place": "park"}', "'place'.*must be a list"),
+        ('{"place": ["park"]}', "'place'.*has one label"),
         ('{"place": ["park", "park"]}', "'place'.*given twice"),
         ('{"place": {"labels": ["park", "sea"], "template": "a {}"}}', "'template'"),
         ('{"place": {"labels": ["park", "sea"], "templates": ["a"]}}', "'place'.*no {}"),
         ('{"place": ["park", "sea"], "place": ["a", "b"]}', "given twice: 'place'"),
         ('{"source": ["park", "sea"]}', "cannot be called 'source'"),
+        ('{"p": {"labels": ["a", "b"], "activation": "relu"}}', "facets.json: facet 'p': 'activation' is"),
+        (
+            '{"p": {"labels": ["a", "b"], "multi": true, "activation": "softmax"}}',
+            "'p'.*leave out 'activation'",
+        ),
+        ('{"p": {"labels": ["a", "b"], "none": "nearest"}}', "'p': there is no rule 'nearest' of 'none'"),
+        ('{"p": {"labels": ["a", "b"], "none": "cosine"}}', "'p'.*'cosine' of 'none' needs a 'threshold'"),
+        ('{"p": {"labels": ["a", "b"], "none": {"rule": "cosine", "threshold": NaN}}}', "'p'.*is a number"),
+        ('{"p": {"labels": ["a", "b"], "none": {"rule": "off", "threshold": 1}}}', "'p': 'none' is off"),
+        ('{"p": {"labels": ["a", "b"], "none": {"words": ["x"]}}}', "'p': 'none' has 'words'"),
+        ('{"p": {"labels": ["a", "b"], "none": {"background": ["x", "x"]}}}', "'p'.*given twice"),
+        (
+            '{"p": {"labels": ["a", "b"], "none": {"rule": "energy", "threshold": 1, "background": ["x"]}}}',
+            "'p': the rule 'energy' has no 'background'",
+        ),
+        ('{"p": {"labels": ["a", "b"], "multi": true, "none": true}}', "'p'.*decided by itself"),
+        ('{"p": {"labels": ["a"], "multi": true, "none": {"threshold": 2}}}', "'p'.*between 0 and 1"),
+        ('{"p": {"labels": ["a", "b"], "calibrate": {"coverage": 90}}}', "'p': 'coverage' of 'calibrate'"),
+        ('{"p": {"labels": ["a", "b"], "calibrate": {"reject": "off", "wrong": 0.1}}}', "'p': 'wrong'"),
+        ('{"p": {"labels": ["a", "b"], "multi": true, "calibrate": {"wrong": 0.1}}}', "'p'.*'calibrate'"),
     ],
 )
 def test_a_facets_file_that_asks_nothing_is_refused_by_the_facets_name(
@@ -131,6 +151,97 @@ def test_a_facets_file_that_asks_nothing_is_refused_by_the_facets_name(
     (tmp_path / "facets.json").write_text(text)
     with pytest.raises((LabelError, TemplateError), match=told):
         read_facets(tmp_path / "facets.json")
+
+
+def test_a_facet_is_asked_as_its_file_says_and_as_the_same_question_alone(
+    drawings: Path, cli: Cli, clip: nshot.Model
+) -> None:
+    """Each facet's own templates, activation and rule of "none of these": the answers of five commands."""
+    labels = list(SHAPES)
+    things, scene = {"labels": labels, "templates": ["a {} shape"]}, list(BACKGROUNDS)
+    asked = {
+        "plain": things,
+        "each": things | {"activation": "sigmoid"},
+        "usual": things | {"none": True},
+        "words": things | {"none": {"background": ["a blank page", "noise"], "threshold": 0.2}},
+        "cosine": things | {"none": {"rule": "cosine", "threshold": 0.59}},
+        "off": {"labels": scene, "none": False},
+    }
+    (drawings / "own.json").write_text(json.dumps(asked))
+    ask = ["classify", "table.csv", "--model", "sketchbook", "-q", "--format", "jsonl"]
+    found = cli(*ask, "--facets", "own.json", "--reject", "cosine", "--threshold", "2", cwd=drawings)
+    assert found.code == 0, found.err
+    together = [json.loads(line)["facets"] for line in found.out.splitlines()]
+    alone = ["--template", "a {} shape", "--labels", ", ".join(labels)]
+    words = ["--reject", "background", "--background", "a blank page, noise", "--threshold", "0.2"]
+    ways = {
+        "plain": [*alone, "--reject", "cosine", "--threshold", "2"],  # the command line's, having none itself
+        "usual": [*alone, "--reject", "background"],
+        "words": [*alone, *words],
+        "cosine": [*alone, "--reject", "cosine", "--threshold", "0.59"],
+        "off": ["--labels", ", ".join(scene)],
+    }
+    for name, way in ways.items():
+        lines = cli(*ask, *way, cwd=drawings).out.splitlines()
+        assert len(lines) == len(together) == 36
+        for line, record in zip(lines, together, strict=True):
+            single = json.loads(line)
+            assert record[name] == {key: single[key] for key in record[name]}, name
+    answers = {name: {each[name].get("answer") for each in together} for name in asked}
+    assert answers["plain"] == {"none"}
+    assert answers["off"] == {None}
+    assert answers["cosine"] == {"none", "label"}
+    sums = [sum(p["score"] for p in each["each"]["predictions"]) for each in together]
+    assert max(sums) > 1.5  # each label has a score of its own
+    made = Facets.zero_shot(clip, read_facets(drawings / "own.json"))
+    made.save(drawings / "own.nshot")
+    saved = cli(*ask, "--classifier", "own.nshot", "--precision", "f32", cwd=drawings)
+    again = [json.loads(line)["facets"] for line in saved.out.splitlines()]
+    assert [each["words"]["answer"] for each in again] == [each["words"]["answer"] for each in together]
+
+
+def test_each_facet_is_calibrated_as_it_asks_and_keeps_that_through_learning(
+    drawings: Path, cli: Cli
+) -> None:
+    things = {"labels": list(SHAPES), "templates": ["a {} shape"]}
+    asked = {
+        "shape": things | {"calibrate": {"coverage": 0.8, "reject": "cosine", "wrong": 0.3}},
+        "style": {"labels": list(SEEN_STYLES), "activation": "sigmoid", "none": False},
+        "colour": ASKED["colour"],
+    }
+    (drawings / "calibrated.json").write_text(json.dumps(asked))
+    ask = ["table.csv", "--model", "sketchbook"]
+    calibrate = ["calibrate", *ask, "--coverage", "0.7", "--wrong", "0.4", "--reject", "margin"]
+    fitted = cli("fit", *ask, "--facets", "calibrated.json", "-o", "fitted.nshot", cwd=drawings)
+    assert fitted.code == 0, fitted.err
+    for given, file in (
+        (("--facets", "calibrated.json"), "zero.nshot"),
+        (("--classifier", "fitted.nshot"), "f"),
+    ):
+        done = cli(*calibrate, *given, "-o", file, cwd=drawings)
+        assert done.code == 0, done.err
+        made = Facets.open(drawings / file)
+        rules = {name: each.decision and each.decision.rejection for name, each in made.items()}
+        told = {name: rule and rule.rule for name, rule in rules.items()}
+        assert told == {"shape": "cosine", "style": None, "colour": "margin"}
+        assert {name: each.decision and each.decision.coverage for name, each in made.items()} == {
+            "shape": 0.8, "style": 0.7, "colour": 0.7,
+        }  # fmt: skip
+        assert made["style"].activation == "sigmoid"
+        assert made["shape"].activation == "softmax"
+
+
+def test_a_rule_that_no_facet_takes_is_refused(drawings: Path, cli: Cli) -> None:
+    (drawings / "off.json").write_text(json.dumps({"shape": {"labels": list(SHAPES), "none": False}}))
+    ask = ["classify", "table.csv", "--model", "sketchbook", "--facets"]
+    found = cli(*ask, "off.json", "--reject", "background", cwd=drawings)
+    assert found.code == 2
+    assert "leave out --reject" in found.err
+    both = {"shape": {"labels": list(SHAPES), "none": False}, "colour": list(COLOURS)}
+    (drawings / "some.json").write_text(json.dumps(both))
+    found = cli(*ask, "some.json", "--reject", "background", cwd=drawings)
+    assert found.code == 0, found.err
+    assert 'with a rule of their own for "none of these": shape' in found.err
 
 
 def test_facets_of_two_models_are_refused() -> None:

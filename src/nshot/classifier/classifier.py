@@ -127,6 +127,23 @@ class Classifier:
         """The same classifier, whose answers this decision (or none) is applied to."""
         return self._with(decision=decision)
 
+    def with_activation(self, activation: Activation) -> Classifier:
+        """The same classifier, whose logits become scores in this way.
+
+        A model that was trained with one of the two gives scores that mean little under the other until they
+        are calibrated; which label is best stays.
+
+        Raises:
+            RequestError: no such activation, or a calibration that was learnt for the other one.
+        """
+        if activation not in ("softmax", "sigmoid"):
+            raise RequestError(f"activation must be softmax or sigmoid, not {activation!r}")
+        if activation == self.activation:
+            return self
+        if self.decision is not None and self.decision.calibrated:
+            raise RequestError("the scores were calibrated under another activation: calibrate again")
+        return self._with(activation=activation)
+
     def with_provenance(
         self,
         *,

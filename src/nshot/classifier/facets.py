@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nshot.classifier import file
+from nshot.classifier.calibrating import calibrate
 from nshot.classifier.classifier import Classifier, in_chunks, records_of
-from nshot.classifier.several import several_zero_shot
+from nshot.classifier.several import several_labels, several_zero_shot
 from nshot.classifier.tree import TreeClassifier
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
+from nshot.decision import EVERYDAY, Decision, Rejection, default_rejection
 from nshot.embeddings import Embeddings
 from nshot.errors import LabelError, RequestError
-from nshot.labels.facets import Facet, parse_facets
+from nshot.labels.facets import OFF, Facet, NoneRule, parse_facets
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.types import Embedded, Faceted, Failure, Recipe
 
@@ -69,9 +72,8 @@ class Facets(Mapping[str, Classifier]):
         made = {}
         for name, facet in named.items():
             try:
-                asked = several_zero_shot if facet.multi else zero_shot
-                made[name] = asked(embedder, facet.labels, facet.templates or usual)
-            except LabelError as error:
+                made[name] = _asked(embedder, facet, facet.templates or usual)
+            except (LabelError, RequestError) as error:
                 raise type(error)(f"facet {name!r}: {error}") from error
         return cls(made)
 
@@ -160,6 +162,39 @@ class Facets(Mapping[str, Classifier]):
         except file.NONSENSE as error:
             raise file.damaged(path, error) from error
 
+    def calibrated(
+        self,
+        images: Mapping[str, Embeddings],
+        *,
+        none: Embeddings | None = None,
+        background: Mapping[str, ArrayLike | None] | None = None,
+        **usual: Any,
+    ) -> Facets:
+        """Each facet calibrated on its own images; see ``nshot.calibrate``.
+
+        Args:
+            images: by the facet's name, embeddings with its labels, which it has not learnt from.
+            none: images that show no label of any facet.
+            background: by the facet's name, float[b, d], what its background rule needs.
+            **usual: what ``nshot.calibrate`` takes beside them, for all facets; what a facet asks for itself
+                (``nshot.labels.facets.Facet.calibrate``) comes first.
+
+        Raises:
+            RequestError: a facet without images, or what ``nshot.calibrate`` raises; the facet is named.
+        """
+        made = {}
+        for name, classifier in self.items():
+            if name not in images:
+                raise RequestError(f"facet {name!r}: there are no images to calibrate it on")
+            own = {"reject": None} if classifier.made.get("none") == OFF else {}
+            own |= classifier.made.get("calibrate", {})
+            rows = None if background is None else background.get(name)
+            try:
+                made[name] = calibrate(classifier, images[name], none=none, background=rows, **(usual | own))
+            except RequestError as error:
+                raise RequestError(f"facet {name!r}: {error}") from error
+        return Facets(made)
+
     def __getitem__(self, name: str) -> Classifier:
         return self._classifiers[name]
 
@@ -172,6 +207,41 @@ class Facets(Mapping[str, Classifier]):
     def __repr__(self) -> str:
         told = ", ".join(f"{name}: {len(each.labels)} labels" for name, each in self.items())
         return f"<Facets: {told}>"
+
+
+def _asked(embedder: TextEmbedder, facet: Facet, templates: tuple[str, ...]) -> Classifier:
+    """One facet's zero-shot classifier, with the decision and whatever else it has of its own."""
+    own: dict[str, Any] = {"calibrate": dict(facet.calibrate)} if facet.calibrate else {}
+    none, background = facet.none, EVERYDAY if facet.none is None else facet.none.background or EVERYDAY
+    if facet.multi:
+        asked = several_zero_shot(embedder, facet.labels, templates, background=background)
+        if none is not None and none.threshold is not None:
+            asked = several_labels(asked, None, threshold=none.threshold)
+        return asked.with_provenance(made=own)
+    asked = zero_shot(embedder, facet.labels, templates)
+    if facet.activation is not None:
+        own["activation"] = facet.activation
+        asked = asked.with_activation(facet.activation)
+    if none is not None:
+        own["none"] = none.rule
+        if none.background:
+            own["background"] = _as_json(none.background)
+        if none.rule != OFF:
+            words = zero_shot(embedder, background, templates) if none.rule == "background" else None
+            asked = asked.with_decision(Decision(rejection=_rejection(asked, none, words)))
+    return asked.with_provenance(made=own)
+
+
+def _as_json(labels: Labels) -> Any:
+    return {k: list(said) for k, said in labels.items()} if isinstance(labels, Mapping) else list(labels)
+
+
+def _rejection(asked: Classifier, none: NoneRule, background: Classifier | None) -> Rejection:
+    if background is None:
+        assert none.threshold is not None  # a facet that names another rule names its threshold
+        return Rejection(none.rule, none.threshold)  # type: ignore[arg-type]
+    usual = default_rejection(asked.matrix, background.matrix)
+    return usual if none.threshold is None else replace(usual, threshold=none.threshold)
 
 
 def open_classifier(path: str | Path) -> Classifier | Facets | TreeClassifier:

@@ -264,7 +264,27 @@ class TreeClassifier:
 
     def with_leaves(self, classifier: Classifier) -> TreeClassifier:
         """The same tree over another classifier of its leaves, such as a fitted one; not calibrated."""
-        return TreeClassifier(classifier, self.tree, inner=self.inner)
+        return TreeClassifier(classifier, self.tree, inner=self.inner, rank=self.rank)
+
+    def put_right(self, answer: Placed, label: str | None) -> Placed:
+        """The answer with a person's word in its place; what the model scores stays.
+
+        Args:
+            answer: one of this tree's.
+            label: a node by its name or id, or a label that the tree does not have, which then stands alone
+                with a note; None: the image shows none of the labels.
+        """
+        name = None if label is None else self.tree.find(label)
+        path = () if label is None else self.tree.ways[name] if name is not None else (label,)
+        strange = label is not None and name is None
+        return replace(
+            answer,
+            answer="none" if label is None else "label",
+            labels=path[-1:],
+            path=path,
+            coverage=None,
+            notes=(*answer.notes, *(["the tree does not have this label"] if strange else [])),
+        )
 
     def truth(self, images: Embeddings) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
         """Rows of the images whose one label is a node of the tree, and the leaves under it, int[n, 2].

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from nshot.cli.options import DecisionOptions, LabelOptions, ModelOptions, say
+from nshot.cli.refusing import leave_out
 from nshot.errors import RequestError
 from nshot.labels.lint import nothing_to_choose
 
@@ -37,15 +38,65 @@ def ask(
         if label_options.any:
             raise RequestError("give labels or --classifier, not both")
         embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
+        decision_options.check(several=classifier.several is not None)
     else:
+        decision_options.check(several=False)
         alone = decision_options.multi or decision_options.reject not in (None, "off")
         embedder, classifier = _zero_shot(
             label_options, model_options, alone=alone, quiet=quiet, verbose=verbose
         )
+    check_prompts(classifier, classifier_file, label_options, decision_options)
     classifier = decided(classifier, decision_options, label_options, embedder)
     if not quiet:
         say_several(classifier)
     return embedder, classifier
+
+
+def check_prompts(
+    classifier: Classifier,
+    classifier_file: Path | None,
+    label_options: LabelOptions,
+    decision_options: DecisionOptions,
+) -> None:
+    """Refuse templates and a background that nothing is written into or compared with.
+
+    Raises:
+        RequestError: they are named.
+    """
+    if asks_background(classifier, decision_options):
+        return
+    check_background(classifier, decision_options)
+    if classifier_file is not None or label_options.label_vectors is not None:
+        leave_out(
+            "the labels' vectors are there already, so no prompt is written",
+            template=label_options.template,
+            templates=label_options.templates,
+        )
+
+
+def check_background(classifier: Classifier, options: DecisionOptions) -> None:
+    """Refuse a background that nothing is compared with.
+
+    Raises:
+        RequestError: it is named.
+    """
+    if not asks_background(classifier, options):
+        leave_out(
+            "the labels stand against no other background than the classifier's own"
+            if classifier.decision is not None
+            else "this model's labels each have a score of their own, without a background",
+            background=options.background,
+            background_file=options.background_file,
+        )
+
+
+def asks_background(classifier: Classifier, options: DecisionOptions) -> bool:
+    """Whether ``decided`` writes background labels into prompts."""
+    decision = classifier.decision
+    if options.multi or classifier.several is not None:
+        return decision is None and classifier.activation == "softmax"
+    fitted = None if decision is None else decision.rejection
+    return options.reject == "background" and (fitted is None or fitted.rule != "background")
 
 
 def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[Model, Classifier]:
@@ -128,7 +179,7 @@ def each_by_itself(
         if given is not None:
             raise RequestError(f"{name} belongs to one label per image: several are each decided by itself")
     background = None
-    if classifier.decision is None and classifier.activation == "softmax":
+    if asks_background(classifier, replace(options, multi=True)):
         background = background_rows(options, label_options, embedder)
     return several_labels(classifier, background, threshold=options.threshold)
 

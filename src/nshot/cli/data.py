@@ -22,6 +22,7 @@ from nshot.cli.options import (
     tell_failure,
     tell_remarks,
 )
+from nshot.cli.refusing import leave_out
 from nshot.errors import RequestError, SourceError
 from nshot.labels.lint import check
 from nshot.types import Failure
@@ -57,6 +58,25 @@ class DataOptions:
         """What a command that has these options reads: no output may lie there."""
         named = (label_options.labels_file, label_options.label_vectors, label_options.templates)
         return [self.data, self.corrections, *named, *others]
+
+    def check_for_facets(self, *, separated: bool) -> None:
+        """Refuse what says where one list of labels is: facets have a column each.
+
+        Args:
+            separated: whether a facet has several labels, which a separator stands between.
+        """
+        leave_out(
+            "facets are read from a table with a column of labels for each",
+            label_column=self.label_column,
+            label_pattern=self.label_pattern,
+            domain_column=self.domain_column,
+            domain_folders=self.domain_folders,
+            corrections=self.corrections,
+            config=self.config,
+            split=self.split,
+        )
+        if not separated:
+            leave_out("each facet has one label per image", label_separator=self.label_separator)
 
     @property
     def on_hub(self) -> bool:

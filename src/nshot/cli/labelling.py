@@ -19,6 +19,7 @@ from nshot.cli.options import (
     progress,
     tell_remarks,
 )
+from nshot.cli.refusing import leave_out
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
 from nshot.paths import as_written
@@ -69,9 +70,14 @@ def labelled(
         verbose: say more.
     """
     if table is not None:
+        leave_out(
+            "the labels are those of --table",
+            **given(label_options, classifier_file, decision_options, journal_options),
+        )
         found, failed = _of_table(table, sources, listing.image_root)
         return found, failed, list(dict.fromkeys(label for _, own in found for label in own))
-    if classifier_file is None and decision_options.reject is None and not decision_options.multi:
+    usual = (classifier_file, decision_options.reject, decision_options.coverage) == (None, None, None)
+    if usual and not decision_options.multi:
         decision_options = replace(decision_options, reject="background")
     from nshot.cli.asking import ask
 
@@ -104,6 +110,29 @@ def labelled(
             answered.append((Path(answer.source), own))
     tell_remarks(remarks, quiet=quiet)
     return answered, failed, list(labels)
+
+
+def given(
+    label_options: LabelOptions,
+    classifier_file: Path | None,
+    decision_options: DecisionOptions,
+    journal_options: JournalOptions,
+) -> dict[str, object]:
+    """What was given of a model's labels, by the options' names."""
+    return {
+        "labels": label_options.labels,
+        "labels_file": label_options.labels_file,
+        "label_vectors": label_options.label_vectors,
+        "template": label_options.template,
+        "templates": label_options.templates,
+        "classifier": classifier_file,
+        "multi": decision_options.multi,
+        "coverage": decision_options.coverage,
+        **decision_options.rules,
+        "journal": journal_options.journal_file,
+        "corrected": journal_options.corrected,
+        "facet": journal_options.facet,
+    }
 
 
 def _of_table(table: Path, sources: Sequence[str], root: Path | None) -> tuple[Labelled, Failed]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nshot.cli.asking import say_language, say_synonyms
 from nshot.cli.data import DataOptions, check_choice, embed, with_one_label
 from nshot.cli.options import LabelOptions, ModelOptions, say
+from nshot.cli.refusing import leave_out
 
 if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
@@ -52,6 +53,12 @@ def embed_prompted(
 
     given = label_options.given(quiet=quiet, alone=True)
     label_options.read_templates()  # rather now than after a download
+    if label_options.label_vectors is not None:
+        leave_out(
+            "the labels' vectors are there already, so no prompt is written",
+            template=label_options.template,
+            templates=label_options.templates,
+        )
     labelled = data_options.open(model_options, given, prefer=prefer, quiet=quiet)
     if labelled.classes is not None:
         check_choice({*labelled.classes, *(given.labels if given is not None else ())})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nshot.cli.endpoint import EndpointOptions, endpoint_options, serve_endpoint
-from nshot.cli.facets import facets_option, given_facets
+from nshot.cli.facets import check_for_page, facets_option, given_facets
 from nshot.cli.help import Command
 from nshot.cli.options import (
     MULTI,
@@ -186,6 +186,7 @@ def _asked(
         if multi:
             raise RequestError('with --facets, each facet says for itself whether it is "multi"')
         given = given_facets(facets_given).values()
+        check_for_page(given)
         return [replace(each, templates=each.templates or templates) for each in given], {}
     if classifier_file is None:
         labels = label_options.read()[0] if labelled else ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.help import Command
-from nshot.cli.labelling import labelled, table_option
+from nshot.cli.labelling import given, labelled, table_option
 from nshot.cli.options import (
     DecisionOptions,
     JournalOptions,
@@ -25,6 +25,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.refusing import leave_out
 from nshot.errors import RequestError
 from nshot.paths import spelled
 
@@ -85,6 +86,11 @@ def command(
     if take_back and dry_run:
         raise RequestError("--undo takes back at once: leave out --dry-run")
     if take_back:
+        leave_out(
+            "--undo takes back what was sorted",
+            table=table,
+            **given(label_options, classifier_file, decision_options, journal_options),
+        )
         return _undo(paths)
     journal_options.check()
     *sources, last = paths

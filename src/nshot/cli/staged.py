@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from nshot.cli.kinds import Kind
 from nshot.cli.options import Command, LabelOptions, ModelOptions, packed, say
 from nshot.errors import RequestError
 
@@ -27,17 +28,16 @@ class CascadeOptions:
     first: str | None
     agree: float | None
 
-    def check(self, *, alone: Iterable[object] = ()) -> bool:
+    def check(self, kind: Kind) -> bool:
         """Whether there is a first stage.
 
-        Args:
-            alone: values that must be missing then: of --tree, of --facets.
-
         Raises:
-            RequestError: ``--agree`` without ``--first``, or one of the others with it.
+            RequestError: ``--agree`` without ``--first``, or ``--first`` with another kind of question.
         """
-        if self.first is not None and any(each is not None for each in alone):
-            raise RequestError("--first goes with one list of labels: leave out --tree, --facets and --multi")
+        if self.first is not None and kind is not Kind.ONE:
+            raise RequestError(
+                f"--first goes with one label per image, and this is {kind.value}: leave it out"
+            )
         if self.first is None and self.agree is not None:
             raise RequestError("--agree says how often a first model must answer as the other: add --first")
         return self.first is not None

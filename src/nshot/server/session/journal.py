@@ -29,10 +29,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from nshot.errors import OutputError, RequestError
-from nshot.types import CORRECTED, Answer, Decided, Faceted, Failure, Prediction
+from nshot.types import CORRECTED, Answer, Decided, Faceted, Failure, Placed, Prediction
+
+if TYPE_CHECKING:
+    from nshot.classifier.tree import TreeClassifier
 
 JOURNAL = ".nshot-journal.jsonl"
 CLASSIFIERS = ".nshot-classifiers"  # beside the journal: the classifiers that were taken
@@ -394,20 +397,33 @@ class ReadOnly:
         """Nothing is open."""
 
 
-def corrected(record: Prediction | Failure, word: Word | None) -> Prediction | Failure:
+def corrected(
+    record: Prediction | Failure, word: Word | None, tree: TreeClassifier | None = None
+) -> Prediction | Failure:
     """The record with a person's word as its answer; what the model scores stays, and a note says so.
 
     Args:
         record: the model's answer.
         word: what was said of the image; None or a skipped image changes nothing.
+        tree: the tree that the answer is a node of, if any.
     """
     if word is None or word.answer == "skip" or isinstance(record, Failure):
         return record
+    notes = (*record.notes, CORRECTED)
+    if tree is not None and isinstance(record, Placed):
+        put_right = tree.put_right(record, word.shown[0] if word.shown else None)
+        return replace(put_right, notes=(*put_right.notes, CORRECTED))
     kind: Answer = "none" if not word.shown else "several" if word.answer == "labels" else "label"
     calibrated = isinstance(record, Decided) and record.calibrated
-    notes = (*record.notes, CORRECTED)
     return Decided(
-        record.source, record.predictions, record.margin, kind, word.shown, calibrated, notes=notes
+        record.source,
+        record.predictions,
+        record.margin,
+        kind,
+        word.shown,
+        calibrated,
+        notes=notes,
+        beside=record.beside,
     )
 
 

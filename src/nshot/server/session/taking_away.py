@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets
+from nshot.classifier.tree import TreeClassifier
 from nshot.decision import Decision
 from nshot.errors import RequestError
 from nshot.output.sinks import open_sink
@@ -34,7 +35,7 @@ _SHOWN = 8  # moves told of a plan
 
 
 def answers(
-    classifier: Classifier,
+    classifier: Classifier | TreeClassifier,
     images: Iterable[Embedded | Failure],
     words: Mapping[str, Word],
     *,
@@ -44,7 +45,7 @@ def answers(
     """The classifier's answers, with a person's in the place of those that were corrected.
 
     Args:
-        classifier: what answers.
+        classifier: what answers; where it is a tree, a person's word is one of its nodes.
         images: as an embedder yields them, with their digests.
         words: hexadecimal sha256 of a content -> what was said of it.
         top_k: labels per image.
@@ -65,12 +66,12 @@ def answers(
             yield image
 
     for number, answer in enumerate(classifier.stream(seen(), top_k=top_k)):
-        yield corrected(answer, said[number])
+        yield corrected(answer, said[number], classifier if isinstance(classifier, TreeClassifier) else None)
 
 
-def _fitting(word: Word | None, classifier: Classifier, source: str) -> Word | None:
+def _fitting(word: Word | None, classifier: Classifier | TreeClassifier, source: str) -> Word | None:
     """The word in the form of the classifier's answers: one label, or any number of them."""
-    if word is None or classifier.several is not None:
+    if word is None or (isinstance(classifier, Classifier) and classifier.several is not None):
         return word
     alone = word.alone()
     if alone is None:
