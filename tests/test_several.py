@@ -294,7 +294,6 @@ def test_answers_in_a_table_hold_all_labels(cli: Cli, tagged: Path) -> None:
         (("classify", "images", "--threshold", "2"), "between 0 and 1"),
         (("classify", "images", "--threshold", "0"), "between 0 and 1"),
         (("sort", "images", "out"), "nshot tag"),
-        (("classify", "images", "--journal", "tags.csv"), "one label per image"),
     ],
 )
 def test_what_does_not_go_with_several_labels_is_refused(

@@ -62,9 +62,7 @@ def fit_journal(request: Request, kind: Kind) -> int:
 def _asked(request: Request, kind: Kind) -> list[Facet]:
     """The questions; of one list of labels, one of its name."""
     if kind is Kind.TREE:
-        raise RequestError(
-            "a journal tells of a list of labels, not of a tree: leave out --journal or --tree"
-        )
+        raise RequestError("a journal tells of a list of labels, not of a tree: leave one of them out")
     options, data = request.label_options, request.data_options
     leave_out(
         "DATA are images here, and their labels are in the journal",
