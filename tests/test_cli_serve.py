@@ -12,7 +12,9 @@ import pytest
 
 import nshot
 from nshot import sketchbook
+from nshot.classifier.tree import TreeClassifier
 from nshot.cli import run
+from nshot.labels.tree import read_tree
 from nshot.server.session import JOURNAL, Journal, Question, Session, corrected, read_words, taking_away
 from nshot.types import CORRECTED
 
@@ -170,6 +172,9 @@ def test_a_folder_without_an_image_is_said_in_the_terminal_too(
         (["--label-vectors", "v.npz"], "the page asks with words"),
         (["--labels", "a, b", "--facets", "weather"], "one of them"),
         (["--facets", "wether"], "no ready facet 'wether'"),
+        (["--tree", "animals.json"], "a list of labels, not a tree"),
+        (["--labels", "a, b", "--first", "small"], "ask one model"),
+        (["--facets", "weather", "--multi"], "for itself whether it is"),
     ],
 )
 def test_what_the_page_cannot_ask_is_refused_before_anything_is_served(
@@ -177,6 +182,22 @@ def test_what_the_page_cannot_ask_is_refused_before_anything_is_served(
 ) -> None:
     assert run(["serve", str(tmp_path), "--no-open", "--port", "0", *extra]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_classifiers_that_the_page_does_not_know_are_refused(
+    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tmp_path / "shapes.json"
+    tree.write_text(json.dumps({"round": {"circle": {}}, "pointed": {"star": {}}}))
+    made = tmp_path / "tree.nshot"
+    TreeClassifier.zero_shot(nshot.load("sketchbook"), read_tree(tree)).save(made)
+    assert run(["serve", str(tmp_path), "--no-open", "--port", "0", "--classifier", str(made)]) == 2
+    assert "holds a tree of labels" in capsys.readouterr().err
+    alone = tmp_path / "alone.nshot"
+    session.classifier(ASKED).save(alone)
+    extra = ["--classifier", str(alone), "--multi"]
+    assert run(["serve", str(tmp_path), "--no-open", "--port", "0", *extra]) == 2
+    assert "one label per image" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_said(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ from nshot.errors import ImageError, OutputError, RequestError
 from nshot.metrics import wilson
 from nshot.server.session import JOURNAL, Journal, Question, Session, Word, read_words, taking_away
 from nshot.server.session.asked import NONE
+from nshot.server.session.questions import two_best
 from nshot.server.session.thumbnails import Thumbnails
 
 SHAPES = ("circle", "star", "heart", "fish")
@@ -103,6 +104,35 @@ def test_the_evidence_for_all_images_is_the_rule_s_own(
 
     monkeypatch.setattr(type(asked.rejection), "evidence", not_one_by_one)
     assert np.abs(session.questions.evidence(asked, images)[images.read] - slow).max() < 1e-5
+
+
+def test_words_that_were_asked_before_are_not_encoded_again(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.ask(ASKED)
+    session.ask(Question.of(("tree",), templates=ASKED.templates))
+    encoded: list[str] = []
+    own = type(session.questions.embedder).embed_texts
+
+    def counted(embedder: nshot.Embedder, texts: list[str]) -> np.ndarray:
+        encoded.extend(texts)
+        return own(embedder, texts)
+
+    monkeypatch.setattr(type(session.questions.embedder), "embed_texts", counted)
+    session.ask(Question.of(("tree", "star", "circle"), templates=ASKED.templates))
+    assert encoded == []
+    session.ask(Question.of(("tree", "moon"), templates=ASKED.templates))
+    assert encoded == ["a drawing of a moon"]
+
+
+@pytest.mark.parametrize("labels", [1, 2, 7, 65])
+def test_the_best_label_and_the_next_are_those_of_a_sort(labels: int) -> None:
+    logits = np.random.default_rng(0).integers(0, 5, (labels, 300)).astype(np.float32)
+    places, top, second = two_best(logits)
+    assert places.tolist() == logits.argmax(axis=0).tolist()
+    assert top.tolist() == logits.max(axis=0).tolist()
+    expected = np.sort(logits, axis=0)[-2] if labels > 1 else np.full(300, -np.inf)
+    assert second.tolist() == expected.tolist()
 
 
 def test_a_label_may_have_synonyms_and_templates_change_the_answer(session: Session) -> None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 @classifier_option
 @facets_option
 @MULTI
+@click.option("--tree", "tree_file", hidden=True)
+@click.option("--first", hidden=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: a free one.")
 @click.option("--open/--no-open", "show", default=True, help="Open the page in a browser.  [default: yes]")
 @click.option(
@@ -58,6 +60,8 @@ def command(
     classifier_file: Path | None,
     facets_given: str | None,
     multi: bool,
+    tree_file: str | None,
+    first: str | None,
     port: int,
     show: bool,
     journal: Path | None,
@@ -95,6 +99,16 @@ def command(
     from nshot.paths import cache_dir
     from nshot.server.session import JOURNAL, Journal, Session
 
+    if tree_file is not None:
+        raise RequestError(
+            "the page asks a list of labels, not a tree: nshot classify --tree gives the answers, and the "
+            "tree's leaves can be asked here with --labels"
+        )
+    if first is not None:
+        raise RequestError(
+            "the page and the endpoint ask one model: name it with --model, or let two answer one after the "
+            "other with nshot classify --first"
+        )
     if not sources:
         if (
             label_options.any
@@ -170,6 +184,7 @@ def _asked(
     Raises:
         RequestError: more than one way of naming them, or something that the page does not show.
     """
+    from nshot.classifier.cascade import CascadeClassifier
     from nshot.classifier.classifier import Classifier
     from nshot.classifier.facets import Facets, open_classifier
     from nshot.server.session import LABELS
@@ -193,7 +208,15 @@ def _asked(
         return [Facet(LABELS, labels, templates, multi=multi)], {}
     opened = open_classifier(classifier_file)
     if not isinstance(opened, (Classifier, Facets)):
-        raise RequestError(f"{classifier_file} holds a tree of labels, which the page does not show")
+        raise RequestError(
+            f"{classifier_file} holds a tree of labels, and the page asks a list: nshot classify gives its "
+            "answers"
+        )
+    if isinstance(opened, CascadeClassifier):
+        raise RequestError(
+            f"{classifier_file} is a cascade of two models, and the page asks one: nshot classify gives its "
+            "answers"
+        )
     saved = {LABELS: opened} if isinstance(opened, Classifier) else dict(opened)
     if multi and any(each.several is None for each in saved.values()):
         raise RequestError(

@@ -31,8 +31,35 @@ from nshot.unit import normalize
 
 _CHUNK = 4096
 _AT_ONCE = 2**21  # numbers of a product
+_TEXTS = 20_000  # texts whose vectors are kept
 _FEW = 64  # labels that are gone through one by one
 _MANY = "any number of labels per image"
+
+
+class Words:
+    """A model's texts, each encoded once: a label that is asked beside others again is known.
+
+    What ``zero_shot`` needs of a model. For one thread at a time.
+
+    Args:
+        embedder: the model.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.name, self.space, self.activation = embedder.name, embedder.space, embedder.activation
+        self.logit_scale, self.logit_bias = embedder.logit_scale, embedder.logit_bias
+        self._embedder = embedder
+        self._known: OrderedDict[str, Floats] = OrderedDict()
+
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """Texts -> float32[n, d], unit norm."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if missing:
+            self._known.update(zip(missing, self._embedder.embed_texts(missing), strict=True))
+        found = np.stack([self._known[text] for text in texts])
+        while len(self._known) > _TEXTS:
+            self._known.popitem(last=False)
+        return found
 
 
 class Questions:
@@ -40,6 +67,7 @@ class Questions:
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
+        self._words = Words(embedder)
         self._texts = threading.Lock()  # an embedder is for one thread at a time where texts are concerned
         self._asked: OrderedDict[str, Asked] = OrderedDict()
         self._answers: OrderedDict[tuple[str, int], Answers] = OrderedDict()
@@ -50,7 +78,7 @@ class Questions:
     def embed(self, texts: Sequence[str]) -> Floats:
         """Unit vectors of texts."""
         with self._texts:
-            return self.embedder.embed_texts(texts)
+            return self._words.embed_texts(texts)
 
     def generic(self) -> Floats:
         """What stands for any text that is searched for."""
@@ -61,7 +89,7 @@ class Questions:
         """Everyday words in these templates."""
         if templates not in self._backgrounds:
             with self._texts:
-                self._backgrounds[templates] = zero_shot(self.embedder, EVERYDAY, templates)
+                self._backgrounds[templates] = zero_shot(self._words, EVERYDAY, templates)
         return self._backgrounds[templates]
 
     def prepare(self, question: Question, taken: Classifier | None = None, *, state: str = "") -> Asked:
@@ -128,7 +156,7 @@ class Questions:
         if not question.labels:
             raise LabelError("no label given")
         with self._texts:
-            words = zero_shot(self.embedder, question.written, question.templates)
+            words = zero_shot(self._words, question.written, question.templates)
         if question.multi:
             alone = words.activation == "sigmoid"
             words = several_labels(words, None if alone else self.background(question.templates))

@@ -8,7 +8,7 @@ const GAP = 4, HEAD = 32, PAD = 12, AHEAD = 2;
 
 export const grid = {
   box: $("scroll"), list: $("grid"), groups: [], ids: new Uint32Array(0), where: new Int32Array(0),
-  cursor: 0, anchor: 0, want: 112, live: new Map(), free: [], heads: new Map(), queue: [],
+  cursor: 0, anchor: 0, want: 112, live: new Map(), free: new Set(), heads: new Map(), queue: [],
   caption: () => ({ words: "" }), moved: () => {}, changed: () => {}, // what main.js puts here
 
   /** Shows groups: [{name, note, ids}]. keep: the cursor stays on its image, if that is still here. */
@@ -98,7 +98,11 @@ export const grid = {
     }
     const first = wanted[0], last = wanted.at(-1);
     for (const place of [...this.live.keys()]) if (!(place >= first && place <= last)) this.release(place);
-    for (const place of wanted) if (!this.live.has(place)) this.bind(place);
+    const missing = wanted.filter((place) => !this.live.has(place)), held = new Map();
+    for (const cell of this.free) held.set(cell.row, cell);
+    // a cell that shows the image already is moved; the others take whatever cell is left
+    const other = missing.filter((place) => !this.bind(place, held.get(this.ids[place])));
+    for (const place of other) this.bind(place, this.free.values().next().value ?? this.make());
     for (const cell of this.free) cell.hidden = true;
     for (const [g, head] of this.heads) if (!seen.has(g)) { head.remove(); this.heads.delete(g); }
     for (const g of seen) if (!this.heads.has(g)) this.heads.set(g, this.heading(g));
@@ -127,24 +131,33 @@ export const grid = {
     this.list.append(cell);
     return cell;
   },
-  bind(place) {
-    const cell = this.free.pop() ?? this.make(), [x, y] = this.place(place);
+  bind(place, cell) {
+    if (!cell) return false;
+    const [x, y] = this.place(place), row = this.ids[place];
+    this.free.delete(cell);
     this.live.set(place, cell);
     cell.place = place;
     cell.hidden = false;
     cell.id = `c${place}`;
     cell.style.transform = `translate(${x}px,${y}px)`;
-    cell.classList.add("wait");
+    if (cell.row !== row || cell.session !== rows.session) {
+      Object.assign(cell, { row, session: rows.session });
+      cell.classList.add("wait");
+      this.queue.push(cell);
+    }
     this.dress(cell);
-    this.queue.push(cell);
+    return true;
   },
   release(place) {
     const cell = this.live.get(place);
     this.live.delete(place);
-    if (cell.classList.contains("wait")) cell.firstChild.removeAttribute("src"); // its request is of no use any more
+    if (cell.classList.contains("wait")) { // its request is of no use any more
+      cell.firstChild.removeAttribute("src");
+      cell.row = -1;
+    }
     cell.place = -1;
     cell.id = "";
-    this.free.push(cell);
+    this.free.add(cell);
   },
   /** What is written on a cell, apart from its image: a new answer or a selection redraws words only. */
   dress(cell) {

@@ -32,7 +32,8 @@ export function put(box, markup) {
   return true;
 }
 
-export const count = (n) => n.toLocaleString("en-US");
+const numbers = new Intl.NumberFormat("en-US");
+export const count = (n) => numbers.format(n);
 export const many = (n, one = "image") => `${count(n)} ${one}${n === 1 ? "" : "s"}`;
 export const fixed = (x, digits = 2) => x.toFixed(digits).replace("-", "−");
 export const percent = (x) => `${Math.round(100 * x)} %`;

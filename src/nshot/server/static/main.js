@@ -29,8 +29,10 @@ function changed() {
     drawShell();
     drawRail();
     drawTell();
-    panels.drawPage();
-    facets.remember();
+    setTimeout(() => { // once the images and their counts are to be seen
+      panels.drawPage();
+      facets.remember();
+    });
   });
 }
 
