@@ -277,12 +277,13 @@ with moto_server() as endpoint:
 
 
 def kill(times: int, folder: Path) -> None:
-    """Kill -9 of one process without Ray, at any time, then again."""
+    """Kill -9 without Ray, at any time, then again: of one process, and of two jobs of ``--shard i/2``."""
     photos, clean, killed = folder / "photos", folder / "clean", folder / "killed"
     _photos(photos, 400)
 
-    def command(output: Path) -> list[str]:
+    def command(output: Path, job: str | None = None) -> list[str]:
         kept = ["--shard-size", "10", "--model", MODEL, "--no-store", "--quiet"]
+        kept += [] if job is None else ["--shard", job]
         return [sys.executable, "-m", "nshot", "embed", str(photos), "-o", str(output), *kept]
 
     _, took, _ = processor(lambda: subprocess.run(command(clean), check=True, stdout=subprocess.DEVNULL))
@@ -299,7 +300,24 @@ def kill(times: int, folder: Path) -> None:
                 kills += 1
         subprocess.run(command(killed), check=True, stdout=subprocess.DEVNULL)
         equal += _bytes(clean) == _bytes(killed)
-    print(f"{equal} of {times} folders equal, byte by byte, after {kills} kills")
+    print(f"one process: {equal} of {times} folders equal, byte by byte, after {kills} kills")
+    equal = kills = 0
+    for _ in range(times):
+        shutil.rmtree(killed, ignore_errors=True)
+        for round_ in range(5):
+            jobs = [
+                subprocess.Popen(command(killed, job), stdout=subprocess.DEVNULL) for job in ("1/2", "2/2")
+            ]
+            for process in jobs:
+                try:
+                    process.wait(None if round_ == 4 else chance.random() * took)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    kills += 1
+        subprocess.run([sys.executable, "-m", "nshot", "shards", "verify", str(killed)], check=True)
+        equal += _bytes(clean) == _bytes(killed)
+    print(f"two jobs of --shard: {equal} of {times} folders equal, byte by byte, after {kills} kills")
 
 
 def cluster(count: int, folder: Path) -> None:

@@ -136,11 +136,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         key = unquote(urlsplit(self.path).path).split("/", 2)[2]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.headers.get("If-None-Match") == "*" and key in self.store.objects:
+        only = self.headers.get("If-None-Match") == "*"
+        only = only or self.headers.get("x-goog-if-generation-match") == "0"
+        if only and key in self.store.objects:
             self._answer(412)
             return
         self.store.objects[key] = body
         self._answer(200, headers={"ETag": _tag(body)})
+
+    def do_DELETE(self) -> None:
+        """Delete one object, as Google's store does it."""
+        key = unquote(urlsplit(self.path).path).split("/", 2)[2]
+        self._answer(204 if self.store.objects.pop(key, None) is not None else 404)
 
     def do_POST(self) -> None:
         """Delete several objects, as S3 does it."""
@@ -229,3 +236,127 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _tag(body: bytes) -> str:
     return f'"{md5(body, usedforsecurity=False).hexdigest()}"'
+
+
+def use_google(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Let gs:// mean this server: the XML interface of Google's store is that of S3."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", endpoint)
+    forget()
+
+
+@contextmanager
+def azure_server(objects: dict[str, bytes]) -> Iterator[str]:
+    """A stand-in for Azure's blobs, as far as they are listed, read, written and deleted here.
+
+    Args:
+        objects: name of a blob -> its bytes; of one container.
+    """
+
+    class Handler(_Azure):
+        pass
+
+    Handler.objects, Handler.blocks = objects, {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def use_azure(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Let az:// mean this server."""
+    monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+    monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", endpoint)
+    forget()
+
+
+class _Azure(_Handler):
+    objects: dict[str, bytes]
+    blocks: dict[str, bytes]
+
+    def _asked(self) -> tuple[str, dict[str, str]]:
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        account, container, *key = unquote(parts.path).lstrip("/").split("/", 2)
+        assert (account, container) == ("devstoreaccount1", "container")
+        assert self.headers["Authorization"].startswith("SharedKey devstoreaccount1:")
+        return (key or [""])[0], query
+
+    def do_GET(self) -> None:
+        key, query = self._asked()
+        if query.get("comp") == "list":
+            self._list(query)
+            return
+        body = self.objects.get(key)
+        if body is None:
+            self._answer(404, headers={"x-ms-error-code": "BlobNotFound"})
+            return
+        headers = {"ETag": _tag(body), "Last-Modified": formatdate(0, usegmt=True)}
+        if asked := self.headers.get("x-ms-range") or self.headers.get("Range"):
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            end = min(int(last or len(body)) + 1, len(body))
+            headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(body)}"
+            self._answer(206, body[int(first) : end], headers)
+            return
+        self._answer(200, body, headers)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        key, query = self._asked()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if query.get("comp") == "block":
+            self.blocks[query["blockid"]] = body
+            self._answer(201)
+            return
+        if query.get("comp") == "blocklist":
+            names = re.findall("<(?:Uncommitted|Latest)>(.*?)</", body.decode())
+            body = b"".join(self.blocks.pop(name) for name in names)
+        if self.headers.get("If-None-Match") == "*" and key in self.objects:
+            self._answer(409, headers={"x-ms-error-code": "BlobAlreadyExists"})
+            return
+        self.objects[key] = body
+        self._answer(201, headers={"ETag": _tag(body), "Last-Modified": formatdate(0, usegmt=True)})
+
+    def do_POST(self) -> None:
+        """Delete several blobs: a request per part of the body, an answer per part."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        answers = []
+        for number, path in enumerate(re.findall(r"DELETE (\S+) HTTP", body)):
+            self.objects.pop(unquote(path).lstrip("/").split("/", 2)[2], None)
+            answers.append(
+                f"--b\r\nContent-Type: application/http\r\nContent-ID: {number}\r\n\r\n"
+                "HTTP/1.1 202 Accepted\r\nx-ms-request-id: 1\r\n\r\n\r\n"
+            )
+        answer = "".join([*answers, "--b--\r\n"]).encode()
+        self._answer(202, answer, {"Content-Type": "multipart/mixed; boundary=b"})
+
+    def _list(self, query: Mapping[str, str]) -> None:
+        prefix, marker = query.get("prefix", ""), query.get("marker", "")
+        known = [key for key in sorted(self.objects) if key.startswith(prefix)]
+        folders: list[str] = []
+        if query.get("delimiter"):
+            below = {key for key in known if "/" in key[len(prefix) :]}
+            folders = sorted({key[: key.index("/", len(prefix)) + 1] for key in below})
+            known = [key for key in known if key not in below]
+        page = [key for key in known if key > marker][:5]  # so few, so that there are several pages
+        more = len(page) == 5
+        rows = "".join(f"<BlobPrefix><Name>{escape(folder)}</Name></BlobPrefix>" for folder in folders)
+        rows += "".join(
+            f"<Blob><Name>{escape(key)}</Name><Properties><Last-Modified>{formatdate(0, usegmt=True)}"
+            f"</Last-Modified><Content-Length>{len(self.objects[key])}</Content-Length>"
+            f"<Content-Type>x</Content-Type><Etag>{_tag(self.objects[key])}</Etag>"
+            "</Properties></Blob>"
+            for key in page
+        )
+        self._answer(
+            200,
+            f'<?xml version="1.0"?><EnumerationResults><Prefix>{escape(prefix)}</Prefix><Blobs>{rows}</Blobs>'
+            f"<NextMarker>{escape(page[-1]) if more else ''}</NextMarker></EnumerationResults>".encode(),
+        )

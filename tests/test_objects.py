@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from object_stores import FaultyStore, forget, moto_server, use
+from object_stores import FaultyStore, azure_server, forget, moto_server, use, use_azure, use_google
 
 import nshot
 from nshot.cli import run
@@ -534,3 +534,55 @@ def test_a_labelled_set_in_a_store_is_fitted_and_planned(
     ):
         assert run(["evaluate", place, *model]) == 2, place
         assert said in capsys.readouterr().err
+
+
+@pytest.fixture(params=["gs", "az"])
+def elsewhere(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Stand-ins for Google's and Azure's stores: the URL of a bucket, and what is in it."""
+    if request.param == "gs":
+        google = FaultyStore()
+        with google.serving() as endpoint:
+            use_google(monkeypatch, endpoint)
+            yield "gs://bucket", google.objects
+    else:
+        objects: dict[str, bytes] = {}
+        with azure_server(objects) as endpoint:
+            use_azure(monkeypatch, endpoint)
+            yield "az://container", objects
+    forget()
+
+
+def test_google_and_azure_are_read_and_written_as_s3_is(
+    elsewhere: tuple[str, dict[str, bytes]], tiny: Path, photos: Path, tmp_path: Path
+) -> None:
+    bucket, objects = elsewhere
+    for number, path in enumerate(sorted(photos.iterdir())):
+        objects[f"photos/{path.name}"] = path.read_bytes()
+        objects[f"set/{('cat', 'dog')[number % 2]}/{path.name}"] = path.read_bytes()
+    assert len(names(f"{bucket}/photos/")) == 12
+    assert len(names(f"{bucket}/photos/*.jpg")) == 4
+    assert embed(tiny, photos, "-o", tmp_path / "v", "--shard-size", "5") == 0
+    assert embed(tiny, f"{bucket}/photos/", "-o", f"{bucket}/v/", "--shard-size", "5") == 0
+    here, there = vectors(tmp_path / "v"), vectors(f"{bucket}/v/")
+    assert [Path(name).name for name in there.sources] == [Path(name).name for name in here.sources]
+    assert np.array_equal(here.vectors, there.vectors)
+    assert run(["shards", "verify", f"{bucket}/v/"]) == 0
+    assert not [key for key in objects if ".listing" in key]  # put away, once the plan was there
+    model = ["--model", str(tiny), "--no-store"]
+    assert run(["classify", f"{bucket}/v/", "--labels", "cat, dog", "-o", f"{bucket}/a/", *model]) == 0
+    assert "a/part-00002.parquet" in objects
+    assert run(["evaluate", f"{bucket}/set/", *model]) == 0
+    place = Place.of(f"{bucket}/photos/none.jpg")
+    with pytest.raises(stores.StoreFailure) as failure:
+        place.head()
+    assert failure.value.kind == "missing"
+    data = objects["v/part-00001.parquet"]
+    with ObjectFile(Place.of(f"{bucket}/v/part-00001.parquet")) as file:
+        file.seek(100)
+        assert file.read(50) == data[100:150]
+    folder = open_folder(f"{bucket}/v")
+    with folder.drafting("manifest.parquet", over=False) as draft:
+        draft.write_bytes(b"another plan")
+    assert objects["v/manifest.parquet"] != b"another plan"
