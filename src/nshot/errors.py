@@ -28,7 +28,11 @@ A message says what is wrong, names the file or the label, and says what to do.
 
 from __future__ import annotations
 
+NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What content of other types, sizes or depth than it should be ends in, in whatever way it is used."""
+
 _BEARABLE = 1200  # characters of a message
+_ENDING = 300  # of them its end
 
 
 def brief(error: BaseException) -> str:
@@ -44,7 +48,16 @@ def bearable(name: str) -> str:
 
 
 class NshotError(Exception):
-    """The root: ``except nshot.NshotError`` catches everything that nshot raises on purpose."""
+    """The root: ``except nshot.NshotError`` catches everything that nshot raises on purpose.
+
+    Its message is one line of bearable length, whatever the names and texts are that it repeats.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        said = str(message).replace("\r", "\\r").replace("\n", "\\n")
+        if len(said) > _BEARABLE:  # what is wrong is at the beginning, what to do at the end
+            said = f"{said[: _BEARABLE - _ENDING]}...{said[-_ENDING:]}"
+        super().__init__(said)
 
 
 class RequestError(NshotError):
@@ -85,10 +98,6 @@ class DeviceError(RequestError):
 
 class CheckpointError(RequestError):
     """A model cannot be used."""
-
-    def __init__(self, message: object = "") -> None:
-        said = str(message)  # what a checkpoint says of itself may be of any length
-        super().__init__(said if len(said) <= _BEARABLE else f"{said[:_BEARABLE]}...")
 
 
 class CheckpointNotFound(CheckpointError):

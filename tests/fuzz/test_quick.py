@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fuzz.rounds import rounds
+from fuzz.attack import rounds
 from nshot.images.quick import quicken
 
 

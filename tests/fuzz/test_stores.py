@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuzz.rounds import rounds
+from fuzz.attack import rounds
 from nshot.errors import StoreError
 from nshot.store.memory import Memory
 from nshot.store.store import Stamp, Store

@@ -167,7 +167,7 @@ class CascadeClassifier(Classifier):
             RequestError: there is no such file, or it holds something else.
         """
         arrays, told = file.read(path, format=file.CASCADE)
-        try:
+        with file.opening(path):
             found = cls.of_told({name: arrays[name] for name in file.ARRAYS}, told)
             assert isinstance(found, CascadeClassifier)
             shape = (len(found.labels), found.stage["dimension"])
@@ -175,8 +175,6 @@ class CascadeClassifier(Classifier):
                 raise ValueError("the parts of its vectors do not fit")
             _ = found.first, found.last
             return found
-        except file.NONSENSE as error:
-            raise file.damaged(path, error) from error
 
 
 class Cascade(Embedder):

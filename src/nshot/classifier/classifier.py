@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ class Classifier:
         labels = tuple(labels)
         if not labels:
             raise LabelError("a classifier needs at least one label")
-        if repeated := sorted({label for label in labels if labels.count(label) > 1}):
+        if repeated := sorted(label for label, count in Counter(labels).items() if count > 1):
             raise LabelError(f"label given twice: {', '.join(map(repr, repeated))}")
         if activation not in ("softmax", "sigmoid"):
             raise RequestError(f"activation must be softmax or sigmoid, not {activation!r}")
@@ -207,16 +208,17 @@ class Classifier:
             RequestError: there is no such file, or it is not a classifier of nshot's.
         """
         arrays, told = file.read(path)
-        try:
+        with file.opening(path):
             return cls.of_told(arrays, told)
-        except file.NONSENSE as error:
-            raise file.damaged(path, error) from error
 
     @classmethod
     def of_told(cls, arrays: Mapping[str, Floats], told: Mapping[str, Any]) -> Classifier:
         """The classifier of these arrays and what ``told`` told of it."""
+        labels = told["labels"]
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise TypeError("its labels are no list of texts")
         return cls(
-            told["labels"],
+            labels,
             **arrays,
             activation=told["activation"],
             space=told["space"] if "space" in told else told["fingerprint"],

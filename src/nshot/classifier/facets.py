@@ -153,14 +153,14 @@ class Facets(Mapping[str, Classifier]):
             RequestError: there is no such file, or it does not hold facets.
         """
         arrays, told = file.read(path, format=file.FACETS)
-        try:
+        with file.opening(path):
             found = {}
             for number, own in enumerate(told["facets"]):
                 parts = {name: arrays[f"{number}.{name}"] for name in file.ARRAYS}
+                if not isinstance(own["facet"], str):
+                    raise TypeError("the name of a facet is no text")
                 found[own["facet"]] = Classifier.of_told(parts, own)
             return cls(found)
-        except file.NONSENSE as error:
-            raise file.damaged(path, error) from error
 
     def calibrated(
         self,

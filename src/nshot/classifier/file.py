@@ -7,7 +7,8 @@ Nothing in it is run when it is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.atomic import check_output, write_bytes
-from nshot.errors import RequestError, brief
+from nshot.errors import NONSENSE, RequestError, brief
 from nshot.types import Floats
 
 FORMAT = "nshot-classifier/1"
 FACETS = "nshot-facets/1"  # several classifiers: their arrays are numbered, "0.matrix", "1.matrix" ...
 CASCADE = "nshot-cascade/1"  # two stages: a matrix over both models' vectors, and what is told of the first
 TREE = "nshot-tree/1"  # a classifier with the tree above its labels
-# what settings of other types than they should be end in
-NONSENSE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 _HELD = {FACETS: "several facets", TREE: "a tree of labels", CASCADE: "a cascade of two models"}
 ARRAYS = ("matrix", "scale", "bias")
 
@@ -79,6 +78,21 @@ def read(path: str | Path, *, format: str = FORMAT) -> tuple[dict[str, Floats], 
     except RequestError:
         raise
     except (SafetensorError, OSError, *NONSENSE) as error:
+        raise damaged(path, error) from error
+
+
+@contextmanager
+def opening(path: str | Path) -> Iterator[None]:
+    """Whatever is wrong with what a file holds is an error that names the file.
+
+    Raises:
+        RequestError: of the same kind, where nshot says itself what is wrong.
+    """
+    try:
+        yield
+    except RequestError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except (*NONSENSE, AssertionError) as error:
         raise damaged(path, error) from error
 
 

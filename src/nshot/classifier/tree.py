@@ -334,7 +334,7 @@ class TreeClassifier:
             RequestError: there is no such file, or it does not hold a tree.
         """
         arrays, told = file.read(path, format=file.TREE)
-        try:
+        with file.opening(path):
             placing, above = told["placing"], told.get("inner")
             inner = {name: arrays[f"inner.{name}"] for name in file.ARRAYS} if above is not None else {}
             return cls(
@@ -342,11 +342,13 @@ class TreeClassifier:
                 Tree(told["tree"], told.get("ids", {}), told.get("ranks", ())),
                 None
                 if placing is None
-                else Placing(tuple(placing["scores"]), placing["coverage"], placing.get("weight", 0.0)),
+                else Placing(
+                    tuple(map(float, placing["scores"])),
+                    float(placing["coverage"]),
+                    float(placing.get("weight", 0.0)),
+                ),
                 inner=None if above is None else Classifier.of_told(inner, above),
             )
-        except (LabelError, *file.NONSENSE) as error:
-            raise file.damaged(path, error) from error
 
     @property
     def labels(self) -> Sequence[str]:

@@ -103,7 +103,7 @@ def _said(held: dict[str, Member], endings: Sequence[str], keys: Sequence[str]) 
         if ending == "npy":
             try:
                 return np.load(io.BytesIO(held[ending]()), allow_pickle=False).tolist()
-            except (UnreadableImage, ValueError, OSError, EOFError):
+            except Exception:  # numpy raises whatever its parsing runs into
                 continue
         try:
             text = held[ending]().decode("utf-8").strip()
@@ -113,7 +113,7 @@ def _said(held: dict[str, Member], endings: Sequence[str], keys: Sequence[str]) 
             return text
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(content, dict):
             content = next((content[key] for key in keys if key in content), None)

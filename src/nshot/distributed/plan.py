@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nshot.embeddings.parts import MANIFEST, meta_of
-from nshot.errors import OutputError, RequestError, SourceError, brief
+from nshot.embeddings.parts import MANIFEST, is_plan, meta_of
+from nshot.errors import NONSENSE, OutputError, RequestError, SourceError, brief
 from nshot.extras import pyarrow
+from nshot.images.footer import Chunk, row_groups
 from nshot.images.sources import Source
 from nshot.objects import Folder
 from nshot.paths import spelled, unspelled
@@ -115,10 +116,10 @@ class Plan:
             return None
         try:
             with folder.open(MANIFEST) as file, pa.parquet.ParquetFile(file) as opened:
-                meta = meta_of(opened)
+                meta, rows = meta_of(opened), opened.metadata.num_rows
         except (OSError, ValueError, pa.ArrowException) as error:
             raise SourceError(f"{folder.path(MANIFEST)} is damaged: {brief(error)}") from error
-        if not isinstance(meta.get("plan"), str) or not isinstance(meta.get("shards"), int):
+        if not is_plan(meta, rows) or not isinstance(meta.get("request"), dict):
             raise SourceError(f"{folder.path(MANIFEST)} is no plan that nshot made: name another folder")
         return cls(folder, meta)
 
@@ -130,8 +131,9 @@ class Plan:
         """
         pa = pyarrow()
         try:
+            with self.folder.open(MANIFEST) as file:
+                spans = _spans(row_groups(file))
             with self.folder.open(MANIFEST) as file, pa.parquet.ParquetFile(file) as opened:
-                spans = _spans(opened)
                 groups: dict[int, dict[str, list[Any]]] = {}
                 for number in numbers:
                     wanted = [group for group, (first, last) in enumerate(spans) if first <= number <= last]
@@ -145,7 +147,7 @@ class Plan:
                         first, last = np.searchsorted(shards, (number, number + 1))
                         found += (_entry(rows, row) for row in range(first, last))
                     yield number, found
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        except (OSError, *NONSENSE, pa.ArrowException) as error:
             raise SourceError(f"{self.folder.path(MANIFEST)} is damaged: {brief(error)}") from error
 
 
@@ -251,9 +253,15 @@ class _Pieces:
         """Where to go on: the source, how many of it, the last name, and whether all are listed."""
         at: tuple[int, int, str | None, bool] = (0, 0, None, False)
         while self._folder.exists(self._name(self.count)):
-            with self._opened(self.count) as file:
-                place, count, last, full, ended = meta_of(file)["after"]
-                self.rows += file.metadata.num_rows
+            try:
+                with self._opened(self.count) as file:
+                    place, count, last, full, ended = meta_of(file)["after"]
+                    self.rows += file.metadata.num_rows
+            except (OSError, *NONSENSE, pyarrow().ArrowException) as error:
+                raise SourceError(
+                    f"{self._folder.path(self._name(self.count))} is damaged ({brief(error)}): remove it, "
+                    "and the listing begins anew"
+                ) from error
             at = (place, count, last, ended) if full else (place + 1, 0, None, ended or place + 1 == sources)
             self.count += 1
         return at
@@ -352,6 +360,9 @@ def _table(pa: Any, entries: Sequence[Entry], schema: Any, numbers: Sequence[int
 
 def _entry(rows: Mapping[str, Sequence[Any]], row: int) -> Entry:
     labels, address, error = rows["labels"][row], rows["address"][row], rows["error"][row]
+    texts = (rows["source"][row], rows["kind"][row], address, error, rows["domain"][row], *(labels or ()))
+    if not all(isinstance(each, str) for each in texts[:2]) or not all(_is_text(each) for each in texts):
+        raise TypeError(f"row {row} holds what no plan does")
     source = unspelled(rows["source"][row])
     return Entry(
         rows["kind"][row],
@@ -365,12 +376,17 @@ def _entry(rows: Mapping[str, Sequence[Any]], row: int) -> Entry:
     )
 
 
-def _spans(opened: Any) -> list[tuple[int, int]]:
-    """The first and the last shard of each row group."""
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _spans(groups: Iterable[tuple[int, Sequence[Chunk]]]) -> list[tuple[int, int]]:
+    """The first and the last shard of each row group, which its first column tells."""
     spans = []
-    for group in range(opened.metadata.num_row_groups):
-        known = opened.metadata.row_group(group).column(0).statistics
-        spans.append((known.min, known.max))
+    for _, (shard, *_) in groups:
+        if shard.least is None or shard.most is None:
+            raise ValueError("its shards are not told")
+        spans.append((int.from_bytes(shard.least, "little"), int.from_bytes(shard.most, "little")))
     return spans
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from nshot.distributed.plan import Entry, Plan, absolute
 from nshot.embedder import Embedder
 from nshot.embeddings.parts import PartWriter, add_to_digest, meta_of, part_name
-from nshot.errors import RequestError, SourceError, brief
+from nshot.errors import NONSENSE, RequestError, SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.sources import Source, found_again
 from nshot.paths import spelled
@@ -113,7 +113,7 @@ def done(plan: Plan, number: int) -> Summary | None:
         if (said.get("plan"), said.get("shard"), said.get("rows")) != (plan.id, number, rows):
             return None
         return Summary.of(said, made=False)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except (OSError, *NONSENSE, pa.ArrowException):
         return None
 
 
@@ -375,7 +375,7 @@ def _fault(plan: Plan, number: int, entries: Sequence[Entry]) -> str | None:
                 table = opened.read_row_group(group)
                 add_to_digest(digest, table)
                 names += table.column("source").to_pylist()
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (OSError, *NONSENSE, pa.ArrowException) as error:
         return f"it is damaged: {brief(error)}"
     if (said.get("plan"), said.get("shard")) != (plan.id, number):
         return "it belongs to another plan"

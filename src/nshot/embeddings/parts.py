@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.atomic import Scratch
-from nshot.errors import SourceError, brief
+from nshot.errors import NONSENSE, SourceError, brief
 from nshot.extras import pyarrow
+from nshot.images.footer import row_groups
 from nshot.objects import Folder, is_object_url, open_folder
 from nshot.paths import spelled, unspelled
 from nshot.types import Embedded, Failure, Floats, Recipe
@@ -227,7 +228,7 @@ class Block:
         for is_there, source, labels, domain, digest, error, notes in zip(self.there, *columns, strict=True):
             own = None if labels is None else tuple(labels)
             name = unspelled(source or "")
-            said = tuple(notes or ())
+            said = tuple(map(str, notes or ()))
             if is_there:
                 yield Embedded(name, next(rows), own, domain, digest, notes=said)
             else:
@@ -266,9 +267,9 @@ class Parts:
         try:
             with self.folder.open(MANIFEST) as file, pa.parquet.ParquetFile(file) as opened:
                 said = meta_of(opened)
+                return said if is_plan(said, opened.metadata.num_rows) else None  # or somebody else's
         except (OSError, ValueError, pa.ArrowException) as error:
             raise SourceError(f"{self.folder.path(MANIFEST)} is damaged: {brief(error)}") from error
-        return said if isinstance(said.get("shards"), int) else None  # or somebody else's
 
     def _first(self) -> dict[str, Any]:
         for name in self.parts.values():
@@ -356,7 +357,8 @@ class Parts:
 
     def _lying(self, file: Any, name: str, said: Mapping[str, Any]) -> _Lying | None:
         here = self._copied(name)
-        return None if here is None else _Lying.of(here, file, said)
+        with self._reading(name):
+            return None if here is None else _Lying.of(here, file, said)
 
     def _read(
         self, file: Any, name: str, group: int, columns: Sequence[str] | None, lying: _Lying | None
@@ -376,7 +378,7 @@ class Parts:
     def _reading(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, TypeError, KeyError, pyarrow().ArrowException) as error:
+        except (OSError, *NONSENSE, pyarrow().ArrowException) as error:
             raise SourceError(f"{self.folder.path(name)} is damaged: {brief(error)}") from error
 
     def _copied(self, name: str) -> Path | None:
@@ -410,7 +412,9 @@ class Parts:
             try:
                 for block in self.blocks(number):
                     yield from block.records()
-            except SourceError as error:
+            except (SourceError, *NONSENSE) as error:
+                if not isinstance(error, SourceError):
+                    error = SourceError(f"{self.folder.path(self.parts[number])} is damaged: {brief(error)}")
                 yield self.unread(number, error)
 
 
@@ -419,9 +423,36 @@ def meta_of(file: Any) -> dict[str, Any]:
     try:
         said = (file.schema_arrow.metadata or {}).get(b"nshot")
         said = json.loads(said or file.metadata.metadata[b"nshot"])
-    except (KeyError, TypeError, ValueError):
+    except NONSENSE:
         return {}
-    return said if isinstance(said, dict) else {}
+    if not isinstance(said, dict) or not all(
+        fits(said[name]) for name, fits in _FITS.items() if name in said
+    ):
+        return {}
+    return said
+
+
+def is_plan(said: Mapping[str, Any], rows: int) -> bool:
+    """Whether a manifest of so many rows says what a plan says; each shard has a row at least."""
+    shards = said.get("shards")
+    return isinstance(said.get("plan"), str) and type(shards) is int and 0 <= shards <= rows
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+
+# what is of another type was not written by nshot
+_FITS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("model", "space", "encoder", "preprocessing", "plan"), _is_text),
+    "classes": _are_texts,
+    "dimension": lambda value: value is None or (type(value) is int and 0 <= value < 2**31),
+    "request": lambda value: isinstance(value, (dict, str)),
+}
 
 
 def recipe_of(meta: Mapping[str, Any]) -> Recipe | None:
@@ -443,6 +474,10 @@ def split_error(error: str | None) -> tuple[str, str]:
 
 def _block(name: str, table: Any) -> Block:
     column = table.column("embedding")
+    for text in {"source", "domain", "error"} & set(table.column_names):
+        kind = table.column(text).type
+        if not (pyarrow().types.is_string(kind) or pyarrow().types.is_null(kind)):
+            raise TypeError(f"its column {text} holds {kind}")
     there = np.ones(len(column), bool)
     if column.null_count:
         there = column.is_valid().to_numpy(zero_copy_only=False)
@@ -472,14 +507,13 @@ class _Lying:
             return None
         kind = file.schema_arrow.field("embedding").type
         dtype = np.dtype("<f4" if kind.value_type == pyarrow().float32() else "<f2")
-        place = [file.schema.column(n).path.split(".")[0] for n in range(len(file.schema))].index("embedding")
+        with path.open("rb") as opened:
+            groups = row_groups(opened)
         chunks = []
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            column = file.metadata.row_group(group).column(place)
-            end = column.data_page_offset + column.total_compressed_size
-            plain = column.compression == "UNCOMPRESSED" and not column.has_dictionary_page
-            if not plain or column.num_values != rows * kind.list_size:
+        for rows, columns in groups:
+            (column,) = (each for each in columns if each.path[:1] == ("embedding",))
+            end = column.start + column.packed
+            if not column.plain or column.values != rows * kind.list_size:
                 return None
             chunks.append((end - rows * kind.list_size * dtype.itemsize, rows))
         return cls(path, chunks, dtype, kind.list_size)
@@ -491,7 +525,8 @@ class _Lying:
 
 
 def _unit(rows: NDArray[Any]) -> Floats:
-    wide: Floats = rows if rows.dtype == np.float32 else rows.astype(np.float32)
+    with np.errstate(over="ignore"):
+        wide: Floats = rows if rows.dtype == np.float32 else rows.astype(np.float32)
     length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     if not (np.abs(length - 1) < 2e-6).all():
         good = np.isfinite(length) & (length > 0)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from nshot.errors import RequestError
+from nshot.errors import NONSENSE, RequestError, brief
 from nshot.extras import pycocotools
 from nshot.regions.suppress import overlaps
 from nshot.regions.thresholds import Threshold, Thresholds
@@ -144,10 +144,10 @@ def read_boxes(annotations: Path, found: Path) -> tuple[list[BoxedImage], list[s
         files = {key: str(image["file_name"]) for key, image in images.items()}
     except OSError as error:
         raise RequestError(f"{annotations} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NONSENSE as error:
         raise RequestError(
             f"{annotations} does not hold boxes: COCO's JSON has images, categories and annotations with "
-            f"bbox ({type(error).__name__}: {error})"
+            f"bbox ({type(error).__name__}: {brief(error)})"
         ) from error
     answers = _answers(found)
     by_end: dict[str, list[str]] = {}
@@ -190,10 +190,10 @@ def _answers(path: Path) -> dict[str, tuple[Box, ...] | None]:
         return {file: tuple(each) for file, each in boxes.items()}
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NONSENSE as error:
         raise RequestError(
             f"{path} does not hold boxes that nshot locate wrote, as .jsonl or as COCO's .json "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__}: {brief(error)})"
         ) from error
 
 

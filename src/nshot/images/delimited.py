@@ -285,7 +285,10 @@ def _records(
             opened = True
             yield number, [cell.strip().strip('"') if '"' in cell else cell for cell in bare.split(separator)]
         else:
-            yield number, next(csv.reader([line], delimiter=separator), [])
+            try:
+                yield number, next(csv.reader([line], delimiter=separator), [])
+            except csv.Error:  # a cell that is longer than Python's reader takes
+                yield number, bare.split(separator)
 
 
 def _parsed(lines: list[str], separator: str) -> list[str] | None:

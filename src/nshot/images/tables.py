@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from nshot.errors import SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.delimited import open_delimited, plain
+from nshot.images.footer import row_groups
 from nshot.types import DEFAULT_LIMITS
 
 TEXT = (".csv", ".tsv")
@@ -273,7 +274,7 @@ def _parquet_rows(pa: Any, path: Path, columns: Sequence[str], heavy: Sequence[s
         with pa.parquet.ParquetFile(
             path, buffer_size=2**20, pre_buffer=False, read_dictionary=list(heavy)
         ) as file:
-            _refuse_bomb(path, file.metadata, wanted)
+            _refuse_bomb(path, wanted)
             for batch in file.iter_batches(batch_size=size, columns=wanted, use_threads=False):
                 held = [batch.column(column) for column in columns]
                 for row in range(batch.num_rows):
@@ -283,18 +284,18 @@ def _parquet_rows(pa: Any, path: Path, columns: Sequence[str], heavy: Sequence[s
         raise SourceError(f"{path} is damaged after row {number}: {brief(error)}") from error
 
 
-def _refuse_bomb(path: Path, metadata: Any, columns: Sequence[str]) -> None:
+def _refuse_bomb(path: Path, columns: Sequence[str]) -> None:
     """Refuse a column that kilobytes unpack to gigabytes: pyarrow unpacks a page at a time, of any size."""
-    for group in range(metadata.num_row_groups):
-        for place in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(place)
-            if chunk.path_in_schema.partition(".")[0] in columns:
-                unpacked, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
-                if unpacked > _MOST_UNPACKED and unpacked > _MOST_PACKED * packed:
-                    raise SourceError(
-                        f"{path}: column {chunk.path_in_schema} unpacks from {packed:,} to {unpacked:,} "
-                        "bytes, which no column of images does"
-                    )
+    with path.open("rb") as file:
+        groups = row_groups(file)
+    for chunk in (chunk for _, chunks in groups for chunk in chunks if chunk.path[:1]):
+        if chunk.path[0] not in columns:
+            continue
+        if chunk.unpacked > max(_MOST_UNPACKED, _MOST_PACKED * chunk.packed):
+            raise SourceError(
+                f"{path}: column {'.'.join(chunk.path)} unpacks from {chunk.packed:,} to {chunk.unpacked:,} "
+                "bytes, which no column of images does"
+            )
 
 
 def _cell(pa: Any, scalar: Any) -> Any:

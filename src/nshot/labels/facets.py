@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -91,7 +92,7 @@ def read_facets(path: str | os.PathLike[str]) -> dict[str, Facet]:
         found = json.loads(text, object_pairs_hook=_pairs)
     except RecursionError as error:
         raise LabelError(f"{path} is nested too deeply to be facets") from error
-    except (json.JSONDecodeError, LabelError) as error:
+    except (ValueError, LabelError) as error:
         raise LabelError(f"{path}: {error}") from error
     return parse_facets(found, source=os.fspath(path))
 
@@ -262,6 +263,6 @@ def _labels(key: str, labels: Any) -> Labels:
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise LabelError(f"given twice: {', '.join(map(repr, twice))}")
     return dict(pairs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +49,8 @@ _INSIDE = (
     "features",
     "label",
 )
-_NUMBERED = re.compile(r"\s*[(\[#]?(\d+)(?:\s*[:.)|-]\s+|\s*[:=,;\t|]\s*(?=\D)|\s+)(\S.*?)\s*")
-_NUMBER_LAST = re.compile(r"\s*(\S.*?)\s*(?:[:=,;\t|]|\s)\s*(\d+)\s*,?")
+_NUMBERED = re.compile(r"\s*[(\[#]?(\d{1,18})(?:\s*[:.)|-]\s+|\s*[:=,;\t|]\s*(?=\D)|\s+)(\S.*?)\s*")
+_NUMBER_LAST = re.compile(r"\s*(\S.*?)\s*(?:[:=,;\t|]|\s)\s*(\d{1,18})\s*,?")
 _QUOTED = re.compile(r"""\s*(["'])(.*)\1\s*,?\s*""")
 _GAP = re.compile(r"([^\S\r\n])[^\S\r\n]{50,}")  # what expressions would search again and again
 _SYNSET = re.compile(r"(n\d{8})[\s,:]+(\S.*)")
@@ -91,6 +92,8 @@ def read_label_file(path: str | Path) -> LabelFile:
     if "\0" in text:
         raise LabelError(f"{path} is not a text file: write one label per line")
     found = _read(path, text)
+    if not found.labels:
+        raise LabelError(f"{path} holds no label: write one per line")
     return LabelFile(found.labels, found.numbers, (*notes, *found.notes))
 
 
@@ -247,7 +250,7 @@ def _yaml(path: Path, lines: Sequence[str]) -> LabelFile:
     items = [re.fullmatch(r"\s*-\s+(.+)", line) for line in lines]
     if lines and all(items):
         return LabelFile([_unquoted(item[1]) for item in items if item], notes=notes)
-    numbered = [re.fullmatch(r"\s*['\"]?(\d+)['\"]?\s*:\s*(\S.*)", line) for line in lines]
+    numbered = [re.fullmatch(r"\s*['\"]?(\d{1,18})['\"]?\s*:\s*(\S.*)", line) for line in lines]
     if lines and all(numbered):
         found = _by_number(path, {int(each[1]): _unquoted(each[2]) for each in numbered if each})
         return LabelFile(found.labels, found.numbers, (*notes, *found.notes))
@@ -382,7 +385,7 @@ def _items(text: str) -> LabelFile | None:
     """Item { id: 1 name: 'cat' }, as TensorFlow's label maps are written."""
     numbers = {}
     for block in re.findall(r"item\s*\{([^{}]*)\}", text):
-        number = re.search(r"\bid\s*:\s*(\d+)", block)
+        number = re.search(r"\bid\s*:\s*(\d{1,18})\b", block)
         name = re.search(r"\b(?:display_name|name)\s*:\s*([\"'])(.*?)\1", block)
         if number is None or name is None:
             return None
@@ -397,7 +400,7 @@ def _by_number(path: Path, numbers: dict[int, str]) -> LabelFile:
 
 
 def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and re.fullmatch(r"\s*-?\d+(\.0+)?\s*", str(value)) is not None
+    return not isinstance(value, bool) and re.fullmatch(r"\s*-?\d{1,18}(\.0+)?\s*", str(value)) is not None
 
 
 def _unquoted(text: str) -> str:
@@ -409,7 +412,6 @@ def _without_repeats(path: Path, pairs: Iterable[tuple[str, object]]) -> dict[st
     pairs = list(pairs)
     content = dict(pairs)
     if len(content) < len(pairs):  # JSON itself would keep the last of two without a word
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise LabelError(f"{path}: {twice!r} is given twice: of equal labels only one can ever win")
     return content

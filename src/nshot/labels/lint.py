@@ -86,8 +86,10 @@ def check(
             belongs to the file that they were written in; the message says how to write them.
     """
     names = list(labels)
-    plain = [name for name in names if not (isinstance(labels, Mapping) and labels.get(name))]
     where = f"{source}: " if source else ""
+    if not names:
+        raise LabelError(f"{where}no label given")
+    plain = [name for name in names if not (isinstance(labels, Mapping) and labels.get(name))]
     for refuse in (_file_names, _garbled, _punctuated, _parts, _truths, _codes, _alike):
         if reason := refuse(plain, names, typed):
             raise LabelError(where + reason)

@@ -28,7 +28,7 @@ _WHOLE_PROMPT = re.compile(
 )
 _PROMPT = re.compile(
     r"\b(photo|photograph|picture|image|drawing|painting|sketch|rendering|close-up) of\b"
-    r"|^(an?|the)(\s+\S+){4,}|\s.*\s.*\.$",
+    r"|^(an?|the)(\s+\S+){4,}",
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(r"^(an?|the)\s+(?=\S)")
@@ -56,7 +56,10 @@ def split_labels(text: str) -> list[str]:
         LabelError: nothing between two commas.
     """
     lines = [line for line in text.splitlines() if line.strip()]
-    labels = [label.strip() for row in csv.reader(lines, skipinitialspace=True) for label in row]
+    try:
+        labels = [label.strip() for row in csv.reader(lines, skipinitialspace=True) for label in row]
+    except csv.Error as error:
+        raise LabelError(f"the labels {text[:60]!r}... cannot be taken apart: {error}") from error
     if not labels or not all(labels):
         raise LabelError(f"an empty label in {text!r}: write the labels with one comma between two")
     return labels
@@ -74,7 +77,7 @@ def read_templates(path: str | Path) -> list[str]:
     if text.lstrip().startswith("["):
         try:
             templates = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise TemplateError(f"{path} starts like JSON but is not: {error}") from error
     if not templates or not all(isinstance(template, str) for template in templates):
         raise TemplateError(f"{path} holds no template: write one per line, such as {DEFAULT_TEMPLATE!r}")
@@ -142,7 +145,9 @@ def write_prompts(labels: Labels, templates: Sequence[str] = (DEFAULT_TEMPLATE,)
 
 def is_whole_prompt(label: str) -> bool:
     """Whether a label is a prompt already ("a photo of a cat"), which no template may be put around."""
-    return _PROMPT.search(label.strip()) is not None
+    text = label.strip()
+    sentence = text.endswith(".") and len(text.split(maxsplit=2)) > 2
+    return sentence or _PROMPT.search(text) is not None
 
 
 def is_phrase_whole(phrase: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nshot.errors import LabelError
+from nshot.errors import NONSENSE, LabelError, brief
 from nshot.labels.prompts import read_plain
 from nshot.labels.tree_paths import MOST, paths_of
 
@@ -122,3 +122,5 @@ def read_tree(path: str | os.PathLike[str]) -> Tree:
         raise LabelError(f"{path} is nested too deeply to be a tree of labels") from error
     except LabelError as error:
         raise LabelError(f"{path}: {error}") from error
+    except NONSENSE as error:
+        raise LabelError(f"{path} is no tree of labels: {brief(error)}") from error

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -224,6 +225,6 @@ def _climbed(leaves: Iterable[str], above: Mapping[str, str], names: Ids) -> tup
 
 def _pairs(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise LabelError(f"given twice in one place: {', '.join(map(repr, twice))}")
     return dict(pairs)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
+from nshot import errors
 from nshot.errors import CorruptCheckpoint, NshotError, UnsupportedArchitecture, brief
 from nshot.models.ops import Gelu
 
@@ -20,15 +21,7 @@ _GELUS: dict[str, Gelu] = {
     "gelu_fast": "gelu_tanh",
 }
 
-NONSENSE = (
-    TypeError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    RecursionError,
-    AssertionError,
-)
+NONSENSE = (*errors.NONSENSE, AssertionError)
 """What settings of other types than they should be lead to, in whatever way they are used."""
 
 _LARGEST = 2**26  # bytes: an index of a thousand shards has a hundredth of it

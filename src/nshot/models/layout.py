@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nshot.errors import CheckpointNotFound, CorruptCheckpoint, UnsupportedArchitecture
 from nshot.models.family import Family, ModelConfig
-from nshot.models.files import Files, Inside, TokenizerFiles, processor_file, read_json, sensible
+from nshot.models.files import NONSENSE, Files, Inside, TokenizerFiles, processor_file, read_json, sensible
 
 FAMILIES = ("clip.Clip", "siglip.Siglip", "clip.MetaClip2", "owlv2.Owlv2")
 """The kinds of models in transformers' layout, where config.json tells them apart; see ``family``."""
@@ -127,8 +127,11 @@ def _modules(files: Files) -> Iterator[str]:
     if path is None:
         return
     try:
-        yield from [f"{module['path']}/" for module in read_json(path, list) if module.get("path")]
-    except (TypeError, KeyError, AttributeError) as error:
+        found = [f"{module['path']}/" for module in read_json(path, list) if module.get("path")]
+        if any(place.startswith("/") or ".." in place.split("/") for place in found):
+            raise ValueError("a module outside of its folder")
+        yield from found
+    except NONSENSE as error:
         raise CorruptCheckpoint(f"{path} does not list modules. Fetch it again.") from error
 
 
@@ -157,7 +160,7 @@ def _weights(name: str, names: tuple[str, ...], files: Files) -> tuple[Path, ...
             shards = [(shard, files(shard)) for shard in _shards(index)]
             absent = [shard for shard, path in shards if path is None]
             if absent:
-                raise _missing(name, ", ".join(absent), files)
+                raise _missing(name, f"{', '.join(absent)}, which {index} lists", files)
             return tuple(path for _, path in shards if path)
     raise _missing(name, ", nor ".join(each for each in names if ".fp16." not in each), files)
 
@@ -198,6 +201,8 @@ def _shards(index: Path) -> list[str]:
     table = read_json(index).get("weight_map")
     shards = sorted(set(map(str, table.values()))) if isinstance(table, dict) else []
     suffix = ".bin" if ".bin." in index.name else ".safetensors"
-    if not shards or any("/" in shard or "\\" in shard or Path(shard).suffix != suffix for shard in shards):
+    if not shards or any(
+        len(shard) > 200 or "/" in shard or "\\" in shard or Path(shard).suffix != suffix for shard in shards
+    ):
         raise CorruptCheckpoint(f"{index} does not list weight files beside it. Fetch it again.")
     return shards

@@ -99,7 +99,9 @@ class OpenClip:
         size = config.vision.image_size
         mode, interpolation = given.get("resize_mode", "shortest"), given.get("interpolation", "bicubic")
         if mode not in ("shortest", "squash", "longest") or interpolation not in _RESAMPLE:
-            raise UnsupportedArchitecture(f"open_clip's preprocessing by {mode}, {interpolation} is unknown.")
+            raise UnsupportedArchitecture(
+                f"open_clip_config.json: preprocessing by {mode}, {interpolation} is unknown."
+            )
         square = {"height": size, "width": size}
         fill = given.get("fill_color", 0)
         padded = {"pad_color": list(fill) if isinstance(fill, list | tuple) else [fill] * 3}

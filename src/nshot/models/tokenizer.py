@@ -231,7 +231,10 @@ def _read(files: TokenizerFiles) -> tuple[tokenizers.Tokenizer, Path]:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # tokenizers knows no narrower one; what panics in Rust is no Exception
-        raise CorruptCheckpoint(f"{file} is missing or damaged: {brief(error)}. Fetch it again.") from error
+        damaged = file if tokenizer_json else f"{vocab} or {merges}"
+        raise CorruptCheckpoint(
+            f"{damaged} is missing or damaged: {brief(error)}. Fetch it again."
+        ) from error
 
 
 def _clip_ends(tokenizer: tokenizers.Tokenizer, file: Path) -> tuple[int, int]:
@@ -260,7 +263,7 @@ def _named(file: Path, kind: str) -> str | None:
         return None
     named = read_json(config).get(kind)
     content = named.get("content") if isinstance(named, dict) else named
-    return content if isinstance(content, str) and content else None
+    return content if isinstance(content, str) and content and _is_unicode(content) else None
 
 
 def _is_unicode(text: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import operator
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nshot.errors import NONSENSE
 from nshot.store.memory import Memory
 from nshot.store.store import Stamp
 
@@ -48,12 +51,14 @@ class Kept:
             told = json.loads(content[_HEAD.size : place])
             arrays = {}
             for name, kind, shape in told["arrays"]:
-                count = int(np.prod(shape))
+                count = math.prod(map(operator.index, shape))
+                if count < 0:
+                    raise ValueError("a shape that is none")
                 arrays[name] = np.frombuffer(content, np.dtype(kind), count, place).reshape(shape)
                 place += arrays[name].nbytes
             width, height = told["size"]
             return cls((int(width), int(height)), tuple(map(str, told["notes"])), arrays)
-        except (struct.error, ValueError, KeyError, TypeError):
+        except (struct.error, *NONSENSE):
             return None
 
 

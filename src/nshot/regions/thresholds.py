@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nshot.errors import RequestError
+from nshot.errors import NONSENSE, RequestError
 from nshot.types import Failure, Located
 
 
@@ -78,7 +78,7 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
         )
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NONSENSE as error:
         raise RequestError(
             f'{path} does not hold thresholds, such as {{"thresholds": {{"cat": {{"score": 0.3, '
             '"missed": 0.05}}}}: nshot evaluate --boxes writes them'

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from nshot.atomic import writing
 from nshot.embeddings import Embeddings, Parts, is_parts, read_vectors
-from nshot.errors import OutputError, RequestError, SourceError, StoreError
+from nshot.errors import OutputError, RequestError, SourceError, StoreError, brief
 from nshot.extras import faiss
 from nshot.objects import is_object_url, open_folder
 from nshot.paths import cache_dir, unspelled
@@ -153,13 +153,13 @@ class Index:
                     raise ValueError("the inverted file is damaged")
                 lists = faiss().deserialize_index(np.frombuffer(held, np.uint8))
                 lists.nprobe = about["lists"]["probed"]
+            recipe = None if about["recipe"] is None else Recipe(**about["recipe"])
+            recall = None if lists is None else about["lists"]["recall"]
+            return cls(names, vectors, recipe, about["model"], recall, lists)
         except StoreError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"the index {folder} cannot be used ({error}): build it again") from error
-        recipe = None if about["recipe"] is None else Recipe(**about["recipe"])
-        recall = None if lists is None else about["lists"]["recall"]
-        return cls(names, vectors, recipe, about["model"], recall, lists)
+        except Exception as error:  # numpy and faiss raise whatever their parsing runs into
+            raise StoreError(f"the index {folder} cannot be used ({brief(error)}): build it again") from error
 
     @classmethod
     def beside(cls, path: str | os.PathLike[str], *, texts: Floats | None = None) -> Index:

@@ -89,8 +89,12 @@ class Jsonl:
                 raise ValueError("no answer of nshot")
             try:
                 labels = tuple(told["label"] for told in record.get("predictions", ()))
+                error = record.get("error", {"type": "", "message": ""})
+                texts = (*labels, record.get("run", ""), error["type"], error["message"])
             except (TypeError, KeyError):
                 raise ValueError("no answer of nshot") from None
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("no answer of nshot")
             run = record.get("run", "")
             yield Written(unspelled(record["source"]), "error" in record, len(line), labels, run)
 

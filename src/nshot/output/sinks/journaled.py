@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.atomic import Lock, replacing, writing
-from nshot.errors import OutputError
+from nshot.errors import NONSENSE, OutputError, brief
 from nshot.extras import pyarrow
 from nshot.output.sinks.formats import Jsonl, facet_columns, kept_names, score_name
 from nshot.output.sinks.sink import Sink
@@ -87,8 +87,14 @@ class JournaledSink(Sink):
 
     def _finish(self, complete: bool) -> None:
         self._target.close()
-        with replacing(self._path, locked=True) as part, self._journal.open("rb") as lines:
-            self._convert(iter(lines), part)
+        try:
+            with replacing(self._path, locked=True) as part, self._journal.open("rb") as lines:
+                self._convert(iter(lines), part)
+        except (*NONSENSE, NotImplementedError) as error:  # of a record that an earlier run left
+            raise OutputError(
+                f"{self._journal} holds what nshot has not written ({brief(error)}), so {self._path} cannot "
+                "be made of it: the answers are lines of JSON there"
+            ) from error
         if complete:
             with writing(self._path):
                 self._journal.unlink()
@@ -104,9 +110,9 @@ class JournaledSink(Sink):
                 self.failed += "error" in record
                 named.update(told["label"] for told in record.get("predictions", ()))
                 runs.add(record.get("run", ""))
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (OSError, *NONSENSE) as error:
             raise OutputError(
-                f"{self._path} cannot be resumed, it does not hold nshot's answers ({error}): "
+                f"{self._path} cannot be resumed, it does not hold nshot's answers ({brief(error)}): "
                 "name another file with -o, or leave out --resume to start over"
             ) from error
         self._check_same(named, runs, self._path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from nshot.atomic import Lock
-from nshot.errors import OutputError
+from nshot.errors import NONSENSE, OutputError, brief
 from nshot.output.sinks.formats import Format, Record
 from nshot.output.sinks.target import FileTarget, StreamTarget
 from nshot.types import Failure
@@ -143,10 +143,10 @@ class Sink:
             pass
         except OSError as error:
             raise OutputError(f"cannot read {target.path}: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
+        except NONSENSE as error:
             raise OutputError(
                 f"{target.path} cannot be resumed: record {self.answered.total() + 1} is not one of this "
-                f"request ({error}); name another file with -o, or leave out --resume to start over"
+                f"request ({brief(error)}); name another file with -o, or leave out --resume to start over"
             ) from error
         target.check_resumable(whole)
         self._check_same(named, runs, target.path)

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from nshot.atomic import Lock, replacing, writing
-from nshot.errors import OutputError
-from nshot.output.tagging.xmp import SidecarError, with_keywords
+from nshot.errors import NONSENSE, OutputError, brief
+from nshot.output.tagging.xmp import LARGEST, SidecarError, with_keywords
 
 JOURNAL = ".nshot-tag.jsonl"
 
@@ -213,7 +213,7 @@ def _put(sidecar: Path, before: bytes | None, after: bytes) -> None:
 def _take_back(sidecar: Path, entry: dict[str, Any]) -> str | None:
     """None: it is as it was. Otherwise why it was left alone; "" where there was nothing to take back."""
     sidecar.with_name(f".{sidecar.name[:100]}.part").unlink(missing_ok=True)
-    before = None if entry["before"] is None else zlib.decompress(base64.b64decode(entry["before"]))
+    before = None if entry["before"] is None else _unpacked(entry["before"])
     now = sidecar.read_bytes() if sidecar.exists() else None
     if now == before:
         return ""
@@ -258,8 +258,8 @@ def _runs(journal: Path) -> list[_Run]:
                     runs[entry["undone"]].undone = True
                 else:
                     runs[-1].entries.append(_checked(entry))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, zlib.error, binascii.Error) as error:
-        raise OutputError(f"{journal} is damaged ({error}): nothing was taken back") from error
+    except (*NONSENSE, zlib.error, binascii.Error) as error:
+        raise OutputError(f"{journal} is damaged ({brief(error)}): nothing was taken back") from error
     for run in runs:
         run.undone |= not run.begun
     return runs
@@ -271,9 +271,19 @@ def _checked(entry: dict[str, Any]) -> dict[str, Any]:
     if name.is_absolute() or ".." in name.parts or name.suffix.lower() != ".xmp":
         raise ValueError(f"{entry['sidecar']!r} is no sidecar below this folder")
     if entry["before"] is not None:
-        zlib.decompress(base64.b64decode(entry["before"], validate=True))
+        _unpacked(entry["before"])
+        if type(entry["mtime_ns"]) is not int or not 0 <= entry["mtime_ns"] < 2**63:
+            raise ValueError("a time that is none")
     str(entry["after"]), entry["mtime_ns"]
     return entry
+
+
+def _unpacked(before: str) -> bytes:
+    """A sidecar as it was; more than any sidecar is an error, before it fills the memory."""
+    data = zlib.decompressobj().decompress(base64.b64decode(before, validate=True), LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError("a sidecar larger than any")
+    return data
 
 
 def _line(entry: dict[str, Any]) -> bytes:

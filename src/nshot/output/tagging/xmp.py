@@ -23,7 +23,7 @@ _PROPERTIES = {
     "digiKam:TagsList": ("http://www.digikam.org/ns/1.0/", "TagsList", "Seq"),
 }
 _LISTS = tuple(f"{_RDF} {name}" for name in ("Bag", "Seq", "Alt"))
-_LARGEST = 2**24  # bytes; edits of a raw file with many masks take some hundred kilobytes
+LARGEST = 2**24  # bytes; edits of a raw file with many masks take some hundred kilobytes
 
 _NEW = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
@@ -133,7 +133,7 @@ def _description(missing: Iterable[tuple[str, list[str]]]) -> str:
 
 def _read(data: bytes) -> tuple[int, dict[str, _Found]]:
     """The place of the closing tag of rdf:RDF, and of the lists of keywords."""
-    if len(data) > _LARGEST:
+    if len(data) > LARGEST:
         raise SidecarError(f"it has {len(data):,} bytes, which no sidecar should have")
     reader = _Reader(data)
     parser = expat.ParserCreate(namespace_separator=" ")

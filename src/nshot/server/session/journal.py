@@ -22,16 +22,17 @@ not alike says a word of each. ``asked`` may name an earlier act that had the sa
 from __future__ import annotations
 
 import json
+import operator
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
-from nshot.errors import OutputError, RequestError
+from nshot.errors import NONSENSE, OutputError, RequestError, brief
 from nshot.types import CORRECTED, Answer, Decided, Faceted, Failure, Placed, Prediction
 
 if TYPE_CHECKING:
@@ -195,14 +196,14 @@ class State:
             each.past = each.past or each.undone
         self.entries.append(entry)
         self._by_id[entry.id] = entry
-        for digest in entry.digests if entry.kind in ("say", "note") else ():
+        for digest in dict.fromkeys(entry.digests) if entry.kind in ("say", "note") else ():
             self._of.setdefault(digest, []).append(entry)
         self._settle([entry])
 
     def asked(self, line: Mapping[str, Any]) -> tuple[str, ...]:
         """The labels that an act was asked about, where it says so itself or names an act that does."""
         given = line.get("asked", ())
-        return self._asked.get(given, ()) if isinstance(given, str) else tuple(given)
+        return self._asked.get(given, ()) if isinstance(given, str) else _asked(given)
 
     def short(self, asked: tuple[str, ...]) -> str | list[str]:
         """These labels as an act has them: the id of the last act that said them, or all of them."""
@@ -232,7 +233,7 @@ class State:
                 told.taken = own[-1] if own else None
             elif entry.kind == "audit":
                 self.sample = entry.digests, int(entry.text)
-            for digest in entry.digests if entry.kind in ("say", "note") else ():
+            for digest in dict.fromkeys(entry.digests) if entry.kind in ("say", "note") else ():
                 mine = [e for e in self._of[digest] if not e.undone]
                 words = [e for e in mine if e.kind == "say" and e.facet == entry.facet]
                 _set(told.said, digest, words[-1].word(digest) if words else None)
@@ -374,9 +375,7 @@ class Journal:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):  # a kill tore the last line: it was never acknowledged
             os.truncate(self.path, whole)
-        for line in _lines(data[:whole], self.path):
-            self.state.fold(line)
-            self.lines.append(line)
+        self.lines += _folded(self.state, data[:whole], self.path)
         if not whole:
             self._write([{"nshot_journal": _VERSION}])
 
@@ -472,12 +471,17 @@ def read_words(path: str | os.PathLike[str]) -> State:
     file = find_journal(path)
     data = file.read_bytes()
     state = State()
-    for line in _lines(data[: data.rfind(b"\n") + 1], file):
-        state.fold(line)
+    for _ in _folded(state, data[: data.rfind(b"\n") + 1], file):
+        pass
     return state
 
 
-def _lines(data: bytes, path: Path) -> Iterable[dict[str, Any]]:
+def _folded(state: State, data: bytes, path: Path) -> Iterator[dict[str, Any]]:
+    """The file's lines, each once it is folded in.
+
+    Raises:
+        OutputError: one of them is damaged.
+    """
     for number, text in enumerate(data.splitlines(), 1):
         try:
             line = json.loads(text)
@@ -487,24 +491,32 @@ def _lines(data: bytes, path: Path) -> Iterable[dict[str, Any]]:
                 continue
             if not isinstance(line["id"], str):
                 raise ValueError("an act without an id")
-        except (ValueError, KeyError, TypeError) as error:
+            state.fold(line)
+        except (RequestError, *NONSENSE) as error:
+            if isinstance(error, OutputError):
+                raise
             raise OutputError(
-                f"line {number} of {path} is damaged ({error}): mend it, or name another file with --journal"
+                f"line {number} of {path} is damaged ({brief(error)}): mend it, or name "
+                "another file with --journal"
             ) from error
         yield line
 
 
 def _entry(line: Mapping[str, Any], asked: tuple[str, ...]) -> Entry:
+    digests = tuple(line.get("digests", ()))
+    if not all(isinstance(text, str) for text in (*digests, line.get("take", ""), line.get("note", ""))):
+        raise TypeError("a text that is none")
     common: dict[str, Any] = {
         "id": line["id"],
         "at": float(line.get("at", 0)),
         "by": str(line.get("by", "")),
-        "digests": tuple(line.get("digests", ())),
+        "digests": digests,
         "facet": str(line.get("facet", LABELS)),
     }
     if "take" in line:
         return Entry(**common, kind="take", text=line["take"])
     if "sample" in line:
+        operator.index(line["sample"])
         return Entry(**common, kind="audit", text=str(line["sample"]))
     if "note" in line:
         return Entry(**common, kind="note", text=line["note"])

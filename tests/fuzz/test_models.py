@@ -1,0 +1,219 @@
+"""What a model's folder holds: settings, vocabularies, weights, pickles; what is wrong is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import tiny_checkpoint
+
+from fuzz.attack import attack
+from fuzz.damage import mutated, mutated_json, mutated_text
+from nshot.images.preprocess import Preprocessor
+from nshot.models.checkpoint import find
+from nshot.models.sentencepiece import read_sentencepiece
+from nshot.models.weights import read_weights
+
+SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def read_checkpoint(path: Path) -> None:
+    """All that loading a model reads of its folder."""
+    checkpoint = find(path.parent)
+    Preprocessor.from_config(checkpoint.preprocessor)
+    _ = checkpoint.image_mean, checkpoint.image_std
+    checkpoint.tokenizer().encode(["a photo of a cat"], cut=True)
+    if path.suffix in (".safetensors", ".bin", ".json"):
+        checkpoint.tensors()
+        _ = checkpoint.logit_scale
+
+
+def attack_settings(name: str, whole: bytes, room: Path, short: int) -> None:
+    path = room / name
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        read_checkpoint(path)
+
+    change = mutated_json if name.endswith(".json") else mutated_text
+    attack(f"settings, {name}", lambda source: change(whole, source), read, short=short, named=name)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_of_clip(name: str, room: Path) -> None:
+    tiny_checkpoint(room)
+    attack_settings(name, (room / name).read_bytes(), room, 60)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_vocabularies(name: str, room: Path) -> None:
+    tiny_checkpoint(room)
+    (room / "tokenizer.json").unlink()
+    attack_settings(name, (room / name).read_bytes(), room, 30)
+
+
+def test_an_index_of_shards(room: Path) -> None:
+    tiny_checkpoint(room, format="sharded")
+    name = "model.safetensors.index.json"
+    attack_settings(name, (room / name).read_bytes(), room, 30)
+
+
+def test_settings_of_open_clip(room: Path) -> None:
+    """Its own config beside the weights of transformers: whatever it says, one line names it."""
+    tiny_checkpoint(room)
+    (room / "config.json").unlink()
+    told = {
+        "model_cfg": {
+            "embed_dim": 24,
+            "vision_cfg": {"image_size": 32, "layers": 2, "width": 48, "patch_size": 16, "head_width": 12},
+            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic"},
+    }
+    attack_settings("open_clip_config.json", json.dumps(told).encode(), room, 60)
+
+
+def header_changed(data: bytes, source: random.Random) -> bytes:
+    """A safetensors file whose header says something else, of the length that it has then."""
+    if source.randrange(3) == 0:
+        return mutated(data, source)
+    length = int.from_bytes(data[:8], "little")
+    header = mutated_json(data[8 : 8 + length], source)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def test_safetensors(room: Path) -> None:
+    from safetensors.numpy import save
+
+    whole = save({"a": np.ones((2, 3), np.float32), "b": np.ones(4, np.float16)}, metadata={"x": "y"})
+    path = room / "model.safetensors"
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        read_weights(path)
+
+    attack("safetensors", lambda source: header_changed(whole, source), read, short=300, named=path.name)
+
+
+BODY = (
+    b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01(X\x01\x00\x00\x00aq\x02ctorch._utils\n_rebuild_tensor_v2\n"
+    b"q\x03((X\x07\x00\x00\x00storageq\x04ctorch\nFloatStorage\nq\x05X\x01\x00\x00\x000q\x06X\x03\x00\x00\x00cpu"
+    b"q\x07K\x06tq\x08QK\x00K\x02K\x03\x86q\x09K\x03K\x01\x86q\x0a\x89h\x00)Rq\x0btq\x0cRq\x0du."
+)
+"""The pickle in a pytorch_model.bin, as torch.save writes one, of a tensor."""
+
+
+def pickled(body: bytes = BODY) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", body)
+        archive.writestr("archive/data/0", np.arange(6, dtype="<f4").tobytes())
+    return buffer.getvalue()
+
+
+_CODES = (
+    b"(.0123lMNKJIFGUTXcqrhjtRbou}])\x80\x81\x85\x86\x87\x88\x89\x8a\x8b\x8c\x93\x94\x95Qap\x00\x01\x02\x05"
+)
+
+
+def pickle_changed(source: random.Random) -> bytes:
+    match source.randrange(12):
+        case 0 | 1:
+            return mutated(pickled(), source)
+        case 2:
+            return pickled(crafted(source))
+        case 3 | 4 | 5:  # operations put in, or instead of others
+            body = bytearray(BODY)
+            for _ in range(source.choice((1, 2, 4))):
+                place = source.randrange(2, len(body))
+                body[place : place + source.randrange(2)] = bytes([source.choice(_CODES)])
+            return pickled(bytes(body))
+        case 6:
+            return pickled(
+                b"\x80\x02" + bytes(source.choice(_CODES) for _ in range(source.choice((5, 40)))) + b"."
+            )
+        case 7:
+            return pickled(BODY.replace(*source.choice(_REPLACED)))
+        case _:
+            return pickled(mutated(BODY, source))
+
+
+_REPLACED = (
+    (b"FloatStorage", b"BFloat16Storage"),
+    (b"FloatStorage", b"system"),
+    (b"torch._utils", b"os"),
+    (b"K\x06t", b"K\xfft"),
+    (b"K\x02K\x03\x86", b"J\xff\xff\xff\x7fK\x03\x86"),
+    (b"K\x03K\x01\x86", b"K\x00K\x00\x86"),
+    (b"K\x02K\x03\x86", b"]"),
+    (b"K\x02K\x03\x86", b"K\x00K\x00\x86"),
+    (b"0q\x06", b"9q\x06"),
+    (b"QK\x00", b"QJ\xff\xff\xff\xff"),
+    (b"K\x03K\x01\x86", b"\x8a\x09" + b"\x7f" * 9 + b"K\x01\x86"),
+    (b"X\x01\x00\x00\x00a", b"K\x01"),
+    (b"_v2", b""),
+)
+
+
+def crafted(source: random.Random) -> bytes:
+    """Pickles that end a careless reader: deep, shared a million times over, or that would run something."""
+    deep = b"\x80\x02)" + b"\x85" * source.choice((1000, 200_000))
+    shared = b"\x80\x02)q\x00" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(60))
+    return source.choice(
+        [
+            deep + b".",
+            b"\x80\x02}" + deep[2:] + b"K\x01s.",
+            b"\x80\x02ccollections\nOrderedDict\n](" + deep[2:] + b"K\x01te\x85R.",
+            shared + b".",
+            b"\x80\x02}" + shared[2:] + b"K\x01s.",
+            shared + b"K\x01\x93.",
+            shared + b"Q.",
+            b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R.",
+            *([b"\x80\x02" + b"N0" * 600_000 + b"."] if source.randrange(20) == 0 else []),
+            pickle.dumps({"a": [1] * 1000, (1, 2): os.getcwd}),
+            pickle.dumps({"a": [1] * 100, "b": ("x",) * 30}, source.randrange(2, 6)),
+        ]
+    )
+
+
+def test_pickles_are_one_line_and_run_nothing(room: Path) -> None:
+    path = room / "pytorch_model.bin"
+    path.write_bytes(pickled())
+    assert read_weights(path)["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        read_weights(path)
+
+    attack("pickles", pickle_changed, read, short=150, named=path.name)
+
+
+def sentencepiece() -> bytes:
+    """A model of five pieces."""
+
+    def field(number: int, data: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(data)]) + data
+
+    pieces = b""
+    for text, kind in (("<unk>", 2), ("</s>", 3), ("▁a", 1), ("cat", 1), ("▁", 1)):
+        piece = field(1, text.encode()) + b"\x15" + np.float32(-1.5).tobytes() + bytes([3 << 3, kind])
+        pieces += field(1, piece)
+    return pieces + field(2, b"\x18\x01\x98\x02\x00") + field(3, b"\x0a\x05ident")
+
+
+def test_sentencepiece(room: Path) -> None:
+    path = room / "spiece.model"
+    whole = sentencepiece()
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        read_sentencepiece(path)
+
+    attack("sentencepiece", lambda source: mutated(whole, source), read, short=100, named=path.name)

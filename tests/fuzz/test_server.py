@@ -1,0 +1,180 @@
+"""What clients send to the endpoint: bodies of JSON in every form, and forms of many parts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+from typing import Any
+
+import pytest
+
+import nshot
+from fuzz.attack import attack
+from fuzz.damage import mutated, mutated_json
+from fuzz.test_archives import IMAGE
+from nshot.errors import ImageError
+from nshot.types import Limits
+
+pytest.importorskip("starlette")
+pytest.importorskip("multipart")
+
+from nshot.server import shapes
+from nshot.server.app import build
+from nshot.server.bounds import Bounds
+from nshot.server.endpoint import Endpoint
+
+PICTURE = base64.b64encode(IMAGE).decode()
+BODIES: dict[str, Any] = {
+    "/v1/classify": {
+        "images": [
+            PICTURE,
+            {"image": f"data:image/jpeg;base64,{PICTURE}", "name": "a"},
+            {"url": {"url": PICTURE}},
+        ],
+        "labels": {"circle": ["a ring"], "star": []},
+        "templates": ["a drawing of a {}"],
+        "top_k": 1,
+        "stream": False,
+    },
+    "/": {
+        "inputs": PICTURE,
+        "parameters": {"candidate_labels": ["circle", "star"], "hypothesis_template": "a {}"},
+    },
+    "/models/sketchbook": {"inputs": {"image": PICTURE, "candidateLabels": "circle,star"}},
+    "/v1/embeddings": {
+        "input": ["a star", {"image": PICTURE}, {"text": "x"}],
+        "model": "clip",
+        "encoding_format": "base64",
+    },
+    "/embed": {"inputs": ["a star", "a circle"]},
+}
+
+
+def test_shapes_of_bodies() -> None:
+    """What is asked, and what the images are that come as text."""
+    readers = (shapes.classify, shapes.zero_shot, shapes.texts, shapes.embeddings)
+
+    def made(source: random.Random) -> tuple[int, bytes]:
+        body = BODIES[source.choice(sorted(BODIES))]
+        return source.randrange(len(readers)), mutated_json(json.dumps(body).encode(), source)
+
+    def read(given: tuple[int, bytes]) -> None:
+        try:
+            body = json.loads(given[1])
+        except (ValueError, RecursionError):
+            return
+        asked = readers[given[0]](body)
+        images = (
+            asked.images if isinstance(asked, shapes.Asked) else asked[0] if isinstance(asked, tuple) else []
+        )
+        for image in images:
+            if isinstance(image, shapes.Given):
+                read_bytes, _ = image.read(Limits(max_bytes=2**20), urls=False)
+                try:
+                    read_bytes()
+                except ImageError:
+                    continue
+
+    attack("bodies, shapes", made, read, short=200)
+
+
+def form(source: random.Random) -> tuple[bytes, bytes]:
+    """A content type, and a form of many parts."""
+    mark = source.choice((b"xyz", b"xyz", b"----WebKitFormBoundary7", b"", b'"q"', b"a" * 300))
+    parts = b""
+    for _ in range(source.choice((1, 3, 3, 30))):
+        name = source.choice(
+            (b"images", b"image", b"labels", b"templates", b"top_k", b"stream", b"x", b"", b"classifier")
+        )
+        file = source.choice(
+            (b"", b'; filename="a.jpg"', b'; filename="../../b\xff.jpg"', b"; filename*=utf-8''%00.jpg")
+        )
+        told = source.choice(
+            (IMAGE, b"circle, star", b"1", b"true", b"[" * 3000, b"9" * 5000, b"", b"\xff\xfe", b"a {}")
+        )
+        kind = source.choice(
+            (
+                b"",
+                b"Content-Type: image/jpeg\r\n",
+                b"Content-Transfer-Encoding: base64\r\n",
+                b"A" * 9000 + b": b\r\n",
+            )
+        )
+        parts += (
+            b"--" + mark + b'\r\nContent-Disposition: form-data; name="' + name + b'"' + file + b"\r\n" + kind
+        )
+        parts += b"\r\n" + told + b"\r\n"
+    parts += b"--" + mark + source.choice((b"--\r\n", b"--", b""))
+    boundary = source.choice((mark, mark, mark, b"other", b""))
+    return b"multipart/form-data; boundary=" + boundary, mutated(parts, source) if source.randrange(
+        2
+    ) else parts
+
+
+@pytest.fixture(scope="module")
+def clip() -> nshot.Model:
+    return nshot.load("sketchbook", store=False)
+
+
+def test_requests(clip: nshot.Model) -> None:
+    """Through the whole endpoint; every answer is a status that is no fault of the server's."""
+    endpoint = Endpoint(lambda: clip, bounds=Bounds(body=2**20, sending=5, answering=20))
+    app = build(endpoint=endpoint)
+    loop = asyncio.new_event_loop()
+
+    def made(source: random.Random) -> tuple[str, bytes, bytes]:
+        path = source.choice(sorted(BODIES))
+        if source.randrange(3) == 0:
+            kind, body = form(source)
+            return "/v1/classify", kind, body
+        return path, b"application/json", mutated_json(json.dumps(BODIES[path]).encode(), source)
+
+    async def asked(path: str, kind: bytes, body: bytes) -> int:
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"127.0.0.1:7860"), (b"content-type", kind)],
+            "client": ("127.0.0.1", 5),
+            "server": ("127.0.0.1", 7860),
+        }
+        status = 0
+        gone = asyncio.Event()
+        messages = [{"type": "http.request", "body": body[: len(body) // 2], "more_body": True}]
+        messages.append({"type": "http.request", "body": body[len(body) // 2 :], "more_body": False})
+
+        async def receive() -> dict[str, Any]:
+            if messages:
+                return messages.pop(0)
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                gone.set()
+
+        await app(scope, receive, send)
+        return status
+
+    def read(given: tuple[str, bytes, bytes]) -> None:
+        status = loop.run_until_complete(asked(*given))
+        assert status in (200, 400, 404, 413, 422), status
+
+    try:
+        attack("requests", made, read, short=60, long=10_000)
+        assert endpoint._bodies.held == 0
+    finally:
+        endpoint.close()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()

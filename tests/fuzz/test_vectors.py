@@ -1,0 +1,344 @@
+"""Vectors, classifiers, indexes and shards: what nshot writes itself, and somebody else may have changed."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fuzz.attack import attack
+from fuzz.damage import mutated, mutated_json
+from fuzz.test_models import header_changed
+from fuzz.test_tables import parquet_changed
+from nshot.classifier.cascade import CascadeClassifier
+from nshot.classifier.classifier import Classifier
+from nshot.classifier.facets import Facets, open_classifier
+from nshot.classifier.tree import Placing, TreeClassifier
+from nshot.embeddings import is_vector_file, read_vectors
+from nshot.embeddings.embeddings import Embeddings
+from nshot.labels.tree import Tree
+from nshot.regions.kept import Kept
+from nshot.search.index import Index
+
+META = {
+    "nshot": 1,
+    "model": "m",
+    "space": "s",
+    "encoder": "e",
+    "preprocessing": "p",
+    "classes": ["a"],
+    "multi": False,
+}
+FAILURES = {"failures": [[1, "x.jpg", "UndecodableImage", "bad"]]}
+needs_pyarrow = pytest.mark.skipif(not find_spec("pyarrow"), reason="needs pyarrow")
+
+
+def rows() -> Any:
+    return np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+
+
+def read_vector_file(path: Path) -> None:
+    if is_vector_file(path):
+        found = read_vectors(path)
+        assert np.isfinite(found.vectors).all()
+
+
+def attack_file(
+    reader: str,
+    path: Path,
+    whole: bytes,
+    change: Callable[[bytes, random.Random], bytes],
+    read: Callable[[Path], object],
+    short: int,
+    *,
+    named: bool = False,
+) -> None:
+    def written(data: bytes) -> None:
+        path.write_bytes(data)
+        read(path)
+
+    attack(
+        reader, lambda source: change(whole, source), written, short=short, named=path.name if named else ""
+    )
+
+
+def npz(packed: bool, **arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    (np.savez_compressed if packed else np.savez)(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["stored.npz", "packed.npz", "plain.npy"])
+def test_arrays_of_vectors(kind: str, room: Path) -> None:
+    names = np.array(list("abcde"))
+    if kind == "plain.npy":
+        buffer = io.BytesIO()
+        np.save(buffer, rows())
+        whole = buffer.getvalue()
+    elif kind == "stored.npz":
+        whole = npz(False, vectors=rows(), sources=names, meta=np.array(json.dumps(META | FAILURES)))
+    else:
+        digests = np.zeros((5, 32), np.uint8)
+        whole = npz(True, vectors=rows(), labels=names, digests=digests, class_names=names)
+    attack_file(f"vectors, {kind}", room / kind, whole, npy_changed, read_vector_file, 60)
+
+
+def npy_changed(data: bytes, source: random.Random) -> bytes:
+    """Damage anywhere, and to what an array says of its shape and type."""
+    if source.randrange(2):
+        return mutated(data, source)
+    place = data.find(b"NUMPY")
+    head = bytearray(data[place : place + 120])
+    told = source.choice(
+        (
+            *(
+                (b"<f4", b"|O8"),
+                (b"<f4", b"<f2"),
+                (b"<f4", b"<c8"),
+                (b"<f4", b"<M8"),
+                (b"<f4", b"|V4"),
+                (b"<f4", b"<U1"),
+            ),
+            *(
+                (b"(5, 8)", b"(-5, 8)"),
+                (b"(5, 8)", b"(10**9,)"),
+                (b"(5, 8)", b"(5,)"),
+                (b"False", b"True"),
+                (b"(5, 8)", b"()"),
+            ),
+            *(
+                (b"(5, 8)", b"(999999999, 8)"),
+                (b"(5, 8)", b"(0, 8)"),
+                (b"'descr'", b"'other'"),
+                (b"(5, 8)", b"(5, 0)"),
+            ),
+        )
+    )
+    head = head.replace(*told)
+    return data[:place] + bytes(head) + data[place + 120 :]
+
+
+def test_what_arrays_say_of_themselves(room: Path) -> None:
+    told = json.dumps(META | FAILURES | {"notes": True, "multi": True}).encode()
+    labels = np.array(['["a"]', '["b", "c"]', "[]"])
+    notes = np.array(["", '["turned"]', ""])
+
+    def made(source: random.Random) -> bytes:
+        meta = np.array(mutated_json(told, source).decode("utf-8", "replace"))
+        own = (
+            labels
+            if source.randrange(3)
+            else np.array([mutated_json(b'["a"]', source).decode("utf-8", "replace")] * 3)
+        )
+        beside = {"labels": own, "notes": notes} if source.randrange(2) else {}
+        return npz(
+            False, vectors=np.eye(3, 8, dtype=np.float32), sources=np.array(list("abc")), meta=meta, **beside
+        )
+
+    def read(data: bytes) -> None:
+        path = room / "x.npz"
+        path.write_bytes(data)
+        read_vector_file(path)
+
+    attack("vectors, metadata", made, read, short=100)
+
+
+def in_parquet(metadata: dict[str, str], **columns: Any) -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    parquet.write_table(table, sink, row_group_size=3)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+@needs_pyarrow
+def test_vectors_in_parquet(room: Path) -> None:
+    whole = in_parquet(
+        {"nshot": json.dumps(META)},
+        source=list("abcde"),
+        embedding=[*rows()[:4].tolist(), None],
+        labels=[["x"], ["y"], [], None, ["x"]],
+        digest=[b"1" * 32] * 5,
+        error=[None] * 4 + ["UndecodableImage: bad"],
+        notes=[["turned"]] * 5,
+    )
+
+    def change(data: bytes, source: random.Random) -> bytes:
+        if source.randrange(2):
+            return parquet_changed(data, source)
+        return in_parquet(
+            {"nshot": mutated_json(json.dumps(META).encode(), source).decode("utf-8", "replace")},
+            **{source.choice(("source", "path", "x")): odd_column(source), "embedding": odd_column(source)},
+        )
+
+    attack_file("vectors, Parquet", room / "x.parquet", whole, change, read_vector_file, 60)
+
+
+def odd_column(source: random.Random) -> list[Any]:
+    """Three cells of some kind."""
+    return source.choice(
+        (
+            *(
+                ["a", "b", "c"],
+                [1, 2, 3],
+                [None] * 3,
+                [b"\xff", b"", b"x"],
+                [[1.0, 0.0]] * 3,
+                [[1.0], [1.0, 2.0], None],
+            ),
+            *(
+                [[float("nan")] * 2] * 3,
+                [[]] * 3,
+                [["a"]] * 3,
+                [[None, 1.0]] * 3,
+                [{"a": 1}] * 3,
+                [[0.0, 0.0]] * 3,
+            ),
+            *([[1e308, 1e308]] * 3, [True, False, None], [[[1.0]]] * 3, [1.5, 2.5, float("inf")]),
+        )
+    )
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("damaged", ["manifest.parquet", "part-00000.parquet"])
+def test_a_folder_of_shards(damaged: str, room: Path) -> None:
+    """A plan and its parts: read as vectors, looked at by those who make shards, and verified."""
+    from nshot.distributed.plan import Plan, check_same
+    from nshot.distributed.shards import leftover, looked_at, verify
+    from nshot.objects import open_folder
+
+    kinds: dict[str, Any] = {
+        "shard": np.array([0, 0, 1], np.int32),
+        "kind": ["image", "failed", "whole"],
+        "source": ["a.jpg", "b/", "c.tar"],
+        "address": [None, None, "/x/c.tar"],
+        "size": [7351, None, 5],
+        "mark": [None, 3, None],
+        "labels": [["x"], None, []],
+        "domain": ["d", None, None],
+        "error": [None, "UnreadableImage: gone", None],
+    }
+    told = META | {"plan": "f" * 64, "shards": 2, "images": 3, "request": {"sources": ["a"]}, "dimension": 8}
+    part = told | {"shard": 0, "rows": 5, "failed": 1, "digest": "0" * 64, "kinds": {"UndecodableImage": 1}}
+    files = {
+        "manifest.parquet": in_parquet({"nshot": json.dumps(told)}, **kinds),
+        "part-00000.parquet": in_parquet(
+            {"nshot": json.dumps(part)},
+            source=list("abcde"),
+            embedding=[*rows()[:4].tolist(), None],
+            error=[None] * 4 + ["UndecodableImage: bad"],
+        ),
+    }
+    for name, data in files.items():
+        (room / name).write_bytes(data)
+
+    def change(data: bytes, source: random.Random) -> bytes:
+        if source.randrange(2):
+            return parquet_changed(data, source)
+        own = told if damaged == "manifest.parquet" else part
+        said = {"nshot": mutated_json(json.dumps(own).encode(), source).decode("utf-8", "replace")}
+        if damaged != "manifest.parquet":
+            return in_parquet(
+                said, source=odd_column(source), embedding=odd_column(source), error=odd_column(source)
+            )
+        columns = {name: list(cells) for name, cells in kinds.items()}
+        if source.randrange(2):
+            columns[source.choice(sorted(columns))] = odd_column(source)
+        if source.randrange(4) == 0:
+            del columns[source.choice(sorted(columns))]
+        return in_parquet(said, **columns)
+
+    def read(path: Path) -> None:
+        read_vectors(room)
+        plan = Plan.open(open_folder(room))
+        if plan is not None:
+            numbers = range(min(plan.shards, 3))
+            list(plan.entries(numbers))
+            list(looked_at(plan, numbers))
+            list(verify(plan, numbers))
+            leftover(plan)
+            check_same(plan, {"sources": ["a"]})
+
+    attack_file(f"shards, {damaged}", room / damaged, files[damaged], change, read, 40)
+
+
+def classifiers() -> dict[str, Classifier | Facets | TreeClassifier]:
+    one = Classifier(["cat", "dog"], np.eye(2, 8, dtype=np.float32), scale=100.0, model="m", space="s")
+    tree = Tree([("animal", "cat"), ("animal", "dog")])
+    above = Classifier(["animal"], np.eye(1, 8, dtype=np.float32), scale=100.0, model="m")
+    return {
+        "one": one,
+        "facets": Facets({"subject": one, "place": one}),
+        "tree": TreeClassifier(one, tree, Placing((0.1, 0.9), 0.9, 0.5), inner=above),
+        "cascade": CascadeClassifier.of(one, one, 1.5, {"precision": "f32"}),
+    }
+
+
+@pytest.mark.parametrize("kind", ["one", "facets", "tree", "cascade"])
+def test_classifiers(kind: str, room: Path) -> None:
+    path = room / "x.nshot"
+    classifiers()[kind].save(path)
+
+    def change(data: bytes, source: random.Random) -> bytes:
+        """What is told is JSON within the header's JSON."""
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        told = header["__metadata__"]
+        name = source.choice(sorted(told))
+        if source.randrange(3) == 0 or name == "format":
+            return header_changed(data, source)
+        told[name] = mutated_json(told[name].encode(), source).decode("utf-8", "replace")
+        said = json.dumps(header).encode()
+        return len(said).to_bytes(8, "little") + said + data[8 + length :]
+
+    attack_file(f".nshot, {kind}", path, path.read_bytes(), change, opened_and_asked, 60, named=True)
+
+
+def opened_and_asked(path: Path) -> None:
+    """What it opens as can be asked, or it was refused."""
+    found = open_classifier(path)
+    image = np.eye(1, 16 if isinstance(found, CascadeClassifier) else 8, dtype=np.float32)
+    if getattr(found, "dimension", 0) in (0, image.shape[1]):
+        list(found.predict(image))
+
+
+@pytest.mark.parametrize("damaged", ["index.json", "sources", "vectors.npy"])
+def test_indexes(damaged: str, room: Path) -> None:
+    unit = rows() / np.linalg.norm(rows(), axis=1, keepdims=True)
+    images = Embeddings.of(unit, sources=list("abcde"))
+    folder = room / "x.index"
+    Index.build(images, folder)
+    path = folder / damaged
+
+    def read(_: Path) -> None:
+        found = Index.open(folder)
+        found.top(unit[:1], 2)
+        assert len(list(found.sources)) == len(found)
+
+    change = mutated_json if damaged == "index.json" else mutated
+    attack_file(f"index, {damaged}", path, path.read_bytes(), change, read, 60)
+
+
+def test_what_a_store_keeps_of_regions() -> None:
+    whole = Kept(
+        (8, 6), ("turned",), {"grid": np.ones((2, 3), np.float16), "boxes": np.zeros((1, 4), np.float32)}
+    )
+
+    def made(source: random.Random) -> bytes:
+        data = whole.to_bytes()
+        if source.randrange(2):
+            return mutated(data, source)
+        length = int.from_bytes(data[:4], "little")
+        head = mutated_json(data[4 : 4 + length], source)
+        return len(head).to_bytes(4, "little") + head + data[4 + length :]
+
+    attack("regions in a store", made, Kept.from_bytes, short=100)
