@@ -67,6 +67,7 @@ class FaultyStore:
         faults: key -> what to do with its reads: called with how often it was asked before; None to answer.
         asked: how often each key was read.
         lists: pages that were listed.
+        cut_lists: whether the so-and-so-many-th page is cut off in the middle.
         names: for a listing of many: the keys behind one, so many of them.
     """
 
@@ -75,6 +76,7 @@ class FaultyStore:
         self.faults: dict[str, Callable[[int], str | None]] = {}
         self.asked: Counter[str] = Counter()
         self.lists = 0
+        self.cut_lists: Callable[[int], bool] = lambda _: False
         self.heads = 0
         self.names: Callable[[str, int], list[str]] | None = None
         self.let_go = threading.Event()
@@ -171,8 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
             told = self.store.faults.get(key)
             fault = None if told is None else told(before)
         if fault in ("403", "404", "503"):
-            code = {"403": "AccessDenied", "404": "NoSuchKey", "503": "SlowDown"}[fault]
-            self._answer(int(fault), f"<Error><Code>{code}</Code></Error>".encode())
+            fault += {"403": " AccessDenied", "404": " NoSuchKey", "503": " SlowDown"}[fault]
+        if fault is not None and fault[0].isdigit():  # such as "400 ExpiredToken"
+            status, code = fault.split()
+            self._answer(int(status), f"<Error><Code>{code}</Code></Error>".encode())
             return
         if fault == "hang":
             self.store.let_go.wait(60)
@@ -226,12 +230,19 @@ class _Handler(BaseHTTPRequestHandler):
             for key in page
         )
         token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
-        self._answer(
-            200,
+        body = (
             f"<ListBucketResult><Name>bucket</Name><Prefix>{escape(prefix)}</Prefix>"
             f"<KeyCount>{len(page)}</KeyCount><MaxKeys>{count}</MaxKeys>{token}"
-            f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{rows}</ListBucketResult>".encode(),
-        )
+            f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{rows}</ListBucketResult>"
+        ).encode()
+        if self.store.cut_lists(self.store.lists):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+            return
+        self._answer(200, body)
 
 
 def _tag(body: bytes) -> str:

@@ -586,3 +586,57 @@ def test_google_and_azure_are_read_and_written_as_s3_is(
     with folder.drafting("manifest.parquet", over=False) as draft:
         draft.write_bytes(b"another plan")
     assert objects["v/manifest.parquet"] != b"another plan"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("400 ExpiredToken", "the credentials have expired"),
+        ("403 RequestTimeTooSkewed", "the clock of this machine is wrong"),
+        ("403 InvalidAccessKeyId", "does not know these credentials"),
+        ("403 AccessDenied", "the store denies access"),
+    ],
+)
+def test_why_a_store_refuses_is_said(filled: FaultyStore, tiny: Path, fault: str, said: str) -> None:
+    filled.faults["photos/00.jpg"] = lambda before: fault
+    failed = [each for each in nshot.load(tiny).embed_images("s3://bucket/photos/") if each.vector is None]
+    assert [(each.source, said in getattr(each, "message", "")) for each in failed] == [
+        ("s3://bucket/photos/00.jpg", True)
+    ]
+
+
+def test_a_listing_that_is_cut_off_is_asked_for_again_or_said_and_never_taken_for_all(
+    filled: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "_PATIENCE", 2)
+    forget()
+    filled.cut_lists = lambda page: page == 1
+    try:
+        assert len(names("s3://bucket/photos/")) == 12
+    except SourceError as error:
+        assert "cannot be listed" in str(error)  # noqa: PT017  (either is honest)
+    filled.cut_lists = lambda page: True
+    with pytest.raises(SourceError, match="cannot be listed"):
+        names("s3://bucket/photos/")
+
+
+def test_foreign_files_beside_shards_are_named_and_shards_stay_whole(
+    tiny: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "v"
+    assert embed(tiny, photos, "-o", folder, "--shard-size", "5") == 0
+    (folder / "notes.txt").write_text("mine")
+    (folder / "part-00009.parquet").write_bytes((folder / "part-00001.parquet").read_bytes())
+    capsys.readouterr()
+    assert run(["shards", "verify", str(folder)]) == 1
+    told = capsys.readouterr().out
+    assert "part-00009.parquet: it belongs to no shard of this plan" in told
+    assert "3 of 3 shards are whole" in told
+    assert run(["shards", "status", str(folder)]) == 0
+    assert len(vectors(folder)) == 12
+    (folder / "part-00001.parquet").write_bytes((folder / "part-00000.parquet").read_bytes())
+    assert run(["shards", "verify", str(folder)]) == 1
+    assert "part-00001.parquet: it belongs to another plan" in capsys.readouterr().out
+    assert embed(tiny, photos, "-o", folder, "--shard-size", "5") == 0
+    assert run(["shards", "verify", str(folder)]) == 1
+    assert "part-00001" not in capsys.readouterr().out.replace("3 made", "")

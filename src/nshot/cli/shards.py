@@ -68,12 +68,11 @@ def verify(folder: str, remove: bool) -> int:
         click.echo(f"{name}: {fault}")
         if remove and plan.folder.exists(name):
             plan.folder.remove(name)
-    for name in leftover(plan):
-        wrong += 1
+    strange = leftover(plan)
+    for name in strange:
         click.echo(f"{name}: it belongs to no shard of this plan")
-    whole = plan.shards - min(wrong, plan.shards)
-    click.echo(f"{whole:,} of {plan.shards:,} shards are whole: {plan.folder.name}")
-    return 1 if wrong else 0
+    click.echo(f"{plan.shards - wrong:,} of {plan.shards:,} shards are whole: {plan.folder.name}")
+    return 1 if wrong or strange else 0
 
 
 def _plan(folder: str) -> Plan:

@@ -25,6 +25,12 @@ _CREDENTIALS = (
     *("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
     *("AWS_WEB_IDENTITY_TOKEN_FILE",),
 )
+_REFUSED = {
+    "ExpiredToken": "the credentials have expired: renew them, and run it again",
+    "InvalidAccessKeyId": "the store does not know these credentials",
+    "SignatureDoesNotMatch": "the store does not accept the secret key of these credentials",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong, which the store refuses: set it",
+}
 _ANONYMOUS = ("AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST")
 _METADATA = ("169.254.169.254", 80)  # where a machine of AWS is asked for the credentials of its role
 
@@ -198,6 +204,8 @@ def asking(place: Place) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StoreFailure("missing", f"there is no object {place.url(place.key)}") from error
     except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
+        if (why := _refused(str(error))) is not None:
+            raise StoreFailure("denied", why) from error
         raise StoreFailure("denied", f"the store denies access{_without_credentials(place)}") from error
     except errors.PreconditionError as error:
         raise StoreFailure("changed", "the object was changed while it was read") from error
@@ -205,6 +213,8 @@ def asking(place: Place) -> Iterator[None]:
         raise StoreFailure("exists", "it is there already") from error
     except (errors.BaseError, OSError, ValueError) as error:
         said = " ".join(str(error).split())
+        if (why := _refused(said)) is not None:
+            raise StoreFailure("denied", why) from error
         if "NoSuchBucket" in said or "ContainerNotFound" in said:
             message = f"there is no bucket {place.bucket}, or not in this region"
             raise StoreFailure("missing", message) from error
@@ -214,6 +224,14 @@ def asking(place: Place) -> Iterator[None]:
             message = f"the bucket {place.bucket} is in another region: set AWS_REGION to it"
             raise StoreFailure("failed", message) from error
         raise StoreFailure("failed", f"the store gave no answer: {_short(said)}") from error
+
+
+def _refused(said: str) -> str | None:
+    """Why a store refuses what it would else allow, where it says so."""
+    for code, why in _REFUSED.items():
+        if code in said:
+            return why
+    return None
 
 
 def _short(said: str) -> str:
