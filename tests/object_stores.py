@@ -175,8 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("403", "404", "503"):
             fault += {"403": " AccessDenied", "404": " NoSuchKey", "503": " SlowDown"}[fault]
         if fault is not None and fault[0].isdigit():  # such as "400 ExpiredToken"
-            status, code = fault.split()
-            self._answer(int(status), f"<Error><Code>{code}</Code></Error>".encode())
+            number, code = fault.split()
+            self._answer(int(number), f"<Error><Code>{code}</Code></Error>".encode())
             return
         if fault == "hang":
             self.store.let_go.wait(60)
