@@ -21,7 +21,7 @@ from nshot.images import colour, formats
 from nshot.images.quick import quicken
 from nshot.types import DEFAULT_LIMITS, Limits
 
-__all__ = ["Decoded", "Limits", "decode"]
+__all__ = ["Decoded", "Limits", "decode", "upright"]
 
 # An allow-list, most usual first. Left out are the plugins that start outside programs (EPS starts
 # Ghostscript), that only the operating system can render (WMF, EMF), that know a format's name but cannot
@@ -62,15 +62,22 @@ class Decoded:
     """An image and what was done to get it.
 
     Attributes:
-        image: upright, mode RGB, at least 1 x 1.
+        image: mode RGB, at least 1 x 1; upright, unless it was asked for as it is in the file.
         notes: what a person should know of it, a short sentence each: "scaled from a range: 0 to 4095". What
             comes before the colon says the kind, and is the same for all images of that kind.
         size: width and height as they are in the file, before turning it upright and shrinking it.
+        turn: the EXIF orientation that makes ``image`` upright: 1 where it is.
     """
 
     image: Image.Image
     notes: tuple[str, ...] = ()
     size: tuple[int, int] = (0, 0)
+    turn: int = 1
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height of the image once it is upright."""
+        return self.image.size[::-1] if self.turn >= 5 else self.image.size
 
     @property
     def changed(self) -> bool:
@@ -78,7 +85,9 @@ class Decoded:
         return any(note.startswith(_NEW) for note in self.notes)
 
 
-def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = None) -> Decoded:
+def decode(
+    data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = None, turn: bool = True
+) -> Decoded:
     """Decode one image; safe to call from several threads at once, and Pillow works without the GIL.
 
     The EXIF orientation is applied, and a broken EXIF block ignored. Transparency is laid on white. Colours
@@ -92,6 +101,7 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = 
         limits: the size limits, checked before decoding.
         draft: let the JPEG decoder shrink by 2, 4 or 8 while it decodes, as long as both edges stay at least
             this many pixels. Other formats are decoded in full.
+        turn: turn it upright; else ``Decoded.turn`` tells how to. A large image is better turned small.
 
     Returns:
         The image, and notes on what was done that is not plain decoding.
@@ -105,7 +115,7 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = 
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
     try:
-        return _decode(data, limits, draft)
+        return _decode(data, limits, draft, turn)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -121,7 +131,7 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, draft: int | None = 
         raise UndecodableImage(f"damaged, or not supported ({reason or type(error).__name__})") from error
 
 
-def _decode(data: bytes, limits: Limits, draft: int | None) -> Decoded:
+def _decode(data: bytes, limits: Limits, draft: int | None, turn: bool) -> Decoded:
     notes: list[str] = []
     image = _opened(data, limits, notes)
     _check_size(image, data, limits)
@@ -134,15 +144,17 @@ def _decode(data: bytes, limits: Limits, draft: int | None) -> Decoded:
     if deep and colour.looks_empty(image):
         image = colour.fill_range(image, _lower_bytes(data), notes)
     first = list(notes)
-    rgb = colour.to_rgb(_upright(image), first)
+    orientation = _orientation(image)
+    left = 1 if turn else orientation
+    rgb = colour.to_rgb(upright(image, orientation) if turn else image, first)
     if not image.info.get("icc_profile") and (space := _space_without_profile(image, data)):
         first.append(f"colours taken for sRGB: {space}, but there is no colour profile to convert them by")
     count = _count(image, data)
     if count > 1:
-        rgb = _first_of(image, rgb, first, count, data, limits)
+        rgb, left = _first_of(image, rgb, left, first, count, data, limits)
     if colour.is_flat(rgb):
         first.append("one colour only: there is nothing to see in it")
-    return Decoded(rgb, tuple(first), size)
+    return Decoded(rgb, tuple(first), size, left)
 
 
 def _opened(data: bytes, limits: Limits, notes: list[str]) -> Image.Image:
@@ -240,13 +252,13 @@ def _count(image: Image.Image, data: bytes) -> int:
 
 
 def _first_of(
-    image: Image.Image, rgb: Image.Image, notes: list[str], count: int, data: bytes, limits: Limits
-) -> Image.Image:
-    """The first image of several that is not blank; the first if all that were tried are."""
+    image: Image.Image, rgb: Image.Image, turn: int, notes: list[str], count: int, data: bytes, limits: Limits
+) -> tuple[Image.Image, int]:
+    """The first image of several that is not blank, or else the first; and how it is still to be turned."""
     form = "several pages: page {} of {} is used" if image.format == "TIFF" else _FRAMES
     if not colour.is_flat(rgb):
         notes.append(form.format(1, count))
-        return rgb
+        return rgb, turn
     rgb = rgb.copy()  # going on to another frame draws over this one
     for number in range(1, min(count, _MOST_TRIED)):
         try:
@@ -256,12 +268,12 @@ def _first_of(
         except Exception:  # a damaged file further on: the first image is fine all the same
             break
         others: list[str] = []
-        other = colour.to_rgb(_upright(image), others)
+        other = colour.to_rgb(upright(image, _orientation(image)), others)
         if not colour.is_flat(other):
             notes[:] = [*others, form.format(number + 1, count) + ", the first that is not blank"]
-            return other
+            return other, 1
     notes.append(f"{form.format(1, count)}, and it is blank")
-    return rgb
+    return rgb, turn
 
 
 # 16 bits per channel, of which Pillow keeps the upper 8
@@ -345,14 +357,20 @@ def _space_without_profile(image: Image.Image, data: bytes) -> str | None:
     return None
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """What its EXIF block says, 1 to 8."""
     try:
-        method = _UPRIGHT.get(int(image.getexif().get(_ORIENTATION, 1)))
+        turn = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # a broken EXIF block: the pixels are fine all the same
+        return 1
+    return turn if turn in _UPRIGHT else 1
+
+
+def upright(image: Image.Image, turn: int) -> Image.Image:
+    """The image turned by an EXIF orientation, 1 to 8."""
+    if turn not in _UPRIGHT:
         return image
-    if method is None:
-        return image
-    turned = image.transpose(method)
+    turned = image.transpose(_UPRIGHT[turn])
     if tags := getattr(image, "tag_v2", None):
         turned.tag_v2 = tags  # type: ignore[attr-defined]
     return turned

@@ -16,6 +16,7 @@ from nshot.images import apart
 from nshot.images.budget import Budget, too_large
 from nshot.images.cost import cost
 from nshot.images.decode import Decoded, decode
+from nshot.images.preprocess import Preprocessor
 from nshot.types import DEFAULT_LIMITS, Limits, Pixels
 
 _OWN = 0.9  # of an image's time: the rest is for sending it to another process, and for what follows
@@ -136,9 +137,15 @@ class _Preparation:
     limits: Limits
 
     def __call__(self, data: bytes) -> Prepared:
-        decoded = decode(data, limits=self.limits, draft=self.preprocessor.draft)
-        notes = (*decoded.notes, *self.preprocessor.notes(decoded.image.size))
-        return Prepared(self.preprocessor(decoded.image), notes, decoded.changed, _upright(decoded))
+        make = self.preprocessor
+        if isinstance(make, Preprocessor):  # it turns the image while it resizes it
+            decoded = decode(data, limits=self.limits, draft=make.draft, turn=False)
+            pixels = make(decoded.image, decoded.turn)
+        else:
+            decoded = decode(data, limits=self.limits, draft=make.draft)
+            pixels = make(decoded.image)
+        notes = (*decoded.notes, *make.notes(decoded.upright))
+        return Prepared(pixels, notes, decoded.changed, _upright(decoded))
 
     def apart(self, data: bytes) -> tuple[dict[str, Any], Pixels]:
         prepared = self(data)
@@ -148,7 +155,7 @@ class _Preparation:
 
 def _upright(decoded: Decoded) -> tuple[int, int]:
     """Width and height of the whole image, turned upright."""
-    (width, height), now = decoded.size, decoded.image.size
+    (width, height), now = decoded.size, decoded.upright
     if now in ((width, height), (height, width)) or max(now) > max(width, height):
         return now
     turned = (now[0] > now[1]) != (width > height)  # shrunk by the decoder, and turned by its EXIF block

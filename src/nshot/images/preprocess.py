@@ -8,9 +8,12 @@ from math import ceil
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from nshot.errors import CheckpointError, RequestError, brief
+from nshot.images.decode import upright
+from nshot.images.resample import Box, Region, resized
 from nshot.types import Pixels
 
 Decode: TypeAlias = Literal["exact", "fast"]
@@ -32,6 +35,9 @@ _BICUBIC = 3
 # `exact` resizes the whole image and then crops, as the reference does. A strip of 65500 x 1 pixels would
 # become one of 14,672,000 x 224 on the way; above this many pixels only the part that is kept gets resized.
 _MAX_RESIZED = 2**25
+
+# `fast` shrinks by whole factors first, while so many times the size remain.
+_GAP = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,19 +181,28 @@ class Preprocessor:
             parts += ";rounds"
         return f"v{version};{parts}"
 
-    def __call__(self, image: Image.Image) -> Pixels:
-        """One upright RGB image of any size -> uint8[3,size,size], contiguous; safe in several threads."""
-        square = (self.size, self.size)
+    def __call__(self, image: Image.Image, turn: int = 1) -> Pixels:
+        """One RGB image of any size -> uint8[3,size,size], contiguous; safe in several threads.
+
+        Args:
+            image: as it is in the file.
+            turn: the EXIF orientation, 1 to 8, that makes it upright.
+        """
+        size = image.size[::-1] if turn >= 5 else image.size
         if self.fit == "squash":
-            image = self._resize(image, square)
+            left, top, fill = 0, 0, (0, 0, 0)
+            inner = self._resized(image, turn, (self.size, self.size))
         elif self.fit == "pad":
-            scale = self.size / max(image.size)
-            inner = self._resize(image, (_scaled(image.width, scale), _scaled(image.height, scale)))
-            image = Image.new("RGB", square, self.fill)
-            image.paste(inner, ((self.size - inner.width) // 2, (self.size - inner.height) // 2))
+            scale = self.size / max(size)
+            inner = self._resized(image, turn, (_scaled(size[0], scale), _scaled(size[1], scale)))
+            left, top, fill = (self.size - inner.shape[1]) // 2, (self.size - inner.shape[0]) // 2, self.fill
         else:
-            image = self._cropped(image)
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+            inner, left, top = self._cropped(image, turn, size)
+            fill = 0, 0, 0  # what the reference shows beyond the edges of an image smaller than the crop
+        pixels = np.empty((3, self.size, self.size), np.uint8)
+        pixels[:] = np.array(fill, np.uint8)[:, None, None]
+        pixels[:, top : top + inner.shape[0], left : left + inner.shape[1]] = inner.transpose(2, 0, 1)
+        return pixels
 
     def _edges(self) -> tuple[int, int]:
         if self.fit != "crop" or self.edge is None:
@@ -205,37 +220,54 @@ class Preprocessor:
             return self.edge, int(self.edge * height / width)
         return int(self.edge * width / height), self.edge
 
-    def _cropped(self, image: Image.Image) -> Image.Image:
-        width, height = self._resized_size(image.size)
+    def _cropped(
+        self, image: Image.Image, turn: int, size: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], int, int]:
+        """What is kept of the resized image, and where in the square it begins."""
+        width, height = self._resized_size(size)
         if not self.crop:
-            return self._resize(image, (width, height))
-        # Rounds down below zero too, and Pillow's crop paints what lies outside of the image black: as
-        # the reference does with an image smaller than the crop.
+            return self._resized(image, turn, (width, height)), 0, 0
+        # rounds down below zero too, as the reference does
         left, top = (self._start(edge) for edge in (width, height))
-        right, bottom = left + self.size, top + self.size
+        x0, y0, x1, y1 = (
+            *(max(left, 0), max(top, 0)),
+            *(min(left + self.size, width), min(top + self.size, height)),
+        )
         if self.decode == "exact" and width * height <= _MAX_RESIZED:
-            return self._resize(image, (width, height)).crop((left, top, right, bottom))
+            return self._resized(image, turn, (width, height), keep=(x0, y0, x1, y1)), x0 - left, y0 - top
         # Resize only what is kept, and a margin as wide as the filter reaches.
         # Nearly the same pixels; noise, which makes the filter overshoot, differs most.
-        across, down = image.width / width, image.height / height
+        across, down = size[0] / width, size[1] / height
         x_margin, y_margin = ceil(4 * max(1, 1 / across)), ceil(4 * max(1, 1 / down))
-        x0, x1 = max(left - x_margin, 0), min(right + x_margin, width)
-        y0, y1 = max(top - y_margin, 0), min(bottom + y_margin, height)
-        kept = self._resize(image, (x1 - x0, y1 - y0), (x0 * across, y0 * down, x1 * across, y1 * down))
-        return kept.crop((left - x0, top - y0, right - x0, bottom - y0))
+        over_x, over_y = max(x0 - x_margin, 0), max(y0 - y_margin, 0)
+        wide, high = min(x1 + x_margin, width) - over_x, min(y1 + y_margin, height) - over_y
+        box = (over_x * across, over_y * down, (over_x + wide) * across, (over_y + high) * down)
+        keep = (x0 - over_x, y0 - over_y, x1 - over_x, y1 - over_y)
+        return self._resized(image, turn, (wide, high), box, keep), x0 - left, y0 - top
 
     def _start(self, edge: int) -> int:
         return round((edge - self.size) / 2) if self.rounds else (edge - self.size) // 2
 
-    def _resize(
+    def _resized(
         self,
         image: Image.Image,
+        turn: int,
         size: tuple[int, int],
-        box: tuple[float, float, float, float] | None = None,
-    ) -> Image.Image:
-        # A gap of 3 shrinks by whole factors first, while three times the size remains.
-        gap = 3.0 if self.decode == "fast" else None
-        return image.resize(size, Image.Resampling(self.resample), box=box, reducing_gap=gap)
+        box: Box | None = None,
+        keep: Region | None = None,
+    ) -> NDArray[np.uint8]:
+        """The upright image, or a box of it, in that size; of the result what is kept, uint8[h,w,3]."""
+        keep = keep or (0, 0, *size)
+        whole = image.size[::-1] if turn >= 5 else image.size
+        wide, high = (box[2] - box[0], box[3] - box[1]) if box else whole
+        if self.decode == "exact" or (int(wide / size[0] / _GAP) <= 1 and int(high / size[1] / _GAP) <= 1):
+            found = resized(image, size, self.resample, box or (0, 0, *whole), keep, turn)
+            if found is not None:
+                return found
+        gap = _GAP if self.decode == "fast" else None
+        image = upright(image, turn)
+        image = image.resize(size, Image.Resampling(self.resample), box=box, reducing_gap=gap)
+        return np.asarray(image.crop(keep))
 
 
 def _given(config: Mapping[str, Any], key: str, default: Any) -> Any:

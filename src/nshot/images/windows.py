@@ -19,7 +19,7 @@ from PIL import Image, JpegImagePlugin
 
 from nshot.errors import ImageError, UndecodableImage, brief
 from nshot.images import colour
-from nshot.images.decode import _upright, decode
+from nshot.images.decode import _orientation, decode, upright
 from nshot.types import Limits
 
 LARGE = 2**25
@@ -86,7 +86,7 @@ def _jpeg(path: str, least: float) -> Bands | None:
             with JpegImagePlugin.JpegImageFile(path) as image:
                 image.draft(image.mode, (width // shrink, height // shrink))
                 image.load()
-                yield colour.to_rgb(_upright(image), [])
+                yield colour.to_rgb(upright(image, _orientation(image)), [])
         except (OSError, ValueError, SyntaxError) as error:
             raise UndecodableImage(f"damaged, or cut off ({brief(error)})") from error
 
