@@ -27,7 +27,7 @@ _FOLDS = 5
 _C = 10.0  # of the probe; on recorded sets with labels swapped 1 and 100 find fewer (bench/decisions.py)
 _MOST = 2_000_000  # images times labels from which the classifier is asked alone: a probe would take minutes
 _PROBED = 50_000  # images from which it is so too: their vectors would take a gigabyte
-_TEMPERED = 20_000_000  # scores by which a temperature is told, and which are held at once
+_TEMPERED = 4_000_000  # scores by which a temperature is told; more are asked for block by block
 _TINY = 1e-12
 
 
