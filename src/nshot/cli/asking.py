@@ -158,6 +158,8 @@ def decided(
         if fitted is None:
             raise RequestError("--threshold belongs to a rule: add --reject")
         decision = replace(decision, rejection=replace(fitted, threshold=options.threshold))
+    if options.coverage is not None and decision.sets is None:
+        raise RequestError("--coverage is learnt from labelled images: run nshot calibrate first")
     if options.coverage is not None:
         decision = decision.with_coverage(options.coverage)
     if classifier.decision is None and decision == Decision():
@@ -178,10 +180,24 @@ def each_by_itself(
     for given, name in ((options.coverage, "--coverage"), (options.reject, "--reject")):
         if given is not None:
             raise RequestError(f"{name} belongs to one label per image: several are each decided by itself")
+    check_several(classifier)
     background = None
     if asks_background(classifier, replace(options, multi=True)):
         background = background_rows(options, label_options, embedder)
     return several_labels(classifier, background, threshold=options.threshold)
+
+
+def check_several(classifier: Classifier) -> None:
+    """Refuse a classifier whose decision was learnt for one label per image.
+
+    Raises:
+        RequestError: --multi is named.
+    """
+    if classifier.decision is not None and classifier.several is None:
+        raise RequestError(
+            "this classifier was calibrated for one label per image: leave out --multi, or fit or calibrate "
+            "one for several labels"
+        )
 
 
 def say_several(classifier: Classifier) -> None:

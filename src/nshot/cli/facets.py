@@ -137,6 +137,9 @@ def _asked_anew(
             template=label_options.template,
             templates=label_options.templates,
         )
+    several = any(each.multi for each in questions.values())
+    if options.threshold is not None and options.reject is None and not several:
+        raise RequestError("--threshold belongs to a rule: add --reject")
     if options.coverage is not None:
         raise RequestError("--coverage is learnt from labelled images: nshot calibrate TABLE --facets FILE")
     own = [name for name, each in questions.items() if each.none is not None]

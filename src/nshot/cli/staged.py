@@ -94,7 +94,7 @@ def staged(
         raise RequestError("this classifier is a cascade already: leave out --first")
     rejection = None if classifier.decision is None else classifier.decision.rejection
     if rejection is not None and rejection.rule == "background":
-        raise RequestError(BACKGROUND)
+        raise RequestError(f"--reject background does not go with --first: {BACKGROUND}")
     first = _first(options.first or "", model, classifier, label_options, model_options, quiet=quiet)
     if first[0].recipe == model.recipe:
         raise RequestError(f"--first {options.first} is the same model as --model: name a smaller one")

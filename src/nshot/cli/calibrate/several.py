@@ -38,7 +38,7 @@ def calibrate(request: Request) -> int:
 def _asked(request: Request) -> tuple[Classifier, Embeddings]:
     from nshot.classifier.calibrating import seen_before
     from nshot.classifier.several import several_labels
-    from nshot.cli.asking import from_file
+    from nshot.cli.asking import check_several, from_file
 
     labels, quiet = request.label_options, request.quiet
     if request.classifier_file is None:
@@ -57,6 +57,7 @@ def _asked(request: Request) -> tuple[Classifier, Embeddings]:
     )
     labelled = request.data_options.open(request.model_options, None, prefer=PREFERRED, quiet=quiet)
     model, classifier = from_file(request.classifier_file, request.own_model, quiet=quiet)
+    check_several(classifier)
     classifier = several_labels(classifier, None)
     images = embed(model, labelled, quiet=quiet)
     if learnt := seen_before(classifier, images):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nshot.cli.evaluate.request import Request, table_name
+from nshot.cli.evaluate.request import LEARNT, Request, table_name
 from nshot.cli.evaluate.telling import tell
 from nshot.cli.facets import ask_facets, embed_by_facet, failures_of, table_of
 from nshot.cli.options import say
@@ -37,6 +37,8 @@ def evaluate(request: Request) -> int:
         request.own_model,
         quiet=request.quiet,
     )
+    if len(facets.several) == len(facets) or request.decision_options.reject is None:
+        leave_out(LEARNT, threshold=request.decision_options.threshold)
     tables = embed_by_facet(model, request.data_options, facets, quiet=request.quiet)
     for name, classifier in facets.items():
         if learnt := seen_before(classifier, tables[name]):

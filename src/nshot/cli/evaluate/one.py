@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.data import check_choice, embed, tell_failures, told_seen
-from nshot.cli.evaluate.request import Request, table_name
+from nshot.cli.evaluate.request import LEARNT, Request, table_name
 from nshot.cli.evaluate.telling import tell, tell_published
 from nshot.cli.options import ModelOptions, say
+from nshot.cli.refusing import leave_out
 from nshot.cli.staged import say_sent, staged
 from nshot.cli.twice import tell_otherwise_labelled, tell_shared
 from nshot.errors import RequestError
@@ -109,6 +110,8 @@ def _measured(
     words = replace(words, multi=words.multi or several)
     check_background(asked, words)
     asked = decided(asked, words, label_options, model)
+    if asked.several is not None:
+        leave_out(LEARNT, threshold=words.threshold)
     return model, evaluate(asked, images, ways, seed=request.seed)
 
 

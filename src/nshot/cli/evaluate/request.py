@@ -23,6 +23,7 @@ from nshot.labels.prompts import DEFAULT_TEMPLATE
 if TYPE_CHECKING:
     from nshot.embedder import Embedder
 
+LEARNT = "several labels are measured at thresholds that were learnt on other images"
 _MODULES = {"pillow": "PIL"}
 _WRITTEN = (
     *("index.html", "report.json", "predictions.parquet", "predictions.csv"),

@@ -52,7 +52,7 @@ def fit_journal(request: Request, kind: Kind) -> int:
         if proposal is not None and proposal.left:
             say(f"{len(proposal.left)} corrections were left out: they do not tell of every label")
     if not learnt:
-        raise RequestError(f"{path} says nothing of these labels about images in {data}")
+        raise RequestError(f"--journal: {path} says nothing of these labels about images in {data}")
     (Facets(made) if together else made[facets[0].name]).save(request.output)
     click.echo(f"\n{request.output}")
     failed = [row.failure for row in session.images.rows if row.failure is not None]
@@ -62,7 +62,7 @@ def fit_journal(request: Request, kind: Kind) -> int:
 def _asked(request: Request, kind: Kind) -> list[Facet]:
     """The questions; of one list of labels, one of its name."""
     if kind is Kind.TREE:
-        raise RequestError("a journal tells of a list of labels, not of a tree: leave one of them out")
+        raise RequestError("a journal tells of a list of labels, not of a tree: leave out --journal")
     options, data = request.label_options, request.data_options
     leave_out(
         "DATA are images here, and their labels are in the journal",
