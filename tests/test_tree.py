@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nshot.decision.softmax import activate
 from nshot.errors import LabelError, RequestError
 from nshot.evaluation.placed import evaluate_tree
 from nshot.labels.tree import Tree, read_tree
+from nshot.server.session import Journal
 from nshot.sketchbook import SHAPES, draw, sample
 
 ANIMALS = [("animal", "dog", "beagle"), ("animal", "dog", "poodle"), ("animal", "cat"), ("car",)]
@@ -394,3 +396,29 @@ def test_fit_and_evaluate_take_a_tree(
     assert "leave out --none" in capsys.readouterr().err
     assert run(["classify", *ask, "--tree", "tree.json", "--multi"]) == 2
     assert "leave out --multi" in capsys.readouterr().err
+
+
+def test_what_a_person_said_on_the_page_is_a_node_of_the_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A journal's words: a leaf, an inner node, none of these, and a label that the tree does not have."""
+    monkeypatch.chdir(tmp_path)
+    Path("tree.json").write_text(json.dumps({"round": ["circle", "ring"], "other": ["star", "square"]}))
+    journal, said = Journal(tmp_path / "j.jsonl"), ["ring", "round", None, "cloud"]
+    for number, label in enumerate(said):
+        draw(sample(9_320_000_000_000 + number, several=0)).save(f"{number}.png")
+        digest = hashlib.sha256(Path(f"{number}.png").read_bytes()).hexdigest()
+        now = {"answer": "none"} if label is None else {"label": label}
+        journal.append([{"id": str(number), "digests": [digest], "now": now}], by="ann")
+    journal.close()
+    Path("t.csv").write_text("image,id\n0.png,a\n1.png,b\n2.png,c\n3.png,d\n")
+    ask = ["classify", "t.csv", "--tree", "tree.json", "--model", "sketchbook", "--format", "jsonl", "-q"]
+    assert run([*ask, "--journal", "j.jsonl", "--keep-columns"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["path"] for each in records] == [["round", "ring"], ["round"], [], ["cloud"]]
+    assert [each["label"] for each in records] == ["ring", "round", None, "cloud"]
+    assert records[2]["answer"] == "none"
+    assert any("does not have this label" in note for note in records[3]["notes"])
+    assert [each["columns"]["id"] for each in records] == ["a", "b", "c", "d"]
+    assert run([*ask[:-1], "--adapt"]) == 0
+    assert "too few to adapt to" in capsys.readouterr().err
