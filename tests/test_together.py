@@ -124,7 +124,9 @@ def _done(cli: Cli, folder: Path, command: str, names: frozenset[str]) -> tuple[
     (folder / "out.nshot").unlink(missing_ok=True)
     (folder / "report").mkdir(exist_ok=True)
     (folder / "report" / "report.json").write_text("{}")
-    own = {"reject": ("--reject", "cosine")} if command == "calibrate" else {}
+    own: dict[str, tuple[str, ...]] = {}
+    if command == "calibrate":
+        own = {"reject": ("--reject", "cosine")}
     if command in ("tag", "sort"):  # whose rule is the background's anyway
         own = {"reject": ("--reject", "cosine", "--threshold", "0.588"), "threshold": ("--threshold", "0.3")}
     options = [word for name in sorted(names) for word in own.get(name, OPTIONS[name])]
