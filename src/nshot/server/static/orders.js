@@ -42,7 +42,7 @@ function groups() {
   const a = app.answer;
   if (app.show === "next") return [{ name: "Next images", note: "each stands for many others", ids: app.next }];
   if (app.show === "audit") {
-    return [{ name: "Audit", note: "drawn at random. Say what you see: the answer is hidden until you have.", ids: app.sample }];
+    return [{ name: "Audit", note: several() ? "drawn at random. Say all that you see: answers are hidden until the last" : "drawn at random. Say what you see: the answer is hidden until you have.", ids: app.sample }];
   }
   if (app.show) {
     const move = app.proposal?.moves.find(([from, to]) => `${from}:${to}` === app.show);

@@ -171,13 +171,13 @@ function newThresholds(p) {
     <b>${figure(p.audit.micro.f1)}</b> then.</p>`;
   return html`<p>From the words and <b>${many(p.examples, "correction")}</b>, in ${Math.ceil(1000 * p.seconds)} ms. Nothing changes until
     you take it.</p><p class="figure">${count(p.changed)}</p><p>${p.changed === 1 ? "image" : "images"} would change. What you said stays.</p>
-    <table><tr><th>label</th><th class="r">images</th><th class="r">F1</th><th class="r">changes</th></tr>${p.labels.map((each, k) => html`<tr><td>${
-      a?.labels[k]}${!each.decided && html` <small>ranked, not decided</small>`}</td><td class="r n">${count(each.images)}${
-      !each.decided && ` of ${least}`}</td><td class="r n" title="${span(each.f1_interval)}, held out">${figure(each.f1)}</td><td class="r">${show(k, 1, "+")} ${
+    <table class="learnt"><tr><th>label</th><th class="r">images</th><th class="r">F1</th><th class="r">changes</th></tr>${p.labels.map((each, k) => html`<tr><td>${
+      a?.labels[k]}${!each.decided && html`<br><small>ranked, not decided</small>`}</td><td class="r n">${count(each.images)}${
+      !each.decided && ` of ${least}`}</td><td class="r n" title="${span(each.f1_interval)}, held out">${figure(each.f1)}</td><td class="r changes">${show(k, 1, "+")} ${
       show(k, 0, "−")}</td></tr>`)}</table>${few > 0 && html`<p>${few === 1 ? "A label" : `${few} labels`} with fewer than ${least} images cannot be decided: taken now,
     no image is answered with ${few === 1 ? "it" : "them"}, and ${few === 1 ? "it is" : "they are"} only ranked.</p>`}${p.left.length > 0
     && html`<p>${many(p.left.length, "correction")} not learnt from, since a label came later. ${button("show", "Look again", "left")}</p>`}${audit}<p class="soft">${
-    p.reason}</p>${button("take", html`Take it <kbd>T</kbd>`, "", 'class="main"')}`;
+    p.reason}</p>${button("take", html`Take it <kbd>T</kbd>`, "", few ? "" : 'class="main"')}`;
 }
 
 const figure = (value) => (value === null || value === undefined ? "–" : fixed(value));
@@ -185,9 +185,8 @@ const span = ([low, high]) => `between ${fixed(low)} and ${fixed(high)} (95 %)`;
 
 /** Of several labels: how right each is on the audit's images. */
 const perLabel = (u) => html`<p>All labels together: F1 <b>${figure(u.micro.f1)}</b>, ${span(u.micro.f1_interval)}; precision ${figure(u.micro.precision)},
-  recall ${figure(u.micro.recall)}.</p><table><tr><th>label</th><th class="r">images</th><th class="r">answered</th><th class="r">F1</th><th
-  class="r">95 %</th></tr>${u.each.map((each) => html`<tr><td>${each.label}</td><td class="r n">${count(each.images)}</td><td class="r n">${
-    count(each.answered)}</td><td class="r n">${figure(each.f1)}</td><td class="r n">${fixed(each.f1_interval[0])} to ${fixed(each.f1_interval[1])}</td></tr>`)}</table>`;
+  recall ${figure(u.micro.recall)}.</p><table class="learnt"><tr><th>label</th><th class="r">images</th><th class="r">F1</th><th class="r">95 %</th></tr>${
+    u.each.map((each) => html`<tr title="${many(each.answered)} answered with it"><td>${each.label}</td><td class="r n">${count(each.images)}</td><td class="r n">${figure(each.f1)}</td><td class="r n">${fixed(each.f1_interval[0])} to ${fixed(each.f1_interval[1])}</td></tr>`)}</table>`;
 
 function auditCard() {
   const u = app.audit, x = (p) => (10 + 280 * p).toFixed(1);

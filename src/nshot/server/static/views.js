@@ -9,7 +9,7 @@ import { journal } from "./journal.js";
 import { nothing } from "./orders.js";
 import { app, asked, finalOf, idOf, isUnsure, keyOf, members, names, NONE, rows, scoreWord, seenOf, selection, several, SKIP } from "./state.js";
 
-const panelsNow = () => [["image", "Image"], ["learn", "Learn"], ...(several() ? [["together", "Together"]] : []), ["journal", "Journal"],
+const panelsNow = () => [["image", "Image"], ["learn", "Learn"], ...(several() ? [["together", "Pairs"]] : []), ["journal", "Journal"],
   ["export", "Export"]];
 
 /** Of several labels: what is counted per combination, counted per label. */
