@@ -1,7 +1,7 @@
 """Beyond one machine, measured: ``python bench/scale.py [PART ...]``.
 
-Parts: ask, names, faults, store, kill, cluster; all of them by default. Sizes are arguments: ``ask=2000000``
-vectors, ``names=1000000`` names, ``faults=400``, ``store=20000`` objects, ``kill=5`` times, ``cluster=4000``
+Parts: ask, commands, names, faults, store, kill, cluster; all of them by default. Sizes are arguments:
+``ask=2000000`` and ``commands=2000000`` vectors, ``names=1000000`` names, ``faults=400``, ``store=20000`` objects, ``kill=5`` times, ``cluster=4000``
 images. Servers are stand-ins on 127.0.0.1. Processor time is compared, not the clock, where nothing else is
 said.
 """
@@ -26,7 +26,15 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "cluster")]
 
-SIZES = {"ask": 2_000_000, "names": 1_000_000, "faults": 400, "store": 20_000, "kill": 5, "cluster": 4_000}
+SIZES = {
+    "ask": 2_000_000,
+    "commands": 2_000_000,
+    "names": 1_000_000,
+    "faults": 400,
+    "store": 20_000,
+    "kill": 5,
+    "cluster": 4_000,
+}
 MODEL = os.environ.get("NSHOT_BENCH_MODEL", "sketchbook")
 
 
@@ -38,7 +46,15 @@ def main() -> None:
         name, _, size = argument.partition("=")
         wanted.append(name)
         sizes[name] = int(size) if size else sizes[name]
-    parts = {"ask": ask, "names": names, "faults": faults, "store": store, "kill": kill, "cluster": cluster}
+    parts = {
+        "ask": ask,
+        "commands": commands,
+        "names": names,
+        "faults": faults,
+        "store": store,
+        "kill": kill,
+        "cluster": cluster,
+    }
     for name in wanted or list(parts):
         with tempfile.TemporaryDirectory(prefix="nshot-bench-") as folder:
             print(f"\n{name} ({sizes[name]:,})", flush=True)
@@ -62,29 +78,32 @@ def processor(call: Callable[[], Any]) -> tuple[float, float, Any]:
     return spent() - begun, time.perf_counter() - at, result
 
 
-def vectors(folder: Path, count: int, per: int = 16_384, dimension: int = 512) -> np.ndarray[Any, Any]:
-    """A folder of parts with vectors around a thousand centres; the centres, as labels' rows."""
+def vectors(
+    folder: Path, count: int, per: int = 16_384, dimension: int = 512, labels: tuple[str, ...] = ()
+) -> np.ndarray[Any, Any]:
+    """A folder of parts: vectors around a thousand centres, or one per label; the centres, as rows."""
     from nshot.embeddings.parts import PartWriter, part_name
     from nshot.types import Embedded
 
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((1000, dimension), dtype=np.float32)
+    centres = rng.standard_normal((len(labels) or 1000, dimension), dtype=np.float32)
     folder.mkdir()
     for number, start in enumerate(range(0, count, per)):
         rows = min(per, count - start)
-        held = 0.35 * centres[rng.integers(0, 1000, rows)] + rng.standard_normal(
-            (rows, dimension), dtype=np.float32
-        )
+        which = rng.integers(0, len(centres), rows)
+        held = 0.35 * centres[which] + rng.standard_normal((rows, dimension), dtype=np.float32)
         held /= np.linalg.norm(held, axis=1, keepdims=True)
         writer = PartWriter(
             folder / part_name(number),
             dimension=dimension,
             width="float32",
-            labelled=False,
+            labelled=bool(labels),
             meta={"nshot": 1, "shard": number, "dimension": dimension},
         )
         for row in range(rows):
-            writer.write(Embedded(f"s3://bucket/photos/{start + row:09}.jpg", held[row]))
+            own = (labels[which[row]],) if labels else None
+            digest = (start + row).to_bytes(32, "big")
+            writer.write(Embedded(f"s3://bucket/photos/{start + row:09}.jpg", held[row], own, digest=digest))
         writer.finish()
     return centres
 
@@ -128,6 +147,38 @@ for _ in range(1):
 print(f"peak {{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f}} MB")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def commands(count: int, folder: Path) -> None:
+    """The most memory that each command takes over a folder of labelled vectors."""
+    from checkpoints import tiny_checkpoint
+
+    import nshot
+
+    words = "star ring house tree car dog cat bird fish boat shoe hat cup book lamp chair table clock key"
+    labels = tuple(words.split())
+    centres = vectors(folder / "v", count, labels=labels)
+    nshot.Classifier(labels, centres, 100.0).save(folder / "c.nshot")
+    tiny_checkpoint(folder / "model", projection_dim=512)
+    asked, place = ["--classifier", str(folder / "c.nshot")], str(folder / "v")
+    for command in (
+        ["evaluate", place, *asked, "-o", str(folder / "report")],
+        ["calibrate", place, *asked, "--reject", "cosine", "-o", str(folder / "calibrated.nshot")],
+        ["fit", place, "-o", str(folder / "fitted.nshot")],
+        ["next", place, *asked],
+        ["search", place, "--text", "a star", "--label", "star"],
+        ["duplicates", place, "--kind", "same"],
+        ["cluster", place, "-k", "20", "-o", str(folder / "clusters.jsonl")],
+    ):
+        code = (
+            "import resource, sys; from nshot.cli import run; status = run(sys.argv[1:]); "
+            "told = resource.getrusage(resource.RUSAGE_SELF); "
+            "print(f'\\n{status} {told.ru_maxrss / 1e3:.0f} {told.ru_utime + told.ru_stime:.0f}')"
+        )
+        model = ["--model", str(folder / "model"), "--no-store", "--quiet"]
+        done = subprocess.run([sys.executable, "-c", code, *command, *model], capture_output=True, text=True)
+        status, most, spent = done.stdout.split()[-3:]
+        print(f"{command[0]}: {most} MB at most, {spent} s of processor, exit status {status}", flush=True)
 
 
 def names(count: int, folder: Path) -> None:
