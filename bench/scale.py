@@ -1,9 +1,9 @@
 """Beyond one machine, measured: ``python bench/scale.py [PART ...]``.
 
 Parts: ask, commands, names, faults, store, kill, cluster; all of them by default. Sizes are arguments:
-``ask=2000000`` and ``commands=2000000`` vectors, ``names=1000000`` names, ``faults=400``, ``store=20000`` objects, ``kill=5`` times, ``cluster=4000``
-images. Servers are stand-ins on 127.0.0.1. Processor time is compared, not the clock, where nothing else is
-said.
+``ask=2000000`` and ``commands=2000000`` vectors, ``names=1000000`` names, ``faults=400``, ``store=20000``
+objects, ``kill=5`` times, ``cluster=4000`` images. Servers are stand-ins on 127.0.0.1. Processor time is
+compared, not the clock, where nothing else is said.
 """
 
 from __future__ import annotations
