@@ -380,6 +380,7 @@ def test_fit_and_evaluate_take_a_tree(
     assert [level["depth"] for level in report["levels"]] == [1, 2]
     page = Path("report/index.html").read_text()
     assert "How deep against how often right" in page
+    assert page.count("data:image/jpeg;base64,") >= 4  # images by their answer
     assert "gone.png" in page
     table = pyarrow.parquet.read_table("report/predictions.parquet").to_pylist()
     assert len(table) == 41

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
+from nshot.errors import ImageError
+from nshot.evaluation.again import again
 from nshot.evaluation.page import failures
 from nshot.evaluation.placed import PlacedEvaluation
+from nshot.images.prepare import load
+from nshot.images.sources import Source
 from nshot.pages import charts
 from nshot.pages.engine import Html
 from nshot.pages.report import (
+    Card,
     Cell,
     Figure,
     between,
+    cards,
     facts,
     headline,
     number,
@@ -19,17 +26,34 @@ from nshot.pages.report import (
     percent,
     section,
     table,
+    thumbnail,
 )
+from nshot.types import Limits
 
 _WORST = 30  # wrong answers that are listed, at most
+_NODES, _EACH = 24, 3  # nodes whose images are shown, the most frequent first, and images of each
+_SIDE = 192
 
 
-def write(evaluation: PlacedEvaluation, run: Mapping[str, object]) -> str:
+def thumbnails(data: Iterable[Source], evaluation: PlacedEvaluation, limits: Limits) -> dict[int, str]:
+    """Row -> a small image as a data URI, for the rows that the page shows; the set is listed once more."""
+    found: dict[int, str] = {}
+    rows = [*_worst(evaluation), *(row for own in _by_node(evaluation).values() for row in own)]
+    for row, source in again(data, evaluation.images, rows):
+        with suppress(ImageError):  # gone since it was embedded: its card says so
+            found[row] = thumbnail(load(source.read(), limits, draft=2 * _SIDE, side=_SIDE).image, _SIDE)
+    return found
+
+
+def write(
+    evaluation: PlacedEvaluation, run: Mapping[str, object], *, thumbs: Mapping[int, str] | None = None
+) -> str:
     """The page.
 
     Args:
         evaluation: what is shown.
         run: what was run, with what; the "data" and the "model" also head the page.
+        thumbs: row -> data URI; None: no images are shown.
     """
     e = evaluation
     return page(
@@ -38,6 +62,8 @@ def write(evaluation: PlacedEvaluation, run: Mapping[str, object]) -> str:
         _levels(e),
         _curve(e),
         _wrong(e),
+        _errors(e, thumbs) if thumbs is not None else Html(),
+        _nodes(e, thumbs) if thumbs is not None else Html(),
         failures(e.images),
         section("What was run", facts(run)),
         subtitle=", ".join(
@@ -122,8 +148,44 @@ def _curve(e: PlacedEvaluation) -> Html:
     return section("How deep against how often right", chart, note=note)
 
 
+def _worst(e: PlacedEvaluation) -> list[int]:
+    """The rows of the answers that are farthest off."""
+    return [row for row in (-e.distance).argsort(kind="stable").tolist() if not e.covered[row]][:_WORST]
+
+
+def _by_node(e: PlacedEvaluation) -> dict[str, list[int]]:
+    """A few rows of each node that is answered most, the surest first."""
+    found: dict[str, list[int]] = {}
+    for row in (-e.scores).argsort(kind="stable").tolist():
+        found.setdefault("/".join(e.answers[row]), []).append(row)
+    most = sorted(found, key=lambda node: -len(found[node]))[:_NODES]
+    return {node: found[node][:_EACH] for node in most}
+
+
+def _card(e: PlacedEvaluation, row: int, thumbs: Mapping[int, str]) -> Card:
+    answer, own = "/".join(e.answers[row]) or "no root is sure", "/".join(e.truth[row])
+    return Card(
+        image=thumbs.get(row),
+        title=answer,
+        lines=[f"own: {own}"],
+        tone="good" if e.covered[row] else "bad",
+        hint=e.images.sources[row],
+    )
+
+
+def _errors(e: PlacedEvaluation, thumbs: Mapping[int, str]) -> Html:
+    worst = _worst(e)
+    return section("Images of these", cards(_card(e, row, thumbs) for row in worst)) if worst else Html()
+
+
+def _nodes(e: PlacedEvaluation, thumbs: Mapping[int, str]) -> Html:
+    shown = [_card(e, row, thumbs) for rows in _by_node(e).values() for row in rows]
+    note = f"Up to {_EACH} of each node that is answered most, the surest first."
+    return section("Images by their answer", cards(shown), note=note)
+
+
 def _wrong(e: PlacedEvaluation) -> Html:
-    wrong = [row for row in (-e.distance).argsort(kind="stable").tolist() if not e.covered[row]][:_WORST]
+    wrong = _worst(e)
     if not wrong:
         return Html()
     rows = [

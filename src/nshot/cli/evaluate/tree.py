@@ -63,5 +63,6 @@ def _report(request: Request, labelled: LabelledSet, found: PlacedEvaluation, mo
     run = request.facts(model, templates, {"tree": tree, "rank": request.rank})
     files.write_placed(folder / table_name(), found)
     files.write_json(folder / "report.json", found.to_dict() | {"run": run})
-    files.write_page(folder / "index.html", placed_page.write(found, run))
+    thumbs = placed_page.thumbnails(labelled, found, model.limits)
+    files.write_page(folder / "index.html", placed_page.write(found, run, thumbs=thumbs))
     click.echo(f"\n{folder / 'index.html'}")
