@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 PARITY := .venv-parity
+BENCH := .venv-bench
 BIN := $(VENV)/bin
 MODEL ?= openai/clip-vit-base-patch32
 PHOTOS ?= photos
@@ -24,7 +25,7 @@ help:
 	@echo "make parity  compare with transformers (installs torch in its own environment)"
 	@echo "make wheel   build the wheel, install it into an empty environment, and try it there"
 	@echo "make docs    write the command line's page, build the site, check its links"
-	@echo "make bench   measure speed and memory with transformers beside it"
+	@echo "make bench   measure speed and memory with the peers beside it (installs them in an environment of their own)"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nshot needs Python 3.11 or newer; try make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
@@ -75,11 +76,23 @@ parity: $(PARITY)/.installed
 demo: $(VENV)/.installed
 	$(BIN)/python tools/demo.py
 
-bench: $(PARITY)/.installed
-	$(PARITY)/bin/python bench/speed.py --model "$(MODEL)" --photos "$(PHOTOS)"
+# The peers of bench/: one that cannot be installed here leaves a row that says so. torchvision's wheel is of
+# the plain build of torch; beside the processor's own it stands apart and serves open_clip alone.
+$(BENCH)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet torch==2.13.0 transformers
+	$(BENCH)/bin/python -m pip install --quiet --editable ".[data,int8]"
+	for peer in sentence-transformers onnx onnxruntime; do $(BENCH)/bin/python -m pip install --quiet $$peer || echo "no $$peer here"; done
+	$(BENCH)/bin/python -m pip install --quiet ftfy regex || true
+	$(BENCH)/bin/python -m pip install --quiet --no-deps open_clip_torch timm || echo "no open_clip here"
+	$(BENCH)/bin/python -m pip install --quiet --no-deps --target $(BENCH)/apart torchvision || echo "no torchvision here"
+	@touch $@
+
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/python bench/speed.py --model "$(MODEL)" --photos "$(PHOTOS)"
 
 clean:
-	rm -rf $(VENV) $(PARITY) $(BROWSER) $(CLUSTER) $(WHEEL) $(SITE) site demo bench/out dist build
+	rm -rf $(VENV) $(PARITY) $(BENCH) $(BROWSER) $(CLUSTER) $(WHEEL) $(SITE) site demo bench/out dist build
 
 wheel:
 	rm -rf dist $(WHEEL)

@@ -59,12 +59,39 @@ def tutorial(model: str, labels: list[str], files: list[str], bf16: bool = False
     return classify
 
 
+def open_clip_library() -> Any:
+    """The library, with a torchvision that stands apart (``make bench``) where none is installed.
+
+    A torchvision of another build of torch cannot load its compiled operations, which open_clip never calls:
+    they are declared and left empty.
+    """
+    import importlib.util
+    import re
+    import sys
+
+    import torch
+
+    if importlib.util.find_spec("torchvision") is None:
+        sys.path.append(str(Path(sys.prefix) / "apart"))
+        spec = importlib.util.find_spec("torchvision")
+        if spec is None or spec.origin is None:
+            raise SystemExit("torchvision, which open_clip needs, is not installed")
+        text = Path(spec.origin).with_name("_meta_registrations.py").read_text()
+        library = torch.library.Library("torchvision", "DEF")
+        for pair in set(re.findall(r'register_fake\("torchvision::(\w+)"\)|register_meta\("(\w+)"', text)):
+            library.define(f"{''.join(pair)}(Tensor x) -> Tensor")
+        sys.modules["nshot_torchvision_operations"] = library
+    import open_clip
+
+    return open_clip
+
+
 def open_clip(model: str, labels: list[str], files: list[str]) -> Any:
     """open_clip's own README: preprocess each image, encode_image in batches of 32. Weights are random."""
-    import open_clip as library
     import torch
     from PIL import Image
 
+    library = open_clip_library()
     clip, _, preprocess = library.create_model_and_transforms("ViT-B-32-quickgelu")
     clip.eval()
     tokenizer = library.get_tokenizer("ViT-B-32-quickgelu")

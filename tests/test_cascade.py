@@ -271,6 +271,7 @@ def test_calibrate_keeps_a_cascade_and_classify_takes_it(
         (("--first", "sketchbook"), "the same model"),
         (("--first", "f32-small", "--adapt"), "leave out --adapt"),
         (("--first", "f32-small", "--reject", "background"), "background rule"),
+        (("--first", "f32-small", "--multi"), "this is several labels per image"),
     ],
 )
 def test_a_request_that_makes_no_cascade_says_why(
@@ -302,3 +303,15 @@ def test_an_image_in_memory_goes_through_both_stages(smaller: Path) -> None:
     (found,) = model.embed_images(Image.new("RGB", (48, 48), "red"))
     assert isinstance(found, Embedded)
     assert found.vector[128:].any()
+
+
+def test_a_file_that_holds_facets_takes_no_first_stage(
+    drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = nshot.load("sketchbook", precision="f32")
+    saved = tmp_path / "facets.nshot"
+    nshot.Facets({"what": nshot.zero_shot(last, LABELS)}).save(saved)
+    for command in ("classify", "evaluate"):
+        status, _, err = run(capsys, command, drawings, "--classifier", saved, "--first", "f32-small")
+        assert status == 2
+        assert "this is several questions" in err

@@ -41,7 +41,7 @@ MOST_FLAT = 14  # modules right under src/nshot, __init__ and __main__ among the
 # runtimes and other heavy things, each behind one door
 DOORS = {
     "openvino": {"encoders"},
-    "torch": {"encoders.torch", "evaluation.supervised", "train"},
+    "torch": {"encoders.torch", "encoders.torch_ops", "evaluation.supervised", "train"},
     "transformers": {"encoders.torch", "evaluation.supervised", "train"},
     "peft": {"train"},
     "sklearn": {"few_shot.sklearn"},

@@ -30,6 +30,8 @@ def nncf() -> Any:
     """
     try:
         import nncf
+        import nncf.quantization.advanced_parameters
+        import nncf.quantization.range_estimator
     except ImportError as error:
         raise MissingExtra('int8 needs nncf: pip install "nshot[int8]"') from error
     return nncf

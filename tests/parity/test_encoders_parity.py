@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,58 @@ def test_loading_prints_no_progress_bar(folder: Path, capfd: pytest.CaptureFixtu
     pixels, _ = inputs(folder)
     encoders.load(find(folder), device="cpu", runtime="torch").encode_images(pixels)
     assert capfd.readouterr().err == ""
+
+
+def test_batches_are_halved_where_memory_is_short_and_nothing_is_lost(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, tokens = inputs(folder, rows=19)
+    plain = encoders.load(find(folder), device="cpu", runtime="torch")
+    encoder = encoders.load(find(folder), device="cpu", runtime="torch")
+    tower, tried = find(folder).config.vision, []
+
+    def short(ops: Any, weights: Any, x: Any) -> Any:
+        tried.append(len(x))
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return tower(ops, weights, x)
+
+    monkeypatch.setattr(encoder, "_tower", short)
+    found = encoder.encode_images(pixels)
+    np.testing.assert_allclose(found, plain.encode_images(pixels), rtol=0, atol=1e-6)
+    assert tried == [16, 8, 4, 4, 4, 4, 3]
+    encoder.encode_images(pixels)
+    assert max(tried[7:]) == 4  # it stays so
+    assert encoder.encode_tokens(tokens).shape == (len(tokens), encoder.dimension)
+
+
+def test_a_device_without_room_for_one_image_is_an_error_and_other_errors_pass(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, _ = inputs(folder)
+    encoder = encoders.load(find(folder), device="cpu", runtime="torch")
+    said = ["MPS backend out of memory (allocated: 9 GB)"]
+
+    def full(*_: Any) -> Any:
+        raise RuntimeError(said[0])
+
+    monkeypatch.setattr(encoder, "_tower", full)
+    with pytest.raises(DeviceError, match="too short for one image"):
+        encoder.encode_images(pixels)
+    said[0] = "expected scalar type Half"
+    with pytest.raises(RuntimeError, match="expected scalar type Half"):
+        encoder.encode_images(pixels)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++ here")
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_tower_gives_the_same_vectors_by_any_number(folder: Path) -> None:
+    pixels, _ = inputs(folder, rows=19)
+    plain = encoders.load(find(folder), device="cpu", precision="f32")
+    fast = encoders.load(find(folder), device="cpu", precision="f32", runtime="torch", compiled=True)
+    np.testing.assert_allclose(fast.encode_images(pixels), plain.encode_images(pixels), rtol=0, atol=3e-6)
+    np.testing.assert_allclose(
+        fast.encode_images(pixels[:1]), plain.encode_images(pixels[:1]), rtol=0, atol=3e-6
+    )
+    other = encoders.load(find(folder), device="cpu", precision="f32", runtime="torch")
+    assert fast.fingerprint != other.fingerprint

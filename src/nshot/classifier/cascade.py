@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import random
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,6 +28,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.decision.decision import Decision
 from nshot.decision.staging import Checked, check, learn, margins_of, needed
 from nshot.embedder import Embedder, ImageLike
+from nshot.encoders import Encoder
 from nshot.errors import LabelError, RequestError
 from nshot.images.remarks import Remarks
 from nshot.images.sources import Source
@@ -318,7 +320,8 @@ def cascade(
             in at least 95 of 100 draws of the sample.
         sample: images to draw; half of them are learnt from (at least 299 for 0.99), the rest check.
         seed: of the draw.
-        cost: the first model's work per image as a share of the last one's; None: by their operations.
+        cost: the first model's work per image as a share of the last one's; None: by their operations, or by
+            their processor time here where they compute in different precisions.
 
     Returns:
         The cascade, or the last model by itself where it does not pay; ``reason`` says which, and why.
@@ -348,9 +351,13 @@ def cascade(
     work, pays = cost + went_on, count >= least and cost + went_on <= _PAYS
     alike = float(same[:learning].mean()) if learning else math.nan
     small, large = first[0].name, last[0].name
+    if small == large:  # one model in two precisions
+        small, large = (f"{model.name} in {model.encoder.precision}" for model, _ in (first, last))
+    timed = first[0].encoder.precision != last[0].encoder.precision
+    less = "less processor time" if timed else "fewer operations"
     if pays:
         reason = (
-            f"{small} before {large}: {went_on:.0%} go on, {1 / work:.1f} times fewer operations; learnt on "
+            f"{small} before {large}: {went_on:.0%} go on, {1 / work:.1f} times {less}; learnt on "
             f"{learning} images, of which both answer {alike:.1%} alike"
         )
         if checked is not None:
@@ -416,8 +423,26 @@ def _ask_both(
 
 
 def _cost(first: Embedder, last: Embedder) -> float:
-    """The first model's operations per image as a share of the last one's."""
-    return gflop(first.checkpoint.config.vision) / gflop(last.checkpoint.config.vision)
+    """The first model's work per image as a share of the last one's.
+
+    By their operations, which are the same everywhere; where they compute in different precisions, an
+    operation is not the same on both sides, and what counts is the processor time that both take here.
+    """
+    if first.encoder.precision == last.encoder.precision:
+        return gflop(first.checkpoint.config.vision) / gflop(last.checkpoint.config.vision)
+    times = [_seconds(model.encoder, model.checkpoint.config.vision.image_size) for model in (first, last)]
+    return times[0] / times[1]
+
+
+def _seconds(encoder: Encoder, side: int) -> float:
+    """Processor time per image: the quickest of a few batches, after one that loads the tower."""
+    pixels = np.random.default_rng(0).integers(0, 256, (encoder.batch, 3, side, side), np.uint8)
+    found = []
+    for _ in range(4):
+        begun = time.process_time()
+        encoder.encode_images(pixels)
+        found.append(time.process_time() - begun)
+    return min(found[1:]) / len(pixels)
 
 
 def _joint(*spaces: str | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,10 +28,6 @@ CHECKED_ON = 1000
 
 _LEAST = 100  # images to check on: fewer say too little about 98 %
 _BANDS = 5  # of the margin under f32, with as many images in each
-_ROUNDS = 3  # of timing: the quickest counts
-_SHOWN = 20  # flips that are listed
-PAYS = 1.1
-"""How many times as fast as f32 int8 must be to be offered."""
 
 
 class Flip(NamedTuple):
@@ -65,10 +60,10 @@ class Int8Report:
         agreement: share of the images with the same best label.
         interval: its 95 % interval (Wilson's).
         bands: agreement by margin, from the least sure fifth to the surest.
-        flips: images with another answer, the surest first; at most 20 of them.
-        flipped: how many there are in all.
+        flips: images with another answer, the surest first.
         milliseconds: processor time per image, by precision: "f32" and "int8".
         megabytes: size of the compiled image tower, by precision.
+        processor: what it was timed on.
     """
 
     calibrated_on: int
@@ -79,14 +74,19 @@ class Int8Report:
     interval: tuple[float, float]
     bands: tuple[Band, ...]
     flips: tuple[Flip, ...]
-    flipped: int
     milliseconds: Mapping[str, float]
     megabytes: Mapping[str, float]
+    processor: str
 
     @property
     def gain(self) -> float:
         """How many times as fast as f32 int8 is on this machine."""
         return self.milliseconds["f32"] / self.milliseconds["int8"]
+
+    @property
+    def flipped(self) -> int:
+        """How many answers changed."""
+        return len(self.flips)
 
     @property
     def accepted(self) -> bool:
@@ -100,7 +100,7 @@ class Int8Report:
         told = asdict(self)
         told["bands"] = [each._asdict() for each in self.bands]
         told["flips"] = [each._asdict() for each in self.flips]
-        return told | {"gain": self.gain, "accepted": self.accepted}
+        return told | {"gain": self.gain, "flipped": self.flipped, "accepted": self.accepted}
 
 
 def quantise(
@@ -151,8 +151,9 @@ def quantise(
         CALIBRATED_ON,
         len(there),
         *found,
-        milliseconds=_timed({"f32": exact, "int8": small}, pixels[: 4 * exact.batch]),
+        milliseconds=int8.timed({"f32": exact, "int8": small}, pixels[: 4 * exact.batch]),
         megabytes={"f32": _size(exact), "int8": _size(small)},
+        processor=int8.processor(),
     )
     int8.keep_report(checkpoint, report.to_dict())
     return report
@@ -160,7 +161,7 @@ def quantise(
 
 def _compared(
     classifier: Classifier, names: Sequence[str], before: Floats, after: Floats
-) -> tuple[float, float, float, tuple[float, float], tuple[Band, ...], tuple[Flip, ...], int]:
+) -> tuple[float, float, float, tuple[float, float], tuple[Band, ...], tuple[Flip, ...]]:
     cosines = (before.astype(np.float64) * after).sum(axis=1)
     logits = classifier.logits(before)
     was, now, margins = logits.argmax(axis=1), classifier.logits(after).argmax(axis=1), margins_of(logits)
@@ -183,20 +184,8 @@ def _compared(
         float(same.mean()),
         (float(low), float(high)),
         bands,
-        tuple(flips[:_SHOWN]),
-        len(flips),
+        tuple(flips),
     )
-
-
-def _timed(encoders: Mapping[str, Encoder], pixels: Pixels) -> dict[str, float]:
-    """Processor time per image, in milliseconds: in turn, the quickest of a few rounds."""
-    times: dict[str, list[float]] = {name: [] for name in encoders}
-    for _ in range(_ROUNDS):
-        for name, encoder in encoders.items():
-            begun = time.process_time()
-            encoder.encode_images(pixels)
-            times[name].append(time.process_time() - begun)
-    return {name: 1000 * min(each) / len(pixels) for name, each in times.items()}
 
 
 def _size(encoder: Encoder) -> float:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from nshot.classifier.quantising import Int8Report
 
 
+_SHOWN = 20  # changed answers that are listed
+
+
 @click.command("quantise", cls=Command, short_help="Make a model's int8 form on your images, and measure it.")
 @source_arguments
 @label_options
@@ -68,8 +71,9 @@ def command(
     from dataclasses import replace
 
     from nshot.atomic import check_output, write_bytes
-    from nshot.classifier.quantising import PAYS, quantise
+    from nshot.classifier.quantising import quantise
     from nshot.cli.asking import ask
+    from nshot.encoders.int8 import PAYS
 
     if report is not None:
         check_output(report, [*sources, classifier_file, label_options.labels_file, label_options.templates])
@@ -107,5 +111,47 @@ def told(found: Int8Report) -> str:
     lines += [f"{b.low:9.2f} to {b.high:<9.2f} {b.images:>8}  {b.agreement:.1%}" for b in found.bands]
     if found.flips:
         lines += ["", "changed answers, the surest first"]
-        lines += [f"{f.source}: {f.f32} -> {f.int8} (margin {f.margin:.2f})" for f in found.flips]
+        lines += [f"{f.source}: {f.f32} -> {f.int8} (margin {f.margin:.2f})" for f in found.flips[:_SHOWN]]
+        if found.flipped > _SHOWN:
+            lines.append(f"... and {found.flipped - _SHOWN} more, all in --report FILE")
     return "\n".join(lines)
+
+
+def make_where_missing(
+    model_options: ModelOptions,
+    label_options: LabelOptions,
+    classifier_file: Path | None,
+    listing: Listing,
+    sources: tuple[str, ...],
+    *,
+    quiet: bool,
+) -> None:
+    """With ``--precision int8``: make the int8 form on a sample of the given images, where there is none.
+
+    Raises:
+        RequestError: there are too few of them, or they come from standard input.
+    """
+    if model_options.precision != "int8":
+        return
+    from dataclasses import replace
+
+    from nshot.classifier.quantising import quantise
+    from nshot.cli.asking import ask
+    from nshot.encoders.int8 import record, required
+
+    exact = replace(model_options, precision="f32", device="cpu")
+    nothing = DecisionOptions(None, None, None, None, None)
+    model, classifier = ask(label_options, classifier_file, nothing, exact, quiet=True, verbose=False)
+    if record(model.checkpoint) is not None:
+        return
+    if "-" in sources:  # it can be read once
+        required(model.checkpoint)
+    if not quiet:
+        say(f"there is no int8 form of {model.name} yet: it is made now, on a sample of these images")
+    found = quantise(model, classifier, listing.open(model, sources, Remarks()))
+    if not quiet:
+        low, high = found.interval
+        say(
+            f"int8: {found.agreement:.1%} of the answers on {found.images} other images are those of f32 "
+            f"({low:.1%} to {high:.1%}), {found.gain:.1f} times as fast. nshot quantise tells all"
+        )

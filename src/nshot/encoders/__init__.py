@@ -104,6 +104,7 @@ def load(
     precision: Precision = "auto",
     runtime: Runtime = "auto",
     threads: int | None = None,
+    compiled: bool = False,
 ) -> Encoder:
     """Choose a runtime for a checkpoint. No tower is built before it is first used.
 
@@ -117,6 +118,7 @@ def load(
             ``nshot.classifier.quantising.quantise`` has made on one's own images, likewise.
         runtime: "auto" is OpenVINO on a CPU and torch on a GPU.
         threads: the most that OpenVINO computes with; all cores of this process by default.
+        compiled: have torch compile the image tower first, which takes a minute or so; OpenVINO always does.
 
     Raises:
         DeviceError: the device is not there, or the runtime does not serve it.
@@ -145,7 +147,7 @@ def load(
 
         chosen = best_device() if device == "auto" else device
         if runtime == "torch" or chosen != "cpu":
-            return TorchEncoder(checkpoint, chosen, precision)
+            return TorchEncoder(checkpoint, chosen, precision, compiled=compiled)
     if importlib.util.find_spec("openvino") is None:
         raise MissingExtra("openvino is not installed. Install it with: pip install openvino")
     from nshot.encoders.openvino import OpenVINOEncoder
@@ -153,11 +155,23 @@ def load(
     return OpenVINOEncoder(checkpoint, precision, threads=threads)
 
 
+def gpus() -> str:
+    """The GPUs that nshot could compute on here, or why there are none."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        return 'not looked for: GPUs need torch and transformers, pip install "nshot[torch]"'
+    from nshot.encoders.torch import describe
+
+    found = describe()
+    if not found and _may_have_gpu():
+        return "there seems to be one, but this build of torch sees none: install torch with CUDA or ROCm"
+    return "; ".join(found) or "none that torch sees"
+
+
 def check_int8(checkpoint: Checkpoint) -> None:
-    """Refuse an int8 form that was measured and gives too few of the answers of f32.
+    """Refuse an int8 form that gives too few of the answers of f32, or does not pay on this machine.
 
     Raises:
-        DeviceError: there is no form, or less than 98 % of its answers are those of f32.
+        DeviceError: there is no form, less than 98 % of its answers are those of f32, or it is not faster.
     """
     from nshot.encoders import int8
 

@@ -1,27 +1,38 @@
-"""A model with torch, for GPUs; on a CPU the reference that the other runtime is held to."""
+"""A model with torch, for GPUs; on a CPU the reference that the other runtime is held to.
+
+On a cuda GPU two calls at once each have a lane: a stream of their own, and pinned memory, through which
+pixels go up and vectors come down without waiting. So one call's copies run beside the other's computing, and
+each batch waits for the GPU once, for its vectors. Everything else is the same code on every device.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from nshot.encoders import Detections, Precision, digest_of
+from nshot.encoders.torch_ops import TorchOps
 from nshot.errors import DeviceError
 from nshot.models.owlv2 import BoxTower
 from nshot.types import Floats, Pixels, Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from nshot.models.checkpoint import Checkpoint
     from nshot.models.family import ImageTower, TextTower
-    from nshot.models.ops import Gelu, Node, Rope
+    from nshot.models.ops import Node
+
+_PATCHES = 16384  # in one batch on a GPU, to begin with: where memory is short, fewer
+_MOST = 256  # images in it
+
+log = logging.getLogger("nshot")
 
 
 def best_device() -> str:
@@ -29,21 +40,38 @@ def best_device() -> str:
     return next(name for name in ("cuda", "mps", "cpu") if name in _devices())
 
 
+def describe() -> list[str]:
+    """Each GPU that torch sees here, in words."""
+    found = []
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            told = torch.cuda.get_device_properties(number)
+            native = "bf16" if torch.cuda.is_bf16_supported(False) else "no native bf16"
+            found.append(f"cuda:{number} {told.name}, {told.total_memory / 2**30:.0f} GiB, {native}")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
 class TorchEncoder:
     """Both towers of a checkpoint, each loaded when it is first used; see ``nshot.encoders.Encoder``.
+
+    Where the device's memory is short, batches are halved, and stay so.
 
     Args:
         checkpoint: from ``nshot.models.checkpoint.find``.
         device: "cuda", "mps" or "cpu".
         precision: "bf16" is torch's autocast; "auto" is bf16 on a cuda GPU that has it, else f32.
+        compiled: let ``torch.compile`` make the image tower's kernels when it is first used, which takes a
+            minute or so. All batches then have one size, the last one filled up with zeros.
 
     Raises:
-        DeviceError: torch does not see the device.
+        DeviceError: torch does not see the device; later, not even one image fits into its memory.
     """
 
-    streams = 1
-
-    def __init__(self, checkpoint: Checkpoint, device: str, precision: Precision = "auto") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: str, precision: Precision = "auto", *, compiled: bool = False
+    ) -> None:
         if device not in _devices():
             raise DeviceError(
                 f"torch {torch.__version__} sees no {device} device here: it has {' and '.join(_devices())}."
@@ -53,22 +81,34 @@ class TorchEncoder:
         self.device = device
         self.precision: str = precision
         self.dimension = checkpoint.config.dimension
-        self.batch = 16 if device == "cpu" else 64
-        self.fingerprint = digest_of(checkpoint, "torch", self.precision)
+        self.streams = 2 if device == "cuda" else 1
+        self.batch = 16 if device == "cpu" else _images_at_once(checkpoint.config.vision)
+        self.fingerprint = digest_of(checkpoint, "torch", self.precision, *(["compiled"] if compiled else []))
         self._checkpoint = checkpoint
+        self._rows = self.batch  # in one go: fewer where memory was short
         self._lock = threading.Lock()
         self._loaded: dict[str, dict[str, torch.Tensor]] = {}
         self._shift, self._scale = (
             torch.tensor(values, device=device).view(1, 3, 1, 1)
             for values in (checkpoint.image_mean, checkpoint.image_std)
         )
+        self._lanes: SimpleQueue[_Lane] = SimpleQueue()
+        for _ in range(self.streams):
+            self._lanes.put(_Lane(device))
+        self._compiled = compiled
+        self._tower: Callable[..., Node] = checkpoint.config.vision
+        if compiled:
+            self._tower = torch.compile(checkpoint.config.vision, dynamic=False)
 
     def encode_images(self, pixels: Pixels) -> Floats:
         """uint8[n,3,s,s] (RGB, not normalised) -> float32[n,d], unit norm."""
         tower = self._checkpoint.config.vision
 
-        def run(part: slice) -> list[Node]:
-            return [tower(TorchOps(), self._weights("images", tower), self._normalised(pixels[part]))]
+        def run(lane: _Lane, part: slice) -> list[Node]:
+            rows = pixels[part]
+            if self._compiled and len(rows) < self._rows:
+                rows = np.concatenate([rows, np.zeros((self._rows - len(rows), *rows.shape[1:]), np.uint8)])
+            return [self._tower(TorchOps(), self._weights("images", tower), self._normalised(lane, rows))]
 
         return self._batches(len(pixels), run)[0]
 
@@ -76,8 +116,9 @@ class TorchEncoder:
         """uint8[n,3,s,s] -> float32[n,d] and float32[n,p,d], both of unit norm."""
         tower = self._checkpoint.config.vision
 
-        def run(part: slice) -> tuple[Node, Node]:
-            return tower.dense(TorchOps(), self._weights("images", tower), self._normalised(pixels[part]))
+        def run(lane: _Lane, part: slice) -> tuple[Node, Node]:
+            x = self._normalised(lane, pixels[part])
+            return tower.dense(TorchOps(), self._weights("images", tower), x)
 
         vectors, patches = self._batches(len(pixels), run, (tower.grid**2, self.dimension))
         return vectors, patches
@@ -87,12 +128,11 @@ class TorchEncoder:
         tower = self._checkpoint.config.vision
         assert isinstance(tower, BoxTower)
         parts = []
-        with ExitStack() as context:
-            self._enter(context)
+        with self._lane() as lane:
             for row in range(len(pixels)):
-                x = self._there(pixels[row : row + 1])
+                x = lane.send(pixels[row : row + 1])
                 found = tower.detect(TorchOps(), self._weights("images", tower), x)
-                parts.append([each.float().cpu().numpy() for each in found])
+                parts.append(lane.fetch([each.float() for each in found]))
         return Detections.of([np.concatenate(each) for each in zip(*parts, strict=True)])
 
     def encode_tokens(self, tokens: Tokens) -> Floats:
@@ -100,164 +140,137 @@ class TorchEncoder:
         tower, tensors = self._checkpoint.config.text, self._checkpoint.tensors()
         ends = tower.ends(tokens)
 
-        def run(part: slice) -> list[Node]:
-            x = self._there(tensors.rows(tower.table, tokens[part]))
-            return [tower(TorchOps(), self._weights("texts", tower), x, self._there(ends[part]))]
+        def run(lane: _Lane, part: slice) -> list[Node]:
+            x, last = lane.send(tensors.rows(tower.table, tokens[part])), lane.send(ends[part], "ends")
+            return [tower(TorchOps(), self._weights("texts", tower), x, last)]
 
         return self._batches(len(tokens), run)[0]
 
-    def _normalised(self, pixels: Pixels) -> Node:
-        return (self._there(pixels).float() / 255 - self._shift) / self._scale
+    def _normalised(self, lane: _Lane, pixels: Pixels) -> Node:
+        return (lane.send(pixels).float() / 255 - self._shift) / self._scale
 
     def _batches(
-        self, count: int, run: Callable[[slice], Iterable[Node]], *more: tuple[int, ...]
+        self, count: int, run: Callable[[_Lane, slice], Iterable[Node]], *more: tuple[int, ...]
     ) -> list[Floats]:
         """What ``run`` gives for each part, to unit norm: a vector per row, and perhaps ``more``."""
         outputs = [np.empty((count, *shape), np.float32) for shape in ((self.dimension,), *more)]
-        with ExitStack() as context:
-            self._enter(context)
-            for start in range(0, count, self.batch):
-                part = slice(start, start + self.batch)
-                for output, each in zip(outputs, run(part), strict=True):
-                    found = each.float()
-                    found = found / found.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-                    output[part] = found.cpu().numpy()
+        start = 0
+        with self._lane() as lane:
+            while start < count:
+                part = slice(start, min(start + self._rows, count))
+                found = self._tried(lane, run, part)
+                if found is None:
+                    continue  # in smaller parts
+                for output, each in zip(outputs, found, strict=True):
+                    output[part] = each[: part.stop - start]
+                start = part.stop
         return outputs
 
-    def _enter(self, context: ExitStack) -> None:
-        context.enter_context(torch.inference_mode())
-        # f32 means f32: cudnn would take TensorFloat-32 for the patches
-        context.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-        if self.precision == "bf16":
-            context.enter_context(torch.autocast(self.device, torch.bfloat16))
+    def _tried(
+        self, lane: _Lane, run: Callable[[_Lane, slice], Iterable[Node]], part: slice
+    ) -> list[Floats] | None:
+        """What ``run`` gives for one part; None where memory was short, and parts are smaller from now on."""
+        try:
+            return lane.fetch([_unit(each.float()) for each in run(lane, part)])
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            rows = part.stop - part.start
+            if rows == 1:
+                raise DeviceError(
+                    f"the memory of {self.device} is too short for one image or text of "
+                    f"{self._checkpoint.name}: end what else uses it, or take --device cpu"
+                ) from error
+        with self._lock:  # the error is gone here, and with it what its frames held in memory
+            self._rows = min(self._rows, rows // 2)
+        log.info("out of memory on %s: batches of %d from now on", self.device, self._rows)
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
-    def _there(self, values: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.array(values)).to(self.device)
+    @contextmanager
+    def _lane(self) -> Iterator[_Lane]:
+        lane = self._lanes.get()
+        try:
+            with ExitStack() as context:
+                context.enter_context(torch.inference_mode())
+                # f32 means f32: cudnn would take TensorFloat-32 for the patches
+                context.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+                if self.precision == "bf16":
+                    context.enter_context(torch.autocast(self.device, torch.bfloat16))
+                if lane.stream is not None:
+                    context.enter_context(torch.cuda.stream(lane.stream))
+                yield lane
+        finally:
+            self._lanes.put(lane)
 
     def _weights(self, name: str, tower: ImageTower | TextTower) -> dict[str, torch.Tensor]:
         """A tower's weights on the device, read by nshot's own reader: nothing in the files is executed."""
         with self._lock:
             if name not in self._loaded:
                 weights = tower.prepare(self._checkpoint.tensors())
-                self._loaded[name] = {key: self._there(value) for key, value in weights.items()}
+                self._loaded[name] = {
+                    key: torch.from_numpy(np.array(value)).to(self.device) for key, value in weights.items()
+                }
+                if self.device == "cuda":
+                    torch.cuda.synchronize()  # the other lane's stream may use them next
             return self._loaded[name]
 
 
-class TorchOps:
-    """See ``nshot.models.ops.Ops``; the weights are torch's already."""
+class _Lane:
+    """What one call computes in: on a cuda GPU a stream, and pinned memory for what goes up and down."""
 
-    prunes = False
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream() if device == "cuda" else None
+        self._pinned: dict[str, torch.Tensor] = {}
 
-    def weight(self, values: Any) -> Node:
-        """The tensor itself."""
-        return values
+    def send(self, values: NDArray[Any], name: str = "") -> torch.Tensor:
+        """To the device; ``name`` tells apart what is sent for one batch."""
+        if self.stream is None:
+            return torch.from_numpy(np.array(values)).to(self.device)
+        host = self._host(f"up {name}", values.nbytes)[: values.nbytes]
+        np.copyto(host.numpy(), np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        kind = torch.from_numpy(np.empty(0, values.dtype)).dtype
+        return host.to(self.device, non_blocking=True).view(kind).view(values.shape)
 
-    def add(self, x: Node, y: Node) -> Node:
-        """Sum."""
-        return x + y
+    def fetch(self, outputs: list[torch.Tensor]) -> list[Floats]:
+        """From the device, float32, all of them with one wait."""
+        if self.stream is None:
+            return [each.cpu().numpy() for each in outputs]
+        hosts = []
+        for number, each in enumerate(outputs):
+            size = each.numel() * each.element_size()
+            host = self._host(f"down {number}", size)[:size].view(each.dtype).view(each.shape)
+            hosts.append(host.copy_(each, non_blocking=True))
+        self.stream.synchronize()
+        return [each.numpy().copy() for each in hosts]
 
-    def multiply(self, x: Node, y: Node) -> Node:
-        """Product."""
-        return x * y
+    def _host(self, name: str, size: int) -> torch.Tensor:
+        """Pinned bytes, at least so many. The lane's last batch is done with them: it was waited for."""
+        if name not in self._pinned or len(self._pinned[name]) < size:
+            self._pinned[name] = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        return self._pinned[name]
 
-    def convolution(
-        self,
-        x: Node,
-        weight: Node,
-        stride: int,
-        *,
-        bias: Node | None = None,
-        padding: int = 0,
-        groups: int = 1,
-    ) -> Node:
-        """n,c,h,w -> n,o,h/stride,w/stride."""
-        return functional.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
 
-    def tokens(self, x: Node) -> Node:
-        """n,c,h,w -> n,h*w,c."""
-        return x.flatten(2).transpose(1, 2)
+def _unit(found: torch.Tensor) -> torch.Tensor:
+    return found / found.norm(dim=-1, keepdim=True).clamp_min(1e-6)
 
-    def grid(self, x: Node, side: int) -> Node:
-        """n,side*side,c -> n,c,side,side."""
-        return x.transpose(1, 2).unflatten(2, (side, side))
 
-    def scale(self, x: Node, factors: Node) -> Node:
-        """n,c,h,w times n,c."""
-        return x * factors[:, :, None, None]
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says so: on cuda by a type of its own, elsewhere in words."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error).lower() for words in ("out of memory", "can't allocate memory")
+    )
 
-    def relu(self, x: Node) -> Node:
-        """Zero where negative."""
-        return functional.relu(x)
 
-    def sigmoid(self, x: Node) -> Node:
-        """Logistic function."""
-        return torch.sigmoid(x)
-
-    def elu_and_one(self, x: Node) -> Node:
-        """1 + x where x is positive, else exp(x)."""
-        return functional.elu(x) + 1
-
-    def prepend(self, row: Node, x: Node) -> Node:
-        """n,t,c -> n,1+t,c."""
-        return torch.cat([row.expand(len(x), 1, -1), x], dim=1)
-
-    def repeat(self, rows: Node, x: Node) -> Node:
-        """s,c -> n,s,c."""
-        return rows.expand(len(x), -1, -1)
-
-    def prefix(self, table: Node, x: Node) -> Node:
-        """The first t rows of a table."""
-        return table[: x.shape[1]]
-
-    def first(self, x: Node) -> Node:
-        """n,t,c -> n,1,c."""
-        return x[:, :1]
-
-    def rest(self, x: Node) -> Node:
-        """n,t,c -> n,t-1,c."""
-        return x[:, 1:]
-
-    def pick(self, x: Node, position: int) -> Node:
-        """n,t,c -> n,c."""
-        return x[:, position]
-
-    def mean(self, x: Node, *, skip: bool) -> Node:
-        """n,t,c -> n,c."""
-        return x[:, int(skip) :].mean(dim=1)
-
-    def at(self, x: Node, positions: Node) -> Node:
-        """n,t,c -> n,c."""
-        return x[torch.arange(len(x), device=x.device), positions]
-
-    def linear(self, x: Node, weight: Node, bias: Node | None = None) -> Node:
-        """Matrix product and sum: x W^T + b."""
-        return functional.linear(x, weight, bias)
-
-    def norm(self, x: Node, weight: Node, bias: Node, epsilon: float) -> Node:
-        """Layer norm."""
-        return functional.layer_norm(x, weight.shape, weight, bias, epsilon)
-
-    def gelu(self, x: Node, kind: Gelu) -> Node:
-        """The activation."""
-        if kind == "quick_gelu":
-            return x * torch.sigmoid(1.702 * x)
-        return functional.gelu(x, approximate="none" if kind == "gelu" else "tanh")
-
-    def attention(
-        self, q: Node, k: Node, v: Node, heads: int, *, causal: bool = False, rope: Rope | None = None
-    ) -> Node:
-        """n,s,c and n,t,c and n,t,c -> n,s,c."""
-
-        def split(x: Node) -> Node:
-            return x.unflatten(2, (heads, -1)).transpose(1, 2)
-
-        q, k, v = split(q), split(k), split(v)
-        if rope is not None:
-            cos, sin = (torch.from_numpy(values).to(v.device) for values in rope)
-            q, k = (x * cos + torch.cat([-x.chunk(2, -1)[1], x.chunk(2, -1)[0]], -1) * sin for x in (q, k))
-            q, k = q.to(v.dtype), k.to(v.dtype)
-        y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return y.transpose(1, 2).flatten(2)
+def _images_at_once(tower: ImageTower) -> int:
+    """Images in a batch on a GPU: a power of 2, so that their patches stay about as many."""
+    patch = getattr(tower, "patch_size", None)
+    if patch is None:
+        return _MOST // 4
+    most: int = _PATCHES // (tower.image_size // patch) ** 2
+    return min(_MOST, max(8, 1 << max(0, most.bit_length() - 1)))
 
 
 def _devices() -> list[str]:

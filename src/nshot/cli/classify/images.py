@@ -13,6 +13,7 @@ from nshot.cli.classify.resuming import digest_of, unanswered
 from nshot.cli.facets import ask_facets, columns_of
 from nshot.cli.kinds import Kind
 from nshot.cli.options import JournalOptions, format_of, progress, tell_failure, tell_remarks
+from nshot.cli.quantise import make_where_missing
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import say_sent, staged
 from nshot.cli.tree import ask_tree
@@ -103,6 +104,7 @@ def _asked(request: Request, kind: Kind) -> tuple[Model, Asked]:
     if kind is Kind.FACETS:
         return ask_facets(saved, named, *options, quiet=request.quiet)
     labels, decision, model_options = options
+    make_where_missing(model_options, labels, named, request.listing, request.sources, quiet=request.quiet)
     model, asked = ask(labels, named, decision, model_options, quiet=request.quiet, verbose=request.verbose)
     if request.cascade_options.first is None:
         return model, asked

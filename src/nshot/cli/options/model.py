@@ -146,7 +146,7 @@ _MODEL = (
         metavar="KIND",
         help="f32, bf16, f32-small, int8 or auto. auto: bf16 where the processor has it, else f32. "
         "f32-small: weights in 8 bits, computing in f32, for machines with little memory. int8: what "
-        "nshot quantise made.",
+        "nshot quantise made; classify makes it on a sample of the images where it is missing.",
     ),
     click.option(
         "--decode",
