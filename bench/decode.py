@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--work", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
-        print(json.dumps(worked(args.work[0], args.work[1:])))
+        with ThreadPoolExecutor(1) as pool:  # as nshot does: its memory is not the main thread's
+            print(json.dumps(pool.submit(worked, args.work[0], args.work[1:]).result()))
         return
     if args.photos is None:
         parser.error("--photos is missing")
