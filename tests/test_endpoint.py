@@ -32,7 +32,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from nshot.server.app import build
-from nshot.server.batching import Batcher, Busy
+from nshot.server.batching import Batcher, Busy, Reading
 from nshot.server.bounds import Bounds
 from nshot.server.endpoint import Endpoint
 from nshot.server.known import MOST_SETS, Known
@@ -249,12 +249,12 @@ def test_images_of_several_requests_are_encoded_together(clip: nshot.Model, imag
     model = nshot.load("sketchbook", store=False)
     model.encoder = slow  # type: ignore[assignment]
     batcher = Batcher(model, most=8)
-    first = batcher.submit([(lambda: images[0], False)])
+    first = batcher.submit([Reading(lambda: images[0])])
     while not slow.sizes:
         time.sleep(0.01)
-    rest = [batcher.submit([(partial(bytes, data), False)])[0] for data in images[1:8]]
+    rest = [batcher.submit([Reading(partial(bytes, data))])[0] for data in images[1:8]]
     with pytest.raises(Busy):
-        batcher.submit([(lambda: images[0], False)])
+        batcher.submit([Reading(lambda: images[0])])
     while batcher._queue.qsize() < 7:
         time.sleep(0.01)
     go.set()

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a room knows the rooms above it in this list, never its neighbours on the same line and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit", "metrics", "atomic", "extras", "pages"},
+    {"unit", "metrics", "atomic", "bounded", "extras", "pages"},
     {"objects"},
     {"images"},
     {"sketchbook", "models", "labels"},

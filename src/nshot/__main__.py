@@ -1,6 +1,60 @@
-"""``python -m nshot``: the command line."""
+"""``nshot`` and ``python -m nshot``: the command line, and Ctrl-C at any moment of it.
 
-from nshot.cli import main
+This is the first of nshot that runs, so it imports next to nothing. Before a command begins nothing is to be
+lost: whoever interrupts ends the program at once, where Python would print in which import that was.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+_INTERRUPTED = 130
+_SAID = b"nshot: interrupted\n"
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    ctrl_c = _CtrlC()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in the background
+        signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        from nshot import cli
+
+        try:
+            cli.main(begins=ctrl_c.begin)
+        except SystemExit as ending:
+            ctrl_c.status = ending.code if isinstance(ending.code, int) else 0
+    except BaseException:
+        if not ctrl_c.heard:
+            raise
+        os.write(2, _SAID)  # some libraries make another error of it while they are imported
+        ctrl_c.status = _INTERRUPTED
+    ctrl_c.over = True
+    sys.exit(ctrl_c.status)
+
+
+class _CtrlC:
+    """What Ctrl-C does: an end at once, but while a command is at work, which it interrupts."""
+
+    def __init__(self) -> None:
+        self.begun = self.over = self.heard = False
+        self.status = _INTERRUPTED
+
+    def begin(self) -> None:
+        """A command begins."""
+        self.begun = True
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.over:  # all is said and written
+            os._exit(self.status)
+        if not self.begun:
+            os.write(2, _SAID)
+            os._exit(_INTERRUPTED)
+        self.heard = True
+        raise KeyboardInterrupt
+
 
 if __name__ == "__main__":
     main()

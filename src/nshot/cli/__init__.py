@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import click
@@ -73,22 +73,33 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(nshot.__version__, "-V", "--version", prog_name="nshot")
-def cli() -> None:
+@click.pass_obj
+def cli(begins: Callable[[], object] | None) -> None:
     """Image classification without training: images and labels in, answers out."""
+    if begins is not None:
+        begins()
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit; every error that is a person's to mend is one line on stderr."""
+def main(args: Sequence[str] | None = None, begins: Callable[[], object] | None = None) -> None:
+    """Run the command line and exit; every error that is a person's to mend is one line on stderr.
+
+    Args:
+        args: the arguments; None: those of the program.
+        begins: called when the command has been imported, before it does anything.
+    """
     # answers are many, short-lived and without cycles: looking for garbage among them is a tenth of the time
     gc.set_threshold(20_000, 50, 100)
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image, its record says
-    sys.exit(run(args))
+    sys.exit(run(args, begins))
 
 
-def run(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
+def run(args: Sequence[str] | None = None, begins: Callable[[], object] | None = None) -> int:
+    """Run the command line and return the exit status; the arguments are those of ``main``."""
     try:
-        return cli.main(args, prog_name="nshot", standalone_mode=False) or 0
+        status = cli.main(args, prog_name="nshot", standalone_mode=False, obj=begins) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # now, where an error can still be told
+        return status
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return 2

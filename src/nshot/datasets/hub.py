@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import overload
 
 from nshot.errors import HubUnavailable, SourceError
+from nshot.images.hub import files_of
 from nshot.models.hub import trouble, within
 
 CONVERTED = "refs/convert/parquet"
@@ -110,15 +111,15 @@ def get(name: str, file: str, revision: str | None = None) -> Path | None:
 
 def _files(name: str, revision: str) -> tuple[list[str], str]:
     """All files of the repository at a revision, and the commit that this is."""
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     try:
         if constants.HF_HUB_OFFLINE:
             raise HubUnavailable(
                 f"hf://{name} is not cached, and HF_HUB_OFFLINE is set: unset it once to fetch the data set"
             )
-        info = within(_PATIENCE, lambda: HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE))
-        return [file.rfilename for file in info.siblings or ()], info.sha or revision
+        files, commit = within(_PATIENCE, lambda: files_of(name, revision, _PATIENCE))
+        return files, commit or revision
     except Exception as error:
         reason = _translated(error, name, revision)
         if isinstance(reason, SourceError):

@@ -6,13 +6,13 @@ A sample is complete when the next name begins; only one is held at a time.
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nshot.bounded import MOST, parsed
 from nshot.errors import RequestError, SourceError, UnreadableImage
 from nshot.images.archives import Member, tar_members
 from nshot.images.kinds import is_image_name
@@ -21,6 +21,7 @@ from nshot.objects import ObjectPath, is_object_url
 
 _LABELS = ("cls", "cls.txt", "label", "label.txt", "labels.txt", "json", "txt")  # the surest first
 _KEYS = ("label", "labels", "class", "cls", "category", "class_name", "class_id", "target")
+_MOST_SAID = 2**20  # bytes of what is said of an image
 _LOOKED_AT = 60  # members by which a tar is known for what it is
 
 
@@ -72,7 +73,7 @@ def samples(
                 if image is not None:
                     yield image, _said(held, endings, keys)
                 image = Source(f"{path}/{name}", None, member, size=member.size)
-            elif ending in endings:
+            elif ending in endings and member.size <= _MOST_SAID:
                 held[ending] = member
         if image is not None:
             yield image, _said(held, endings, keys)
@@ -86,7 +87,7 @@ def class_names(shard: Path | ObjectPath) -> list[str] | None:
             place = f"{at}/{name}" if at else name
             try:
                 with (ObjectPath(place) if is_object_url(place) else Path(place)).open("rb") as file:
-                    lines = file.read().decode("utf-8-sig").splitlines()
+                    lines = file.read(MOST).decode("utf-8-sig").splitlines()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 continue
             except (OSError, UnicodeDecodeError, RequestError) as error:
@@ -112,8 +113,8 @@ def _said(held: dict[str, Member], endings: Sequence[str], keys: Sequence[str]) 
         if ending != "json":
             return text
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError):
+            content = parsed(text)
+        except ValueError:
             continue
         if isinstance(content, dict):
             content = next((content[key] for key in keys if key in content), None)

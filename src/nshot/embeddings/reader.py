@@ -31,6 +31,11 @@ _LABELS = ("labels", "label", "targets", "target", "y", "class", "classes")
 _LABEL_NAMES = ("class_names", "label_names", "classnames", "names_of_labels")
 _CHUNK = 4096  # rows widened to float64 at once
 
+# what a small file may not become; of large ones, memory is what they are
+_MOST_UNPACKED, _MOST_PACKED = 2**28, 20  # bytes, and how many to one packed
+_MOST_ROWS, _ROW = 2**20, 400  # rows, and bytes that the name of one takes, with what belongs to it
+_MOST_ARRAYS = 1000
+
 
 def is_vector_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file's content is vectors: an .npy, a zip of .npy, or Parquet with a list column of floats.
@@ -74,10 +79,13 @@ def read_vectors(path: str | os.PathLike[str]) -> Embeddings:
             return _read_parquet(path)
         if magic.startswith(b"PK"):
             return _read_npz(path, file)
-        return _checked(path, npy.read_array(file, allow_pickle=False), None, {}, {}, {})
+        array = npy.read_array(file, allow_pickle=False)
+        _refuse_rows(path, len(array) if array.ndim else 0)
+        return _checked(path, array, None, {}, {}, {})
 
 
 def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> Embeddings:
+    _refuse_bomb(path, file)
     with np.load(file, allow_pickle=False) as archive:
         name = next((name for name in _NAMES if name in archive.files), None)
         if name is None:
@@ -90,6 +98,7 @@ def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> Embeddings:
                 )
             (name,) = fitting
         array = archive[name]
+        _refuse_rows(path, len(array) if array.ndim else 0)
         there = [key for key in _SOURCES if key in archive.files and key != name]
         fits = [key for key in there if key == "sources" or archive[key].shape == array.shape[:1]]
         named = fits[0] if fits else None
@@ -110,19 +119,40 @@ def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> Embeddings:
     return _checked(path, array, sources, meta, failures, beside)
 
 
+def _refuse_bomb(path: str | os.PathLike[str], file: BinaryIO) -> None:
+    """Refuse megabytes that unpack to gigabytes: vectors are no such file, nor are names."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    file.seek(0)
+    if len(entries) > _MOST_ARRAYS:
+        raise SourceError(f"{path} holds {len(entries):,} arrays, which no file of vectors does")
+    _refuse_unpacked(path, sum(each.file_size for each in entries))
+
+
+def _refuse_rows(path: str | os.PathLike[str], rows: int) -> None:
+    """Refuse rows whose names would fill the memory, in a file that is small."""
+    if rows > _MOST_ROWS and _ROW * rows > _MOST_PACKED * Path(path).stat().st_size:
+        raise SourceError(f"{path}: {rows:,} rows of next to nothing, which no file of vectors holds")
+
+
 def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
     pa = pyarrow()
     wanted = _vector_column(path)
     if wanted is None:
         raise SourceError(f"{path} has no column {_COLUMNS[0]!r} that holds a list of floats per row")
     with pa.parquet.ParquetFile(path) as file:
+        _refuse_rows(path, file.metadata.num_rows)
         schema = file.schema_arrow
         source = next((name for name in _SOURCES if name in schema.names and name != wanted), None)
         label = next((name for name in _LABELS if name in schema.names and name != wanted), None)
         ours = ("notes",) if _meta((schema.metadata or {}).get(b"nshot", b"{}")) else ()
         own = (source, wanted, label, "domain", "digest", "error_type", "error_message", "error", *ours)
         known = [name for name in own if name is not None and name in schema.names]
+        _refuse_repeated(path, file.metadata, wanted)
+        texts = [name for name in known if _is_text(pa.types, schema.field(name).type)]
+    with pa.parquet.ParquetFile(path, read_dictionary=texts) as file:  # what all rows share stays one
         table = file.read(columns=known)
+    _refuse_unpacked(path, sum(_repeated(pa, table.column(name)) for name in texts))
     meta = _meta((schema.metadata or {}).get(b"nshot", b"{}"))
     vectors = table.column(wanted)
     lengths = set(pa.compute.list_value_length(vectors).unique().to_pylist()) - {None}
@@ -154,6 +184,41 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
     beside["notes"] = kept("notes")
     sources = [name for name, valid in zip(names, there, strict=True) if valid]
     return _checked(path, array, sources, meta, failures, beside)
+
+
+def _refuse_repeated(path: str | os.PathLike[str], metadata: Any, wanted: str) -> None:
+    """Refuse vectors that kilobytes unpack to gigabytes."""
+    values = unpacked = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            unpacked += chunk.total_uncompressed_size
+            if chunk.path_in_schema.partition(".")[0] == wanted:
+                values += chunk.num_values
+    _refuse_unpacked(path, max(4 * values, unpacked))
+
+
+def _refuse_unpacked(path: str | os.PathLike[str], unpacked: int) -> None:
+    packed = Path(path).stat().st_size
+    if unpacked > _MOST_UNPACKED and unpacked > _MOST_PACKED * packed:
+        raise SourceError(
+            f"{path} unpacks from {packed:,} to {unpacked:,} bytes, which no file of vectors does"
+        )
+
+
+def _is_text(types: Any, kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_binary(kind))
+
+
+def _repeated(pa: Any, column: Any) -> int:
+    """Bytes that the texts of a column take, where rows share them in the file."""
+    size = 0
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            lengths = pa.compute.binary_length(chunk.dictionary).take(chunk.indices)
+            size += pa.compute.sum(lengths).as_py() or 0
+    return size
 
 
 def _vector_column(path: str | os.PathLike[str]) -> str | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from nshot.bounded import parsed, read_json
 from nshot.errors import NONSENSE, RequestError, brief
 from nshot.extras import pycocotools
 from nshot.regions.suppress import overlaps
 from nshot.regions.thresholds import Threshold, Thresholds
 from nshot.types import Box
+
+_MOST = 2**30  # bytes of memory that annotations may take while they are read
+_LONGEST = 2**24  # characters of a line
 
 Place: TypeAlias = "tuple[float, float, float, float]"
 Verdict: TypeAlias = Literal["right", "false", "missed"]
@@ -132,7 +135,7 @@ def read_boxes(annotations: Path, found: Path) -> tuple[list[BoxedImage], list[s
         RequestError: a file that cannot be read, or holds something else; or no image in common.
     """
     try:
-        told = json.loads(annotations.read_text(encoding="utf-8"))
+        told = read_json(annotations, _MOST)
         names = {each["id"]: str(each["name"]) for each in told["categories"]}
         true: dict[Any, list[TrueBox]] = {image["id"]: [] for image in told["images"]}
         for each in told["annotations"]:
@@ -173,14 +176,16 @@ def read_boxes(annotations: Path, found: Path) -> tuple[list[BoxedImage], list[s
 def _answers(path: Path) -> dict[str, tuple[Box, ...] | None]:
     """What nshot locate wrote: an image's name -> its boxes, or None where it failed."""
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix.lower() in (".jsonl", ".ndjson"):
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
-            return {
-                str(record["source"]): None if "error" in record else tuple(map(_box, record["boxes"]))
-                for record in records
-            }
-        told = json.loads(text)
+            found: dict[str, tuple[Box, ...] | None] = {}
+            with path.open(encoding="utf-8") as file:
+                while line := file.readline(_LONGEST):
+                    if line.strip():
+                        record = parsed(line)
+                        boxes_of = None if "error" in record else tuple(map(_box, record["boxes"]))
+                        found[str(record["source"])] = boxes_of
+            return found
+        told = read_json(path, _MOST)
         names = {each["id"]: each["name"] for each in told["categories"]}
         files = {image["id"]: str(image["file_name"]) for image in told["images"]}
         boxes: dict[str, list[Box]] = {file: [] for file in files.values()}

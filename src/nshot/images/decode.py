@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -21,7 +23,9 @@ from nshot.images import colour, formats
 from nshot.images.quick import quicken
 from nshot.types import DEFAULT_LIMITS, Limits
 
-__all__ = ["Decoded", "Limits", "decode", "upright"]
+__all__ = ["Decoded", "Limits", "decode", "opened", "upright"]
+
+T = TypeVar("T")
 
 # An allow-list, most usual first. Left out are the plugins that start outside programs (EPS starts
 # Ghostscript), that only the operating system can render (WMF, EMF), that know a format's name but cannot
@@ -110,12 +114,38 @@ def decode(
         ImageTooLarge: more bytes or pixels than the limits.
         UndecodableImage: empty, damaged, truncated, or no image at all; the message tells which.
     """
+    return _bordered(data, limits, lambda: _decode(data, limits, draft, turn))
+
+
+def opened(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> tuple[tuple[int, int], str]:
+    """Width and height of the upright image, and when it was taken, as its EXIF block has it ("": not said).
+
+    Raises:
+        ImageError: as for ``decode``; the pixels are not looked at.
+    """
+
+    def told() -> tuple[tuple[int, int], str]:
+        image = _opened(data, limits, [])
+        _check_size(image, data, limits)
+        size, taken, turned = image.size, None, False
+        with suppress(Exception):  # a broken EXIF block says nothing
+            exif = image.getexif()
+            turned = int(exif.get(_ORIENTATION, 1)) in (5, 6, 7, 8)
+            taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+            taken = taken or exif.get(ExifTags.Base.DateTime)
+        return size[::-1] if turned else size, taken if isinstance(taken, str) else ""
+
+    return _bordered(data, limits, told)
+
+
+def _bordered(data: bytes, limits: Limits, work: Callable[[], T]) -> T:
+    """What the work gives, or the ImageError that its error means."""
     if not data:
         raise UndecodableImage("the file is empty")
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"{len(data):,} bytes, more than the limit of {limits.max_bytes:,}")
     try:
-        return _decode(data, limits, draft, turn)
+        return work()
     except ImageError:
         raise
     except UnidentifiedImageError as error:

@@ -15,7 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
+from nshot.bounded import read_bytes
 from nshot.errors import SourceError
 from nshot.images.kinds import is_image_name
 
@@ -151,22 +153,26 @@ def encoding_of(path: Path) -> tuple[str, list[str]]:
     zero; else the code page of Windows in western Europe, which is said.
     """
     with path.open("rb") as file:
+        return _encoding(file, path)
+
+
+def _encoding(file: BinaryIO, path: Path) -> tuple[str, list[str]]:
+    start = file.read(_BLOCK)
+    for mark, encoding, told in _BOMS:
+        if start.startswith(mark):
+            return encoding, [f"{path} is read as {told}"] if told != "UTF-8" else []
+    zeros = (start[1::2].count(0), start[0::2].count(0))
+    for encoding, these, others in (("utf-16-le", *zeros), ("utf-16-be", *zeros[::-1])):
+        if these > len(start) / 5 and not others:
+            return encoding, [f"{path} is read as UTF-16"]
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    odd = letters = 0
+    while start:
+        if not start.isascii():
+            text = decoder.decode(start)
+            odd += len(text) - len(text.encode("utf-8", "ignore").decode())
+            letters += len(text) - len(text.encode("ascii", "ignore"))
         start = file.read(_BLOCK)
-        for mark, encoding, told in _BOMS:
-            if start.startswith(mark):
-                return encoding, [f"{path} is read as {told}"] if told != "UTF-8" else []
-        zeros = (start[1::2].count(0), start[0::2].count(0))
-        for encoding, these, others in (("utf-16-le", *zeros), ("utf-16-be", *zeros[::-1])):
-            if these > len(start) / 5 and not others:
-                return encoding, [f"{path} is read as UTF-16"]
-        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        odd = letters = 0
-        while start:
-            if not start.isascii():
-                text = decoder.decode(start)
-                odd += sum("\udc80" <= letter <= "\udcff" for letter in text)
-                letters += sum(letter > "\x7f" for letter in text)
-            start = file.read(_BLOCK)
     if not odd:
         return "utf-8", []
     if letters > 2 * odd:
@@ -181,20 +187,23 @@ def read_text(path: Path, most: int) -> tuple[str, list[str]]:
     """A whole text file, decoded, and what a person should know about its encoding.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it has more than so many bytes.
+        OSError: it cannot be read, or has more than so many bytes.
+        ValueError: it is not of the encoding that its beginning says.
     """
-    if path.stat().st_size > most:
-        raise ValueError(f"it is larger than {most / 1e6:,.0f} MB")
-    encoding, notes = encoding_of(path)
-    with opened(path, encoding) as file:
+    data = read_bytes(path, most)
+    encoding, notes = _encoding(io.BytesIO(data), path)
+    with _text(io.BytesIO(data), encoding) as file:
         return file.read(), notes
 
 
 def opened(path: Path, encoding: str) -> io.TextIOWrapper:
     """A text file of that encoding; what of it is not, is kept (UTF-8) or replaced."""
+    return _text(path.open("rb"), encoding)
+
+
+def _text(file: BinaryIO, encoding: str) -> io.TextIOWrapper:
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
-    return path.open(encoding=encoding, errors=errors, newline=None)
+    return io.TextIOWrapper(file, encoding, errors, newline=None)
 
 
 def _sample(path: Path, encoding: str) -> list[str]:

@@ -6,17 +6,24 @@ They are listed at once and downloaded into the Hub's own cache when they are re
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
+from nshot.bounded import parsed, weight
 from nshot.errors import FetchError, ImageTooLarge, SourceError, UnreadableImage, brief
 from nshot.images.kinds import left_behind, no_image
 from nshot.images.remarks import Remarks
+from nshot.types import DEFAULT_LIMITS
 
 PREFIX = "hf://datasets/"
-_PATIENCE = 10.0  # seconds for the list of files
+_PATIENCE = 10.0  # seconds for the next part of the list of files
+_LONGEST = 120.0  # seconds for all of it
+_MOST_BYTES = 2**27  # of it: a million files take about 60 MB
 
 
 class Place(NamedTuple):
@@ -63,20 +70,54 @@ def listed(url: str, remarks: Remarks, *, strict: bool = False) -> Iterator[tupl
     Raises:
         SourceError: there is no such data set or folder, or the Hub cannot be reached.
     """
-    from huggingface_hub import HfApi
-
     place = Place.of(url)
     try:
-        revision = place.revision or "main"
-        info = HfApi().dataset_info(place.repository, revision=revision, timeout=_PATIENCE)
+        files, commit = files_of(place.repository, place.revision or "main", _PATIENCE)
     except Exception as error:  # whatever the client runs into, the list cannot be had
         raise SourceError(f"{url} cannot be listed: {brief(error)}") from error
     below = f"{place.path.rstrip('/')}/" if place.path else ""
-    files = sorted(file.rfilename for file in info.siblings or ())
+    files.sort()
     wanted = [file for file in files if file == place.path or file.startswith(below)]
     if not wanted:
         raise SourceError(f"{url}: the data set has no such file or folder")
-    return _images(place, wanted, info.sha or "", remarks, strict=strict)
+    return _images(place, wanted, commit, remarks, strict=strict)
+
+
+def files_of(name: str, revision: str, patience: float) -> tuple[list[str], str]:
+    """All files of a data set at a revision, and the commit that this is.
+
+    Args:
+        name: "owner/name".
+        revision: a branch, a tag or a commit.
+        patience: seconds to wait for the Hub, each time that it is waited for.
+
+    Raises:
+        SourceError: the list is longer than any that can be used.
+        Exception: whatever the Hub's client raises.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub import utils as untyped
+
+    utils: Any = untyped
+    utils.validate_repo_id(name)
+    url = f"{constants.ENDPOINT}/api/datasets/{name}/revision/{quote(revision, safe='')}"
+    headers = utils.build_hf_headers() | {"accept-encoding": "identity"}  # packed, it could be of any length
+    until = time.monotonic() + _LONGEST
+    body = io.BytesIO()
+    with utils.get_session().stream("GET", url, headers=headers, timeout=patience) as answer:
+        utils.hf_raise_for_status(answer)
+        for block in answer.iter_raw():
+            body.write(block)
+            if body.tell() > _MOST_BYTES:
+                raise SourceError(f"its list of files has more than {_MOST_BYTES / 1e6:,.0f} MB")
+            if time.monotonic() > until:
+                raise TimeoutError(f"its list of files takes longer than {_LONGEST:g} s")
+    data = body.getvalue()
+    if weight([data]) > DEFAULT_LIMITS.memory:
+        raise SourceError("its list of files takes more memory than there is for it")
+    told = parsed(data)
+    files = [str(file["rfilename"]) for file in told.get("siblings") or ()]
+    return files, str(told.get("sha") or "")
 
 
 def _images(

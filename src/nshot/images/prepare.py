@@ -15,7 +15,7 @@ from nshot.errors import UndecodableImage
 from nshot.images import apart
 from nshot.images.budget import Budget, too_large
 from nshot.images.cost import cost
-from nshot.images.decode import Decoded, decode
+from nshot.images.decode import Decoded, decode, opened
 from nshot.images.preprocess import Preprocessor
 from nshot.types import DEFAULT_LIMITS, Limits, Pixels
 
@@ -122,6 +122,33 @@ def load(
     return Decoded(Image.fromarray(pixels), tuple(map(str, told["notes"])), (width, height))
 
 
+class Header(NamedTuple):
+    """What an image says of itself.
+
+    Attributes:
+        size: width and height of the upright image, in pixels.
+        taken: when, as its EXIF block has it; "" where it does not say.
+    """
+
+    size: tuple[int, int]
+    taken: str = ""
+
+
+def header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
+    """What an image says of itself, read within the limits that decoding has.
+
+    Raises:
+        ImageError: it is none, or takes more than the limits to find out.
+    """
+    work = _Heading(limits)
+    found = _within(work, work.apart, data, limits, None, _shared(limits.memory))
+    if isinstance(found, Header):
+        return found
+    told, _ = found
+    width, height = map(int, told["size"])
+    return Header((width, height), str(told["taken"]))
+
+
 _budgets: dict[int, Budget] = {}
 
 
@@ -177,6 +204,17 @@ class _Loading:
     def apart(self, data: bytes) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         decoded = self(data)
         return {"notes": decoded.notes, "size": decoded.size}, np.asarray(decoded.image)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heading:
+    limits: Limits
+
+    def __call__(self, data: bytes) -> Header:
+        return Header(*opened(data, limits=self.limits))
+
+    def apart(self, data: bytes) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+        return self(data)._asdict(), np.zeros(0, np.uint8)
 
 
 def _within(

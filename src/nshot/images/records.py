@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
+from nshot.bounded import weight, weight_of
 from nshot.errors import SourceError, brief
 from nshot.images.delimited import LONGEST, encoding_of, opened
 from nshot.images.kinds import is_image_name
@@ -90,8 +91,8 @@ def _whole(path: Path, text: str) -> Records:
 
 
 def _refuse_large(path: Path, memory: int) -> None:
-    """Refuse what would fill the memory when it is read whole: by its size, and by what it is made of."""
-    size = sum(count * cost for count, cost in zip(_counted(path), _COSTS.values(), strict=True))
+    """Refuse what would fill the memory when it is read whole."""
+    size = weight_of(path)
     if size > memory:
         raise SourceError(
             f"{path} would take about {size / 1e6:,.0f} MB of memory to read, and the run has "
@@ -100,18 +101,8 @@ def _refuse_large(path: Path, memory: int) -> None:
         )
 
 
-def _counted(path: Path) -> list[int]:
-    found = [0] * len(_COSTS)
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            for place, part in enumerate(_COSTS):
-                found[place] += block.count(part) if part else len(block)
-    return found
-
-
-# bytes of memory for each byte (the file, its text), value, object, list, text, and element of XML
-_COSTS = {b"": 2.5, b",": 16.0, b"{": 300.0, b"[": 90.0, b'"': 30.0, b"<": 150.0}
 _MOST_COLUMNS = 10_000
+_LONG, _HEAVIEST = 2**20, 2**27  # characters of a line that is weighed, and bytes that an object may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +134,8 @@ class _Lines:
 
 
 def _object(line: str) -> dict[str, Any] | None:
+    if len(line) > _LONG and weight([line.encode("utf-8", "replace")]) > _HEAVIEST:
+        return None
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

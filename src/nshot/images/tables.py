@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -66,6 +66,7 @@ _KNOWN = frozenset(
 )
 _IMAGES_ROWS, _ROWS = 16, 4096  # of a Parquet file in memory at a time; a row of images may hold megabytes
 _MOST_UNPACKED, _MOST_PACKED = 2**26, 100  # bytes of a column's part, and how many to one packed
+_LONGEST_TEXT = 2**20  # characters of a cell
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 Row: TypeAlias = tuple[Any, ...]
@@ -256,49 +257,75 @@ def _parquet(path: Path) -> Table:
     def pictures(column: str) -> str | None:
         return None if _holds_images(pa.types, kinds[column]) else str(kinds[column])
 
+    notes: list[str] = []
+
     def read(columns: Sequence[str]) -> Iterator[Row]:
-        heavy = [leaf for column in columns for leaf in _bytes_in(pa.types, column, kinds[column])]
-        return _parquet_rows(pa, path, columns, heavy)
+        return _parquet_rows(pa, path, columns, kinds, notes)
 
     lists = {name for name, kind in kinds.items() if pa.types.is_list(kind) or pa.types.is_large_list(kind)}
     names = _feature_names(schema.metadata or {})
-    return Table(path, tuple(schema.names), [], read, names=names, lists=frozenset(lists), _unfit=pictures)
+    columns = tuple(schema.names)
+    return Table(path, columns, notes, read, names=names, lists=frozenset(lists), _unfit=pictures)
 
 
-def _parquet_rows(pa: Any, path: Path, columns: Sequence[str], heavy: Sequence[str]) -> Iterator[Row]:
+def _parquet_rows(
+    pa: Any, path: Path, columns: Sequence[str], kinds: Mapping[str, Any], notes: list[str]
+) -> Iterator[Row]:
     wanted, number = list(dict.fromkeys(columns)), 0
-    size = _IMAGES_ROWS if heavy else _ROWS
+    shared = [leaf for column in wanted for leaf in _leaves(pa.types, column, kinds[column])]
     try:
         # Buffered: a column of images is otherwise read in whole row groups, which may be gigabytes.
         # A dictionary stays one: a value that all rows share is otherwise repeated in memory for each.
         with pa.parquet.ParquetFile(
-            path, buffer_size=2**20, pre_buffer=False, read_dictionary=list(heavy)
+            path, buffer_size=2**20, pre_buffer=False, read_dictionary=shared
         ) as file:
-            _refuse_bomb(path, wanted)
+            largest = _largest_mean(path, wanted)
+            images = any(_holds_bytes(pa.types, kinds[column]) for column in wanted)
+            size = min(_IMAGES_ROWS if images else _ROWS, max(1, _MOST_UNPACKED // max(1, largest)))
             for batch in file.iter_batches(batch_size=size, columns=wanted, use_threads=False):
                 held = [batch.column(column) for column in columns]
                 for row in range(batch.num_rows):
-                    yield tuple(_cell(pa, column[row]) for column in held)
+                    cells = tuple(_cell(pa, column[row]) for column in held)
+                    if any(map(_is_long, cells)):
+                        cells = tuple(None if _is_long(cell) else cell for cell in cells)
+                        told = f"{path}: texts of more than {_LONGEST_TEXT:,} characters are read as none"
+                        if told not in notes:
+                            notes.append(told)
+                    yield cells
                     number += 1
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{path} is damaged after row {number}: {brief(error)}") from error
 
 
-def _refuse_bomb(path: Path, columns: Sequence[str]) -> None:
-    """Refuse a column that kilobytes unpack to gigabytes: pyarrow unpacks a page at a time, of any size."""
+def _is_long(cell: Any) -> bool:
+    return isinstance(cell, str) and len(cell) > _LONGEST_TEXT
+
+
+def _largest_mean(path: Path, columns: Sequence[str]) -> int:
+    """Bytes of a value of the columns, the mean of the part of the file where that is largest.
+
+    Raises:
+        SourceError: a column that kilobytes unpack to gigabytes: a page is unpacked at a time, of any size.
+    """
+    largest = 0
     with path.open("rb") as file:
         groups = row_groups(file)
-    for chunk in (chunk for _, chunks in groups for chunk in chunks if chunk.path[:1]):
-        if chunk.path[0] not in columns:
-            continue
-        if chunk.unpacked > max(_MOST_UNPACKED, _MOST_PACKED * chunk.packed):
-            raise SourceError(
-                f"{path}: column {'.'.join(chunk.path)} unpacks from {chunk.packed:,} to {chunk.unpacked:,} "
-                "bytes, which no column of images does"
-            )
+    for rows, chunks in groups:
+        for chunk in chunks:
+            if not chunk.path or chunk.path[0] not in columns:
+                continue
+            if chunk.unpacked > max(_MOST_UNPACKED, _MOST_PACKED * chunk.packed):
+                raise SourceError(
+                    f"{path}: column {'.'.join(chunk.path)} unpacks from {chunk.packed:,} to "
+                    f"{chunk.unpacked:,} bytes, which no column of images does"
+                )
+            largest = max(largest, chunk.unpacked // max(1, rows))
+    return largest
 
 
 def _cell(pa: Any, scalar: Any) -> Any:
+    if pa.types.is_dictionary(scalar.type):
+        scalar = scalar.value
     try:
         return scalar.as_py()
     except UnicodeDecodeError:  # a file's name may be of any bytes; within a pair or a list it names nothing
@@ -335,11 +362,11 @@ def _holds_bytes(types: Any, kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
-def _bytes_in(types: Any, name: str, kind: Any) -> list[str]:
-    """The columns of bytes in a column, as Parquet names them."""
+def _leaves(types: Any, name: str, kind: Any) -> list[str]:
+    """The columns of bytes and of texts in a column, as Parquet names them."""
     if types.is_struct(kind):
-        return [leaf for each in kind for leaf in _bytes_in(types, f"{name}.{each.name}", each.type)]
-    return [name] if _holds_bytes(types, kind) else []
+        return [leaf for each in kind for leaf in _leaves(types, f"{name}.{each.name}", each.type)]
+    return [name] if _holds_bytes(types, kind) or _is_text(types, kind) else []
 
 
 def _is_text(types: Any, kind: Any) -> bool:

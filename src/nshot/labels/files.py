@@ -52,6 +52,7 @@ _INSIDE = (
 _NUMBERED = re.compile(r"\s*[(\[#]?(\d{1,18})(?:\s*[:.)|-]\s+|\s*[:=,;\t|]\s*(?=\D)|\s+)(\S.*?)\s*")
 _NUMBER_LAST = re.compile(r"\s*(\S.*?)\s*(?:[:=,;\t|]|\s)\s*(\d{1,18})\s*,?")
 _QUOTED = re.compile(r"""\s*(["'])(.*)\1\s*,?\s*""")
+_MOST_CODE = 2**20  # characters of a list in a program, whose reader takes hundreds of bytes for each value
 _GAP = re.compile(r"([^\S\r\n])[^\S\r\n]{50,}")  # what expressions would search again and again
 _SYNSET = re.compile(r"(n\d{8})[\s,:]+(\S.*)")
 
@@ -150,6 +151,8 @@ def _json(path: Path, text: str) -> LabelFile:
         content = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(path, pairs))
     except (ValueError, RecursionError) as error:
         try:
+            if len(text) > _MOST_CODE:
+                raise ValueError("too long to be a list in a program")
             content = ast.literal_eval(text.strip().rstrip(","))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             if (entries := _lines(text)) and (found := _entries(path, entries)) is not None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from nshot.bounded import read_bytes
 from nshot.errors import LabelError, TemplateError
 
 Labels: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
@@ -176,9 +177,7 @@ def _is_camel(words: str) -> bool:
 def read_plain(path: Path, error_type: type[LabelError] | type[TemplateError]) -> str:
     """The text of a UTF-8 file; what is wrong with it is an error of that type, which names it."""
     try:
-        if path.stat().st_size > MOST:
-            raise error_type(f"{path} is larger than {MOST / 1e6:,.0f} MB, which no list of words is")
-        return path.read_text(encoding="utf-8-sig")
+        return read_bytes(path, MOST).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise error_type(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

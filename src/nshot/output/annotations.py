@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nshot.atomic import write_bytes
+from nshot.errors import ImageError
 from nshot.output.sinks.formats import Record
 from nshot.output.sinks.sink import Sink
 from nshot.types import CORRECTED, Decided, Faceted, Failure, Located, Placed, Prediction
@@ -169,9 +170,9 @@ def _score(record: Prediction, label: str) -> float:
 
 def _size(name: str) -> tuple[int, int] | None:
     """A file's size in pixels as it is seen upright, from its header."""
-    from PIL import Image
+    from nshot.images.prepare import header
+    from nshot.images.sources import Source
 
-    with suppress(Exception), Image.open(name) as image:  # no file, or one that Pillow alone cannot open
-        width, height = image.size
-        return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
+    with suppress(ImageError):  # no file, such as a member of an archive
+        return header(Source.file(name).read()).size
     return None

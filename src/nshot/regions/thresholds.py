@@ -6,8 +6,8 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from nshot.bounded import parsed, read_bytes
 from nshot.errors import NONSENSE, RequestError
 from nshot.types import Failure, Located
 
@@ -69,7 +69,7 @@ def read_thresholds(path: str | os.PathLike[str]) -> Thresholds:
         RequestError: there is no such file, or it does not hold thresholds.
     """
     try:
-        told = json.loads(Path(path).read_text(encoding="utf-8"))["thresholds"]
+        told = parsed(read_bytes(path, 2**24))["thresholds"]
         return Thresholds(
             {
                 str(label): Threshold(float(each["score"]), float(each["missed"]))

@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ log = logging.getLogger("nshot")
 
 _FETCHING = 8  # threads that wait for other servers, apart from those that decode
 
-Read = Callable[[], bytes]
+Read = Callable[..., bytes]
 
 
 class Busy(NshotError):
@@ -42,6 +43,20 @@ class Vector(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class Reading(NamedTuple):
+    """How an image is read.
+
+    Attributes:
+        read: gives its encoded bytes; called once, in a thread.
+        far: whether that waits for another server; then it takes ``before_more``, as ``Source.read`` does.
+        size: bytes of memory that it takes, until it is decoded.
+    """
+
+    read: Read
+    far: bool = False
+    size: int = 0
+
+
 class _Item(NamedTuple):
     pixels: Pixels
     notes: tuple[str, ...]
@@ -57,9 +72,10 @@ class Batcher:
     Args:
         model: a loaded model; its encoder and its preprocessor are used, nothing else of it.
         most: images that may be between their arrival and their answer.
+        memory: bytes that reading and decoding may hold at once; None: as the model's limits say.
     """
 
-    def __init__(self, model: Embedder, *, most: int = 256) -> None:
+    def __init__(self, model: Embedder, *, most: int = 256, memory: int | None = None) -> None:
         self.most = most
         self.waiting = 0
         """Images between their arrival and their answer."""
@@ -69,7 +85,9 @@ class Batcher:
         """When an image was last encoded, on the monotonic clock."""
         self._encoder = model.encoder
         self._size = model.preprocessor.size
-        self._budget = Budget(model.limits.memory)
+        self._budget = Budget(model.limits.memory if memory is None else memory)
+        self._fetched = Budget(self._budget.total)  # of its own: a slow server keeps nobody else waiting
+        self._cores = threading.Semaphore(model.workers)
         self._prepare = Preparing(model.preprocessor, model.limits, self._budget)
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -82,12 +100,11 @@ class Batcher:
         for stream in self._streams:
             stream.start()
 
-    def submit(self, reads: Sequence[tuple[Read, bool]]) -> list[Future[Vector]]:
+    def submit(self, reads: Sequence[Reading]) -> list[Future[Vector]]:
         """Take on images; each future gets its vector, or the ``ImageError`` that says why there is none.
 
         Args:
-            reads: for each image what gives its encoded bytes, called in a thread, and whether that waits for
-                another server.
+            reads: how each image is read.
 
         Raises:
             Busy: more images than may wait; none of them was taken on.
@@ -97,12 +114,12 @@ class Batcher:
                 raise Busy(f"{self.waiting} images are waiting, and at most {self.most} may")
             self.waiting += len(reads)
         answers = []
-        for read, far in reads:
+        for reading in reads:
             answer: Future[Vector] = Future()
             answer.add_done_callback(self._done)
             answers.append(answer)
             try:
-                (self._fetchers if far else self._decoders).submit(self._decode, read, far, answer)
+                (self._fetchers if reading.far else self._decoders).submit(self._decode, reading, answer)
             except RuntimeError:  # closed meanwhile
                 answer.set_exception(Busy("the server is stopping"))
         return answers
@@ -129,22 +146,25 @@ class Batcher:
         with self._lock:
             self.waiting -= 1
 
-    def _decode(self, read: Read, far: bool, answer: Future[Vector]) -> None:
+    def _decode(self, reading: Reading, answer: Future[Vector]) -> None:
         if answer.cancelled():
             return
-        try:
-            data = read()
-            prepared = self._prepare(data) if not far else None
-        except BaseException as error:
-            _fail(answer, error)
-            return
-        if prepared is None:  # fetched: the threads that decode take over
+        with ExitStack() as until_done:
+            budget = self._fetched if reading.far else self._budget
+            size = budget.unsized if reading.far else reading.size
+            until_done.callback(budget.release, budget.hold(size))
             try:
-                self._decoders.submit(self._decode, lambda: data, False, answer)
-            except RuntimeError:
-                _fail(answer, Busy("the server is stopping"))
-        else:
-            self._queue.put(_Item(prepared.pixels, prepared.notes, answer))
+                if reading.far:
+                    more = budget.unsized, partial(until_done.enter_context, budget.large)
+                    data = reading.read(before_more=more)
+                else:
+                    data = reading.read()
+                with self._cores:
+                    prepared = self._prepare(data)
+            except BaseException as error:
+                _fail(answer, error)
+                return
+        self._queue.put(_Item(prepared.pixels, prepared.notes, answer))
 
     def _encode(self) -> None:
         while True:

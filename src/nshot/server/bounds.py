@@ -1,9 +1,8 @@
-"""What one request may take: bytes, time for sending them, and memory shared by all bodies."""
+"""What requests may take: bytes, time for sending them, and memory, which all of them share."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from nshot.bounded import parsed, weight
 from nshot.errors import RequestError
 
 
@@ -21,7 +21,7 @@ class Bounds:
 
     Attributes:
         body: bytes of one request's body.
-        bodies: bytes of all bodies that are held at once.
+        bodies: bytes of memory that all requests may hold at once: bodies, and what their JSON is read into.
         items: images of one request.
         waiting: images of all requests between their arrival and their answer; also how many requests may be.
         sending: seconds for a body to arrive.
@@ -55,7 +55,9 @@ class Bodies:
         if told is not None and int(told) > self.bounds.body:
             raise _too_large(self.bounds)
         held = Held(self)
-        return Request(request.scope, held.counting(request.receive)), held
+        bounded = Request(request.scope, held.counting(request.receive))
+        bounded.state.held = held
+        return bounded, held
 
 
 class Held:
@@ -84,28 +86,54 @@ class Held:
             self._over = not message.get("more_body", False)
             if self._size > self._bodies.bounds.body:
                 raise _too_large(self._bodies.bounds)
-            if self._bodies.held > self._bodies.bounds.bodies:
-                raise HTTPException(429, "too many bytes are under way", {"Retry-After": "1"} | _CLOSE)
+            self._check()
             return message
 
         return counted
 
+    def read_into(self, size: int) -> None:
+        """The body has been read into objects of this many bytes, in whose place it need not be held.
+
+        Raises:
+            HTTPException: 413, it never may; 429, too much is held already.
+        """
+        if size > self._bodies.bounds.bodies:
+            raise HTTPException(413, "reading this JSON would take too much memory", _CLOSE)
+        self._bodies.held += size - self._size
+        self._size = size
+        self._check()
+
+    def _check(self) -> None:
+        if self._bodies.held > self._bodies.bounds.bodies:
+            raise HTTPException(429, "too many bytes are under way", {"Retry-After": "1"} | _CLOSE)
+
     def release(self) -> None:
-        """The body is not needed any more."""
+        """The request is over."""
         self._bodies.held -= self._size
         self._size = 0
 
 
 async def read_json(request: Request) -> Any:
-    """The body as JSON.
+    """The body, of a request within bounds, as JSON.
+
+    It is weighed before it is read: brackets take fifty times their own bytes.
 
     Raises:
         RequestError: it is none.
+        HTTPException: 413 or 429, see ``Held.read_into``.
     """
+    parts = [part async for part in request.stream()]
+    body = b"".join(parts)
+    del parts
+    held: Held = request.state.held
+    size = weight([body])
+    held.read_into(size)
     try:
-        return json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
+        content = parsed(body)
+    except ValueError as error:
         raise RequestError(f"the request is not JSON: {error}") from error
+    held.read_into(max(len(body), size - 2 * len(body)))  # the body and its text are gone
+    return content
 
 
 _CLOSE = {"Connection": "close"}

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -222,7 +223,9 @@ class Endpoint:
                 model = self._get()
                 if model is None:
                     raise HTTPException(503, "the model is being loaded", _RETRY)
-                batcher = Batcher(model, most=self._bounds.waiting)
+                memory = model.limits.memory
+                memory = max(memory - self._bounds.bodies, memory // 2)  # what requests hold is part of it
+                batcher = Batcher(model, most=self._bounds.waiting, memory=memory)
                 self._parts = model, batcher, Known(model, self._folder)
             return self._parts
 
@@ -249,7 +252,8 @@ class Endpoint:
         if len(images) > self._bounds.items:
             raise HTTPException(413, f"{len(images)} images: at most {self._bounds.items} a request")
         request.state.told["images"] = len(images)
-        return batcher.submit([image.read(model.limits, self._urls) for image in images])
+        limits = replace(model.limits, max_bytes=min(model.limits.max_bytes, self._bounds.body))
+        return batcher.submit([image.read(limits, self._urls) for image in images])
 
     async def _gathered(
         self, images: Sequence[Given], futures: Sequence[Future[Vector]], first: int = 0

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from nshot.bounded import parsed, weight
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets
 from nshot.errors import ImageError, NshotError, OutputError, RequestError
@@ -27,6 +28,7 @@ from nshot.server.session.images import half, packed
 
 HERE = Path(__file__).parent
 MAX_JSON = 16 * 2**20  # bytes of a request: 40,000 selected images are 3 MB
+MAX_READ = 2**28  # bytes of memory that its JSON may take
 MAX_IMAGE = 64 * 2**20
 _ROWS = 50_000  # in one answer
 _TICK = 0.25  # seconds between looks for news
@@ -392,8 +394,11 @@ async def _body(request: Request, limit: int) -> bytes:
 
 async def _json(request: Request) -> dict[str, Any]:
     try:
-        content = json.loads(await _body(request, MAX_JSON) or b"{}")
-    except (ValueError, RecursionError) as error:
+        body = await _body(request, MAX_JSON) or b"{}"
+        if weight([body]) > MAX_READ:
+            raise HTTPException(413, "reading this JSON would take too much memory")
+        content = parsed(body)
+    except ValueError as error:
         raise RequestError(f"the request is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise RequestError("the request is not a JSON object")

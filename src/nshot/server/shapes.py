@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 from nshot.errors import ForbiddenAddress, ImageTooLarge, RequestError, UndecodableImage
 from nshot.images.fetch import fetch
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
-from nshot.server.batching import Read
+from nshot.server.batching import Reading
 from nshot.types import Limits
 
 HF_TEMPLATE = "This is a photo of {}."  # what transformers uses where no template comes
@@ -33,15 +34,17 @@ class Given:
     content: BinaryIO | str
     name: str | None = None
 
-    def read(self, limits: Limits, urls: bool) -> tuple[Read, bool]:
-        """What gives the encoded bytes, and whether that waits for another server."""
+    def read(self, limits: Limits, urls: bool) -> Reading:
+        """How its encoded bytes are read."""
         if isinstance(self.content, str) and self.content[:8].lower().startswith(("http://", "https://")):
             if not urls:
-                return partial(_refused), False
-            return partial(
+                return Reading(_refused)
+            read = partial(
                 fetch, self.content, max_bytes=limits.max_bytes, allow_private=limits.allow_private
-            ), True
-        return partial(_bytes, self.content, limits.max_bytes), False
+            )
+            return Reading(read, far=True)
+        size = 3 * len(self.content) if isinstance(self.content, str) else _size(self.content)
+        return Reading(partial(_bytes, self.content, limits.max_bytes), size=size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,12 @@ def _object(body: Any) -> dict[str, Any]:
 
 def _refused() -> bytes:
     raise ForbiddenAddress("this server fetches no URLs (--allow-urls lets it): send the image itself")
+
+
+def _size(file: BinaryIO) -> int:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return size
 
 
 def _bytes(content: BinaryIO | str, most: int) -> bytes:

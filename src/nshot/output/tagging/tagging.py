@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from nshot.atomic import Lock, replacing, writing
+from nshot.bounded import read_regular
 from nshot.errors import NONSENSE, OutputError, brief
 from nshot.output.tagging.xmp import LARGEST, SidecarError, with_keywords
 
@@ -84,7 +85,7 @@ def plan_tags(
     tags, failed = [], []
     for sidecar, own in wanted.items():
         try:
-            before = sidecar.read_bytes() if os.path.lexists(sidecar) else None
+            before = read_regular(sidecar) if os.path.lexists(sidecar) else None
             after = with_keywords(before, tuple(own))
         except (OSError, SidecarError) as error:
             reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
@@ -203,7 +204,7 @@ def _entry(tag: Tag, folder: Path) -> dict[str, Any]:
 
 
 def _put(sidecar: Path, before: bytes | None, after: bytes) -> None:
-    now = sidecar.read_bytes() if sidecar.exists() else None
+    now = read_regular(sidecar) if sidecar.exists() else None
     if now != before:
         raise OutputError("it was changed meanwhile")
     with replacing(sidecar, locked=True) as part:
@@ -214,7 +215,7 @@ def _take_back(sidecar: Path, entry: dict[str, Any]) -> str | None:
     """None: it is as it was. Otherwise why it was left alone; "" where there was nothing to take back."""
     sidecar.with_name(f".{sidecar.name[:100]}.part").unlink(missing_ok=True)
     before = None if entry["before"] is None else _unpacked(entry["before"])
-    now = sidecar.read_bytes() if sidecar.exists() else None
+    now = read_regular(sidecar) if sidecar.exists() else None
     if now == before:
         return ""
     if now is None:

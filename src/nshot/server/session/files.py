@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from nshot.errors import ImageError
-from nshot.images.prepare import load
+from nshot.images.prepare import header, load
 from nshot.images.sources import Source
 from nshot.server.session.images import Images
 from nshot.server.session.thumbnails import SIDE, Thumbnails, render
@@ -102,16 +101,12 @@ class Files:
 
     def told(self, name: str) -> dict[str, Any]:
         """What the file itself tells: size in pixels, when it was taken."""
-        from PIL import Image
-
         source = self._sources.get(name)
         if source is None or source.path is None:
             return {}
-        with suppress(Exception):  # a file of any kind, that may have gone: nothing here is worth an error
-            with Image.open(source.path) as image:
-                exif = image.getexif()
-                taken = exif.get_ifd(0x8769).get(0x9003) or exif.get(0x0132)
-                size = list(image.size)
-            told: dict[str, Any] = {"size": size, "bytes": Path(source.path).stat().st_size}
-            return told | ({"taken": str(taken)[:19]} if taken else {})
+        with suppress(ImageError):  # it may have gone: nothing here is worth an error
+            data = source.read()
+            found = header(data)
+            told: dict[str, Any] = {"size": list(found.size), "bytes": len(data)}
+            return told | ({"taken": found.taken[:19]} if found.taken else {})
         return {}
