@@ -31,6 +31,7 @@ _LABELS = ("--labels", "circle, square, star", "--reject", "off", "--quiet")
 
 def main() -> None:
     """Print one line per command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a background job starts ignores it
     kills, images = (int(number) for number in (*sys.argv[1:], "50", "200")[:2])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -1,0 +1,174 @@
+"""What strangers send is bounded: listings, requests, files of vectors and records; and Ctrl-C at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_server import hub_server
+from PIL import Image
+
+from nshot.bounded import weight
+from nshot.embeddings import Embeddings
+from nshot.embeddings.reader import read_vectors
+from nshot.errors import ImageError, RequestError, SourceError
+from nshot.images import hub, records, tables
+from nshot.images.prepare import header
+from nshot.images.sources import Source
+
+
+@pytest.mark.parametrize(
+    ("unit", "count"), [("0.5", 5000), ("[]", 5000), ("{}", 5000), ('{"a": 1.5}', 2000), ('"é\\ud83d"', 2000)]
+)
+def test_json_never_takes_more_memory_than_it_is_weighed_to_take(unit: str, count: int) -> None:
+    import tracemalloc
+
+    data = ("[" + ",".join([unit] * count) + "]").encode()
+    tracemalloc.start()
+    try:
+        content = json.loads(data.decode())
+        assert len(data) + tracemalloc.get_traced_memory()[1] <= weight([data]) + 10_000
+        assert len(content) == count
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_immense_listing_of_the_hub_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    for number in range(50):
+        (tmp_path / f"{number}.png").write_bytes(b"x")
+    monkeypatch.setattr(hub, "_MOST_BYTES", 1000)
+    with hub_server() as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.endpoint)
+        served.models["datasets/lab/birds"] = {"main": tmp_path}
+        with pytest.raises(SourceError, match="list of files has more than"):
+            hub.files_of("lab/birds", "main", 5.0)
+        monkeypatch.setattr(hub, "_MOST_BYTES", 2**20)
+        assert len(hub.files_of("lab/birds", "main", 5.0)[0]) == 50
+
+
+@pytest.mark.parametrize("kind", ["vectors", "rows"])
+def test_a_small_file_of_vectors_that_unpacks_to_gigabytes_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "vectors.npz"
+    shape = (600_000, 256) if kind == "vectors" else (2_000_000, 1)
+    np.savez_compressed(path, vectors=np.zeros(shape, np.float16))
+    with pytest.raises(SourceError, match="no file of vectors"):
+        read_vectors(path)
+
+
+def test_vectors_whose_names_are_one_text_for_all_rows_are_refused(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "vectors.parquet"
+    vector = pa.array([[1.0, 2.0]] * 400, pa.list_(pa.float32()))
+    pq.write_table(pa.table({"source": ["a" * 1_000_000] * 400, "vector": vector}), path)
+    with pytest.raises(SourceError, match="no file of vectors"):
+        read_vectors(path)
+    pq.write_table(pa.table({"source": ["a" * 10] * 400, "vector": vector}), path)
+    assert isinstance(read_vectors(path), Embeddings)
+
+
+def test_a_text_that_all_rows_of_a_parquet_file_share_is_not_repeated_in_memory(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"image": ["0.png"] * 3000, "label": ["a" * 2_000_000] * 3000}), path)
+    before = pa.total_allocated_bytes()
+    table = tables.open_table(path)
+    rows = table.rows("image", "label")
+    assert next(rows) == ("0.png", None)
+    assert pa.total_allocated_bytes() - before < 200_000_000
+    assert "read as none" in table.notes[0]
+
+
+def test_a_line_of_json_that_would_fill_the_memory_is_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    heavy = '{"image": "1.png", "x": [' + "{}," * 700_000 + "1]}"
+    path.write_text('{"image": "0.png"}\n' + heavy + '\n{"image": "2.png"}\n')
+    found = records.read(path, 900_000_000)
+    assert [row.get("image") for row in found.rows] == ["0.png", None, "2.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_in_the_place_of_a_sidecar_keeps_nobody_waiting(tmp_path: Path) -> None:
+    from nshot.output.tagging import plan_tags
+
+    os.mkfifo(tmp_path / "a.png.xmp")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    tags, failed = plan_tags([(tmp_path / "a.png", ["cat"])])
+    assert tags == []
+    assert failed == [(str(tmp_path / "a.png.xmp"), "not a regular file")]
+
+
+def test_a_header_is_read_as_images_are_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    image = Image.new("RGB", (30, 20))
+    exif = image.getexif()
+    exif[0x0112], exif[0x0132] = 6, "2024:01:02 03:04:05"
+    image.save(path, exif=exif)
+    assert header(Source.file(str(path)).read()) == ((20, 30), "2024:01:02 03:04:05")
+    image.save(tmp_path / "a.pcx")  # a rare format: in a process of its own
+    assert header((tmp_path / "a.pcx").read_bytes()).size == (30, 20)
+    with pytest.raises(ImageError):  # Pillow alone would open it
+        header(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+
+
+def test_requests_of_brackets_are_refused_before_they_fill_the_memory() -> None:
+    pytest.importorskip("starlette")
+    pytest.importorskip("httpx")
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    from nshot.server.bounds import Bounds
+    from nshot.server.endpoint import Endpoint
+
+    nobody = Endpoint(lambda: pytest.fail("asked"), bounds=Bounds(body=1_000_000, bodies=2_000_000))  # type: ignore[arg-type,return-value]
+    nobody._there = lambda: (None, None, None)  # type: ignore[assignment,method-assign,return-value]
+    with TestClient(Starlette(routes=nobody.routes())) as client:
+        answer = client.post("/v1/classify", content=b"[" + b"[]," * 100_000 + b"1]")
+        assert answer.status_code == 413
+        assert "memory" in answer.json()["error"]
+        assert client.post("/v1/classify", content=b"[[],[]]").status_code == 400
+        nobody._bodies.held = 1_900_000  # what other requests hold
+        assert client.post("/v1/classify", content=b"[" + b"[]," * 2_000 + b"1]").status_code == 429
+        assert nobody._bodies.held == 1_900_000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+@pytest.mark.parametrize("moment", ["importing", "converted", "ended"])
+def test_ctrl_c_at_any_moment_is_no_traceback(moment: str, tmp_path: Path) -> None:
+    hit = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    program = {
+        "importing": f"import click; click.group = lambda *a, **k: exec({hit!r})",
+        "converted": "import nshot.cli as c\n"  # as libraries in C make an ImportError of it
+        f"def main(begins):\n begins()\n try:\n  exec({hit!r})\n"
+        " except KeyboardInterrupt:\n  raise ImportError\n"
+        "c.main = main",
+        "ended": f"import atexit; atexit.register(lambda: exec({hit!r})); import nshot.cli as c\n"
+        "def main(begins):\n begins(); raise SystemExit(1)\nc.main = main",
+    }[moment]
+    program += "\nfrom nshot.__main__ import main\nmain()"
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore it
+    try:
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    assert "Traceback" not in run.stderr
+    assert run.returncode == (1 if moment == "ended" else 130)
+    assert run.stderr == ("" if moment == "ended" else "nshot: interrupted\n")
+
+
+def test_words_from_a_device_without_an_end_are_refused() -> None:
+    from nshot.labels.files import read_labels
+
+    if not Path("/dev/zero").exists():
+        pytest.skip("no such device here")
+    with pytest.raises(RequestError, match="larger than"):
+        read_labels("/dev/zero")
