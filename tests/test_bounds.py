@@ -129,7 +129,7 @@ def test_requests_of_brackets_are_refused_before_they_fill_the_memory() -> None:
     from nshot.server.bounds import Bounds
     from nshot.server.endpoint import Endpoint
 
-    nobody = Endpoint(lambda: pytest.fail("asked"), bounds=Bounds(body=1_000_000, bodies=2_000_000))  # type: ignore[arg-type,return-value]
+    nobody = Endpoint(lambda: pytest.fail("asked"), bounds=Bounds(body=1_000_000, bodies=2_000_000))
     nobody._there = lambda: (None, None, None)  # type: ignore[assignment,method-assign,return-value]
     with TestClient(Starlette(routes=nobody.routes())) as client:
         answer = client.post("/v1/classify", content=b"[" + b"[]," * 100_000 + b"1]")
