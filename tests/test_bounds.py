@@ -1,4 +1,4 @@
-"""What strangers send is bounded: listings, requests, files of vectors and records; and Ctrl-C at any time."""
+"""What strangers send is bounded: listings, requests, vectors and records; and Ctrl-C at any time."""
 
 from __future__ import annotations
 
