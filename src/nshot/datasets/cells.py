@@ -54,7 +54,10 @@ class Cells:
         Raises:
             SourceError: a number that has no name here, or a cell that is nothing of these.
         """
-        return tuple(dict.fromkeys(self._label(each, where) for each in self._given(cell, where)))
+        try:
+            return tuple(dict.fromkeys(self._label(each, where) for each in self._given(cell, where)))
+        except (RecursionError, OverflowError) as error:
+            raise SourceError(f"{where}: a cell that holds no label") from error
 
     def name(self, text: str, where: str) -> str:
         """The label that a folder's or a file's name means: its own, or that of the number that it is.

@@ -226,7 +226,7 @@ def _vector_column(path: str | os.PathLike[str]) -> str | None:
     pa = pyarrow()
     try:
         schema = pa.parquet.read_schema(path)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return None
     for name in _COLUMNS:
         kind = schema.field(name).type if name in schema.names else pa.null()

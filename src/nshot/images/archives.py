@@ -89,6 +89,7 @@ _DAMAGE = (
     NotImplementedError,
     zipfile.BadZipFile,
     tarfile.TarError,
+    LookupError,  # of a sparse member whose map is cut off
 )
 _DAMAGED = (*_DAMAGE, zlib.error, lzma.LZMAError, OverflowError, MemoryError)
 

@@ -126,6 +126,8 @@ def open_delimited(path: Path, known: frozenset[str], *, blanks: bool = False) -
         separator = _separator(lines, path.suffix.lower(), blanks=blanks)
     found: list[str] = []
     rows = [cells for _, cells in _records(lines, separator, None, found.append, path) if any(cells)]
+    if not rows:
+        raise SourceError(f"{path} holds no rows")
     header = [cell.strip() for cell in rows[0]]
     headless = not any(plain(cell) in known for cell in header) and any(map(_names_image, rows[0]))
     if headless:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from nshot.errors import SourceError
 from nshot.images import folders
@@ -114,7 +114,7 @@ class Resolver:
         if turned != bare:
             yield turned, _BACKSLASHES
         if "://" in turned or "%" in turned or "?" in turned:
-            parts = urlsplit(turned)
+            parts = _split(turned)
             local = (parse_qs(parts.query).get("d") or [unquote(parts.path)])[0]
             yield local, "the path is taken out of the address"
             turned = local
@@ -233,3 +233,10 @@ def _only(base: str, found: list[str]) -> str | None:
     if len(found) > 1:
         raise LookupError(f"{base!r} could be {found[0]} or {found[1]}: write the folder and the ending")
     return found[0] if found else None
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # such as a bracket that is no address: a name like any other
+        return SplitResult("", "", url, "", "")

@@ -66,7 +66,10 @@ class JournaledSink(Sink):
 
     def _lines(self) -> Iterator[bytes]:
         """The same as lines of JSON."""
-        return (json.dumps(record, ensure_ascii=False).encode() for record in self._records())
+        return (
+            json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            for record in self._records()
+        )
 
     def _convert(self, lines: Iterator[bytes], part: Path) -> None:
         """Write the file from the journal's lines."""
@@ -110,6 +113,8 @@ class JournaledSink(Sink):
                 self.failed += "error" in record
                 named.update(told["label"] for told in record.get("predictions", ()))
                 runs.add(record.get("run", ""))
+            if not all(isinstance(text, str) for text in named | runs):
+                raise TypeError("a label that is no text")
         except (OSError, *NONSENSE) as error:
             raise OutputError(
                 f"{self._path} cannot be resumed, it does not hold nshot's answers ({brief(error)}): "

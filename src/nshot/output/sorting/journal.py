@@ -216,6 +216,7 @@ def _path(text: Any, *, absolute: bool) -> str:
     """A path as it is; one that leads out of its folder is an error."""
     if not isinstance(text, str) or "\0" in text or os.path.isabs(text) != absolute:  # noqa: PTH117
         raise ValueError("a path that is none")
+    os.fsencode(text)
     if ".." in Path(text).parts or (not absolute and not Path(text).parts):
         raise ValueError(f"a path that leads elsewhere: {text[:60]!r}")
     return text
