@@ -576,3 +576,47 @@ def test_the_last_answer_of_a_connection_says_so_when_the_server_stops(
     listening.close()
     endpoint.close()
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
+def test_half_a_character_is_refused_wherever_it_stands(client: TestClient, images: list[bytes]) -> None:
+    """JSON can say half of a character of UTF-16, which no answer could repeat."""
+    picture = base64.b64encode(images[0]).decode()
+    body = {"images": [{"image": picture, "name": "\ud800"}], "labels": ["circle", "star"]}
+    for spelled in (
+        json.dumps(body).encode(),
+        json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+    ):
+        answer = client.post("/v1/classify", content=spelled, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400
+        assert "half a character" in answer.json()["error"]
+    body["images"][0]["name"] = "\U0001f600"  # type: ignore[index]
+    assert client.post("/v1/classify", json=body).status_code == 200
+
+
+def test_a_field_of_brackets_is_no_number(client: TestClient, images: list[bytes]) -> None:
+    answer = client.post(
+        "/v1/classify",
+        files=[("images", ("a.jpg", images[0], "image/jpeg"))],
+        data={"labels": "circle, star", "top_k": "[" * 5000},
+    )
+    assert answer.status_code == 400
+    assert "top_k" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("end", [b"", b"--xyz", b"--xyz-"])
+def test_a_form_that_is_cut_off_is_refused_and_not_answered_in_part(
+    client: TestClient, images: list[bytes], end: bytes
+) -> None:
+    def part(head: bytes, content: bytes) -> bytes:
+        return b"--xyz\r\nContent-Disposition: form-data; name=" + head + b"\r\n\r\n" + content + b"\r\n"
+
+    body = part(b'"labels"', b"circle, star")
+    body += part(b'"images"; filename="a.jpg"', images[0]) + part(b'"images"; filename="b.jpg"', images[1])
+    kind = {"Content-Type": "multipart/form-data; boundary=xyz"}
+
+    cut = client.post("/v1/classify", content=body + end, headers=kind)
+    whole = client.post("/v1/classify", content=body + b"--xyz--", headers=kind)
+
+    assert cut.status_code == 400
+    assert "cut off" in cut.json()["error"]
+    assert len(whole.json()["results"]) == 2

@@ -19,6 +19,7 @@ _BLOCK = 2**20
 _COSTS = {b",": 40.0, b":": 60.0, b"{": 250.0, b"[": 90.0, b'"': 30.0, b"<": 300.0, b"=": 200.0}
 # for each byte of a file, of its text and of the texts in it: Python keeps one, two or four for each letter
 _NARROW, _WIDER, _WIDEST = 3.0, 5.0, 9.0
+_HALVES = re.compile(rb"\\u[dD]|\xed[\xa0-\xbf]")  # of a character in UTF-16, written out or as bytes
 _WIDE = re.compile(rb"[\xf0-\xff]|\\u[dD]")
 
 
@@ -64,6 +65,21 @@ def parsed(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def received(body: bytes) -> Any:
+    """What JSON says that came over the network: its texts are whole, so that an answer can repeat them.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, or a text holds half a character.
+    """
+    content = parsed(body)
+    if _HALVES.search(body):
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("half a character (a lone surrogate)") from error
+    return content
 
 
 def read_regular(path: str | os.PathLike[str], most: int = MOST) -> bytes:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from nshot.bounded import parsed, weight
+from nshot.bounded import received, weight
 from nshot.errors import RequestError
 
 
@@ -129,7 +129,7 @@ async def read_json(request: Request) -> Any:
     size = weight([body])
     held.read_into(size)
     try:
-        content = parsed(body)
+        content = received(body)
     except ValueError as error:
         raise RequestError(f"the request is not JSON: {error}") from error
     held.read_into(max(len(body), size - 2 * len(body)))  # the body and its text are gone

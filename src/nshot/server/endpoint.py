@@ -15,18 +15,20 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from nshot.bounded import parsed
 from nshot.classifier.classifier import Classifier
 from nshot.embedder import Embedder
 from nshot.errors import ImageError, NshotError, RequestError
 from nshot.server import shapes
 from nshot.server.batching import Batcher, Busy, Vector
 from nshot.server.bounds import Bodies, Bounds, Held, read_json
+from nshot.server.forms import read_form
 from nshot.server.known import Known, UnknownClassifier
 from nshot.server.observe import Metrics
 from nshot.server.openapi import document
@@ -317,7 +319,9 @@ class Endpoint:
     async def _over(self, request: Request, held: Held | None) -> None:
         """Nothing of the request is needed any more."""
         self._requests -= 1
-        await request.close()  # files of a form, which are on disk above a size
+        form: FormData | None = getattr(request.state, "form", None)
+        if form is not None:
+            await form.close()  # its files are on disk above a size
         if held is not None:
             held.release()
 
@@ -353,7 +357,7 @@ async def _form(request: Request, bounds: Bounds) -> dict[str, Any]:
     """A multipart form: files named ``images``, and the other members of the JSON form as fields."""
     body: dict[str, Any] = {}
     images: list[Any] = []
-    form = await request.form(max_files=bounds.items, max_fields=1000)  # closed with the request
+    request.state.form = form = await read_form(request, files=bounds.items, fields=1000)
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             if name not in ("images", "image"):
@@ -364,7 +368,7 @@ async def _form(request: Request, bounds: Bounds) -> dict[str, Any]:
         else:
             body[name] = value
             with suppress(ValueError):
-                body[name] = json.loads(value) if name in ("top_k", "stream") else value
+                body[name] = parsed(value) if name in ("top_k", "stream") else value
     return body | {"images": images}
 
 

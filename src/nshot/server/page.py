@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from nshot.bounded import parsed, weight
+from nshot.bounded import received, weight
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets
 from nshot.errors import ImageError, NshotError, OutputError, RequestError
@@ -397,7 +397,7 @@ async def _json(request: Request) -> dict[str, Any]:
         body = await _body(request, MAX_JSON) or b"{}"
         if weight([body]) > MAX_READ:
             raise HTTPException(413, "reading this JSON would take too much memory")
-        content = parsed(body)
+        content = received(body)
     except ValueError as error:
         raise RequestError(f"the request is not JSON: {error}") from error
     if not isinstance(content, dict):
