@@ -24,8 +24,9 @@ from nshot.embeddings.embeddings import Embeddings
 from nshot.errors import LabelError, NshotError, OutputError, SourceError
 from nshot.evaluation.boxes import read_boxes
 from nshot.images.delimited import open_delimited
-from nshot.images.footer import row_groups
+from nshot.images.footer import largest_page, row_groups
 from nshot.images.sources import expand
+from nshot.images.tables import open_table
 from nshot.labels.facets import read_facets
 from nshot.labels.files import read_label_file
 from nshot.labels.lint import check
@@ -344,3 +345,35 @@ def test_a_module_outside_of_the_model_s_folder_is_refused(tmp_path: Path) -> No
         tmp_path / "modules.json",
         '[{"path": "../elsewhere", "type": "x"}]',
     )
+
+
+def test_a_table_of_numbers_without_a_name_holds_no_labels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\n0,\n1,\n")
+    with pytest.raises(LabelError, match=r"labels\.csv"):
+        read_label_file(path)
+    path.write_text("id,label\n0,cat\n1,\n2,dog\n")
+    assert read_label_file(path).labels == ["cat", "dog"]
+
+
+def test_a_tree_with_an_immense_cell_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "tree.csv"
+    path.write_text("animal,dog\nanimal," + "x" * 200_000)
+    with pytest.raises(LabelError, match=r"tree\.csv"):
+        read_tree(path)
+
+
+@pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
+def test_a_page_that_claims_gigabytes_is_refused_before_they_are_taken(tmp_path: Path) -> None:
+    """The head of a page, three numbers in front of the data, is not covered by what the footer says."""
+    data = parquet({}, image=["a.jpg", "b.jpg"])
+    ((_, (chunk,)),) = row_groups(io.BytesIO(data))
+    assert largest_page(io.BytesIO(data), chunk) < 1000
+    at = chunk.begin
+    assert data[at : at + 3 : 2] == b"\x15\x15"  # two fields of 32 bits: what page it is, its size
+    size = bytes([0xFE, 0xFF, 0xFF, 0xFF, 0x0F])  # 2**31 - 1, as Thrift writes it
+    length = next(n for n in range(1, 6) if data[at + 2 + n] < 128)
+    path = tmp_path / "x.parquet"
+    path.write_bytes(data[: at + 3] + size + data[at + 3 + length :])
+    with pytest.raises(SourceError, match=r"unpacks from .* to 2,147,483,647 bytes"):
+        list(open_table(path).rows("image"))

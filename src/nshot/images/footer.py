@@ -22,6 +22,8 @@ _GROUPS, _COLUMNS, _ABOUT = 4, 1, 3
 _CODEC, _PATH, _VALUES, _UNPACKED, _PACKED, _DATA, _DICTIONARY, _STATISTICS = 4, 3, 5, 6, 7, 9, 11, 12
 _ROWS = 3
 _MAX, _MIN = 5, 6
+_PAGE_UNPACKED, _PAGE_PACKED = 2, 3  # of PageHeader
+_HEAD = 2**16  # bytes of a page's head, its statistics among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Chunk:
         values: how many values it holds, those that are missing counted.
         unpacked: bytes of its pages, without compression.
         packed: bytes that it takes in the file.
+        begin: where its first page begins, that of a dictionary among them.
         start: where its first page of data begins.
         plain: whether it is neither compressed nor has a dictionary.
         least: its least value as the file holds it; None where that is not told.
@@ -43,6 +46,7 @@ class Chunk:
     values: int
     unpacked: int
     packed: int
+    begin: int
     start: int
     plain: bool
     least: bytes | None
@@ -72,6 +76,28 @@ def row_groups(file: IO[bytes]) -> list[tuple[int, list[Chunk]]]:
         raise ValueError("its footer is damaged") from error
 
 
+def largest_page(file: IO[bytes], chunk: Chunk) -> int:
+    """Bytes that a page of a column's part claims to hold, the largest; the file's place is moved.
+
+    A reader takes that much memory before it reads, whatever the footer says of the whole. It is told up to
+    the first page whose head cannot be read: there every reader stops.
+    """
+    largest, at, end = 0, chunk.begin, chunk.begin + chunk.packed
+    while 0 <= at < end:
+        file.seek(at)
+        head = _Compact(file.read(_HEAD))
+        try:
+            found = head.structure(0)
+            unpacked, packed = operator.index(found[_PAGE_UNPACKED]), operator.index(found[_PAGE_PACKED])
+        except (IndexError, KeyError, TypeError, ValueError, struct.error):
+            break
+        largest = max(largest, unpacked, packed)
+        if packed < 0:
+            break
+        at += head.read + packed
+    return largest
+
+
 def _group(group: dict[int, Any]) -> tuple[int, list[Chunk]]:
     return int(group[_ROWS]), [_chunk(column) for column in group[_COLUMNS]]
 
@@ -86,6 +112,7 @@ def _chunk(column: dict[int, Any]) -> Chunk:
         values=operator.index(about[_VALUES]),
         unpacked=operator.index(about[_UNPACKED]),
         packed=operator.index(about[_PACKED]),
+        begin=min(operator.index(about[place]) for place in (_DATA, _DICTIONARY) if place in about),
         start=operator.index(about[_DATA]),
         plain=about[_CODEC] == 0 and _DICTIONARY not in about,
         least=statistics.get(_MIN),
@@ -100,7 +127,7 @@ class _Compact:
         self._data = data
         self._at = 0
         whole = self._whole
-        self._read: dict[int, Callable[[int], Any]] = {
+        self._readers: dict[int, Callable[[int], Any]] = {
             **dict.fromkeys((1, 2), lambda _: self._byte() == 1),  # as elements; as fields they take no byte
             3: lambda _: self._byte(),
             **dict.fromkeys((4, 5, 6), lambda _: whole()),
@@ -111,6 +138,11 @@ class _Compact:
             12: self.structure,
         }
 
+    @property
+    def read(self) -> int:
+        """Bytes read so far."""
+        return self._at
+
     def structure(self, depth: int) -> dict[int, Any]:
         if depth > _DEEPEST:
             raise ValueError("its footer is nested too deeply")
@@ -119,7 +151,7 @@ class _Compact:
         while head := self._byte():
             number = number + (head >> 4) if head >> 4 else self._whole()
             kind = head & 15
-            found[number] = kind == 1 if kind in (1, 2) else self._read[kind](depth + 1)
+            found[number] = kind == 1 if kind in (1, 2) else self._readers[kind](depth + 1)
         return found
 
     def _list(self, depth: int) -> list[Any]:
@@ -129,7 +161,7 @@ class _Compact:
             count = self._varint()
         if depth > _DEEPEST or count > len(self._data) - self._at:  # an element takes a byte at least
             raise ValueError("its footer is damaged")
-        read = self._read[head & 15]
+        read = self._readers[head & 15]
         return [read(depth + 1) for _ in range(count)]
 
     def _map(self, depth: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from nshot.errors import SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.delimited import open_delimited, plain
-from nshot.images.footer import row_groups
+from nshot.images.footer import largest_page, row_groups
 from nshot.types import DEFAULT_LIMITS
 
 TEXT = (".csv", ".tsv")
@@ -309,17 +309,17 @@ def _largest_mean(path: Path, columns: Sequence[str]) -> int:
     """
     largest = 0
     with path.open("rb") as file:
-        groups = row_groups(file)
-    for rows, chunks in groups:
-        for chunk in chunks:
-            if not chunk.path or chunk.path[0] not in columns:
-                continue
-            if chunk.unpacked > max(_MOST_UNPACKED, _MOST_PACKED * chunk.packed):
-                raise SourceError(
-                    f"{path}: column {'.'.join(chunk.path)} unpacks from {chunk.packed:,} to "
-                    f"{chunk.unpacked:,} bytes, which no column of images does"
-                )
-            largest = max(largest, chunk.unpacked // max(1, rows))
+        for rows, chunks in row_groups(file):
+            for chunk in chunks:
+                if not chunk.path or chunk.path[0] not in columns:
+                    continue
+                unpacked = max(chunk.unpacked, largest_page(file, chunk))
+                if unpacked > max(_MOST_UNPACKED, _MOST_PACKED * chunk.packed):
+                    raise SourceError(
+                        f"{path}: column {'.'.join(chunk.path)} unpacks from {chunk.packed:,} to "
+                        f"{unpacked:,} bytes, which no column of images does"
+                    )
+                largest = max(largest, chunk.unpacked // max(1, rows))
     return largest
 
 

@@ -282,9 +282,10 @@ def _table(path: Path, lines: Sequence[str]) -> LabelFile:
         cells = [(row[0], row[-1]) for row in table.rows(known[0], *([number] if number else []))]
     except SourceError as error:
         raise LabelError(str(error)) from error
-    names = [str(name).strip() for name, _ in cells if name not in (None, "")]
+    cells = [(name, cell) for name, cell in cells if name not in (None, "")]
+    names = [str(name).strip() for name, _ in cells]
     note = f"labels are the column {known[0]!r} of {path}"
-    if number is not None and all(_is_number(cell) for _, cell in cells):
+    if number is not None and cells and all(_is_number(cell) for _, cell in cells):
         found = _by_number(path, {int(float(cell)): str(name).strip() for name, cell in cells})
         return LabelFile(found.labels, found.numbers, (note,))
     unique = list(dict.fromkeys(names))

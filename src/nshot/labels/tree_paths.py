@@ -60,7 +60,10 @@ def paths_of(text: str) -> tuple[Paths, Ids, tuple[str, ...]]:
         except json.JSONDecodeError as error:
             raise LabelError(f"starts like JSON but is not: {error}") from error
     else:
-        (paths, ranks), ids = _of_lines(text), {}
+        try:
+            (paths, ranks), ids = _of_lines(text), {}
+        except csv.Error as error:
+            raise LabelError(f"cannot be read as lines of paths: {error}") from error
     return *_named(paths, ids), ranks
 
 
