@@ -62,7 +62,7 @@ def test_fit_tells_examples_that_are_in_other_test_data(
     assert "WARNING:" in said
     assert f"in {split / 'test'} too" in said
     assert run([*asked, "--journal", str(split), *MODEL]) == 2
-    assert "--test goes with one label per image" in capfd.readouterr().err
+    assert "leave out --test" in capfd.readouterr().err
 
 
 def test_evaluate_tells_what_was_learnt_from(split: Path, capfd: pytest.CaptureFixture[str]) -> None:

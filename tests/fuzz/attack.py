@@ -132,8 +132,8 @@ def attack(
     assert not faults, f"{reader}: {len(faults)} kinds of faults\n\n" + "\n\n".join(faults.values())
     assert told.peak < peak, f"{told}: more than {peak / 2**20:.0f} MB"
     assert told.held < HELD, f"{told}: memory grows"
-    assert meter.threads <= 2, f"{reader}: {meter.threads} threads are left"
-    assert meter.files <= 4, f"{reader}: {meter.files} open files are left"
+    assert meter.threads <= 8, f"{reader}: {meter.threads} threads are left"
+    assert meter.files <= 12, f"{reader}: {meter.files} open files are left"
     return told
 
 
