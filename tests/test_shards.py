@@ -537,3 +537,19 @@ def test_vectors_are_read_as_pyarrow_reads_them(
     assert np.allclose(read, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6, rtol=0)
     mapped = [isinstance(block.vectors.base, np.memmap) for block in blocks]
     assert width == "float16" or mapped == [not failed] * 3
+
+
+def test_a_part_whose_names_are_numbers_is_damaged_however_its_vectors_lie(tmp_path: Path) -> None:
+    kind = pa.list_(pa.field("element", pa.float32(), nullable=False), 4)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.eye(4, dtype=np.float32).ravel()), type=kind)
+    for said in ({}, {"page": "one", "failed": 0}):
+        schema = pa.schema(
+            [("source", pa.int64()), ("embedding", kind)], {"nshot": json.dumps({"nshot": 1, **said})}
+        )
+        table = pa.Table.from_arrays([pa.array(range(4)), vectors], schema=schema)
+        pq.write_table(table, tmp_path / parts.part_name(0), compression="none", use_dictionary=False)
+
+        (record,) = Parts(tmp_path).records()
+
+        assert isinstance(record, Failure)
+        assert "its column source holds int64" in record.message

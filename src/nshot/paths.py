@@ -53,6 +53,11 @@ def unspelled(text: str) -> str:
     return _SPELLED.sub(_meant, text) if "\\" in text else text
 
 
+def utf8(text: str) -> str:
+    """Parquet holds only UTF-8: other bytes, of a name that a message holds, are written out."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def unguarded(cell: str) -> str:
     """A cell without the apostrophe that kept it from being a formula."""
     return cell[1:] if _GUARDED.match(cell) else cell

@@ -29,7 +29,7 @@ from nshot.errors import NONSENSE, SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.footer import row_groups
 from nshot.objects import Folder, is_object_url, open_folder
-from nshot.paths import spelled, unspelled
+from nshot.paths import spelled, unspelled, utf8
 from nshot.types import Embedded, Failure, Floats, Recipe
 
 MANIFEST = "manifest.parquet"
@@ -166,7 +166,7 @@ class PartWriter:
         columns.append(pa.array(digests, pa.binary()))
         columns.append(pa.array(errors, pa.string()))
         columns.append(
-            pa.array([[_utf8(note) for note in item.notes] or None for item in items], pa.list_(pa.string()))
+            pa.array([[utf8(note) for note in item.notes] or None for item in items], pa.list_(pa.string()))
         )
         table = pa.Table.from_arrays(columns, schema=self._schema)
         add_to_digest(self._digest, table)
@@ -320,9 +320,9 @@ class Parts:
                 raise SourceError(f"{self.folder.path(name)} belongs to another plan")
             if said.get("space") != self.meta.get("space"):
                 raise SourceError(f"{self.folder.path(name)} holds vectors of another model")
-            lying = self._lying(file, name, said)
+            mapped = self._mapped(file, name, said)
             for group in range(file.num_row_groups):
-                yield self._read(file, name, group, columns, lying)
+                yield self._read(file, name, group, columns, mapped)
 
     def group(self, name: str, number: int, columns: Sequence[str] | None = None) -> Block:
         """One row group of a part by the part's name.
@@ -331,7 +331,7 @@ class Parts:
             SourceError: it is gone, or damaged.
         """
         with self._opened(name) as file:
-            return self._read(file, name, number, columns, self._lying(file, name, meta_of(file)))
+            return self._read(file, name, number, columns, self._mapped(file, name, meta_of(file)))
 
     def column(self, name: str, number: int, column: str) -> list[Any]:
         """One column of a row group, other than the vectors.
@@ -355,24 +355,26 @@ class Parts:
         kind = _ENDED if number in self.parts else _MISSING
         return Failure(self.folder.path(part_name(number)), kind, str(error))
 
-    def _lying(self, file: Any, name: str, said: Mapping[str, Any]) -> _Lying | None:
+    def _mapped(self, file: Any, name: str, said: Mapping[str, Any]) -> _Mapped | None:
         here = self._copied(name)
         with self._reading(name):
-            return None if here is None else _Lying.of(here, file, said)
+            return None if here is None else _Mapped.of(here, file, said)
 
     def _read(
-        self, file: Any, name: str, group: int, columns: Sequence[str] | None, lying: _Lying | None
+        self, file: Any, name: str, group: int, columns: Sequence[str] | None, mapped: _Mapped | None
     ) -> Block:
         there = file.schema_arrow.names
         kept = [c for c in there if columns is None or c in columns or c == "embedding"]
         with self._reading(name):
-            if lying is not None:
-                beside = [c for c in kept if c != "embedding"]
-                table = file.read_row_group(group, columns=beside, use_threads=False)
-                vectors = lying.vectors(group)
-                return Block(name, table, _unit(vectors), np.ones(len(vectors), bool))
+            if mapped is not None:
+                kept.remove("embedding")
             # at once, not by batches: those copy
-            return _block(name, file.read_row_group(group, columns=kept, use_threads=False))
+            table = file.read_row_group(group, columns=kept, use_threads=False)
+            _check_texts(table)
+            if mapped is None:
+                return _block(name, table)
+            vectors = mapped.vectors(group)
+            return Block(name, table, _unit(vectors), np.ones(len(vectors), bool))
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -472,12 +474,15 @@ def split_error(error: str | None) -> tuple[str, str]:
     )
 
 
-def _block(name: str, table: Any) -> Block:
-    column = table.column("embedding")
+def _check_texts(table: Any) -> None:
     for text in {"source", "domain", "error"} & set(table.column_names):
         kind = table.column(text).type
         if not (pyarrow().types.is_string(kind) or pyarrow().types.is_null(kind)):
             raise TypeError(f"its column {text} holds {kind}")
+
+
+def _block(name: str, table: Any) -> Block:
+    column = table.column("embedding")
     there = np.ones(len(column), bool)
     if column.null_count:
         there = column.is_valid().to_numpy(zero_copy_only=False)
@@ -488,7 +493,7 @@ def _block(name: str, table: Any) -> Block:
     return Block(name, table.drop_columns(["embedding"]), _unit(rows), there)
 
 
-class _Lying:
+class _Mapped:
     """Vectors that lie in a part as one array per row group, behind the levels of their page.
 
     pyarrow spends most of its reading on the levels, which say of each number that it is there. A part of
@@ -501,7 +506,7 @@ class _Lying:
         self._path, self._chunks, self._dtype, self._length = path, chunks, dtype, length
 
     @classmethod
-    def of(cls, path: Path, file: Any, said: Mapping[str, Any]) -> _Lying | None:
+    def of(cls, path: Path, file: Any, said: Mapping[str, Any]) -> _Mapped | None:
         """Those of a part; None where they must be read as pyarrow reads them."""
         if said.get("page") != "one" or said.get("failed") != 0:
             return None
@@ -537,9 +542,4 @@ def _unit(rows: NDArray[Any]) -> Floats:
 
 
 def _told(failure: Failure) -> str:
-    return f"{failure.type}: {_utf8(failure.message)}"
-
-
-def _utf8(text: str) -> str:
-    """Parquet holds only UTF-8: other bytes, of a name that a message holds, are spelled."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return f"{failure.type}: {utf8(failure.message)}"

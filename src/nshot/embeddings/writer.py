@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from nshot.atomic import Lock, check_output, replace, writing
 from nshot.errors import OutputError
 from nshot.extras import pyarrow
-from nshot.paths import spelled
+from nshot.paths import spelled, utf8
 from nshot.types import Embedded, Failure, Recipe
 
 _ROWS = 4096  # in memory at once
@@ -229,8 +229,8 @@ class _ParquetWriter(_Spooled):
             pa.array([item.domain for item in items], pa.string()),
             pa.array([item.digest if isinstance(item, Embedded) else None for item in items], pa.binary()),
             pa.array([failure and failure.type for failure in failures], pa.string()),
-            pa.array([failure and _utf8(failure.message) for failure in failures], pa.string()),
-            pa.array([[_utf8(note) for note in item.notes] or None for item in items], pa.list_(pa.string())),
+            pa.array([failure and utf8(failure.message) for failure in failures], pa.string()),
+            pa.array([[utf8(note) for note in item.notes] or None for item in items], pa.list_(pa.string())),
         ]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
@@ -246,8 +246,3 @@ def _member(archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[int, .
     with archive.open(entry, "w", force_zip64=True) as member:
         npy.write_array_header_1_0(member, {"descr": dtype, "fortran_order": False, "shape": shape})
         yield member
-
-
-def _utf8(text: str) -> str:
-    """Parquet holds only UTF-8: other bytes, of a name that a message holds, are spelled."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
