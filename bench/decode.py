@@ -1,7 +1,7 @@
 """Images of 12 megapixels: processor time of two checkouts in turns, with peers beside them.
 
-    git worktree add /tmp/before COMMIT
-    python bench/decode.py --photos PHOTOS --before /tmp/before
+    git worktree add ../before COMMIT
+    python bench/decode.py --photos PHOTOS --before ../before
 
 From a photograph, images of 4000 x 3000 pixels are made under bench/out/decode: JPEG of three amounts of
 detail, progressive, grey, turned by EXIF, with a colour profile; PNG, WebP, TIFF. Each checkout runs in a

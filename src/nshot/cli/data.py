@@ -65,18 +65,25 @@ class DataOptions:
         Args:
             separated: whether a facet has several labels, which a separator stands between.
         """
-        leave_out(
-            "facets are read from a table with a column of labels for each",
-            label_column=self.label_column,
-            label_pattern=self.label_pattern,
-            domain_column=self.domain_column,
-            domain_folders=self.domain_folders,
-            corrections=self.corrections,
-            config=self.config,
-            split=self.split,
-        )
+        separator = {"label_separator": self.label_separator}
+        others = {name: value for name, value in self.labelled.items() if name not in separator}
+        leave_out("facets are read from a table with a column of labels for each", **others)
         if not separated:
-            leave_out("each facet has one label per image", label_separator=self.label_separator)
+            leave_out("each facet has one label per image", **separator)
+
+    @property
+    def labelled(self) -> dict[str, object]:
+        """The options that say where labels and domains are, by their names, for ``leave_out``."""
+        return {
+            "label_column": self.label_column,
+            "label_separator": self.label_separator,
+            "label_pattern": self.label_pattern,
+            "domain_column": self.domain_column,
+            "domain_folders": self.domain_folders,
+            "corrections": self.corrections,
+            "config": self.config,
+            "split": self.split,
+        }
 
     @property
     def on_hub(self) -> bool:

@@ -52,6 +52,16 @@ def kind_of(
     return Kind.SEVERAL if kind is Kind.ONE and multi else kind
 
 
+def check_rank(rank: str | None, kind: Kind) -> None:
+    """Refuse --rank for what is no tree.
+
+    Raises:
+        RequestError: it was given, and there is no tree.
+    """
+    if rank is not None and kind is not Kind.TREE:
+        raise RequestError("--rank is a level of a tree: give --tree as well")
+
+
 def _held(classifier_file: Path | None) -> Kind:
     if classifier_file is None or not classifier_file.is_file():
         return Kind.ONE

@@ -10,7 +10,7 @@ from nshot.cli.classify.request import Request
 from nshot.cli.facets import facets_option
 from nshot.cli.folders import is_folder_of_answers
 from nshot.cli.help import Command
-from nshot.cli.kinds import Kind, kind_of
+from nshot.cli.kinds import check_rank, kind_of
 from nshot.cli.options import (
     RAY,
     classifier_option,
@@ -93,8 +93,7 @@ def command(request: Request) -> int:
     )
     request.cascade_options.check(kind)
     request.journal_options.check()
-    if request.rank is not None and kind is not Kind.TREE:
-        raise RequestError("--rank is a level of a tree: give --tree as well")
+    check_rank(request.rank, kind)
     if is_folder_of_answers(request.sources, request.output, request.format):
         from nshot.cli.classify.folder import classify
     else:

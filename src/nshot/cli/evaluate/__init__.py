@@ -10,7 +10,7 @@ from nshot.cli.data import data_options
 from nshot.cli.evaluate.request import Request
 from nshot.cli.facets import facets_option
 from nshot.cli.help import Command
-from nshot.cli.kinds import Kind, kind_of
+from nshot.cli.kinds import Kind, check_rank, kind_of
 from nshot.cli.options import (
     classifier_option,
     decision_options,
@@ -22,7 +22,6 @@ from nshot.cli.options import (
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import cascade_options
 from nshot.cli.tree import rank_option, tree_option
-from nshot.errors import RequestError
 
 
 @click.command("evaluate", cls=Command, short_help="Say how good the answers are, on labelled images.")
@@ -83,8 +82,7 @@ def command(request: Request) -> int:
         multi=request.decision_options.multi,
     )
     request.cascade_options.check(kind)
-    if request.rank is not None and kind is not Kind.TREE:
-        raise RequestError("--rank is a level of a tree: give --tree as well")
+    check_rank(request.rank, kind)
     if kind is Kind.TREE:
         from nshot.cli.evaluate.tree import evaluate
     elif kind is Kind.FACETS:
@@ -117,13 +115,6 @@ def _boxes(request: Request) -> int:
         compare=request.compare,
         first=request.cascade_options.first,
         agree=request.cascade_options.agree,
-        label_column=data.label_column,
-        label_separator=data.label_separator,
-        label_pattern=data.label_pattern,
-        domain_column=data.domain_column,
-        domain_folders=data.domain_folders,
-        corrections=data.corrections,
-        config=data.config,
-        split=data.split,
+        **data.labelled,
     )
     return evaluate(Path(data.data), request.boxes, request.output, request.model_options.limits)

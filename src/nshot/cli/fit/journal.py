@@ -66,14 +66,7 @@ def _asked(request: Request, kind: Kind) -> list[Facet]:
     options, data = request.label_options, request.data_options
     leave_out(
         "DATA are images here, and their labels are in the journal",
-        label_column=data.label_column,
-        label_separator=data.label_separator,
-        label_pattern=data.label_pattern,
-        domain_column=data.domain_column,
-        domain_folders=data.domain_folders,
-        corrections=data.corrections,
-        config=data.config,
-        split=data.split,
+        **data.labelled,
         image_column=data.image_column,
         image_root=data.image_root,
         test=request.test,

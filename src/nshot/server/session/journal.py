@@ -89,6 +89,11 @@ class Word(NamedTuple):
         return {"label": self.label} if self.answer == "label" else {"answer": self.answer}
 
 
+def told_of(said: Mapping[int, Word], count: int) -> list[int]:
+    """The rows, of the first ``count``, of which more was said than "skip"."""
+    return [row for row, word in said.items() if row < count and word.answer != "skip"]
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """One act.

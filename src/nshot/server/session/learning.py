@@ -18,7 +18,7 @@ from nshot.metrics import wilson
 from nshot.server.session import several
 from nshot.server.session.asked import NONE, UNREAD, Answers, Asked
 from nshot.server.session.images import Snapshot
-from nshot.server.session.journal import Word
+from nshot.server.session.journal import Word, told_of
 from nshot.server.session.questions import Questions
 from nshot.types import Floats
 
@@ -130,7 +130,7 @@ def learn(
         asked = _with_line(questions, now, asked, images, examples, strangers)
     before, after = questions.answers(now, images).label, questions.answers(asked, images).label
     changed = before != after
-    changed[[row for row, word in said.items() if row < len(images) and word.answer != "skip"]] = False
+    changed[told_of(said, len(images))] = False
     moved = np.flatnonzero(changed)
     moves = {
         (int(a), int(b)): moved[(before[moved] == a) & (after[moved] == b)]
@@ -218,7 +218,7 @@ def next_images(
     if not len(pool):
         return []
     pool = np.sort(np.random.default_rng(len(said)).permutation(pool)[:_POOL])
-    spoken = [row for row, word in said.items() if row < len(images) and word.answer != "skip"]
+    spoken = told_of(said, len(images))
     known = [row for row in spoken if images.read[row]]
     unsure = np.clip(1 - answers.margin[pool] / max(5 * answers.unsure, 1e-9), 0, 1)
     chosen = cover(images.vectors[pool], unsure, NEXT, images.vectors[known])

@@ -15,7 +15,7 @@ from nshot.few_shot.several import fit_several
 from nshot.metrics import clustered_wilson, per_label, share, wilson
 from nshot.server.session.asked import Answers, Asked
 from nshot.server.session.images import Snapshot
-from nshot.server.session.journal import Word
+from nshot.server.session.journal import Word, told_of
 from nshot.server.session.questions import Questions
 from nshot.types import Floats
 
@@ -93,9 +93,9 @@ def learn(
     began = time.perf_counter()
     labels = now.question.names
     spoken = [
-        (row, word)
-        for row, word in sorted(said.items())
-        if word.answer != "skip" and row < len(images) and row not in apart and images.read[row]
+        (row, said[row])
+        for row in sorted(told_of(said, len(images)))
+        if row not in apart and images.read[row]
     ]
     known = [(row, word) for row, word in spoken if word.tells_of(labels)]
     if not any(set(word.labels) & set(labels) for _, word in known):
@@ -120,7 +120,7 @@ def _moves(
     assert before.shown is not None
     assert after.shown is not None
     changed = before.shown ^ after.shown
-    changed[[row for row, word in said.items() if row < len(images) and word.answer != "skip"]] = 0
+    changed[told_of(said, len(images))] = 0
     moves = {}
     for place in range(labels):
         bit = np.uint8(128 >> place % 8)
