@@ -1,11 +1,13 @@
-"""Ends classify, embed, sort, tag and store clear at random moments, by KILL, TERM and INT, and goes on.
+"""Ends commands at random moments, by KILL, TERM and INT in turn, and goes on.
 
-python bench/kills.py [kills per command] [images]
+python bench/kills.py [kills of each signal] [images] [command ...]
 
-After every kill the same command is run again (classify with --resume where there is an output), and what is
-there then is compared with a run that nobody disturbed: the answers, the vectors, the tree of files. sort and
-tag are taken back as well, and the images compared byte for byte. One line per command; exit status 1 where
-anything was lost.
+The commands are classify, embed, shards (embed into a folder), fit, sort, tag, clear (store clear) and serve;
+all of them by default. After every kill the same command is run again (classify with --resume where there is
+an output), and what is there then is compared with a run that nobody disturbed: the answers, the vectors, the
+classifier, the tree of files. sort and tag are taken back as well, and the images compared byte for byte. Of
+serve's page every correction that was answered with 200 has to be in its journal, and the next server goes on
+with that. One line per command; exit status 1 where anything was lost.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
+from threading import Timer
+from urllib.request import Request, urlopen
 
 import numpy as np
 from PIL import Image
@@ -32,7 +38,8 @@ _LABELS = ("--labels", "circle, square, star", "--reject", "off", "--quiet")
 def main() -> None:
     """Print one line per command."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a background job starts ignores it
-    kills, images = (int(number) for number in (*sys.argv[1:], "50", "200")[:2])
+    kills, images = (int(number) for number in (*sys.argv[1:3], "50", "200")[:2])
+    wanted = sys.argv[3:]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         photos = folder / "photos"
@@ -41,8 +48,12 @@ def main() -> None:
         for number in range(images):
             pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((96, 96)).save(photos / f"{number:04}.png")
-        trials = (classify, embed, sort, tag, clear)
-        lost = sum([_killed(trial.__name__, trial(folder, photos), kills) for trial in trials])
+        lost = 0
+        for trial in (classify, embed, shards, fit, sort, tag, clear):
+            if not wanted or trial.__name__ in wanted:
+                lost += _killed(trial.__name__, trial(folder, photos), kills * len(_SIGNALS))
+        if not wanted or "serve" in wanted:
+            lost += serve(folder, photos, kills * len(_SIGNALS))
     sys.exit(1 if lost else 0)
 
 
@@ -80,20 +91,30 @@ def _killed(name: str, trial: Trial, kills: int) -> int:
     bad, ends = 0, Counter[str]()
     for number in range(kills):
         trial.reset()
+        sent = _SIGNALS[number % len(_SIGNALS)]
         with subprocess.Popen(
-            _python(trial.command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            _python(trial.command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as run:
-            time.sleep(rng.uniform(0.2, 0.9) * took)
-            run.send_signal(_SIGNALS[number % len(_SIGNALS)])
-        ends[str(run.returncode)] += 1
-        fine = trial.safe()
+            time.sleep(rng.uniform(0.2, 0.95) * took)
+            run.send_signal(sent)
+            _, said = run.communicate()
+        ends[f"{sent.name} {run.returncode}"] += 1
+        fine = trial.safe() and "Traceback" not in said
         _run(trial.again(), quiet=True)  # sort has nothing left to do where the kill came late
         fine = fine and trial.state() == expected
         if not fine:
             bad += 1
+            print(
+                f"{name}, kill {number} by {sent.name}, exit status {run.returncode}: {said[-500:]}",
+                flush=True,
+            )
+    _tell(name, kills, bad, ends)
+    return bad
+
+
+def _tell(name: str, kills: int, bad: int, ends: Counter[str]) -> None:
     told = ", ".join(f"{status}: {count}" for status, count in sorted(ends.items()))
     print(f"{name}: {kills} kills, {bad} lost or changed something (exit statuses {told})", flush=True)
-    return bad
 
 
 def classify(folder: Path, photos: Path) -> Trial:
@@ -123,6 +144,46 @@ def embed(folder: Path, photos: Path) -> Trial:
         _remove(folder, "embed.sqlite")
 
     return Trial(command, lambda: command, reset, state)
+
+
+def shards(folder: Path, photos: Path) -> Trial:
+    output = folder / "parts"
+    command = ["embed", str(photos), "-o", f"{output}/", "--quiet", "--shard-size", "20", "--no-store"]
+
+    def state() -> object:
+        return {path.name: path.read_bytes() for path in output.iterdir()}
+
+    def safe() -> bool:
+        """What has its name is whole."""
+        there = {path.name: path.read_bytes() for path in output.glob("part-*.parquet")}
+        return there.items() <= whole.items()
+
+    _remove(folder, output.name)
+    _run(command)
+    whole = {path.name: path.read_bytes() for path in output.iterdir()}
+    return Trial(command, lambda: command, lambda: _remove(folder, output.name), state, safe)
+
+
+def fit(folder: Path, photos: Path) -> Trial:
+    own, output = folder / "to fit", folder / "own.nshot"
+    for number, path in enumerate(sorted(photos.iterdir())):
+        place = own / ("circle", "star")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    command = ["fit", str(own), "-o", str(output), "--quiet", "--store", str(folder / "fit.sqlite")]
+
+    def reset() -> None:
+        _remove(folder, output.name)
+        _remove(folder, "fit.sqlite")
+
+    def safe() -> bool:
+        """What has its name is whole."""
+        return not output.exists() or output.read_bytes() == whole
+
+    reset()
+    _run(command)
+    whole = output.read_bytes()
+    return Trial(command, lambda: command, reset, output.read_bytes, safe)
 
 
 def sort(folder: Path, photos: Path) -> Trial:
@@ -191,6 +252,64 @@ def clear(folder: Path, photos: Path) -> Trial:
         return [each.name for each in folder.iterdir() if each.name.startswith(store.name)]
 
     return Trial(command, lambda: command, reset, state, safe)
+
+
+def serve(folder: Path, photos: Path, kills: int) -> int:
+    """Corrections are said to the page one after the other until it is killed; all that it took are kept."""
+    from nshot.server.session import Journal
+
+    rng = random.Random("serve")
+    journal = folder / "journal.jsonl"
+    command = ["serve", str(photos), "--labels", "circle, star", "--no-open", "--port", "0"]
+    command += ["--journal", str(journal), "--store", str(folder / "store.sqlite")]
+    bad, ends, said, number = 0, Counter[str](), list[str](), 0
+    for kill in range(kills):
+        sent = _SIGNALS[kill % len(_SIGNALS)]
+        with subprocess.Popen(
+            _python(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as run:
+            assert run.stderr is not None
+            address = run.stderr.readline().split()[0].rstrip("/")
+            images = _images(address)
+            end = Timer(rng.uniform(0, 0.5), run.send_signal, (sent,))
+            end.start()
+            with suppress(OSError, HTTPException):  # it is gone
+                while run.poll() is None:
+                    act = {"id": f"{number}", "digests": [images[number % len(images)]]}
+                    label = rng.choice(("circle", "star"))
+                    number += 1
+                    _post(f"{address}/api/acts", {"acts": [act | {"now": {"label": label}}]})
+                    said.append(act["id"])
+            end.join()
+            _, rest = run.communicate()
+        ends[f"{sent.name} {run.returncode}"] += 1
+        opened = Journal(journal)  # as the next server does
+        kept = [str(line["id"]) for line in opened.lines if "id" in line]
+        opened.close()
+        asked = [id for id in kept if id not in set(said)]  # kept, and killed before it could answer
+        if not set(said) <= set(kept) or len(kept) != len(set(kept)) or "Traceback" in rest:
+            bad += 1
+            print(f"serve, kill {kill} by {sent.name}: {len(set(said) - set(kept))} lost, {rest[-500:]}")
+        said += asked
+    _tell(f"serve, {len(said)} corrections", kills, bad, ends)
+    return bad
+
+
+def _images(address: str) -> list[str]:
+    """The digests of the images that are on the page, once there are some."""
+    while True:
+        with urlopen(f"{address}/api/rows", timeout=60) as answer:
+            data = answer.read()
+        if count := int.from_bytes(data[:4], "little"):
+            return [data[4 + 32 * row : 36 + 32 * row].hex() for row in range(count)]
+        time.sleep(0.05)
+
+
+def _post(url: str, body: object) -> None:
+    """Ask, and be answered with 200."""
+    kind = {"Content-Type": "application/json"}
+    with urlopen(Request(url, json.dumps(body).encode(), kind), timeout=60) as answer:
+        answer.read()
 
 
 def _python(command: list[str]) -> list[str]:

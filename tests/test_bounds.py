@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,10 +18,13 @@ from PIL import Image
 from nshot.bounded import weight
 from nshot.embeddings import Embeddings
 from nshot.embeddings.reader import read_vectors
-from nshot.errors import ImageError, RequestError, SourceError
+from nshot.errors import CorruptCheckpoint, ImageError, NshotError, RequestError, SourceError
 from nshot.images import hub, records, tables
+from nshot.images.footer import row_groups
 from nshot.images.prepare import header
 from nshot.images.sources import Source
+from nshot.models.files import read_json
+from nshot.models.weights import read_weights
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,51 @@ def test_a_small_file_of_vectors_that_unpacks_to_gigabytes_is_refused(tmp_path: 
     np.savez_compressed(path, vectors=np.zeros(shape, np.float16))
     with pytest.raises(SourceError, match="no file of vectors"):
         read_vectors(path)
+
+
+def test_a_page_of_vectors_that_claims_gigabytes_is_refused_before_they_are_taken(tmp_path: Path) -> None:
+    """The head of a page, a few bytes in front of the data, is not covered by what the file's end says."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "vectors.parquet"
+    table = pa.table({"source": ["a.jpg"] * 3, "embedding": [[1.0, 0.0]] * 3})
+    parquet.write_table(table, path, use_dictionary=False)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        ((_, (_, chunk)),) = row_groups(file)
+    at = chunk.begin
+    assert data[at : at + 3 : 2] == b"\x15\x15"  # two fields of 32 bits: what page it is, its size
+    length = next(n for n in range(1, 6) if data[at + 2 + n] < 128)
+    size = bytes([0xFE, 0xFF, 0xFF, 0xFF, 0x0F])  # 2**31 - 1, as Thrift writes it
+    path.write_bytes(data[: at + 3] + size + data[at + 3 + length :])
+    with pytest.raises(SourceError, match=r"unpacks from .* to 2,147,\d\d\d,\d\d\d bytes"):
+        read_vectors(path)
+
+
+@pytest.mark.parametrize("name", ["vectors.npz", "pytorch_model.bin"])
+def test_a_zip_s_directory_that_would_fill_the_memory_is_refused(tmp_path: Path, name: str) -> None:
+    """Python keeps some 650 bytes for an entry, whatever the entry holds."""
+    path, entries = tmp_path / name, 400_000
+    entry = (
+        b"PK\x01\x02"
+        + struct.pack("<HHHHHHIIIHHHHHII", 20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+        + b"a"
+    )
+    end = struct.pack("<HHHHIIH", 0, 0, 0xFFFF, 0xFFFF, len(entry) * entries, 0, 0)
+    path.write_bytes(entry * entries + b"PK\x05\x06" + end)
+    with pytest.raises(NshotError, match=f"{name}.* (directory of|table of contents)"):
+        read_weights(path) if name.endswith(".bin") else read_vectors(path)
+
+
+def test_settings_and_headers_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    """Small lists take thirty times their text."""
+    lists = b'{"a":[' + b"[]," * 7_000_000 + b"[]]}"
+    settings, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    settings.write_bytes(lists)
+    weights.write_bytes(len(lists).to_bytes(8, "little") + lists)
+    with pytest.raises(CorruptCheckpoint, match=r"config\.json .* would take about .* MB"):
+        read_json(settings)
+    with pytest.raises(CorruptCheckpoint, match=r"model\.safetensors .* would take about .* MB"):
+        read_weights(weights)
 
 
 def test_vectors_whose_names_are_one_text_for_all_rows_are_refused(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from checkpoints import tiny_checkpoint
+from fuzz.test_models import charsmap, sentencepiece
 
 from nshot.errors import CorruptCheckpoint, LabelError
+from nshot.models.files import TokenizerFiles
 from nshot.models.tokenizer import Tokenizer
 
 
@@ -134,3 +136,26 @@ def test_the_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path)
     (tmp_path / "merges.txt").write_bytes((folder / "merges.txt").read_bytes())
     with pytest.raises(CorruptCheckpoint, match="not CLIP's"):
         pair(tmp_path)
+
+
+def spiece(path: Path, data: bytes) -> Tokenizer:
+    path.write_bytes(data)
+    files = TokenizerFiles(tokenizer_json=None, vocab=None, merges=None, spiece=path)
+    return Tokenizer.as_stored(files, context=8, only_end=True)
+
+
+@pytest.mark.parametrize(("at", "units"), [(0, bytes(4)), (4, b"\xff" * 4), (4, b"\xff\xff\xff\x7f")])
+def test_a_sentencepiece_model_whose_table_of_letters_leads_nowhere_is_named(
+    tmp_path: Path, at: int, units: bytes
+) -> None:
+    """The library that reads it panics, for some tables only when a text is encoded."""
+    whole, path = sentencepiece(), tmp_path / "spiece.model"
+    assert spiece(path, whole).encode(["a CAT"]).tolist() == spiece(path, whole).encode(["a cat"]).tolist()
+    at += whole.index(charsmap())
+    with pytest.raises(CorruptCheckpoint, match=r"spiece\.model"):
+        spiece(path, whole[:at] + units + whole[at + 4 :]).encode(["a CAT"])
+
+
+def test_a_sentencepiece_model_of_one_endless_number_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(CorruptCheckpoint, match="more than 64 bits"):
+        spiece(tmp_path / "spiece.model", b"\x80" * 2_000_000)

@@ -64,6 +64,27 @@ def test_an_expanded_tensor_is_read_as_torch_reads_it(path: Path) -> None:
         read_bin(path)
 
 
+def test_a_list_that_is_made_a_table_again_and_again_is_refused(path: Path) -> None:
+    """A few bytes for each table, and each of them as much work as the list is long."""
+    pairs = b"]q\x01(" + b"X\x01\x00\x00\x00aK\x01\x86q\x02" + b"h\x02" * 50_000 + b"e"
+    table = (
+        b"\x80\x02" + pairs + b"\x85q\x03ccollections\nOrderedDict\nq\x04" + b"h\x04h\x03R" * 20_000 + b"."
+    )
+    write_zip(path, table, [ONE])
+    with pytest.raises(CorruptCheckpoint, match="more steps"):
+        read_bin(path)
+
+
+def test_a_matrix_that_is_transposed_a_thousand_times_is_refused(path: Path) -> None:
+    """A few bytes for each tensor, and each of them a copy of the whole storage."""
+    side = 1024
+    storage = np.zeros(side * side, "<f4").tobytes()
+    tensor = tensor_opcodes("FloatStorage", "0", side * side, 0, (side, side), (1, side))
+    write_zip(path, b"\x80\x02](" + tensor * 1000 + b"e.", [storage])
+    with pytest.raises(CorruptCheckpoint, match="more memory than the file"):
+        read_bin(path)
+
+
 def test_tensors_that_share_a_storage_share_its_bytes(path: Path) -> None:
     pair = b"\x80\x02}(X\x01\x00\x00\x00x" + tensor_opcodes("FloatStorage", "0", 6, 0, (6,), (1,))
     pair += b"X\x01\x00\x00\x00y" + tensor_opcodes("FloatStorage", "0", 6, 3, (3,), (1,)) + b"u."

@@ -2,6 +2,10 @@
 
 NSHOT_FUZZ=0.01 pytest tests/fuzz          a hundredth of 100,000 inputs for each reader
 NSHOT_FUZZ_SEED=4711 pytest tests/fuzz -k archives       that one input, as a failure names it
+NSHOT_FUZZ_FROM=100000 ...                               other inputs: the seeds from there on
+
+NSHOT_FUZZ_NOTE=FILE ...                                 each reader's figures as it ends, and in FILE.seed
+                                                         what is read now: a crash leaves it there
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from nshot.errors import CheckpointError, NshotError
 T = TypeVar("T")
 
 SECONDS = 10.0  # of processor time, for any one input
+HUNG = 3600.0  # of the clock, for an input that waits for what never comes
 PEAK = 192 * 2**20  # bytes over what the process held before the first input
 HELD = 64 * 2**20  # bytes more at the end than after the first tenth: 600 for each of 100,000 inputs
 _KINDS = 8  # different faults that are collected before a reader is given up
@@ -67,8 +72,10 @@ def rounds(short: int, long: int = 100_000) -> int:
 
 def seeds(short: int, long: int = 100_000) -> range:
     """The seeds of the inputs to try; with NSHOT_FUZZ_SEED set that one."""
-    one = os.environ.get("NSHOT_FUZZ_SEED")
-    return range(rounds(short, long)) if one is None else range(int(one), int(one) + 1)
+    if one := os.environ.get("NSHOT_FUZZ_SEED"):
+        return range(int(one), int(one) + 1)
+    first = int(os.environ.get("NSHOT_FUZZ_FROM", "0"))
+    return range(first, first + rounds(short, long))
 
 
 def attack(
@@ -100,8 +107,11 @@ def attack(
     tried = seeds(short, long)
     with suppress(Exception):  # whatever is imported at the first time; it comes again
         read(make(random.Random(f"{reader}-{tried[0]}")))
-    meter = _Meter()
+    gc.collect()
+    gc.freeze()  # what was there before need not be looked through each time that garbage is collected
+    meter, note = _Meter(), _Note(reader)
     for count, seed in enumerate(tried):
+        note.begin(seed)
         given = make(random.Random(f"{reader}-{seed}"))
         begun = time.process_time()
         try:
@@ -125,8 +135,10 @@ def attack(
         if len(faults) >= _KINDS:
             break
     meter.end()
+    gc.unfreeze()
     told = Told(reader, count + 1, refused, slowest, meter.peak, meter.held, (slow, meter.worst))
     TOLD.append(told)
+    note.end(told, faults)
     if slowest > SECONDS:
         faults.setdefault("slow", f"seed {slow}: {slowest:.1f} s of processor time")
     assert not faults, f"{reader}: {len(faults)} kinds of faults\n\n" + "\n\n".join(faults.values())
@@ -165,18 +177,42 @@ class _Slow(BaseException):
 
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Interrupt what takes more processor time, where the system can."""
+    """Interrupt what takes more processor time, or waits, where the system can."""
 
-    def late(*_: object) -> None:
-        raise _Slow(f"more than {seconds:g} s of processor time")
+    def late(number: int, _: object) -> None:
+        hung = number == signal.SIGALRM
+        raise _Slow(f"it waits for {HUNG:g} s" if hung else f"more than {seconds:g} s of processor time")
 
-    before = signal.signal(signal.SIGPROF, late)
+    before = [(number, signal.signal(number, late)) for number in (signal.SIGPROF, signal.SIGALRM)]
     signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, HUNG)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+class _Note:
+    """What is under way, and what came out, for whoever looks on or finds the process gone."""
+
+    def __init__(self, reader: str) -> None:
+        self._path, self._reader = os.environ.get("NSHOT_FUZZ_NOTE"), reader
+        self._begun = time.process_time()
+
+    def begin(self, seed: int) -> None:
+        """Before an input."""
+        if self._path:
+            Path(f"{self._path}.seed").write_text(f"{self._reader}, seed {seed}\n", encoding="utf-8")
+
+    def end(self, told: Told, faults: dict[str, str]) -> None:
+        """After the last input."""
+        if self._path:
+            with Path(self._path).open("a", encoding="utf-8") as file:
+                file.write(f"{told} in {time.process_time() - self._begun:.1f} s\n")
+                file.writelines(f"  {fault}\n" for fault in faults.values())
 
 
 class _Meter:

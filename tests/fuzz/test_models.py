@@ -18,7 +18,8 @@ from fuzz.attack import attack
 from fuzz.damage import mutated, mutated_json, mutated_text
 from nshot.images.preprocess import Preprocessor
 from nshot.models.checkpoint import find
-from nshot.models.sentencepiece import read_sentencepiece
+from nshot.models.files import TokenizerFiles
+from nshot.models.tokenizer import Tokenizer
 from nshot.models.weights import read_weights
 
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -196,24 +197,51 @@ def test_pickles_are_one_line_and_run_nothing(room: Path) -> None:
 
 
 def sentencepiece() -> bytes:
-    """A model of five pieces."""
+    """A model of five pieces, which makes letters small by a table of the kind that such files hold."""
 
     def field(number: int, data: bytes) -> bytes:
-        return bytes([number << 3 | 2, len(data)]) + data
+        assert len(data) < 2**14
+        size = bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7])
+        return bytes([number << 3 | 2]) + size + data
 
     pieces = b""
     for text, kind in (("<unk>", 2), ("</s>", 3), ("▁a", 1), ("cat", 1), ("▁", 1)):
         piece = field(1, text.encode()) + b"\x15" + np.float32(-1.5).tobytes() + bytes([3 << 3, kind])
         pieces += field(1, piece)
-    return pieces + field(2, b"\x18\x01\x98\x02\x00") + field(3, b"\x0a\x05ident")
+    return pieces + field(2, b"\x18\x01\x98\x02\x00") + field(3, b"\x0a\x05ident" + field(2, charsmap()))
+
+
+def charsmap() -> bytes:
+    """A double array in which A to Z lead to a to z, and those texts."""
+    units = np.zeros(256, "<u4")
+    units[0] = 1 << 10  # the root's children are at its place, 0, with 1 << 0 and their letter
+    for place, letter in enumerate(range(ord("A"), ord("Z") + 1)):
+        units[1 ^ letter] = (
+            1 << 8 | letter | (1 ^ letter ^ 200 + place) << 10
+        )  # a leaf is there, at 200 + place
+        units[200 + place] = 1 << 31 | 2 * place
+    texts = b"".join(bytes([letter, 0]) for letter in range(ord("a"), ord("z") + 1))
+    return (4 * len(units)).to_bytes(4, "little") + units.tobytes() + texts
 
 
 def test_sentencepiece(room: Path) -> None:
     path = room / "spiece.model"
     whole = sentencepiece()
+    table = whole.index(charsmap())
+
+    def change(source: random.Random) -> bytes:
+        """Damage anywhere, or to the table of letters alone, which must stay as long as it is."""
+        if source.randrange(3):
+            return mutated(whole, source)
+        data = bytearray(whole)
+        for _ in range(source.choice((1, 3, 30))):
+            place = source.randrange(table, len(data) - 4)
+            data[place : place + 4] = source.choice((b"\xff" * 4, bytes(4), source.randbytes(4)))
+        return bytes(data)
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        read_sentencepiece(path)
+        files = TokenizerFiles(tokenizer_json=None, vocab=None, merges=None, spiece=path)
+        Tokenizer.as_stored(files, context=16, only_end=True).encode(["a CAT, of Ünïts and \u3000"], cut=True)
 
-    attack("sentencepiece", lambda source: mutated(whole, source), read, short=100, named=path.name)
+    attack("sentencepiece", change, read, short=100, named=path.name)

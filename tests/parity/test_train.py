@@ -160,6 +160,17 @@ def test_a_state_of_other_options_is_not_resumed(tmp_path: Path, monkeypatch: py
         states.restore(tmp_path, {"lr": 2}, "cpu")
 
 
+@pytest.mark.parametrize("damage", ["cut off", "flipped", "other", "empty"])
+def test_a_damaged_state_is_one_line_that_names_it(tmp_path: Path, damage: str) -> None:
+    states.save(tmp_path, {"lr": 1}, {"model": {"a": torch.zeros(9)}})
+    path = tmp_path / "state.pt"
+    data = path.read_bytes()
+    changed = {"cut off": data[:-40], "flipped": b"\0\0" + data[2:], "other": b"hello", "empty": b""}
+    path.write_bytes(changed[damage])
+    with pytest.raises(RequestError, match=r"state\.pt is damaged .*: remove .* to begin anew"):
+        states.restore(tmp_path, {"lr": 1}, "cpu")
+
+
 def test_a_vocabulary_is_the_same_for_the_same_captions_and_spells_what_it_has_not_met() -> None:
     texts = [sketchbook.caption(scene, 0) for scene in scenes(300)]
     one, two = learn(texts), learn(texts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from nshot.embeddings.parts import Parts, is_parts, split_error
 from nshot.embeddings.stored import stored
 from nshot.errors import NshotError, SourceError, brief
 from nshot.extras import pyarrow
+from nshot.images.archives import directory_of
+from nshot.images.footer import largest_page, row_groups
 from nshot.paths import unspelled
 from nshot.types import Failure, Floats, Recipe
 
@@ -35,6 +37,7 @@ _CHUNK = 4096  # rows widened to float64 at once
 _MOST_UNPACKED, _MOST_PACKED = 2**28, 20  # bytes, and how many to one packed
 _MOST_ROWS, _ROW = 2**20, 400  # rows, and bytes that the name of one takes, with what belongs to it
 _MOST_ARRAYS = 1000
+_DIRECTORY = 2**20  # bytes of a zip archive's
 
 
 def is_vector_file(path: str | os.PathLike[str]) -> bool:
@@ -53,6 +56,8 @@ def is_vector_file(path: str | os.PathLike[str]) -> bool:
         with Path(path).open("rb") as file:
             magic = file.read(6)
             if magic.startswith(b"PK"):
+                if directory_of(file)[0] > _DIRECTORY:
+                    return False
                 with zipfile.ZipFile(file) as archive:
                     names = archive.namelist()
                     return bool(names) and all(name.endswith(".npy") for name in names)
@@ -121,6 +126,8 @@ def _read_npz(path: str | os.PathLike[str], file: BinaryIO) -> Embeddings:
 
 def _refuse_bomb(path: str | os.PathLike[str], file: BinaryIO) -> None:
     """Refuse megabytes that unpack to gigabytes: vectors are no such file, nor are names."""
+    if (size := directory_of(file)[0]) > _DIRECTORY:
+        raise SourceError(f"{path} has a directory of {size:,} bytes, which no file of vectors does")
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     file.seek(0)
@@ -148,8 +155,8 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
         ours = ("notes",) if _meta((schema.metadata or {}).get(b"nshot", b"{}")) else ()
         own = (source, wanted, label, "domain", "digest", "error_type", "error_message", "error", *ours)
         known = [name for name in own if name is not None and name in schema.names]
-        _refuse_repeated(path, file.metadata, wanted)
         texts = [name for name in known if _is_text(pa.types, schema.field(name).type)]
+    _refuse_repeated(path, known, wanted)
     with pa.parquet.ParquetFile(path, read_dictionary=texts) as file:  # what all rows share stays one
         table = file.read(columns=known)
     _refuse_unpacked(path, sum(_repeated(pa, table.column(name)) for name in texts))
@@ -186,16 +193,16 @@ def _read_parquet(path: str | os.PathLike[str]) -> Embeddings:
     return _checked(path, array, sources, meta, failures, beside)
 
 
-def _refuse_repeated(path: str | os.PathLike[str], metadata: Any, wanted: str) -> None:
-    """Refuse vectors that kilobytes unpack to gigabytes."""
+def _refuse_repeated(path: str | os.PathLike[str], known: Sequence[str], wanted: str) -> None:
+    """Refuse columns that kilobytes unpack to gigabytes, by what the file's end and each page claim."""
     values = unpacked = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            chunk = group.column(place)
-            unpacked += chunk.total_uncompressed_size
-            if chunk.path_in_schema.partition(".")[0] == wanted:
-                values += chunk.num_values
+    with Path(path).open("rb") as file:
+        for _, chunks in row_groups(file):
+            for chunk in chunks:
+                read = chunk.path[:1] and chunk.path[0] in known
+                unpacked += max(chunk.unpacked, largest_page(file, chunk)) if read else chunk.unpacked
+                if chunk.path[:1] == (wanted,):
+                    values += chunk.values
     _refuse_unpacked(path, max(4 * values, unpacked))
 
 

@@ -119,20 +119,30 @@ def zip_members(path: Path | ObjectPath, max_bytes: int) -> Iterator[Member]:
     )
 
 
+def directory_of(file: IO[bytes]) -> tuple[int, int]:
+    """Bytes of a zip archive's directory, and where it ends; 0 where there is none.
+
+    Python keeps all of it, some 650 bytes for an entry, so whoever lists an archive asks this first. The
+    file's place is moved.
+    """
+    end = max(0, file.seek(0, io.SEEK_END) - _ZIP_TAIL)
+    file.seek(end)
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        return 0, 0  # zipfile says what is wrong
+    (size,) = struct.unpack_from("<I", tail, at + 12)
+    end += at
+    if at >= 76 and tail.startswith(b"PK\x06\x07", at - 20):  # zip64: a record of its own before it
+        (size,) = struct.unpack_from("<Q", tail, at - 76 + 40)
+        end -= 76
+    return size, end
+
+
 def _refuse_endless(path: Path | ObjectPath) -> None:
-    """Refuse a directory that would fill the memory: Python keeps all of it, some 650 bytes for an entry."""
+    """Refuse a directory that would fill the memory."""
     with path.open("rb") as file:
-        end = max(0, file.seek(0, io.SEEK_END) - _ZIP_TAIL)
-        file.seek(end)
-        tail = file.read()
-        at = tail.rfind(b"PK\x05\x06")
-        if at < 0 or len(tail) < at + 22:
-            return  # zipfile says what is wrong
-        (size,) = struct.unpack_from("<I", tail, at + 12)
-        end += at
-        if at >= 76 and tail.startswith(b"PK\x06\x07", at - 20):  # zip64: a record of its own before it
-            (size,) = struct.unpack_from("<Q", tail, at - 76 + 40)
-            end -= 76
+        size, end = directory_of(file)
         if size > _DIRECTORY:
             raise SourceError(f"{path}: its directory takes {size:,} bytes{_UNPACK}")
         if size < 47 * _ENTRIES:  # an entry has 46 bytes and a name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
 from nshot import errors
+from nshot.bounded import parsed, weight
 from nshot.errors import CorruptCheckpoint, NshotError, UnsupportedArchitecture, brief
 from nshot.models.ops import Gelu
 
@@ -25,6 +25,7 @@ NONSENSE = (*errors.NONSENSE, AssertionError)
 """What settings of other types than they should be lead to, in whatever way they are used."""
 
 _LARGEST = 2**26  # bytes: an index of a thousand shards has a hundredth of it
+_HEAVIEST = 2**29  # bytes of memory: small lists take thirty times their text
 
 # The most that a setting may be, by what its name contains. Time and memory grow with each of these.
 _MOST = {
@@ -117,13 +118,24 @@ def read_json(path: Path, kind: type[Any] = dict) -> Any:
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"more than {_LARGEST:,} bytes")
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        content = settings_of(path.read_bytes())
+    except ValueError as error:
         raise CorruptCheckpoint(f"{path} is not JSON: {brief(error)}. Fetch it again.") from error
     if not isinstance(content, kind):
         raise CorruptCheckpoint(f"{path} should be a table of settings.")
     _check_numbers(content, path)
     return content
+
+
+def settings_of(text: bytes) -> Any:
+    """What JSON says that is a part of a model.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, or takes more memory than any model's.
+    """
+    if (heavy := weight([text])) > _HEAVIEST:
+        raise ValueError(f"reading it would take about {heavy / 1e6:,.0f} MB")
+    return parsed(text)
 
 
 @contextmanager
@@ -141,6 +153,25 @@ def sensible(path: Path) -> Iterator[None]:
         raise CorruptCheckpoint(
             f"{path} holds a setting that makes no sense ({brief(error)}). Fetch it again."
         ) from error
+
+
+@contextmanager
+def spelling(file: Path | str) -> Iterator[None]:
+    """Whatever the tokenizers package runs into is one line that names the file.
+
+    It raises no narrower error than Exception, and what panics in its Rust is not even that.
+
+    Raises:
+        CorruptCheckpoint: the file is damaged.
+    """
+    try:
+        yield
+    except NshotError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CorruptCheckpoint(f"{file} is missing or damaged: {brief(error)}. Fetch it again.") from error
 
 
 def _check_numbers(settings: Any, where: Path, name: str = "") -> None:

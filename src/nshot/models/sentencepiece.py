@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nshot.errors import CorruptCheckpoint, UnsupportedArchitecture
+from nshot.bounded import read_bytes
+from nshot.errors import NONSENSE, CorruptCheckpoint, UnsupportedArchitecture, brief
+from nshot.models.files import spelling
 
 if TYPE_CHECKING:
     import tokenizers
@@ -35,7 +37,7 @@ def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
     control: list[str] = []
     unknown, kind, charsmap, fallback = None, _UNIGRAM, b"", False
     try:
-        for number, value in _fields(path.read_bytes()):
+        for number, value in _fields(read_bytes(path)):
             if number == _PIECES and isinstance(value, bytes):
                 piece = dict(_fields(value))
                 text = bytes(piece[_TEXT]).decode()  # type: ignore[arg-type]
@@ -53,19 +55,20 @@ def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
                 charsmap = bytes(dict(_fields(value)).get(_CHARSMAP, b""))  # type: ignore[arg-type]
         if not pieces or unknown is None:
             raise ValueError("it holds no pieces")
-    except (ValueError, KeyError, TypeError, IndexError, struct.error) as error:
-        raise CorruptCheckpoint(f"{path} is damaged: {error}. Fetch it again.") from error
+    except (*NONSENSE, OSError, struct.error) as error:
+        raise CorruptCheckpoint(f"{path} is damaged: {brief(error)}. Fetch it again.") from error
     if kind != _UNIGRAM:
         raise UnsupportedArchitecture(
             f"{path} is a sentencepiece model of another kind than unigram: nshot reads its tokenizer.json."
         )
-    tokenizer = Tokenizer(models.Unigram(pieces, unknown, byte_fallback=fallback))
-    steps: list[Any] = [normalizers.Precompiled(charsmap)] if charsmap else []
-    steps += [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
-    tokenizer.normalizer = normalizers.Sequence(steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in control])
-    return tokenizer
+    with spelling(path):
+        tokenizer = Tokenizer(models.Unigram(pieces, unknown, byte_fallback=fallback))
+        steps: list[Any] = [normalizers.Precompiled(charsmap)] if charsmap else []
+        steps += [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), " ")]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+        tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in control])
+        return tokenizer
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
@@ -100,3 +103,5 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return result, at
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nshot.errors import CorruptCheckpoint, LabelError, brief
+from nshot.errors import CorruptCheckpoint, LabelError
 from nshot.models.cleaning import Clean, repaired_lower
-from nshot.models.files import TokenizerFiles, read_json
+from nshot.models.files import TokenizerFiles, read_json, spelling
 from nshot.models.sentencepiece import read_sentencepiece
 from nshot.types import Tokens
 
@@ -36,6 +36,7 @@ class Tokenizer:
         around: ids before and after the text's own, where the tokenizer itself does not put them.
         dropped: an id that becomes 0.
         specials: texts that stand for an id of their own, by a pattern with one group, and the ids.
+        file: what it was made from, for messages.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Tokenizer:
         around: tuple[list[int], list[int]] | None = None,
         dropped: int | None = None,
         specials: tuple[re.Pattern[str], dict[str, int]] | None = None,
+        file: Path | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self.context = context
@@ -56,6 +58,7 @@ class Tokenizer:
         self._around = around
         self._dropped = dropped
         self._specials = specials
+        self._file = file
 
     @classmethod
     def from_files(
@@ -95,7 +98,7 @@ class Tokenizer:
         if pad is None:  # a model has no vector for it
             padding, pad = _END, end
         tokenizer.add_special_tokens([_START, _END, padding])
-        return cls(tokenizer, context, pad)
+        return cls(tokenizer, context, pad, file=file)
 
     @classmethod
     def of_open_clip(cls, files: TokenizerFiles, *, context: int, clean: Clean = repaired_lower) -> Tokenizer:
@@ -118,6 +121,7 @@ class Tokenizer:
             clean=clean,
             around=([start], [end]),
             specials=(_OPENAI_SPECIALS, specials),
+            file=file,
         )
 
     @classmethod
@@ -164,7 +168,7 @@ class Tokenizer:
         if padding is None:
             raise CorruptCheckpoint(f"{file} has no padding token. Fetch it again.")
         dropped = token_id("sep_token", "[SEP]") if without_separator else None
-        return cls(tokenizer, context, padding, clean=clean, around=around, dropped=dropped)
+        return cls(tokenizer, context, padding, clean=clean, around=around, dropped=dropped, file=file)
 
     def encode(self, texts: Sequence[str], *, cut: bool = False) -> Tokens:
         """Token ids of each text, with what starts and ends it, padded: int64[n, context].
@@ -175,6 +179,7 @@ class Tokenizer:
 
         Raises:
             LabelError: a text is longer than the model's context, or is not Unicode.
+            CorruptCheckpoint: the tokenizer's file turns out to be damaged.
         """
         for text in texts:
             if not _is_unicode(text):
@@ -195,10 +200,11 @@ class Tokenizer:
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         cleaned = [self._clean(text) for text in texts] if self._clean else list(texts)
-        if self._around is None:
-            return [encoding.ids for encoding in self._tokenizer.encode_batch(cleaned)]
-        before, after = self._around
-        return [[*before, *self._own(text), *after] for text in cleaned]
+        with spelling(self._file or "the tokenizer"):  # a table in it may lead outside of itself
+            if self._around is None:
+                return [encoding.ids for encoding in self._tokenizer.encode_batch(cleaned)]
+            before, after = self._around
+            return [[*before, *self._own(text), *after] for text in cleaned]
 
     def _own(self, text: str) -> list[int]:
         """The ids of a text, nothing around them."""
@@ -223,18 +229,11 @@ def _read(files: TokenizerFiles) -> tuple[tokenizers.Tokenizer, Path]:
     file = tokenizer_json or vocab
     if file is None or (tokenizer_json is None and merges is None):
         raise CorruptCheckpoint("a tokenizer needs its tokenizer.json, or its vocab.json and merges.txt.")
-    try:
+    with spelling(file if tokenizer_json else f"{vocab} or {merges}"):
         if tokenizer_json:
             return Tokenizer.from_file(str(tokenizer_json)), file
         model = models.BPE.from_file(str(vocab), str(merges), end_of_word_suffix="</w>", unk_token=_END)
         return Tokenizer(model), file
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # tokenizers knows no narrower one; what panics in Rust is no Exception
-        damaged = file if tokenizer_json else f"{vocab} or {merges}"
-        raise CorruptCheckpoint(
-            f"{damaged} is missing or damaged: {brief(error)}. Fetch it again."
-        ) from error
 
 
 def _clip_ends(tokenizer: tokenizers.Tokenizer, file: Path) -> tuple[int, int]:

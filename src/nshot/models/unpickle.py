@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.errors import CorruptCheckpoint, UnsafeCheckpoint, brief
+from nshot.images.archives import directory_of
 
 _MOST_STEPS = 500_000  # that of a ViT-L/14 has twenty thousand
 _MOST_AXES = 8
 _LARGEST_REPEATED = 16 << 20  # bytes of one tensor of repeated values, in a file that is smaller
+_LARGEST_DIRECTORY = 16 << 20  # bytes of the zip's table of contents: a hundred for a tensor
 _LARGEST_PICKLE = 64 << 20  # bytes; that of a ViT-L/14 has a tenth of a megabyte
 
 # numpy has no bfloat16: its bits are handed on as uint16, a type that no checkpoint's weights have
@@ -77,6 +79,9 @@ def read_bin(path: Path) -> dict[str, NDArray[Any]]:
         CorruptCheckpoint: the file is damaged, or from before torch 1.6 (2020), which had another format.
     """
     try:
+        with path.open("rb") as file:
+            if directory_of(file)[0] > _LARGEST_DIRECTORY:
+                raise ValueError("its table of contents is too large")
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             root = _Machine(path, archive, mapped).run()
@@ -121,6 +126,9 @@ class _Machine:
             raise ValueError("its numbers are not little-endian")
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.steps = _MOST_STEPS
+        # all tensors of a file may be transposed, but not one of them many times over
+        self.copied = 2 * len(mapped) + _LARGEST_REPEATED
 
     def _bytes(self, name: str) -> memoryview:
         """The bytes of a member, as a view into the mapped file."""
@@ -145,9 +153,8 @@ class _Machine:
     def _run(self) -> Any:
         stack, memo = self.stack, self.memo
         argument: Any
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(bytes(self.pickle))):
-            if step > _MOST_STEPS:
-                raise ValueError("its pickle takes more steps than any table of tensors")
+        for opcode, argument, _ in pickletools.genops(bytes(self.pickle)):
+            self._spend(1)
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass
@@ -220,6 +227,11 @@ class _Machine:
                     )
         raise ValueError("its pickle has no end")
 
+    def _spend(self, steps: int) -> None:
+        self.steps -= steps
+        if self.steps < 0:
+            raise ValueError("its pickle takes more steps than any table of tensors")
+
     def _since_mark(self) -> list[Any]:
         at = len(self.stack) - 1
         while self.stack[at] is not _MARK:
@@ -257,10 +269,21 @@ class _Machine:
             (pairs,) = arguments
             if not isinstance(pairs, list):
                 raise TypeError("its pickle makes a table of what is no list")
+            self._spend(len(pairs))  # one list may be used again and again
             return {_key(key): value for key, value in pairs}
         if function.name == "torch._utils._rebuild_parameter":
             return arguments[0]
-        return _view(*arguments[:4], most=max(len(self.mapped), _LARGEST_REPEATED))
+        view = _view(*arguments[:4], most=max(len(self.mapped), _LARGEST_REPEATED))
+        if view.flags.c_contiguous or view.nbytes > arguments[0].data.nbytes:
+            return (
+                view  # what repeats its values stays a view, so that tensors nobody asks for take no memory
+            )
+        self.copied -= view.nbytes
+        if self.copied < 0:
+            raise ValueError("its tensors take more memory than the file")
+        copied = np.ascontiguousarray(view)  # a transposed matrix: no runtime takes it as it lies
+        copied.flags.writeable = False
+        return copied
 
     def _storage(self, identifier: Any) -> _Storage:
         if not isinstance(identifier, tuple) or len(identifier) != 5:
@@ -303,12 +326,6 @@ def _view(
     view: NDArray[Any] = np.ndarray(
         shape, storage.dtype, storage.data, offset * size, [stride * size for stride in strides]
     )
-    if view.flags.c_contiguous:
-        return view
-    if view.nbytes > storage.data.nbytes:
-        if view.nbytes > most:
-            raise ValueError("a tensor repeats its values, and would take more memory than the file")
-        return view  # still a view, so that tensors nobody asks for take no memory
-    copied = np.ascontiguousarray(view)  # a transposed matrix: no runtime takes it as it lies
-    copied.flags.writeable = False
-    return copied
+    if view.nbytes > max(most, storage.data.nbytes):
+        raise ValueError("a tensor repeats its values, and would take more memory than the file")
+    return view

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from nshot.errors import CorruptCheckpoint, brief
 from nshot.models.family import Place
+from nshot.models.files import settings_of
 from nshot.types import Floats
 
 # numpy has no bfloat16: its bits are read as uint16, a type that no checkpoint's weights have
@@ -107,7 +107,7 @@ def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
             raise ValueError("its header is cut off")
         if length > _LARGEST_HEADER:
             raise ValueError(f"a header of {length:,} bytes")
-        header = json.loads(mapped[8 : 8 + length])
+        header = settings_of(mapped[8 : 8 + length])
         header.pop("__metadata__", None)
         tensors: dict[str, NDArray[Any]] = {}
         for name, entry in header.items():

@@ -304,11 +304,15 @@ def _finished(output: Path, resume: bool, recipe: Mapping[str, Any]) -> Report |
     """The report of a run that was killed, if at all, after its model was whole."""
     if not resume or not (output / "config.json").exists():
         return None
-    content = json.loads((output / _REPORT).read_text(encoding="utf-8"))
-    state.compare(output / _REPORT, content.pop("recipe"), json.loads(json.dumps(recipe)))
-    failures = tuple(Failure(each["source"], each["type"], each["message"]) for each in content["failures"])
-    curve = tuple(Point(**each) for each in content["curve"])
-    return Report(**{**content, "failures": failures, "curve": curve})
+    path = output / _REPORT
+    with state.reading(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        state.compare(path, content.pop("recipe"), json.loads(json.dumps(recipe)))
+        failures = tuple(
+            Failure(each["source"], each["type"], each["message"]) for each in content["failures"]
+        )
+        curve = tuple(Point(**each) for each in content["curve"])
+        return Report(**{**content, "failures": failures, "curve": curve})
 
 
 def _drawn(count: int) -> Images:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nshot import atomic
-from nshot.errors import OutputError, RequestError
+from nshot.errors import NshotError, OutputError, RequestError, brief
 
 _NAME = "state.pt"
 
@@ -44,13 +45,33 @@ def restore(folder: Path, recipe: Mapping[str, Any], device: Any) -> dict[str, A
     """A kept state; None where nothing was kept.
 
     Raises:
-        RequestError: the state is of a run with other options, data or start.
+        RequestError: the state is damaged, or of a run with other options, data or start.
     """
     if not kept(folder):
         return None
-    saved: dict[str, Any] = torch.load(folder / _NAME, weights_only=True, map_location=device)
-    compare(folder / _NAME, json.loads(saved["recipe"]), recipe)
+    path = folder / _NAME
+    with reading(path):
+        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
+        before = json.loads(saved["recipe"])
+    compare(path, before, recipe)
     return saved
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a file that was cut off or changed leads to is one line that names it.
+
+    Raises:
+        RequestError: it is damaged.
+    """
+    try:
+        yield
+    except NshotError:
+        raise
+    except Exception as error:  # torch and pickle raise whatever their parsing runs into
+        raise RequestError(
+            f"{path} is damaged ({brief(error)}): remove {path.parent} to begin anew"
+        ) from error
 
 
 def compare(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
