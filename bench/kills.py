@@ -275,11 +275,12 @@ def serve(folder: Path, photos: Path, kills: int) -> int:
             end.start()
             with suppress(OSError, HTTPException):  # it is gone
                 while run.poll() is None:
-                    act = {"id": f"{number}", "digests": [images[number % len(images)]]}
+                    id, digest = str(number), images[number % len(images)]
                     label = rng.choice(("circle", "star"))
                     number += 1
-                    _post(f"{address}/api/acts", {"acts": [act | {"now": {"label": label}}]})
-                    said.append(act["id"])
+                    act = {"id": id, "digests": [digest], "now": {"label": label}}
+                    _post(f"{address}/api/acts", {"acts": [act]})
+                    said.append(id)
             end.join()
             _, rest = run.communicate()
         ends[f"{sent.name} {run.returncode}"] += 1
