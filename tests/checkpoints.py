@@ -370,3 +370,26 @@ def _tokenizer_json(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -
             "merges": [list(pair) for pair in merges],
         },
     }
+
+
+def half_size(out: Path) -> Path:
+    """The sketchbook's model at half the size of its images: a quarter of the work, other answers."""
+    import shutil
+
+    from safetensors.numpy import load_file, save_file
+
+    from nshot.models.checkpoint import BUILT_IN
+
+    shutil.copytree(BUILT_IN["sketchbook"], out)
+    tensors = load_file(out / "model.safetensors")
+    positions = "vision_model.embeddings.position_embedding.weight"
+    places = tensors[positions].astype(np.float32)
+    grid = places[1:].reshape(3, 2, 3, 2, -1).mean(axis=(1, 3)).reshape(9, -1)
+    tensors[positions] = np.concatenate([places[:1], grid]).astype(np.float16)
+    save_file(tensors, out / "model.safetensors")
+    config = json.loads((out / "config.json").read_text())
+    config["vision_config"]["image_size"] = 24
+    (out / "config.json").write_text(json.dumps(config))
+    preprocessor = out / "preprocessor_config.json"
+    preprocessor.write_text(preprocessor.read_text().replace("48", "24"))
+    return out

@@ -6,26 +6,28 @@ import hashlib
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import half_size
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 import nshot
 from nshot import cli
-from nshot.classifier.cascade import Cascade, CascadeClassifier, Cascaded, cascade
+from nshot.classifier.cascade import Cascade, CascadeClassifier, verdicts_of
+from nshot.classifier.cascading import Cascaded, cascade
 from nshot.classifier.classifier import Classifier
+from nshot.decision import Decision, Rejection, default_rejection
 from nshot.decision.staging import check, learn, margins_of, needed
 from nshot.errors import LabelError, RequestError
-from nshot.models.checkpoint import BUILT_IN, find
+from nshot.models.checkpoint import find
 from nshot.models.operations import gflop
 from nshot.sketchbook import draw, sample
 from nshot.types import Embedded
 
 LABELS = ["red circle", "blue square", "green star", "yellow triangle", "purple heart", "black cross"]
-POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
 
 @pytest.fixture(autouse=True)
@@ -35,21 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def smaller(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sketchbook's model at half the size of its images: a quarter of the work, other answers."""
-    out = tmp_path_factory.mktemp("cascade") / "smaller"
-    shutil.copytree(BUILT_IN["sketchbook"], out)
-    tensors = load_file(out / "model.safetensors")
-    places = tensors[POSITIONS].astype(np.float32)
-    grid = places[1:].reshape(3, 2, 3, 2, -1).mean(axis=(1, 3)).reshape(9, -1)
-    tensors[POSITIONS] = np.concatenate([places[:1], grid]).astype(np.float16)
-    save_file(tensors, out / "model.safetensors")
-    config = json.loads((out / "config.json").read_text())
-    config["vision_config"]["image_size"] = 24
-    (out / "config.json").write_text(json.dumps(config))
-    (out / "preprocessor_config.json").write_text(
-        (out / "preprocessor_config.json").read_text().replace("48", "24")
-    )
-    return out
+    return half_size(tmp_path_factory.mktemp("cascade") / "smaller")
 
 
 @pytest.fixture(scope="session")
@@ -220,6 +208,73 @@ def test_a_cascade_is_saved_and_opened_again(tmp_path: Path) -> None:
         Classifier.open(tmp_path / "both.nshot")
 
 
+# --- decisions --------------------------------------------------------------------------------------------
+
+
+def test_none_of_these_is_an_answer_that_the_promise_holds_for(smaller: Path, drawings: Path) -> None:
+    first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
+    words = ["dog", "cat", "house", "car", "tree", "person", "boat", "chair"]
+    rows = [nshot.zero_shot(model, words).matrix for model in (first, last)]
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    usual = default_rejection(large.matrix, rows[1])
+    evidence = usual.evidence(large.compare(last.embed(str(drawings)).vectors))
+    large = large.with_decision(Decision(rejection=replace(usual, threshold=float(np.median(evidence)))))
+    found = cascade(
+        (first, small), (last, large), str(drawings), agree=0.5, cost=0.1, background=(rows[0], rows[1])
+    )
+    both = found.classifier
+    assert isinstance(both, CascadeClassifier), found.reason
+    # an image that goes on gets the very answer of the last stage, "none of these" among them
+    late = last.embed(str(drawings)).vectors
+    joined = np.stack([both.joined(np.zeros(first.dimension, np.float32), each) for each in late])
+    alone = [each.answer for each in verdicts_of(large, late)]
+    assert [each.answer for each in both.verdicts(joined)] == alone
+    assert {"none", "label"} <= set(alone)
+    # the first stage never answers "none of these": such images go on
+    early = first.embed(str(drawings)).vectors
+    padded = np.pad(early, ((0, 0), (0, last.dimension)))
+    rejected = np.array([each.answer == "none" for each in both.verdicts(padded)])
+    assert rejected.any()
+    assert (both.margins(early)[rejected] < 0).all()
+    with pytest.raises(RequestError, match="which texts this classifier's rule has is not known"):
+        cascade((first, small), (last, large), str(drawings), agree=0.5)
+
+
+def test_a_calibration_is_learnt_on_the_cascade_s_own_scores(smaller: Path, drawings: Path) -> None:
+    first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    small = Classifier(LABELS, small.matrix, 2 * small.scale, 0.0, "softmax", small.space)  # of another scale
+    both = CascadeClassifier.of(small, large, 2.0, {})
+    images = Cascade(first, last, both).embed(str(drawings))
+    told = [LABELS[number % len(LABELS)] for number in range(len(images))]
+    rows = nshot.zero_shot(last, LABELS)  # any labels will do
+    assert rows.labels == both.labels
+    report = nshot.calibrate(both, images.with_labels(told), reject="cosine", wrong=0.4).report
+    targets = np.arange(len(images)) % len(LABELS)
+    own = both.scores(images.vectors)[np.arange(len(images)), targets]
+    assert report.before.nll == pytest.approx(-np.log(own).mean(), rel=1e-6)
+
+
+def test_the_background_rule_of_a_cascade_is_that_of_the_stage_that_answers(
+    smaller: Path, drawings: Path
+) -> None:
+    first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    both = CascadeClassifier.of(small, large, 0.0, {})
+    model = Cascade(first, last, both)
+    rows = model.background(["dog", "house", "car"])
+    rule = Rejection("background", 0.0, rows)
+    early, late = first.embed(str(drawings)).vectors, last.embed(str(drawings)).vectors
+    for stage, own, vectors, joined in (
+        (small, first, early, [both.joined(each) for each in early]),
+        (large, last, late, [both.joined(np.ones(first.dimension, np.float32), each) for each in late]),
+    ):
+        alone = Rejection("background", 0.0, nshot.zero_shot(own, ["dog", "house", "car"]).matrix)
+        np.testing.assert_allclose(
+            rule.evidence(both.compare(np.stack(joined))), alone.evidence(stage.compare(vectors)), atol=1e-5
+        )
+
+
 # --- the command ------------------------------------------------------------------------------------------
 
 
@@ -270,7 +325,7 @@ def test_calibrate_keeps_a_cascade_and_classify_takes_it(
         (("--agree", "0.9"), "add --first"),
         (("--first", "sketchbook"), "the same model"),
         (("--first", "f32-small", "--adapt"), "leave out --adapt"),
-        (("--first", "f32-small", "--reject", "background"), "background rule"),
+        (("--first", "missing.nshot"), "no classifier file missing.nshot"),
         (("--first", "f32-small", "--multi"), "this is several labels per image"),
     ],
 )
@@ -281,6 +336,106 @@ def test_a_request_that_makes_no_cascade_says_why(
     status, _, err = run(capsys, "classify", drawings, *words, *arguments)
     assert status == 2
     assert said in err
+
+
+def test_one_model_in_two_precisions_is_one_word(drawings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--labels", ", ".join(LABELS), "--model", "sketchbook", "--no-store", "--precision", "f32")
+    status, out, err = run(capsys, "classify", drawings, *words, "--first", "f32-small", "--format", "jsonl")
+    assert status == 0, err
+    assert "sketchbook in f32-small" in err
+    assert "sketchbook in f32" in err
+    assert len(out.splitlines()) == 340
+
+
+def test_every_command_answers_with_a_cascade_as_with_one_classifier(
+    smaller: Path, drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--labels", ", ".join(LABELS), "--model", "sketchbook", "--no-store")
+    first = ("--first", smaller, "--agree", 0.5)
+    told = {}
+    for reject in ((), ("--reject", "background")):
+        status, out, err = run(capsys, "classify", drawings, *words, *first, *reject, "--format", "jsonl")
+        assert status == 0, err
+        told[reject] = {row["source"]: row["label"] for row in map(json.loads, out.splitlines())}
+    assert told[()] != told["--reject", "background"]
+    status, out, err = run(capsys, "tag", drawings, *words, *first)
+    assert status == 0, err
+    assert f"{sum(label is not None for label in told['--reject', 'background'].values())} of 340" in out
+    status, out, err = run(capsys, "sort", drawings, tmp_path / "sorted", *words, *first, "--reject", "off")
+    assert status == 0, err
+    assert "images went on to sketchbook" in err
+    assert f"{list(told[()].values()).count('red circle'):,}" in out
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["image,label", *(f"{name},{label}" for name, label in told[()].items())]))
+    status, out, err = run(capsys, "evaluate", table, *words, *first)
+    assert status == 0, err
+    assert "100.0" in out
+    status, out, err = run(capsys, "sort", tmp_path / "s", "--table", table, "--first", smaller)
+    assert status == 2
+    assert "leave out --first" in err
+
+
+REFUSED = [
+    ("classify", "--multi", "several labels per image"),
+    ("classify", "--adapt", "what is adapted is of one model"),
+    ("classify", "--first f32-small", "a cascade already"),
+    ("classify", "--model other", "leave out --model"),
+    ("classify", "--heatmaps maps", "one model"),
+    ("calibrate", "--multi", "several labels per image"),
+    ("evaluate", "--multi", "several labels per image"),
+    ("evaluate", "--first f32-small", "a cascade already"),
+    ("next", "", "one model"),
+    ("locate", "", "one model"),
+    ("robustness", "-o report", "a cascade of two models"),
+]
+
+
+@pytest.mark.parametrize(("command", "options", "said"), REFUSED)
+def test_what_a_cascade_cannot_be_asked_is_refused_by_a_sentence(
+    smaller: Path,
+    drawings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: str,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    both = CascadeClassifier.of(small, large, 1.0, {"precision": "f32", "last precision": "f32"})
+    both.save("both.nshot")
+    names = sorted(drawings.iterdir())[:12]
+    rows = [f"{name},{LABELS[k % 6]}" for k, name in enumerate(names)]
+    Path("t.csv").write_text("\n".join(["image,label", *rows]))
+    status, _, err = run(
+        capsys, command, "t.csv", "--classifier", "both.nshot", "--no-store", *options.split()
+    )
+    assert status == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_trees_facets_and_fitting_take_classifiers_of_one_model(smaller: Path, drawings: Path) -> None:
+    from nshot.classifier.tree import TreeClassifier
+    from nshot.labels.tree import Tree
+
+    first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    both = CascadeClassifier.of(small, large, 1.0, {})
+    images = Cascade(first, last, both).embed(sorted(drawings.iterdir())[:12])
+    examples = images.with_labels([LABELS[k % 6] for k in range(12)])
+    tree = Tree([("all", label) for label in LABELS])
+    for ask in (
+        lambda: nshot.Facets({"what": both}),
+        lambda: TreeClassifier(both, tree),
+        lambda: nshot.fit(examples, both),
+        lambda: nshot.calibrate(both, examples, multi=True),
+        lambda: cascade((last, both), (last, large), str(drawings)),
+    ):
+        with pytest.raises(RequestError, match="one model, and this classifier is a cascade of two"):
+            ask()
 
 
 # --- the work ---------------------------------------------------------------------------------------------

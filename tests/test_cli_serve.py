@@ -173,7 +173,6 @@ def test_a_folder_without_an_image_is_said_in_the_terminal_too(
         (["--labels", "a, b", "--facets", "weather"], "one of them"),
         (["--facets", "wether"], "no ready facet 'wether'"),
         (["--tree", "animals.json"], "a list of labels, not a tree"),
-        (["--labels", "a, b", "--first", "small"], "ask one model"),
         (["--facets", "weather", "--multi"], "for itself whether it is"),
     ],
 )

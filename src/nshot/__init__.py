@@ -39,7 +39,7 @@ _HOMES = {
     "Source": "images.sources",
     "TreeClassifier": "classifier.tree",
     "calibrate": "classifier.calibrating",
-    "cascade": "classifier.cascade",
+    "cascade": "classifier.cascading",
     "cluster": "search.clusters",
     "duplicates": "search.duplicates",
     "evaluate": "evaluation.evaluation",
@@ -56,7 +56,7 @@ __all__ = ["__version__", *sorted(_HOMES)]  # pinned in tests/test_public_names.
 
 if TYPE_CHECKING:
     from nshot.classifier.calibrating import calibrate as calibrate
-    from nshot.classifier.cascade import cascade as cascade
+    from nshot.classifier.cascading import cascade as cascade
     from nshot.classifier.classifier import Classifier as Classifier
     from nshot.classifier.facets import Facets as Facets
     from nshot.classifier.predictions import Predictions as Predictions

@@ -11,7 +11,7 @@ import pytest
 
 import nshot
 from nshot import cli, encoders
-from nshot.classifier.cascade import cascade
+from nshot.classifier.cascading import cascade
 from nshot.classifier.quantising import Int8Report, quantise
 from nshot.encoders import int8
 from nshot.errors import DeviceError, RequestError

@@ -7,12 +7,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nshot.classifier.cascade import CascadeClassifier
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.several import calibrate_several
-from nshot.decision import Rule, fit_decision
+from nshot.decision import Rule, fit_compared
 from nshot.decision.conformal import Kind
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
+from nshot.unit import normalize
 
 _ROOM = 2**25  # numbers of float64 that are held at once
 _LEAST = 10_000  # images, however many labels there are
@@ -42,7 +44,7 @@ def calibrate(
             image of none of its labels; one with several labels or none is left out.
         none: more images that show none of the labels. Without any, each label is left out in turn.
         background: float[b, d], unit vectors of background labels (``zero_shot(clip, words).matrix``), which
-            the background rule needs.
+            the background rule needs; for a cascade ``Cascade.background(words)``.
         reject: the rule of "none of these"; auto: background where there are such vectors, else cosine; None:
             no rule.
         wrong: of images that show none of the labels, the share that may be answered all the same.
@@ -73,14 +75,14 @@ def calibrate(
     rule = reject
     if rule == "auto":
         rule = "cosine" if background is None else "background"
-    decision, report = fit_decision(
-        examples.vectors[rows],
+    if background is not None and not isinstance(classifier, CascadeClassifier):
+        background = normalize(np.asarray(background))
+    decision, report = fit_compared(
+        classifier.compare(examples.vectors[rows]),
         targets,
         classifier.matrix,
-        scale=classifier.scale,
-        bias=classifier.bias,
         activation=classifier.activation,
-        none=unknown if len(unknown) else None,
+        none=classifier.compare(unknown) if len(unknown) else None,
         background=background,
         reject=rule,
         wrong=wrong,

@@ -4,7 +4,8 @@ How sure it must be is learnt on the person's own images (``nshot.decision.stagi
 the large one's in a promised share of them. A ``Cascade`` takes the place of a loaded model, and a
 ``CascadeClassifier`` that of a classifier: whatever takes embeddings and a classifier takes them.
 
-A vector of a cascade has a part per stage, [first, last], and is zero in the part that did not answer.
+A vector of a cascade has a part per stage, [first, last]: the first stage's is always there, the last one's
+where the image went on, and zeros where it did not.
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,23 +24,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from nshot.classifier import file
 from nshot.classifier.classifier import Classifier
-from nshot.decision.decision import Decision
-from nshot.decision.staging import Checked, check, learn, margins_of, needed
+from nshot.classifier.zero_shot import zero_shot
+from nshot.decision.compared import Compared
+from nshot.decision.decision import Decision, Verdict
+from nshot.decision.staging import margins_of
 from nshot.embedder import Embedder, ImageLike
-from nshot.encoders import Encoder
-from nshot.errors import LabelError, RequestError
+from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
 from nshot.images.sources import Source
-from nshot.models.operations import gflop
+from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.types import Embedded, Failure, Floats, Recipe
+from nshot.unit import normalize
 
-SAMPLE = 1000
-"""Images that are asked of both stages: half of them to learn from, half of them to check."""
-
-BACKGROUND = "the background rule compares with texts of one model, and a cascade has two: use another rule"
+BACKGROUND = (
+    "the background rule compares with texts under both models of a cascade, and which texts this "
+    "classifier's rule has is not known: calibrate the cascade with nshot calibrate DATA --first MODEL"
+)
 
 _CHUNK = 256  # images that go through the stages together
-_PAYS = 0.9  # of the last stage's work for every image: more than that is no gain worth a second model
 
 
 class CascadeClassifier(Classifier):
@@ -51,19 +51,50 @@ class CascadeClassifier(Classifier):
     of another scale, bias or activation is brought there, so that its scores stay its own. The cosine that
     is told of an image is the one that the last stage would need for that logit.
 
+    The last classifier's decision is that of the cascade. What seems to show none of the labels to the first
+    stage, or is not among the surest, goes on: by the decision as it was when the cascade was made.
+
     Build it with ``cascade``.
     """
 
-    __slots__ = ()
+    __slots__ = ("_stages",)
 
     @classmethod
     def of(
-        cls, first: Classifier, last: Classifier, threshold: float, made: Mapping[str, Any]
+        cls,
+        first: Classifier,
+        last: Classifier,
+        threshold: float,
+        made: Mapping[str, Any],
+        background: ArrayLike | None = None,
     ) -> CascadeClassifier:
-        """The cascade of two classifiers of the same labels; the first is brought into the last's order."""
+        """The cascade of two classifiers of the same labels; the first is brought into the last's order.
+
+        Args:
+            first: the first stage.
+            last: the last stage, with its decision.
+            threshold: the margin from which the first stage answers.
+            made: what else is known of it, as JSON holds it.
+            background: float[b, d], where the last stage's rule is the background's: vectors of the same
+                labels, in the same order, under the first model.
+
+        Raises:
+            RequestError: a background rule without the first model's vectors, or a classifier that answers
+                with several labels per image.
+        """
+        if first.several is not None or last.several is not None:
+            raise RequestError("a cascade answers with one label per image, and this classifier with several")
         first = first.reordered(last.labels)
+        decision = last.decision
+        rule = None if decision is None else decision.rejection
+        if decision is not None and rule is not None and rule.background is not None:
+            if background is None or len(np.asarray(background)) != len(rule.background):
+                raise RequestError(BACKGROUND)
+            both = joint_rows(normalize(np.asarray(background)), rule.background, first, last)
+            decision = replace(decision, rejection=replace(rule, background=both))
         stage = {
             "threshold": threshold,
+            "sure": _sure(decision),
             "dimension": first.dimension,
             "scale": first.scale.tolist(),
             "bias": first.bias.tolist(),
@@ -81,7 +112,7 @@ class CascadeClassifier(Classifier):
             last.bias,
             last.activation,
             _joint(first.space, last.space),
-            last.decision,
+            decision,
             model=f"{last.model} after {first.model}",
             made={**last.made, "cascade": stage},
             examples=first.examples | last.examples,
@@ -99,32 +130,128 @@ class CascadeClassifier(Classifier):
         return float(self.stage["threshold"])
 
     @property
-    def first(self) -> Classifier:
-        """The first stage by itself."""
+    def names(self) -> tuple[str, str]:
+        """What both stages are called: their models, with their precisions where it is one model."""
         told = self.stage
-        return Classifier(
-            self.labels,
-            self.matrix[:, : told["dimension"]],
-            told["scale"],
-            told["bias"],
-            told["activation"],
-            told["space"],
-            model=told["model"],
+        if told["model"] != told["last model"]:
+            return str(told["model"]), str(told["last model"])
+        return tuple(f"{told['model']} in {told.get(key, 'f32')}" for key in ("precision", "last precision"))  # type: ignore[return-value]
+
+    @property
+    def promise(self) -> str:
+        """How often the answers are the last model's, how that was checked, and what went on: a sentence."""
+        told, (small, large) = self.stage, self.names
+        if "agree" not in told:
+            return f"{small} answers first, and what it is not sure of goes on to {large}"
+        said = (
+            f"{small} before {large}: {told['agree']:.4g} of the answers are promised to be those of "
+            f"{large}; learnt on {told['learnt on']} images"
         )
+        if (checked := told.get("checked")) is not None:
+            low, high = checked["interval"]
+            said += (
+                f"; on {checked['images']} others {checked['agreement']:.1%} were ({low:.1%} to {high:.1%}), "
+                f"and {checked['went on']:.0%} went on"
+            )
+        return said
+
+    def went_on(self, vectors: ArrayLike) -> NDArray[np.bool_]:
+        """Which images the last stage answers: [n, d] -> bool[n]."""
+        return np.asarray(np.asarray(vectors)[:, self.stage["dimension"] :].any(axis=1), bool)
+
+    def answered_by(self, vectors: ArrayLike) -> list[str]:
+        """The name of the stage that answers each image; see ``names``."""
+        names = self.names
+        return [names[int(each)] for each in self.went_on(vectors)]
+
+    def compare(self, vectors: ArrayLike) -> Compared:
+        """As ``Classifier.compare``; vectors are zero in the part of the stage that does not answer."""
+        vectors = np.asarray(vectors)
+        cosines = self.cosines(vectors)
+        answering = vectors.copy()
+        answering[self.went_on(vectors), : self.stage["dimension"]] = 0
+        return Compared(answering, cosines, self.scale, self.bias)
+
+    def joined(self, first: Floats, last: Floats | None = None) -> Floats:
+        """The vector of one image, of unit norm, from the first model's and, where it went on, the last's."""
+        split = self.stage["dimension"]
+        vector = np.zeros(self.dimension, np.float32)
+        vector[:split] = first
+        if last is not None:
+            vector[split:] = last
+            vector /= np.float32(math.sqrt(2))
+        return vector
+
+    def verdicts(self, vectors: ArrayLike) -> list[Verdict]:
+        """What is answered of each image: [n, d] -> n verdicts; without a decision, the best label."""
+        return verdicts_of(self, vectors)
+
+    def margins(self, vectors: ArrayLike) -> NDArray[np.float64]:
+        """How sure the first stage is, in logits: [n, the first model's d] -> float64[n].
+
+        Its best logit less the second; where there is a rule of "none of these", no more than what speaks
+        for any label over the rule's threshold. Below zero, an image goes on whatever the margin.
+        """
+        vectors = np.asarray(vectors)
+        found = margins_of(self.first.logits(vectors))
+        if (held := self.stage.get("sure")) is None or not len(vectors):
+            return found
+        sure = Decision.from_dict(held)
+        compared = self.compare(np.pad(vectors, ((0, 0), (0, self.dimension - vectors.shape[1]))))
+        if sure.rejection is not None:
+            over = sure.rejection.evidence(compared) - sure.rejection.threshold
+            found = np.minimum(found, over * float(np.mean(self.scale)))
+        if sure.surest is not None:
+            best = sure.scores(compared.logits, self.activation).max(axis=1)
+            found = np.where(best < sure.surest.threshold, -np.inf, found)
+        return found
+
+    @property
+    def first(self) -> Classifier:
+        """The first stage by itself, without a decision."""
+        return self._both()[0]
 
     @property
     def last(self) -> Classifier:
-        """The last stage by itself."""
-        return Classifier(
-            self.labels,
-            self.matrix[:, self.stage["dimension"] :],
-            self.scale,
-            self.bias,
-            self.activation,
-            self.stage["last space"],
-            self.decision,
-            model=self.stage["last model"],
-        )
+        """The last stage by itself, without a decision."""
+        return self._both()[1]
+
+    def first_alone(self) -> Classifier:
+        """The first stage for every image of the cascade, whichever answers."""
+        first = self.first
+        rows = np.pad(first.matrix, ((0, 0), (0, self.dimension - first.dimension)))
+        return Classifier(self.labels, rows, first.scale, first.bias, first.activation, self.space)
+
+    def _both(self) -> tuple[Classifier, Classifier]:
+        held: tuple[Classifier, Classifier] | None = getattr(self, "_stages", None)
+        if held is None:
+            told, split = self.stage, self.stage["dimension"]
+            early = Classifier(
+                self.labels,
+                self.matrix[:, :split],
+                told["scale"],
+                told["bias"],
+                told["activation"],
+                told["space"],
+                model=told["model"],
+            )
+            late = Classifier(
+                self.labels,
+                self.matrix[:, split:],
+                self.scale,
+                self.bias,
+                self.activation,
+                told["last space"],
+                model=told["last model"],
+            )
+            held = early, late
+            object.__setattr__(self, "_stages", held)
+        return held
+
+    def _with(self, **changes: Any) -> Classifier:
+        other = super()._with(**changes)
+        object.__setattr__(other, "_stages", None)
+        return other
 
     def cosines(self, vectors: ArrayLike) -> NDArray[np.float64]:
         """What the last stage would have to see for the logits of the stage that answers: [n, labels].
@@ -152,8 +279,10 @@ class CascadeClassifier(Classifier):
         """The same cascade with its labels in another order."""
         if list(labels) == list(self.labels):
             return self
-        told = {name: value for name, value in self.stage.items() if name not in ("threshold", "last space")}
-        return CascadeClassifier.of(self.first, self.last.reordered(labels), self.threshold, told)
+        order = [self.labels.index(label) for label in super().reordered(labels).labels]
+        told = dict(self.stage)
+        told |= {name: [told[name][place] for place in order] for name in ("scale", "bias")}
+        return super().reordered(labels)._with(made={**self.made, "cascade": told})
 
     def save(self, path: str | Path) -> None:
         """Write the cascade into one file, as a whole or not at all; its models are loaded by name again."""
@@ -175,7 +304,8 @@ class CascadeClassifier(Classifier):
             shape = (len(found.labels), found.stage["dimension"])
             if not 0 < shape[1] < found.dimension or math.isnan(found.threshold):
                 raise ValueError("the parts of its vectors do not fit")
-            _ = found.first, found.last
+            _ = found.first, found.last, found.promise
+            found.margins(found.first.matrix)
             return found
 
 
@@ -185,7 +315,7 @@ class Cascade(Embedder):
     Attributes:
         first: the model that every image is asked of.
         last: the model that some go on to.
-        classifier: the labels, under both.
+        classifier: the labels under both, for which the margin was learnt.
         asked: images that the first stage has embedded so far.
         sent: how many of them went on.
     """
@@ -228,18 +358,23 @@ class Cascade(Embedder):
     def embed_texts(self, texts: str | Iterable[str]) -> Floats:
         """Unit vectors of texts under both models, side by side: float32[n, d].
 
-        Other labels than those that the margin was learnt for can so be compared with the same vectors; only
-        for those is anything promised.
+        Other labels than those that the margin was learnt for can so be compared with the same vectors, by
+        both models where both have seen an image; nothing is promised for them.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         both = np.hstack([self.first.embed_texts(texts), self.last.embed_texts(texts)])
         return (both / np.float32(math.sqrt(2))).astype(np.float32)
 
+    def background(self, words: Labels, templates: Sequence[str] = (DEFAULT_TEMPLATE,)) -> Floats:
+        """Vectors of background labels for a rule of this cascade's classifier: float32[n, d]."""
+        rows = [zero_shot(model, words, templates).matrix for model in (self.first, self.last)]
+        return joint_rows(rows[0], rows[1], self.classifier.first, self.classifier.last)
+
     def _stream(
         self, sources: ImageLike | Iterable[ImageLike], remarks: Remarks
     ) -> Iterator[Embedded | Failure]:
         listed = self.list_images(sources, remarks)
-        first, threshold = self.classifier.first, self.classifier.threshold
+        classifier, threshold = self.classifier, self.classifier.threshold
         while items := list(islice(listed, _CHUNK)):
             for item in items:
                 if isinstance(item, Source):
@@ -251,198 +386,63 @@ class Cascade(Embedder):
             for row, each in zip(fresh, seen, strict=True):
                 results[row] = each
             if there:
-                margins = margins_of(first.logits(np.stack([each.vector for _, each in there])))
-                unsure = [row for (row, _), margin in zip(there, margins, strict=True) if margin < threshold]
-                again = self.last.embed_images(items[row] for row in unsure)
-                for row, each in zip(unsure, again, strict=True):
-                    results[row] = self._joined(each, first=False)
+                margins = classifier.margins(np.stack([each.vector for _, each in there]))
+                unsure = [
+                    (row, each)
+                    for (row, each), sure in zip(there, margins >= threshold, strict=True)
+                    if not sure
+                ]
                 for row, each in there:
-                    if results[row] is each:
-                        results[row] = self._joined(each, first=True)
+                    results[row] = replace(each, vector=classifier.joined(each.vector))
+                again = self.last.embed_images(items[row] for row, _ in unsure)
+                for (row, each), other in zip(unsure, again, strict=True):
+                    results[row] = other
+                    if isinstance(other, Embedded):
+                        results[row] = replace(other, vector=classifier.joined(each.vector, other.vector))
                 self.asked += len(there)
                 self.sent += len(unsure)
             yield from results
 
-    def _joined(self, image: Embedded | Failure, *, first: bool) -> Embedded | Failure:
-        if isinstance(image, Failure):
-            return image
-        vector = np.zeros(self.dimension, np.float32)
-        part = slice(None, self.first.dimension) if first else slice(self.first.dimension, None)
-        vector[part] = image.vector
-        return replace(image, vector=vector)
 
-
-@dataclass(frozen=True, slots=True)
-class Cascaded:
-    """What ``cascade`` found.
-
-    Attributes:
-        model: what embeds: the cascade, or the last model where a cascade does not pay.
-        classifier: what answers, likewise.
-        pays: whether it is a cascade.
-        reason: one sentence that says what was found.
-        learnt_on: images that the margin was learnt on.
-        threshold: the margin; infinite where every image goes on.
-        agreement: share of the learning images with the same answer of both stages.
-        checked: what the cascade does on images that it was not learnt on; None without one.
-        work: operations per image, as a share of those of the last model alone.
-    """
-
-    model: Embedder
-    classifier: Classifier
-    pays: bool
-    reason: str
-    learnt_on: int
-    threshold: float
-    agreement: float
-    checked: Checked | None
-    work: float
-
-
-def cascade(
-    first: tuple[Embedder, Classifier],
-    last: tuple[Embedder, Classifier],
-    images: ImageLike | Iterable[ImageLike],
-    *,
-    agree: float = 0.99,
-    sample: int = SAMPLE,
-    seed: int = 0,
-    cost: float | None = None,
-) -> Cascaded:
-    """Put a cheaper classifier before another one, and learn on images when it may answer.
+def check_one(classifier: Classifier, what: str) -> None:
+    """Refuse a cascade where a classifier of one model is needed.
 
     Args:
-        first: a model and its classifier: the cheaper ones.
-        last: a model and its classifier, whose answers are wanted.
-        images: the images that will be asked, or others of their kind; a sample is drawn at random and asked
-            of both.
-        agree: the share of answers that are to be the last classifier's. The margin that is learnt keeps it
-            in at least 95 of 100 draws of the sample.
-        sample: images to draw; half of them are learnt from (at least 299 for 0.99), the rest check.
-        seed: of the draw.
-        cost: the first model's work per image as a share of the last one's; None: by their operations, or by
-            their processor time here where they compute in different precisions.
-
-    Returns:
-        The cascade, or the last model by itself where it does not pay; ``reason`` says which, and why.
+        classifier: any.
+        what: what needs it, to begin the sentence with.
 
     Raises:
-        RequestError: an ``agree`` that is no share.
-        LabelError: the classifiers have other labels.
+        RequestError: it is a cascade.
     """
-    if not 0 < agree < 1:
-        raise RequestError(f"the agreement must lie between 0 and 1, not {agree:g}")
-    if sorted(first[1].labels) != sorted(last[1].labels):
-        only = sorted(set(first[1].labels) ^ set(last[1].labels))
-        raise LabelError(
-            f"the stages of a cascade have other labels: only one has {', '.join(map(repr, only[:5]))}"
-        )
-    cost = _cost(first[0], last[0]) if cost is None else cost
-    drawn = draw(last[0].list_images(images), sample, random.Random(seed))
-    margins, same = _ask_both(first, last, drawn)
-    least, count = needed(agree), len(same)
-    learning = min(count, max(least, count // 2))
-    threshold = learn(margins[:learning], same[:learning], agree)
-    checked = check(margins[learning:], same[learning:], threshold) if count > learning else None
-    if checked is not None:
-        went_on = checked.went_on
-    else:
-        went_on = float((margins < threshold).mean()) if count else 1.0
-    work, pays = cost + went_on, count >= least and cost + went_on <= _PAYS
-    alike = float(same[:learning].mean()) if learning else math.nan
-    small, large = first[0].name, last[0].name
-    if small == large:  # one model in two precisions
-        small, large = (f"{model.name} in {model.encoder.precision}" for model, _ in (first, last))
-    timed = first[0].encoder.precision != last[0].encoder.precision
-    less = "less processor time" if timed else "fewer operations"
-    if pays:
-        reason = (
-            f"{small} before {large}: {went_on:.0%} go on, {1 / work:.1f} times {less}; learnt on "
-            f"{learning} images, of which both answer {alike:.1%} alike"
-        )
-        if checked is not None:
-            low, high = checked.interval
-            reason += (
-                f"; on {checked.images} others {checked.agreement:.1%} of the answers are those of {large} "
-                f"({low:.1%} to {high:.1%})"
-            )
-    elif count < least:
-        reason = (
-            f"{count} images are too few to learn a margin for {agree:.4g}, which takes {least}: every image "
-            f"is asked of {large}"
-        )
-    else:
-        reason = (
-            f"a cascade does not pay here: {small} and {large} answer {alike:.1%} of {learning} images "
-            f"alike, and {went_on:.0%} would have to go on to keep {agree:.4g}: every image is asked of "
-            f"{large}"
-        )
-    found = learning, threshold, alike, checked
-    if not pays:
-        return Cascaded(last[0], last[1], False, reason, *found, 1.0)
-    precision = first[0].encoder.precision
-    made = {"agree": agree, "learnt on": learning, "seed": seed, "precision": precision}
-    both = CascadeClassifier.of(first[1], last[1], threshold, made)
-    return Cascaded(Cascade(first[0], last[0], both), both, True, reason, *found, work)
+    if isinstance(classifier, CascadeClassifier):
+        raise RequestError(f"{what} one model, and this classifier is a cascade of two")
 
 
-def draw(items: Iterator[Source | Embedded | Failure], count: int, rng: random.Random) -> list[Source]:
-    """A random sample of images, in random order, while they are listed once (reservoir sampling)."""
-    kept: list[Source] = []
-    seen = 0
-    for item in items:
-        if not isinstance(item, Source):
-            continue
-        seen += 1
-        if len(kept) < count:
-            item.hold()
-            kept.append(item)
-        elif (place := rng.randrange(seen)) < count:
-            item.hold()
-            kept[place] = item
-    rng.shuffle(kept)
-    return kept
+def verdicts_of(classifier: Classifier, vectors: ArrayLike) -> list[Verdict]:
+    """What a classifier answers of each image: [n, d] -> n verdicts."""
+    if not len(np.asarray(vectors)):
+        return []
+    compared, decision = classifier.compare(vectors), classifier.decision or Decision()
+    return decision.verdicts(compared, decision.scores(decision.logits(compared), classifier.activation))
 
 
-def _ask_both(
-    first: tuple[Embedder, Classifier], last: tuple[Embedder, Classifier], images: Sequence[Source]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The first stage's margins, and whether both give the same answer, of the images that can be read."""
-    small = list(first[0].embed_images(images))
-    large = list(last[0].embed_images(images))
-    pairs = [
-        (one.vector, other.vector)
-        for one, other in zip(small, large, strict=True)
-        if isinstance(one, Embedded) and isinstance(other, Embedded)
-    ]
-    if not pairs:
-        return np.empty(0), np.empty(0, bool)
-    logits = first[1].reordered(last[1].labels).logits(np.stack([one for one, _ in pairs]))
-    wanted = last[1].logits(np.stack([other for _, other in pairs]))
-    return margins_of(logits), logits.argmax(axis=1) == wanted.argmax(axis=1)
+def joint_rows(first_rows: ArrayLike, last_rows: ArrayLike, first: Classifier, last: Classifier) -> Floats:
+    """Vectors of texts under both models, side by side, as the background rule compares with: float32[n, d].
 
-
-def _cost(first: Embedder, last: Embedder) -> float:
-    """The first model's work per image as a share of the last one's.
-
-    By their operations, which are the same everywhere; where they compute in different precisions, an
-    operation is not the same on both sides, and what counts is the processor time that both take here.
+    An image has one part, so a cosine with such a row is one with the text under the model that answers. The
+    logits of a first stage are read on the last's scale, and so are its cosines.
     """
-    if first.encoder.precision == last.encoder.precision:
-        return gflop(first.checkpoint.config.vision) / gflop(last.checkpoint.config.vision)
-    times = [_seconds(model.encoder, model.checkpoint.config.vision.image_size) for model in (first, last)]
-    return times[0] / times[1]
+    ratio = float(np.mean(first.scale)) / float(np.mean(last.scale))
+    return np.hstack([np.asarray(first_rows) * np.float32(ratio), np.asarray(last_rows)]).astype(np.float32)
 
 
-def _seconds(encoder: Encoder, side: int) -> float:
-    """Processor time per image: the quickest of a few batches, after one that loads the tower."""
-    pixels = np.random.default_rng(0).integers(0, 256, (encoder.batch, 3, side, side), np.uint8)
-    found = []
-    for _ in range(4):
-        begun = time.process_time()
-        encoder.encode_images(pixels)
-        found.append(time.process_time() - begun)
-    return min(found[1:]) / len(pixels)
+def _sure(decision: Decision | None) -> dict[str, Any] | None:
+    """What of a decision keeps the first stage from answering, as JSON holds it."""
+    if decision is None or decision.coverage is not None:  # sets take nothing away
+        return None
+    if decision.rejection is None and decision.surest is None:
+        return None
+    return Decision(decision.calibration, decision.rejection, decision.surest).to_dict()
 
 
 def _joint(*spaces: str | None) -> str:
@@ -451,7 +451,8 @@ def _joint(*spaces: str | None) -> str:
 
 def _digest(classifier: CascadeClassifier) -> str:
     """Of all that says which stage answers."""
-    found = hashlib.sha256(json.dumps([classifier.threshold, classifier.labels]).encode())
+    told = [classifier.threshold, classifier.labels, classifier.stage.get("sure")]
+    found = hashlib.sha256(json.dumps(told).encode())
     stage = classifier.first
     for numbers in (stage.matrix, stage.scale, stage.bias):
         found.update(numbers.tobytes())

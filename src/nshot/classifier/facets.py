@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from nshot.classifier import file
 from nshot.classifier.calibrating import calibrate
+from nshot.classifier.cascade import CascadeClassifier, check_one
 from nshot.classifier.classifier import Classifier, in_chunks, records_of
 from nshot.classifier.several import several_labels, several_zero_shot
 from nshot.classifier.tree import TreeClassifier
@@ -41,6 +42,8 @@ class Facets(Mapping[str, Classifier]):
     def __init__(self, classifiers: Mapping[str, Classifier]) -> None:
         if not classifiers:
             raise LabelError("there must be at least one facet")
+        for each in classifiers.values():
+            check_one(each, "several questions are asked of")
         self._classifiers = dict(classifiers)
         spaces = {each.space for each in self._classifiers.values() if each.space is not None}
         if len(spaces) > 1 or len({each.dimension for each in self._classifiers.values()}) > 1:
@@ -254,7 +257,5 @@ def open_classifier(path: str | Path) -> Classifier | Facets | TreeClassifier:
     if held == file.TREE:
         return TreeClassifier.open(path)
     if held == file.CASCADE:
-        from nshot.classifier.cascade import CascadeClassifier
-
         return CascadeClassifier.open(path)
     return Facets.open(path) if held == file.FACETS else Classifier.open(path)

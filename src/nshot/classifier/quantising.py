@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from nshot import encoders
-from nshot.classifier.cascade import draw
+from nshot.classifier.cascading import draw
 from nshot.classifier.classifier import Classifier
 from nshot.decision.staging import margins_of
 from nshot.embedder import Embedder, ImageLike

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nshot.classifier.cascade import check_one
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
 from nshot.decision.background import EVERYDAY, unlike
@@ -37,6 +38,7 @@ def several_labels(
     Raises:
         RequestError: the classifier was calibrated for one label per image, or no such threshold.
     """
+    check_one(classifier, "several labels per image are asked of")
     several = classifier.several
     if classifier.decision is not None and several is None:
         raise RequestError(
@@ -184,6 +186,7 @@ def calibrate_several(
     Raises:
         RequestError: no image of the classifier's labels, or another model's.
     """
+    check_one(classifier, "several labels per image are asked of")
     classifier.check_space(examples.recipe, examples.model)
     relevant = relevance(examples, classifier.labels)
     several = classifier.several or Several.unlearnt(len(classifier.labels))

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nshot.classifier import file
 from nshot.classifier.calibrating import enough
+from nshot.classifier.cascade import check_one
 from nshot.classifier.classifier import Classifier, in_chunks, records_of
 from nshot.classifier.predictions import Predictions
 from nshot.classifier.zero_shot import TextEmbedder, zero_shot
@@ -78,6 +79,7 @@ class TreeClassifier:
         inner: Classifier | None = None,
         rank: int | None = None,
     ) -> None:
+        check_one(classifier, "a tree of labels is asked of")
         if rank is not None and not 1 <= rank <= tree.depth:
             raise RequestError(f"the tree has depths 1 to {tree.depth}, not {rank}")
         self.rank = rank

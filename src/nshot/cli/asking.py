@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from nshot.cli.options import DecisionOptions, LabelOptions, ModelOptions, say
 from nshot.cli.refusing import leave_out
@@ -12,10 +13,12 @@ from nshot.errors import RequestError
 from nshot.labels.lint import nothing_to_choose
 
 if TYPE_CHECKING:
+    from nshot.classifier.cascade import Cascade, CascadeClassifier
     from nshot.classifier.classifier import Classifier
     from nshot.decision import Rejection
     from nshot.labels.prompts import Labels
     from nshot.model import Model
+    from nshot.types import Floats
 
 
 def ask(
@@ -113,27 +116,62 @@ def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[
     classifier = Classifier.open(path)
     if model_options.model is None:
         model_options = replace(model_options, model=classifier.model)
-    model = model_options.load(quiet=quiet)
+    model = model_options.load(quiet=quiet, question=lambda _: classifier)
     classifier.check_space(model.recipe, model.name, name=str(path))
     return model, classifier
 
 
 def _cascade_of(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[Model, Classifier]:
     """A saved cascade and its two models."""
-    from nshot.classifier.cascade import Cascade, CascadeClassifier
+    from nshot.classifier.cascade import CascadeClassifier
 
     classifier = CascadeClassifier.open(path)
-    stage = classifier.stage
-    if model_options.model not in (None, stage["last model"]):
-        raise RequestError(f"{path} is a cascade before {stage['last model']}: leave out --model")
-    last = replace(model_options, model=stage["last model"]).load(quiet=quiet)
-    own = stage["precision"] if stage["precision"] in ("int8", "f32-small") else model_options.precision
-    first = replace(model_options, model=stage["model"], revision=None, precision=own).load(
-        quiet=quiet, as_first=True
+    cascade = load_stages(classifier, model_options, name=str(path), quiet=quiet)
+    if not quiet:
+        say(classifier.promise)
+    return cast("Model", cascade), classifier
+
+
+def load_stages(
+    classifier: CascadeClassifier, model_options: ModelOptions, *, name: str, quiet: bool
+) -> Cascade:
+    """The two models of a saved cascade, each in the precision that it had where that says what it is.
+
+    Raises:
+        RequestError: other weights than those that the cascade was made with, or another --model.
+    """
+    from nshot.classifier.cascade import Cascade
+
+    told = classifier.stage
+    if model_options.model not in (None, told["last model"]):
+        raise RequestError(f"{name} is a cascade before {told['last model']}: leave out --model")
+    last = replace(
+        model_options, model=told["last model"], precision=_precision(classifier, 1, model_options)
     )
-    classifier.first.check_space(first.recipe, first.name, name=f"the first stage of {path}")
-    classifier.last.check_space(last.recipe, last.name, name=f"the last stage of {path}")
-    return cast("Model", Cascade(first, last, classifier)), classifier
+    model = last.load(quiet=quiet, question=lambda _: classifier.last)
+    first = first_stage(model_options, quiet=quiet)(classifier)
+    classifier.first.check_space(first.recipe, first.name, name=f"the first stage of {name}")
+    classifier.last.check_space(model.recipe, model.name, name=f"the last stage of {name}")
+    return Cascade(first, model, classifier)
+
+
+def first_stage(model_options: ModelOptions, *, quiet: bool = True) -> Callable[[CascadeClassifier], Model]:
+    """What loads the first model of a saved cascade."""
+
+    def load(classifier: CascadeClassifier) -> Model:
+        model, precision = classifier.stage["model"], _precision(classifier, 0, model_options)
+        own = replace(model_options, model=model, revision=None, precision=precision)
+        return own.load(quiet=quiet, as_first=True, question=lambda _: classifier.first)
+
+    return load
+
+
+def _precision(classifier: CascadeClassifier, stage: int, model_options: ModelOptions) -> Any:
+    """That which a stage had, where it says what the stage is; else the one that was asked for."""
+    told = classifier.stage
+    kept = told.get(("precision", "last precision")[stage])
+    one = told["model"] == told["last model"] or kept in ("int8", "f32-small")
+    return kept if one and kept is not None else model_options.precision
 
 
 def decided(
@@ -175,8 +213,10 @@ def each_by_itself(
     Raises:
         RequestError: another rule as well, or a classifier that was calibrated for one label per image.
     """
+    from nshot.classifier.cascade import check_one
     from nshot.classifier.several import several_labels
 
+    check_one(classifier, "several labels per image are asked of")
     for given, name in ((options.coverage, "--coverage"), (options.reject, "--reject")):
         if given is not None:
             raise RequestError(f"{name} belongs to one label per image: several are each decided by itself")
@@ -217,18 +257,21 @@ def say_several(classifier: Classifier) -> None:
 
 
 def background_rows(options: DecisionOptions, label_options: LabelOptions, embedder: Model) -> Classifier:
-    """The background labels as a classifier's rows, written into the same templates as the labels.
-
-    Raises:
-        RequestError: for a cascade.
-    """
-    from nshot.classifier.cascade import BACKGROUND, Cascade
+    """The background labels as a classifier's rows, written into the same templates as the labels."""
     from nshot.classifier.zero_shot import zero_shot
     from nshot.labels.prompts import DEFAULT_TEMPLATE
 
-    if isinstance(embedder, Cascade):
-        raise RequestError(BACKGROUND)
     return zero_shot(embedder, options.words(), label_options.read_templates() or (DEFAULT_TEMPLATE,))
+
+
+def background_vectors(options: DecisionOptions, label_options: LabelOptions, embedder: Model) -> Floats:
+    """The same as the vectors that a rule compares with, also of a cascade: float32[n, d]."""
+    from nshot.classifier.cascade import Cascade
+    from nshot.labels.prompts import DEFAULT_TEMPLATE
+
+    if isinstance(embedder, Cascade):
+        return embedder.background(options.words(), label_options.read_templates() or (DEFAULT_TEMPLATE,))
+    return background_rows(options, label_options, embedder).matrix
 
 
 def _zero_shot(
@@ -243,7 +286,7 @@ def _zero_shot(
     prompted = write_prompts(labels, templates)
     for label in prompted if verbose else ():
         say(f"{label.label}: {' | '.join(label.prompts)}")
-    embedder = model_options.load(quiet=quiet)
+    embedder = model_options.load(quiet=quiet, question=label_options.question(labels))
     classifier = label_options.classifier(embedder, labels)
     if len(classifier.labels) == 1 and classifier.activation == "softmax" and not (alone or quiet):
         say(nothing_to_choose(classifier.labels[0]))
@@ -274,7 +317,9 @@ def say_synonyms(classifier: Classifier, *, quiet: bool) -> None:
 def _rejection(
     classifier: Classifier, options: DecisionOptions, label_options: LabelOptions, embedder: Model
 ) -> Rejection:
-    from nshot.decision import Rejection, default_rejection
+    from nshot.decision import Rejection
+    from nshot.decision.background import apart
+    from nshot.decision.rejection import DEFAULT_THRESHOLD
 
     if options.reject != "background":
         if options.threshold is None:
@@ -282,7 +327,8 @@ def _rejection(
                 f"the {options.reject} rule needs --threshold; nshot calibrate finds one on labelled images"
             )
         return Rejection(options.reject, options.threshold)
-    rejection = default_rejection(classifier.matrix, background_rows(options, label_options, embedder).matrix)
+    rows = background_vectors(options, label_options, embedder)
+    rejection = Rejection("background", DEFAULT_THRESHOLD, rows[apart(rows, classifier.matrix)])
     if options.threshold is not None:
         return replace(rejection, threshold=options.threshold)
     if classifier.activation == "sigmoid":

@@ -153,10 +153,11 @@ class DataOptions:
         return labelled
 
     def of_model(self, model_options: ModelOptions) -> ModelOptions:
-        """The model's options, with a revision that is the model's own."""
+        """The model's options, with a revision that is the model's own, and DATA's images."""
+        own = replace(model_options, asked=lambda _: self.open(model_options, quiet=True))
         if self.on_hub or self.model_revision is not None:
-            return replace(model_options, revision=self.model_revision)
-        return model_options
+            return replace(own, revision=self.model_revision)
+        return own
 
 
 _DATA: tuple[Callable[..., Any], ...] = (

@@ -104,6 +104,7 @@ def _pays(checkpoint: Checkpoint) -> None:
     exact = min(times["f32"])
     for name, each in times.items():
         gain = "" if name == "f32" else f", {exact / min(each):.1f} times as fast as f32"
+        gain += _kept(checkpoint) if name == "int8" else ""
         _tell("what pays" if name == "f32" else "", f"{name}: {min(each):.2f} ms per image{gain}")
     if "int8" not in found:
         fast = [name for name in ("avx512_vnni", "avx_vnni", "amx_int8") if name in _flags()]
@@ -111,6 +112,17 @@ def _pays(checkpoint: Checkpoint) -> None:
             f"has {' and '.join(fast)}: int8 may pay" if fast else "has no 8-bit products: int8 seldom pays"
         )
         _tell("", f"this processor {said}; nshot quantise measures it on your images")
+
+
+def _kept(checkpoint: Checkpoint) -> str:
+    """How many answers of f32 the int8 form keeps, as it was measured when it was made."""
+    from nshot.encoders.int8 import LEAST, record
+
+    report = (record(checkpoint) or {}).get("report") or {}
+    if "agreement" not in report:
+        return ""
+    refused = "" if report["agreement"] >= LEAST else ": refused, but as a first stage (--first int8)"
+    return f", {report['agreement']:.1%} of its answers were those of f32{refused}"
 
 
 def _agreement(checkpoint: Checkpoint) -> bool:

@@ -243,7 +243,7 @@ def _to_file(
     from nshot.embeddings import open_writer
 
     check_output(output, sources)
-    embedder = model_options.load(quiet=quiet)
+    embedder = listing.over(model_options, sources).load(quiet=quiet)
     remarks = Remarks()
     images = listing.labelled(sources, remarks) if labelled else listing.open(embedder, sources, remarks)
     written = failed = 0

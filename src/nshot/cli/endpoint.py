@@ -14,6 +14,7 @@ from nshot.cli.options import ModelOptions, packed
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
+    from nshot.classifier.cascade import CascadeClassifier
     from nshot.embedder import Embedder
     from nshot.server.endpoint import Endpoint
 
@@ -37,8 +38,10 @@ class EndpointOptions:
     drain: float
     allow_origin: tuple[str, ...]
 
-    def endpoint(self, model: Callable[[], Embedder | None]) -> Endpoint:
-        """The endpoint over a model that may still be on its way."""
+    def endpoint(
+        self, model: Callable[[], Embedder | None], first: Callable[[CascadeClassifier], Embedder]
+    ) -> Endpoint:
+        """The endpoint over a model that may still be on its way; ``first`` loads that of a saved cascade."""
         from nshot.server.bounds import Bounds
         from nshot.server.endpoint import Endpoint
 
@@ -47,6 +50,7 @@ class EndpointOptions:
             model,
             classifiers=self.classifiers,
             allow_urls=self.allow_urls,
+            first=first,
             bounds=Bounds(
                 body=body,
                 bodies=4 * body,
@@ -157,6 +161,7 @@ def serve_endpoint(
     options: EndpointOptions, model_options: ModelOptions, *, port: int, quiet: bool, verbose: bool
 ) -> int:
     """Serve the endpoint alone until it is told to stop."""
+    from nshot.cli.asking import first_stage
     from nshot.server.app import build
     from nshot.server.observe import to_stderr
     from nshot.server.run import listen, run
@@ -166,7 +171,8 @@ def serve_endpoint(
     listening = listen(options.host, port)
     with listening:
         model = replace(model_options, store=None, no_store=True).load(quiet=quiet)
-        endpoint = options.endpoint(lambda: model)
+        endpoint = options.endpoint(lambda: model, first_stage(model_options))
+        endpoint.prepare()
         if not quiet:
             at = options.address(listening.getsockname()[1])
             click.echo(f"{at}   {model.name}   Ctrl+C stops it", err=True)

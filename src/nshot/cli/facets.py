@@ -246,6 +246,11 @@ def columns_of(facets: Mapping[str, Classifier]) -> dict[str, tuple[bool, bool]]
     }
 
 
+def on_table(model_options: ModelOptions, data_options: DataOptions) -> ModelOptions:
+    """The model's options with the images of a table with a column per facet."""
+    return replace(model_options, asked=lambda model: table_of(model, data_options))
+
+
 def table_of(
     model: Model, data_options: DataOptions, remarks: Remarks | None = None
 ) -> Iterable[Source | Embedded | Failure]:

@@ -20,6 +20,7 @@ from nshot.cli.options import (
     tell_remarks,
 )
 from nshot.cli.refusing import leave_out
+from nshot.cli.staged import CascadeOptions, say_sent, staged
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
 from nshot.paths import as_written
@@ -47,6 +48,7 @@ def labelled(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
+    cascade_options: CascadeOptions,
     *,
     listing: Listing,
     journal_options: JournalOptions,
@@ -63,6 +65,7 @@ def labelled(
         classifier_file: a classifier in place of labels.
         decision_options: what is rejected; without a rule or a classifier, the background rule.
         model_options: the model.
+        cascade_options: a smaller model before it.
         listing: how the images are listed.
         journal_options: what somebody has put right on the page.
         several: an image may have several labels.
@@ -72,6 +75,8 @@ def labelled(
     if table is not None:
         leave_out(
             "the labels are those of --table",
+            first=cascade_options.first,
+            agree=cascade_options.agree,
             **given(label_options, classifier_file, decision_options, journal_options),
         )
         found, failed = _of_table(table, sources, listing.image_root)
@@ -81,9 +86,22 @@ def labelled(
         decision_options = replace(decision_options, reject="background")
     from nshot.cli.asking import ask
 
+    model_options = listing.over(model_options, sources)
+    if cascade_options.first is not None and "-" in sources:
+        raise RequestError("a list on standard input does not go with --first")
     embedder, classifier = ask(
         label_options, classifier_file, decision_options, model_options, quiet=quiet, verbose=verbose
     )
+    if cascade_options.first is not None:
+        embedder, classifier = staged(
+            cascade_options,
+            embedder,
+            classifier,
+            label_options,
+            decision_options,
+            model_options,
+            quiet=quiet,
+        )
     if not several and classifier.several is not None:
         raise RequestError(
             "an image with several labels has no folder of its own: nshot tag writes them as keywords"
@@ -109,6 +127,7 @@ def labelled(
             labels.update(dict.fromkeys(own))
             answered.append((Path(answer.source), own))
     tell_remarks(remarks, quiet=quiet)
+    say_sent(embedder, quiet=quiet)
     return answered, failed, list(labels)
 
 

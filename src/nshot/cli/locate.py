@@ -288,6 +288,7 @@ def _ask_tiles(
     *,
     quiet: bool,
 ) -> _Asked:
+    from nshot.classifier.cascade import check_one
     from nshot.cli.asking import from_file, say_language
 
     if settings.like or settings.nms is not None:
@@ -297,6 +298,7 @@ def _ask_tiles(
         if label_options.any:
             raise RequestError("give labels or --classifier, not both")
         model, classifier = from_file(classifier_file, model_options, quiet=quiet)
+        check_one(classifier, "tiles are asked of")
     else:
         given = label_options.given(quiet=quiet, alone=True)
         if given is None:

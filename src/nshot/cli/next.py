@@ -71,9 +71,11 @@ def command(
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
+    from nshot.classifier.cascade import check_one
     from nshot.few_shot import select
 
-    embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
+    embedder, classifier = from_file(classifier_file, listing.over(model_options, sources), quiet=quiet)
+    check_one(classifier, "the images to label next are chosen for what is fitted, on the vectors of")
     remarks = Remarks()
     images = listing.open(embedder, sources, remarks)
     found = embedder.stored(sources)

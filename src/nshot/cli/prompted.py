@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nshot.cli.asking import say_language, say_synonyms
@@ -62,7 +62,10 @@ def embed_prompted(
     labelled = data_options.open(model_options, given, prefer=prefer, quiet=quiet)
     if labelled.classes is not None:
         check_choice({*labelled.classes, *(given.labels if given is not None else ())})
-    model = data_options.of_model(model_options).load(quiet=quiet)
+    options = replace(data_options.of_model(model_options), asked=lambda _: labelled)
+    model = options.load(
+        quiet=quiet, question=label_options.question(labelled.classes if given is None else given.labels)
+    )
     images = embed(model, labelled, quiet=quiet)
     examples = with_one_label(images, labelled.name, quiet=quiet)
     if len(some := enough(examples)) < len(examples):

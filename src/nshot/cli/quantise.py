@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,9 @@ from nshot.cli.options import (
 from nshot.images.remarks import Remarks
 
 if TYPE_CHECKING:
+    from nshot.classifier.classifier import Classifier
     from nshot.classifier.quantising import Int8Report
+    from nshot.model import Model
 
 
 _SHOWN = 20  # changed answers that are listed
@@ -68,8 +72,6 @@ def command(
 
     Exit status: 0 it may be used, 1 it is refused, 2 the request itself was wrong.
     """
-    from dataclasses import replace
-
     from nshot.atomic import check_output, write_bytes
     from nshot.classifier.quantising import quantise
     from nshot.cli.asking import ask
@@ -118,40 +120,34 @@ def told(found: Int8Report) -> str:
 
 
 def make_where_missing(
-    model_options: ModelOptions,
-    label_options: LabelOptions,
-    classifier_file: Path | None,
-    listing: Listing,
-    sources: tuple[str, ...],
-    *,
-    quiet: bool,
+    exact: ModelOptions, question: Callable[[Model], Classifier] | None, *, quiet: bool
 ) -> None:
-    """With ``--precision int8``: make the int8 form on a sample of the given images, where there is none.
+    """Make a model's int8 form on a sample of the images, where there is none.
+
+    Args:
+        exact: the model in f32, and the images.
+        question: what answers are compared for; None: which of the everyday words fits.
+        quiet: say nothing.
 
     Raises:
-        RequestError: there are too few of them, or they come from standard input.
+        RequestError: there are too few images.
     """
-    if model_options.precision != "int8":
-        return
-    from dataclasses import replace
-
     from nshot.classifier.quantising import quantise
-    from nshot.cli.asking import ask
-    from nshot.encoders.int8 import record, required
+    from nshot.classifier.zero_shot import zero_shot
+    from nshot.decision import EVERYDAY
+    from nshot.encoders.int8 import record
 
-    exact = replace(model_options, precision="f32", device="cpu")
-    nothing = DecisionOptions(None, None, None, None, None)
-    model, classifier = ask(label_options, classifier_file, nothing, exact, quiet=True, verbose=False)
-    if record(model.checkpoint) is not None:
+    model = exact.load(quiet=True)
+    if record(model.checkpoint) is not None or exact.asked is None:
         return
-    if "-" in sources:  # it can be read once
-        required(model.checkpoint)
     if not quiet:
         say(f"there is no int8 form of {model.name} yet: it is made now, on a sample of these images")
-    found = quantise(model, classifier, listing.open(model, sources, Remarks()))
+    asked = zero_shot(model, EVERYDAY) if question is None else question(model)
+    found = quantise(model, asked, exact.asked(model))
     if not quiet:
         low, high = found.interval
+        words = "" if question is not None else ", asked which of 140 everyday words fits,"
         say(
-            f"int8: {found.agreement:.1%} of the answers on {found.images} other images are those of f32 "
-            f"({low:.1%} to {high:.1%}), {found.gain:.1f} times as fast. nshot quantise tells all"
+            f"int8: {found.agreement:.1%} of the answers on {found.images} other images{words} are those of "
+            f"f32 ({low:.1%} to {high:.1%}), {found.gain:.1f} times as fast. nshot quantise tells all"
         )

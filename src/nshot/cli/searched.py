@@ -56,7 +56,7 @@ class Asked:
 
     def load(self) -> Model:
         """The model."""
-        return self.model_options.load(quiet=self.quiet)
+        return self.listing.over(self.model_options, self.sources).load(quiet=self.quiet)
 
     def embedded(self, model: Model, images: Iterable[Any] | None = None) -> Embeddings:
         """The images' vectors; each failure is told, and an empty request refused.

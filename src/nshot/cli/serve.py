@@ -16,6 +16,7 @@ import click
 from nshot.cli.endpoint import EndpointOptions, endpoint_options, serve_endpoint
 from nshot.cli.facets import check_for_page, facets_option, given_facets
 from nshot.cli.help import Command
+from nshot.cli.kinds import kind_of
 from nshot.cli.options import (
     MULTI,
     LabelOptions,
@@ -26,6 +27,8 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.refusing import leave_out
+from nshot.cli.staged import CascadeOptions, Staging, cascade_options
 from nshot.errors import MissingExtra, RequestError
 from nshot.labels.facets import Facet, ready_facets
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
 @facets_option
 @MULTI
 @click.option("--tree", "tree_file", hidden=True)
-@click.option("--first", hidden=True)
+@cascade_options
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: a free one.")
 @click.option("--open/--no-open", "show", default=True, help="Open the page in a browser.  [default: yes]")
 @click.option(
@@ -61,7 +64,7 @@ def command(
     facets_given: str | None,
     multi: bool,
     tree_file: str | None,
-    first: str | None,
+    cascade_options: CascadeOptions,
     port: int,
     show: bool,
     journal: Path | None,
@@ -84,6 +87,8 @@ def command(
     nshot serve photos/ --labels "beach, dog, sunset" --multi
     nshot serve photos/ --classifier animals.nshot
     nshot serve photos/ --facets "time of day, weather"
+    nshot serve photos/ --labels "cat, dog" --model openai/clip-vit-large-patch14 \\
+        --first openai/clip-vit-base-patch32
     nshot serve --model openai/clip-vit-base-patch32 --classifiers saved/
 
     Exit status: 0 stopped, 2 the request itself was wrong.
@@ -93,6 +98,8 @@ def command(
         from nshot.server.run import listen, run
     except ImportError as error:
         raise MissingExtra('serving needs starlette and uvicorn: pip install "nshot[serve]"') from error
+    from nshot.classifier.cascade import CascadeClassifier
+    from nshot.cli.asking import first_stage
     from nshot.images.sources import expand
     from nshot.models.checkpoint import DEFAULT_MODEL
     from nshot.models.hub import under_way
@@ -104,12 +111,13 @@ def command(
             "the page asks a list of labels, not a tree: nshot classify --tree gives the answers, and the "
             "tree's leaves can be asked here with --labels"
         )
-    if first is not None:
-        raise RequestError(
-            "the page and the endpoint ask one model: name it with --model, or let two answer one after the "
-            "other with nshot classify --first"
-        )
+    kind = kind_of(facets_given=facets_given, classifier_file=classifier_file, multi=multi)
+    cascade_options.check(kind)
     if not sources:
+        leave_out(
+            "a cascade is learnt on images: show some, or ask for a saved one from --classifiers FOLDER",
+            first=cascade_options.first,
+        )
         if (
             label_options.any
             or multi
@@ -130,7 +138,10 @@ def command(
         if not Path(source).is_dir():  # an empty folder is shown as such; what is not there is an error
             expand([source])
     asked, saved = _asked(label_options, classifier_file, facets_given, multi=multi)
-    if saved:
+    if cascade_options.first is not None and not (saved or asked[0].labels):
+        raise RequestError('a cascade is learnt for its labels: give them with --labels "cat, dog"')
+    staging = Staging(cascade_options, label_options, classifier_file, sources, quiet=quiet)
+    if saved and not any(isinstance(each, CascadeClassifier) for each in saved.values()):
         model_options = replace(model_options, model=model_options.model or next(iter(saved.values())).model)
     folder = Path(sources[0]) if len(sources) == 1 and Path(sources[0]).is_dir() else Path()
     start = {
@@ -143,15 +154,17 @@ def command(
         "classifier": None if classifier_file is None else str(classifier_file),
         "journal": str(folder) if journal is None else str(journal),
         "model": model_options.model,
+        "first": cascade_options.first,
     }
     session = Session(
-        lambda: model_options.load(quiet=True),
+        lambda: staging.load(model_options, saved),
         sources,
         Journal(journal or folder / JOURNAL),
         by=_user(),
         thumbnails=cache_dir() / "thumbnails.sqlite",
         saved=saved,
         fetched=lambda: under_way(model_options.model or DEFAULT_MODEL),
+        remark=lambda: staging.remark,
     )
     try:
         listening = listen(endpoint_options.host, port)
@@ -162,7 +175,7 @@ def command(
             Timer(0.5, lambda: webbrowser.open(address)).start()
         session.start()
         Thread(target=_tell, args=(session,), daemon=True).start()
-        endpoint = endpoint_options.endpoint(lambda: session.model)
+        endpoint = endpoint_options.endpoint(lambda: session.model, first_stage(model_options))
 
         def stop() -> None:
             endpoint.stop()
@@ -184,7 +197,6 @@ def _asked(
     Raises:
         RequestError: more than one way of naming them, or something that the page does not show.
     """
-    from nshot.classifier.cascade import CascadeClassifier
     from nshot.classifier.classifier import Classifier
     from nshot.classifier.facets import Facets, open_classifier
     from nshot.server.session import LABELS
@@ -210,11 +222,6 @@ def _asked(
     if not isinstance(opened, (Classifier, Facets)):
         raise RequestError(
             f"{classifier_file} holds a tree of labels, and the page asks a list: nshot classify gives its "
-            "answers"
-        )
-    if isinstance(opened, CascadeClassifier):
-        raise RequestError(
-            f"{classifier_file} is a cascade of two models, and the page asks one: nshot classify gives its "
             "answers"
         )
     saved = {LABELS: opened} if isinstance(opened, Classifier) else dict(opened)

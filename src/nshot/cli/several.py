@@ -34,7 +34,10 @@ def zero_shot_of(
 
     given = label_options.given(quiet=quiet, alone=True)
     labelled = data_options.open(model_options, given, prefer=prefer, quiet=quiet)
-    model = data_options.of_model(model_options).load(quiet=quiet)
+    options = replace(data_options.of_model(model_options), asked=lambda _: labelled)
+    model = options.load(
+        quiet=quiet, question=label_options.question(labelled.classes if given is None else given.labels)
+    )
     images = embed(model, labelled, quiet=quiet)
     names = given.labels if given is not None else list(images.classes)
     if not names:

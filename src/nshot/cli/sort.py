@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.help import Command
+from nshot.cli.kinds import kind_of
 from nshot.cli.labelling import given, labelled, table_option
 from nshot.cli.options import (
     DecisionOptions,
@@ -26,6 +27,7 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.cli.refusing import leave_out
+from nshot.cli.staged import CascadeOptions, cascade_options
 from nshot.errors import RequestError
 from nshot.paths import spelled
 
@@ -50,6 +52,7 @@ _SHOWN = 5  # moves told of a plan, at most
 @classifier_option
 @decision_options
 @model_options
+@cascade_options
 @journal_options
 @talk_options
 def command(
@@ -63,6 +66,7 @@ def command(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
+    cascade_options: CascadeOptions,
     journal_options: JournalOptions,
     quiet: bool,
     verbose: bool,
@@ -93,6 +97,7 @@ def command(
         )
         return _undo(paths)
     journal_options.check()
+    cascade_options.check(kind_of(classifier_file=classifier_file, multi=decision_options.multi))
     *sources, last = paths
     target = Path(last)
     if not sources and table is None:
@@ -109,6 +114,7 @@ def command(
         classifier_file,
         decision_options,
         model_options,
+        cascade_options,
         listing=listing,
         journal_options=journal_options,
         several=False,

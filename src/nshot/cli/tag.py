@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nshot.cli.help import Command
+from nshot.cli.kinds import kind_of
 from nshot.cli.labelling import Labelled, given, labelled, table_option
 from nshot.cli.options import (
     DecisionOptions,
@@ -26,6 +27,7 @@ from nshot.cli.options import (
     talk_options,
 )
 from nshot.cli.refusing import leave_out
+from nshot.cli.staged import CascadeOptions, cascade_options
 from nshot.errors import RequestError
 from nshot.paths import spelled
 
@@ -62,6 +64,7 @@ _SHOWN = 5  # sidecars of a plan that are named, at most
 @classifier_option
 @decision_options
 @model_options
+@cascade_options
 @journal_options
 @talk_options
 def command(
@@ -76,6 +79,7 @@ def command(
     classifier_file: Path | None,
     decision_options: DecisionOptions,
     model_options: ModelOptions,
+    cascade_options: CascadeOptions,
     journal_options: JournalOptions,
     quiet: bool,
     verbose: bool,
@@ -106,6 +110,7 @@ def command(
         )
         return _undo(undo, sources)
     journal_options.check()
+    cascade_options.check(kind_of(classifier_file=classifier_file, multi=decision_options.multi))
     missing = "leave out --dry-run" if write else "add --write"
     write = write and not dry_run
     if not sources and table is None:
@@ -120,6 +125,7 @@ def command(
         classifier_file,
         decision_options,
         model_options,
+        cascade_options,
         listing=listing,
         journal_options=journal_options,
         quiet=quiet,

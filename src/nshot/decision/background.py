@@ -9,7 +9,7 @@ import base64
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from nshot.types import Floats
 from nshot.unit import normalize
@@ -37,7 +37,13 @@ _TOO_NEAR = 2.5  # standard deviations over a label's mean cosine with the backg
 
 
 def unlike(background: ArrayLike, matrix: ArrayLike) -> Floats:
-    """The background without what a label means itself: float[n, d], float[labels, d] -> float32[m, d].
+    """The background without what a label means itself: float[n, d], float[labels, d] -> float32[m, d]."""
+    kept: Floats = normalize(background)[apart(background, matrix)]
+    return kept
+
+
+def apart(background: ArrayLike, matrix: ArrayLike) -> NDArray[np.bool_]:
+    """Which of the background's labels mean none of the labels: float[n, d], float[labels, d] -> bool[n].
 
     "man" must not stand against the label "person". How near two texts are depends on the model and on the
     template, so nearness is measured against the label's own cosines with the rest of the background.
@@ -46,8 +52,8 @@ def unlike(background: ArrayLike, matrix: ArrayLike) -> Floats:
     cosines = rows.astype(np.float64) @ normalize(matrix).astype(np.float64).T
     spread = np.maximum(cosines.std(axis=0), 1e-12)
     nearness = ((cosines - cosines.mean(axis=0)) / spread).max(axis=1)
-    kept: Floats = rows[nearness < _TOO_NEAR]
-    return kept
+    found: NDArray[np.bool_] = nearness < _TOO_NEAR
+    return found
 
 
 def packed(rows: Floats) -> dict[str, Any]:

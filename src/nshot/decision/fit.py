@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nshot.decision.background import unlike
+from nshot.decision.background import apart
 from nshot.decision.calibration import Calibration, fit_calibration
 from nshot.decision.compared import Compared, compare
 from nshot.decision.conformal import Kind, fit_conformal, least_images
@@ -20,6 +20,7 @@ from nshot.decision.softmax import Reals, activate
 from nshot.errors import RequestError
 from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, risk_coverage, share
 from nshot.types import Activation, Floats
+from nshot.unit import normalize
 
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 _TELLING = 0.03  # by how much another rule's AUROC must be better to be worth a word
@@ -138,10 +139,66 @@ def fit_decision(
     Raises:
         RequestError: too few images for what is asked, or a rule that these vectors cannot serve.
     """
-    x, y = np.asarray(vectors), np.asarray(targets, np.int64)
-    if len(x) != len(y) or len(x) < 2:
-        raise RequestError(f"calibration needs at least two labelled images; there are {len(x)}")
-    images = compare(x, matrix, scale, bias)
+    x, rows = np.asarray(vectors), np.asarray(matrix)
+    _check(len(x), len(np.asarray(targets)))
+    return fit_compared(
+        compare(x, rows, scale, bias),
+        targets,
+        rows,
+        activation=activation,
+        none=None if none is None else compare(none, rows, scale, bias),
+        background=None if background is None else normalize(np.asarray(background)),
+        reject=reject,
+        wrong=wrong,
+        coverage=coverage,
+        surest=surest,
+        kind=kind,
+        randomized=randomized,
+        folds=folds,
+        seed=seed,
+    )
+
+
+def fit_compared(
+    images: Compared,
+    targets: ArrayLike,
+    matrix: ArrayLike,
+    *,
+    activation: Activation = "softmax",
+    none: Compared | None = None,
+    background: ArrayLike | None = None,
+    reject: Rule | None = "background",
+    wrong: float = 0.05,
+    coverage: float | None = None,
+    surest: float | None = None,
+    kind: Kind = "least",
+    randomized: bool = True,
+    folds: int = 5,
+    seed: int = 0,
+) -> tuple[Decision, CalibrationReport]:
+    """The same from images that a classifier has compared with its labels already.
+
+    Args:
+        images: n labelled images.
+        targets: int[n], each image's label as its row of the matrix.
+        matrix: float[labels, d], which tells what of the background is like a label.
+        activation: how the classifier turns logits into scores.
+        none: images that show none of the labels.
+        background: float[b, d], vectors of background labels, as long as they count.
+        reject: as for ``fit_decision``, and so are all others.
+        wrong: likewise.
+        coverage: likewise.
+        surest: likewise.
+        kind: likewise.
+        randomized: likewise.
+        folds: likewise.
+        seed: likewise.
+
+    Raises:
+        RequestError: as ``fit_decision``.
+    """
+    x, y = images.vectors, np.asarray(targets, np.int64)
+    _check(len(x), len(y))
     logits, labels = images.logits, images.cosines.shape[1]
     if y.min() < 0 or y.max() >= labels:
         raise RequestError(f"targets must be in [0, {labels})")
@@ -202,7 +259,7 @@ def fit_decision(
     decision = Decision(calibration, rejection, answered, sets, coverage)
     return decision, CalibrationReport(
         images=len(x),
-        none_images=0 if none is None else len(np.asarray(none)),
+        none_images=0 if none is None else len(none.vectors),
         accuracy=share(correct),
         temperature=None if calibration is None else calibration.temperature,
         bias=None if calibration is None else calibration.bias,
@@ -221,6 +278,11 @@ def fit_decision(
         empty=share([not labels for _, labels in held]),
         notes=tuple(notes),
     )
+
+
+def _check(images: int, targets: int) -> None:
+    if images != targets or images < 2:
+        raise RequestError(f"calibration needs at least two labelled images; there are {images}")
 
 
 def _scoring(chance: Reals, y: NDArray[np.int64], correct: NDArray[np.bool_]) -> Scoring:
@@ -292,7 +354,7 @@ def _rules(
     images: Compared,
     matrix: NDArray[Any],
     y: NDArray[np.int64],
-    none: ArrayLike | None,
+    none: Compared | None,
     background: ArrayLike | None,
 ) -> list[_RuleEvidence]:
     """Every rule that can be asked, with its evidence for images of the labels and for others."""
@@ -304,7 +366,7 @@ def _rules(
         whole = _rejection(rule, matrix, background)
         known = whole.evidence(images)
         if none is not None:
-            unknown = whole.evidence(compare(none, matrix, images.scale, images.bias))
+            unknown = whole.evidence(none)
         elif labels > (2 if rule == "margin" else 1):
             unknown = np.empty(len(y))
             for label in np.unique(y):
@@ -320,7 +382,7 @@ def _rules(
 def _rejection(rule: Rule, matrix: ArrayLike, background: ArrayLike | None) -> Rejection:
     rows: Floats | None = None
     if rule == "background" and background is not None:
-        rows = unlike(background, matrix)
+        rows = np.asarray(background, np.float32)[apart(background, matrix)]
     return Rejection(rule, 0.0, rows)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nshot.classifier.cascade import check_one
 from nshot.classifier.classifier import Classifier
 from nshot.decision.softmax import activate
 from nshot.errors import RequestError
@@ -93,6 +94,7 @@ def check_adaptable(prompts: Classifier) -> None:
     Raises:
         RequestError: a single label, or labels that do not exclude each other.
     """
+    check_one(prompts, "what is adapted is of")
     if prompts.activation != "softmax":
         raise RequestError(
             "adapting needs labels that exclude each other, and this model scores each label by itself (by "

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from nshot.classifier.cascade import check_one
 from nshot.classifier.classifier import Classifier
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
@@ -46,6 +47,7 @@ def fit(
             ``multi`` is False, or a method where it is True.
     """
     if zero is not None:
+        check_one(zero, "what is fitted starts from")
         zero.check_space(examples.recipe, examples.model)
     if not len(examples):
         raise RequestError("fitting needs at least one example")

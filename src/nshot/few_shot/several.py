@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nshot.classifier.cascade import check_one
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.several import relevance, with_thresholds
 from nshot.decision.several import LEAST, Several, several_folds
@@ -55,6 +56,7 @@ def fit_several(
         RequestError: no examples, or vectors of another model.
     """
     if zero is not None:
+        check_one(zero, "what is fitted starts from")
         zero.check_space(examples.recipe, examples.model)
         if zero.dimension != examples.dimension:
             raise RequestError(

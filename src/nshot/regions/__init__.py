@@ -30,11 +30,13 @@ def asked_by_tiles(
     threshold: float,
 ) -> Iterator[Located | Failure]:
     """See ``nshot.Model.locate``; everything is checked now, and images are read later."""
+    from nshot.classifier.cascade import check_one
     from nshot.classifier.zero_shot import zero_shot
     from nshot.decision.background import EVERYDAY
     from nshot.regions.grid import Grid
     from nshot.regions.tiles import locate
 
+    check_one(classifier, "tiles are asked of")
     if not 1 <= levels <= _MOST_LEVELS:
         raise RequestError(f"levels must be from 1 to {_MOST_LEVELS}, not {levels}")
     if not 0 <= overlap <= _MOST_OVERLAP:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nshot.classifier.cascade import check_one
 from nshot.classifier.tree import TreeClassifier
 from nshot.errors import LabelError
 from nshot.images.preprocess import Preprocessor
@@ -191,6 +192,8 @@ def heatmaps(
     Raises:
         RequestError: vectors in the place of images, which have no patches.
     """
+    if not isinstance(classifier, TreeClassifier):
+        check_one(classifier, "the evidence in an image is that of")
     encoder, maker = embedder.encoder, SquareAndView(embedder.preprocessor)
     tower = embedder.checkpoint.config.vision
     flat = classifier.classifier if isinstance(classifier, TreeClassifier) else classifier

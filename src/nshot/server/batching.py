@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,32 @@ class Reading(NamedTuple):
     size: int = 0
 
 
+class Kept:
+    """The bytes of an image that may be read twice: by the first model of a cascade, and by the last.
+
+    Args:
+        reading: how it is read the first time.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._data: bytes | None = None
+
+    def once(self) -> Reading:
+        """How it is read the first time."""
+
+        def read(**more: Any) -> bytes:
+            self._data = self._reading.read(**more)
+            return self._data
+
+        return self._reading._replace(read=read)
+
+    def again(self) -> Reading:
+        """How it is read after that."""
+        data = self._data or b""
+        return Reading(lambda: data, size=len(data))
+
+
 class _Item(NamedTuple):
     pixels: Pixels
     notes: tuple[str, ...]
@@ -100,17 +126,18 @@ class Batcher:
         for stream in self._streams:
             stream.start()
 
-    def submit(self, reads: Sequence[Reading]) -> list[Future[Vector]]:
+    def submit(self, reads: Sequence[Reading], *, taken_on: bool = False) -> list[Future[Vector]]:
         """Take on images; each future gets its vector, or the ``ImageError`` that says why there is none.
 
         Args:
             reads: how each image is read.
+            taken_on: they were taken on before, by another model.
 
         Raises:
             Busy: more images than may wait; none of them was taken on.
         """
         with self._lock:
-            if self.waiting + len(reads) > self.most:
+            if not taken_on and self.waiting + len(reads) > self.most:
                 raise Busy(f"{self.waiting} images are waiting, and at most {self.most} may")
             self.waiting += len(reads)
         answers = []

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -22,11 +23,12 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from nshot.bounded import parsed
+from nshot.classifier.cascade import Cascade, CascadeClassifier
 from nshot.classifier.classifier import Classifier
 from nshot.embedder import Embedder
 from nshot.errors import ImageError, NshotError, RequestError
 from nshot.server import shapes
-from nshot.server.batching import Batcher, Busy, Vector
+from nshot.server.batching import Batcher, Busy, Kept, Reading, Vector
 from nshot.server.bounds import Bodies, Bounds, Held, read_json
 from nshot.server.forms import read_form
 from nshot.server.known import Known, UnknownClassifier
@@ -35,7 +37,10 @@ from nshot.server.openapi import document
 from nshot.server.shapes import Asked, Given
 from nshot.types import Embedded, Failure, Floats
 
+log = logging.getLogger("nshot")
+
 T = TypeVar("T")
+Coming: TypeAlias = "Future[Vector] | asyncio.Future[Vector]"
 Handler = Callable[[Request], Awaitable[Response]]
 
 _RECENT = 5.0  # seconds for which an answer proves that there are answers
@@ -51,6 +56,7 @@ class Endpoint:
         classifiers: the folder of classifiers that can be asked for by name.
         bounds: what a request may take.
         allow_urls: fetch images by their URLs, from public addresses unless the model's limits say otherwise.
+        first: loads the first model of a saved cascade, whose last one is the model here.
     """
 
     def __init__(
@@ -60,7 +66,11 @@ class Endpoint:
         classifiers: Path | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008  (frozen)
         allow_urls: bool = False,
+        first: Callable[[CascadeClassifier], Embedder] | None = None,
     ) -> None:
+        self._load_first = first
+        self._first: dict[str, Batcher] = {}  # by the space and the precision of a first model
+        self._loading = Lock()
         self.metrics = Metrics()
         self.stopping = False
         self._get = model
@@ -71,6 +81,7 @@ class Endpoint:
         self._parts: tuple[Embedder, Batcher, Known] | None = None
         self._lock = Lock()
         self._requests = 0
+        self._page: Cascade | None = None
 
     def routes(self) -> list[Route]:
         """What is answered."""
@@ -96,6 +107,19 @@ class Endpoint:
         if self._parts is not None:
             self._parts[1].close()
             self._parts[2].close()
+        for each in self._first.values():
+            each.close()
+
+    def prepare(self) -> None:
+        """Load the first models of the cascades that can be asked for by name; what goes wrong is logged."""
+        known = self._there()[2]
+        for name in known.names():
+            try:
+                classifier = known.named(name)
+                if isinstance(classifier, CascadeClassifier):
+                    self._batcher_of(classifier)
+            except NshotError as error:
+                log.warning("the classifier %r cannot be asked: %s", name, error)
 
     # what is answered
 
@@ -149,7 +173,7 @@ class Endpoint:
         body = await (_form(request, self._bounds) if kind.startswith("multipart/") else read_json(request))
         asked = shapes.classify(body)
         classifier = await self._within(self._classifier(asked))
-        futures = self._submit(request, asked.images)
+        futures = await self._submitted(request, asked.images, classifier)
         if asked.stream or "application/x-ndjson" in request.headers.get("accept", ""):
             return StreamingResponse(
                 self._lines(asked, classifier, futures), media_type="application/x-ndjson"
@@ -157,12 +181,16 @@ class Endpoint:
         answers = await self._within(self._gathered(asked.images, futures))
         records = classifier.stream(answers, top_k=asked.top_k)
         results = [
-            _record(k, given, each) for k, (given, each) in enumerate(zip(asked.images, records, strict=True))
+            _record(k, given, each, _stage(classifier, answer))
+            for k, (given, each, answer) in enumerate(zip(asked.images, records, answers, strict=True))
         ]
-        return JSONResponse({"model": model.name, "results": results})
+        told: dict[str, Any] = {"model": model.name, "results": results}
+        if isinstance(classifier, CascadeClassifier):
+            told["promise"] = classifier.promise
+        return JSONResponse(told)
 
     async def _lines(
-        self, asked: Asked, classifier: Classifier, futures: Sequence[Future[Vector]]
+        self, asked: Asked, classifier: Classifier, futures: Sequence[Coming]
     ) -> AsyncIterator[bytes]:
         until = asyncio.get_running_loop().time() + self._bounds.answering
         try:
@@ -173,7 +201,8 @@ class Endpoint:
                 except TimeoutError:
                     answer = Failure(_name(given, index), "TimeoutError", _late(self._bounds))
                 (record,) = classifier.stream([answer], top_k=asked.top_k)
-                yield json.dumps(_record(index, given, record)).encode() + b"\n"
+                told = _record(index, given, record, _stage(classifier, answer))
+                yield json.dumps(told).encode() + b"\n"
         finally:
             for future in futures:
                 future.cancel()
@@ -225,6 +254,9 @@ class Endpoint:
                 model = self._get()
                 if model is None:
                     raise HTTPException(503, "the model is being loaded", _RETRY)
+                if isinstance(model, Cascade):  # of the page: asked of its own labels, both answer
+                    self._page = model
+                    model = model.last
                 memory = model.limits.memory
                 memory = max(memory - self._bounds.bodies, memory // 2)  # what requests hold is part of it
                 batcher = Batcher(model, most=self._bounds.waiting, memory=memory)
@@ -240,25 +272,75 @@ class Endpoint:
         if asked.classifier is not None:
             return await run_in_threadpool(known.named, asked.classifier)
         assert asked.labels is not None
+        if self._page is not None and _same(asked, self._page.classifier):
+            return self._page.classifier
         return await asyncio.shield(asyncio.wrap_future(known.of(asked.labels, asked.templates)))
 
     async def _answer(self, request: Request, asked: Asked) -> tuple[Classifier, list[Embedded | Failure]]:
         classifier = await self._classifier(asked)
-        return classifier, await self._vectors(request, asked.images)
+        futures = await self._submitted(request, asked.images, classifier)
+        return classifier, await self._gathered(asked.images, futures)
 
     async def _vectors(self, request: Request, images: Sequence[Given]) -> list[Embedded | Failure]:
         return await self._gathered(images, self._submit(request, images))
 
     def _submit(self, request: Request, images: Sequence[Given]) -> list[Future[Vector]]:
-        model, batcher, _ = self._there()
+        _, batcher, _ = self._there()
+        return batcher.submit(self._readings(request, images))
+
+    async def _submitted(
+        self, request: Request, images: Sequence[Given], classifier: Classifier
+    ) -> Sequence[Coming]:
+        """The images' vectors to come; of a cascade, those of the stages that they need."""
+        if not isinstance(classifier, CascadeClassifier):
+            return self._submit(request, images)
+        first = await self._within(run_in_threadpool(self._batcher_of, classifier))
+        last = self._there()[1]
+        kept = [Kept(reading) for reading in self._readings(request, images)]
+        early = first.submit([each.once() for each in kept])
+
+        async def answered(each: Kept, coming: Future[Vector]) -> Vector:
+            found = await asyncio.wrap_future(coming)
+            if classifier.margins(found.vector[None])[0] >= classifier.threshold:
+                return Vector(classifier.joined(found.vector), found.notes)
+            (later,) = last.submit([each.again()], taken_on=True)
+            return Vector(
+                classifier.joined(found.vector, (await asyncio.wrap_future(later)).vector), found.notes
+            )
+
+        return [asyncio.ensure_future(answered(*pair)) for pair in zip(kept, early, strict=True)]
+
+    def _batcher_of(self, classifier: CascadeClassifier) -> Batcher:
+        """The batcher of a cascade's first model, which is loaded where it is not there yet.
+
+        Raises:
+            RequestError: it cannot be loaded, or is another one.
+        """
+        told = classifier.stage
+        key = f"{told['space']} {told.get('precision')}"
+        with self._loading:
+            if key not in self._first:
+                page = self._page
+                if page is not None and page.classifier.stage["space"] == told["space"]:
+                    model: Embedder = page.first
+                elif self._load_first is None:
+                    raise RequestError("no cascade can be asked here")
+                else:
+                    model = self._load_first(classifier)
+                classifier.first.check_space(model.recipe, model.name, name="the first stage")
+                self._first[key] = Batcher(model, most=self._bounds.waiting, memory=model.limits.memory // 2)
+            return self._first[key]
+
+    def _readings(self, request: Request, images: Sequence[Given]) -> list[Reading]:
+        model, _, _ = self._there()
         if len(images) > self._bounds.items:
             raise HTTPException(413, f"{len(images)} images: at most {self._bounds.items} a request")
         request.state.told["images"] = len(images)
         limits = replace(model.limits, max_bytes=min(model.limits.max_bytes, self._bounds.body))
-        return batcher.submit([image.read(limits, self._urls) for image in images])
+        return [image.read(limits, self._urls) for image in images]
 
     async def _gathered(
-        self, images: Sequence[Given], futures: Sequence[Future[Vector]], first: int = 0
+        self, images: Sequence[Given], futures: Sequence[Coming], first: int = 0
     ) -> list[Embedded | Failure]:
         answers: list[Embedded | Failure] = []
         done = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
@@ -342,10 +424,29 @@ def _late(bounds: Bounds) -> str:
     return f"no answer within {bounds.answering:g} s"
 
 
-def _record(index: int, given: Given, answer: Any) -> dict[str, Any]:
+def _stage(classifier: Classifier, answer: Embedded | Failure) -> str | None:
+    """The model that answers for an image, where that is not the same for all."""
+    if not isinstance(classifier, CascadeClassifier) or isinstance(answer, Failure):
+        return None
+    return classifier.answered_by(answer.vector[None])[0]
+
+
+def _same(asked: Asked, own: CascadeClassifier) -> bool:
+    """Whether a request asks what the page's cascade was learnt for."""
+    known = own.made.get("asked")
+    if known is None or asked.labels is None:
+        return False
+    given = asked.labels if isinstance(asked.labels, Mapping) else dict.fromkeys(asked.labels, ())
+    words = {label: list(each) for label, each in given.items()}
+    return words == dict(known["labels"]) and list(asked.templates) == list(known["templates"])
+
+
+def _record(index: int, given: Given, answer: Any, stage: str | None = None) -> dict[str, Any]:
     told = answer.to_dict()
     if given.name is None:
         told.pop("source")
+    if stage is not None:
+        told["stage"] = stage
     return {"index": index, "status": "error" if isinstance(answer, Failure) else "ok", **told}
 
 

@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from nshot.classifier import file
+from nshot.classifier.cascade import CascadeClassifier
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.zero_shot import zero_shot
 from nshot.embedder import Embedder
@@ -93,8 +95,7 @@ class Known:
                 stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
                 if known is not None and stamp in (known[0], self._broken.get(name)):
                     return known[1]
-                fresh = Classifier.open(path)
-                fresh.check_space(self._own.recipe, self._own.name, name=name)
+                fresh = self._opened(path, name)
             except (OSError, NshotError) as error:
                 if known is None:
                     raise RequestError(f"the classifier {name!r} cannot be used: {error}") from error
@@ -104,6 +105,15 @@ class Known:
                 return known[1]
             self._files[name] = (stamp, fresh)
             return fresh
+
+    def _opened(self, path: Path, name: str) -> Classifier:
+        if file.format_of(path) != file.CASCADE:
+            fresh = Classifier.open(path)
+            fresh.check_space(self._own.recipe, self._own.name, name=name)
+            return fresh
+        both = CascadeClassifier.open(path)
+        both.last.check_space(self._own.recipe, self._own.name, name=f"the last stage of {name}")
+        return both
 
     def close(self) -> None:
         """Stop."""

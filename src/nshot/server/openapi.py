@@ -76,13 +76,18 @@ def document(bounds: Bounds) -> dict[str, Any]:
             "status": {"enum": ["ok", "error"]},
             "label": {"type": ["string", "null"]},
             "score": {"type": "number"},
+            "stage": {**_TEXT, "description": "Of a cascade: the model that answered."},
             "error": {"type": "object", "properties": {"type": _TEXT, "message": _TEXT}},
         },
         "required": ["index", "status"],
     }
     results = {
         "type": "object",
-        "properties": {"model": _TEXT, "results": {"type": "array", "items": record}},
+        "properties": {
+            "model": _TEXT,
+            "results": {"type": "array", "items": record},
+            "promise": {**_TEXT, "description": "Of a cascade: how often it answers as its last model."},
+        },
     }
     embeddings = {
         "type": "object",

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from nshot.bounded import received, weight
+from nshot.classifier.cascade import CascadeClassifier
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets
 from nshot.errors import ImageError, NshotError, OutputError, RequestError
@@ -175,6 +176,10 @@ class _Page:
             "learnt": asked.learnt,
             "notes": list(asked.notes),
         }
+        if isinstance(asked.classifier, CascadeClassifier):
+            header["stages"] = list(asked.classifier.names)
+        elif remark := self.session.remark():
+            header["notes"] = [*asked.notes, f"{remark[0].upper()}{remark[1:]}."]
         columns = [
             answers.label.astype("<u2").tobytes(),
             *map(half, (answers.score, answers.margin, answers.fits)),

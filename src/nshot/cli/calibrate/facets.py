@@ -10,7 +10,7 @@ import click
 from nshot.cli.calibrate.request import Request
 from nshot.cli.calibrate.telling import told
 from nshot.cli.data import told_seen
-from nshot.cli.facets import ask_facets, embed_by_facet, failures_of
+from nshot.cli.facets import ask_facets, embed_by_facet, failures_of, on_table
 from nshot.cli.options import DecisionOptions, say
 from nshot.cli.refusing import leave_out
 from nshot.cli.several import told as told_each
@@ -32,7 +32,7 @@ def calibrate(request: Request) -> int:
         request.classifier_file,
         request.label_options,
         nothing,
-        request.own_model,
+        on_table(request.own_model, request.data_options),
         quiet=quiet,
     )
     if len(facets.several) == len(facets):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
 def calibrate(request: Request) -> int:
     """Learn when to believe the answers, say the figures, and save the classifier."""
     from nshot.classifier.calibrating import calibrate, enough, seen_before, split
-    from nshot.cli.asking import background_rows
+    from nshot.cli.asking import background_vectors
 
     learning = request.learning()
     model, classifier, images = _asked(request)
-    if learning["reject"] == "background" and "cascade" in classifier.made:
-        say("the background rule compares with texts of one model, and a cascade has two: cosine is taken")
-        learning["reject"] = "cosine"
     none = request.embed_none(model)
     if len(some := enough(classifier, images, seed=request.seed)) < len(images):
         say(f"{len(some):,} of the {len(images):,} images, drawn at random, are learnt from: that is enough")
@@ -43,8 +41,8 @@ def calibrate(request: Request) -> int:
     if learnt := seen_before(classifier, images):
         say(f"WARNING: {told_seen(learnt, len(images))}: calibrate on images that it has not seen")
     background = None
-    if request.needs_background and "cascade" not in classifier.made:
-        background = background_rows(request.words, request.label_options, model).matrix
+    if request.needs_background:
+        background = background_vectors(request.words, request.label_options, model)
     calibrated = calibrate(classifier, images, none=none, background=background, **learning)
     figures = calibrated.report
     click.echo(told(figures))
@@ -72,13 +70,14 @@ def _asked(request: Request) -> tuple[Model, Classifier, Embeddings]:
         )
     in_stages = request.cascade_options.first is not None
     labelled = request.data_options.open(request.model_options, given, prefer=PREFERRED, quiet=quiet)
+    model_options = replace(model_options, asked=lambda _: labelled)
     known = labelled.classes if given is None else given.labels
     if request.classifier_file is not None:
         model, classifier = from_file(request.classifier_file, model_options, quiet=quiet)
     else:
         if known is not None:
             check_choice(known, alone=bool(request.strangers))
-        model = model_options.load(quiet=quiet)
+        model = model_options.load(quiet=quiet, question=label_options.question(known))
         if in_stages and known is None:
             raise RequestError("the labels are not known before the images are read: give --labels")
         if not in_stages:
@@ -91,6 +90,12 @@ def _asked(request: Request) -> tuple[Model, Classifier, Embeddings]:
             return model, classifier, images
     if in_stages:
         model, classifier = staged(
-            request.cascade_options, model, classifier, labelled, label_options, model_options, quiet=quiet
+            request.cascade_options,
+            model,
+            classifier,
+            label_options,
+            None,
+            model_options,
+            quiet=quiet,
         )
     return model, classifier, embed(model, labelled, quiet=quiet)

@@ -13,7 +13,6 @@ from nshot.cli.classify.resuming import digest_of, unanswered
 from nshot.cli.facets import ask_facets, columns_of
 from nshot.cli.kinds import Kind
 from nshot.cli.options import JournalOptions, format_of, progress, tell_failure, tell_remarks
-from nshot.cli.quantise import make_where_missing
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import say_sent, staged
 from nshot.cli.tree import ask_tree
@@ -97,19 +96,26 @@ def _asked(request: Request, kind: Kind) -> tuple[Model, Asked]:
     """The model, and what is asked of it."""
     from nshot.cli.asking import ask
 
-    options = request.label_options, request.decision_options, request.model_options
+    on = request.listing.over(request.model_options, request.sources)
+    options = request.label_options, request.decision_options, on
     named, saved = request.classifier_file, request.facets_given
     if kind is Kind.TREE:
         return ask_tree(request.tree_file, named, *options, rank=request.rank, quiet=request.quiet)
     if kind is Kind.FACETS:
         return ask_facets(saved, named, *options, quiet=request.quiet)
     labels, decision, model_options = options
-    make_where_missing(model_options, labels, named, request.listing, request.sources, quiet=request.quiet)
     model, asked = ask(labels, named, decision, model_options, quiet=request.quiet, verbose=request.verbose)
     if request.cascade_options.first is None:
         return model, asked
-    sample = request.listing.open(model, request.sources, Remarks())
-    return staged(request.cascade_options, model, asked, sample, labels, model_options, quiet=request.quiet)
+    return staged(
+        request.cascade_options,
+        model,
+        asked,
+        labels,
+        decision,
+        model_options,
+        quiet=request.quiet,
+    )
 
 
 def _correctable(asked: Asked) -> Asked:

@@ -8,7 +8,7 @@ import click
 
 from nshot.cli.evaluate.request import LEARNT, Request, table_name
 from nshot.cli.evaluate.telling import tell
-from nshot.cli.facets import ask_facets, embed_by_facet, failures_of, table_of
+from nshot.cli.facets import ask_facets, embed_by_facet, failures_of, on_table, table_of
 from nshot.cli.options import say
 from nshot.cli.refusing import leave_out
 
@@ -34,7 +34,7 @@ def evaluate(request: Request) -> int:
         request.classifier_file,
         request.label_options,
         request.decision_options,
-        request.own_model,
+        on_table(request.own_model, request.data_options),
         quiet=request.quiet,
     )
     if len(facets.several) == len(facets) or request.decision_options.reject is None:

@@ -84,6 +84,7 @@ def _measured(
 ) -> tuple[Model, Evaluation]:
     """One model, and its evaluation."""
     from nshot.classifier.calibrating import seen_before
+    from nshot.classifier.cascade import CascadeClassifier
     from nshot.cli.asking import check_background, decided, say_language, say_synonyms
     from nshot.evaluation.evaluation import evaluate, prompt_ways
 
@@ -92,7 +93,10 @@ def _measured(
     images = embed(model, labelled, quiet=quiet)
     labels = list(classifier.labels if classifier else images.classes) if given is None else given
     check_choice(labels, alone=_alone(request) or images.multi)
-    ways = prompt_ways(model, labels, templates)
+    if isinstance(classifier, CascadeClassifier):
+        ways = {f"{classifier.names[0]} alone": classifier.first_alone()}
+    else:
+        ways = prompt_ways(model, labels, templates)
     if label_options.label_vectors is not None:
         classifier = label_options.classifier(model, labels)
         ways = {label_options.label_vectors.name: classifier} | ways
@@ -104,14 +108,15 @@ def _measured(
     if request.classifier_file is None:
         say_language(labels, model, quiet=quiet)
         say_synonyms(asked, quiet=quiet)
-    words = request.decision_options
-    one = words.reject is not None or words.coverage is not None
-    several = images.multi and not one and asked.decision is None
-    words = replace(words, multi=words.multi or several)
-    check_background(asked, words)
-    asked = decided(asked, words, label_options, model)
+    if request.cascade_options.first is None:  # a cascade was made of answers with their decision
+        words = request.decision_options
+        one = words.reject is not None or words.coverage is not None
+        several = images.multi and not one and asked.decision is None
+        words = replace(words, multi=words.multi or several)
+        check_background(asked, words)
+        asked = decided(asked, words, label_options, model)
     if asked.several is not None:
-        leave_out(LEARNT, threshold=words.threshold)
+        leave_out(LEARNT, threshold=request.decision_options.threshold)
     return model, evaluate(asked, images, ways, seed=request.seed)
 
 
@@ -119,12 +124,13 @@ def _opened(
     request: Request, options: ModelOptions, labelled: LabelledSet, given: Labels | None
 ) -> tuple[Model, Classifier | None]:
     """The model, and the classifier where it is known before the images are read."""
-    from nshot.cli.asking import from_file
+    from nshot.cli.asking import check_background, decided, from_file
 
     if request.classifier_file is not None:
         model, classifier = from_file(request.classifier_file, options, quiet=request.quiet)
     else:
-        model, classifier = options.load(quiet=request.quiet), None
+        question = request.label_options.question(labelled.classes if given is None else given)
+        model, classifier = options.load(quiet=request.quiet, question=question), None
     if request.cascade_options.first is None:
         return model, classifier
     if classifier is None:
@@ -132,12 +138,18 @@ def _opened(
         if known is None:
             raise RequestError("the labels are not known before the images are read: give --labels")
         classifier = request.label_options.classifier(model, known)
+    if labelled.multi:
+        raise RequestError(
+            f"--first goes with one label per image, and images of {labelled.name} have several: leave it out"
+        )
+    check_background(classifier, request.decision_options)
+    classifier = decided(classifier, request.decision_options, request.label_options, model)
     return staged(
         request.cascade_options,
         model,
         classifier,
-        labelled,
         request.label_options,
+        request.decision_options,
         options,
         quiet=request.quiet,
     )
@@ -186,11 +198,14 @@ def _report(
     model: Model,
     templates: Sequence[str],
 ) -> None:
+    from nshot.classifier.cascade import CascadeClassifier
     from nshot.evaluation import files, page
 
     more: dict[str, object] = {}
     if request.classifier_file is not None:
         more = {"classifier": str(request.classifier_file), "templates": None}
+    if isinstance(evaluation.classifier, CascadeClassifier):
+        more["cascade"] = evaluation.classifier.promise
     if request.data_options.on_hub:
         more |= {"config": request.data_options.config, "split": request.data_options.split}
     run, folder = request.facts(model, templates, more), request.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,12 @@ class LabelOptions:
         from nshot.classifier.zero_shot import zero_shot
 
         return zero_shot(model, labels, self.read_templates() or [DEFAULT_TEMPLATE])
+
+    def question(self, labels: Labels | None) -> Callable[[Model], Classifier] | None:
+        """What makes such a classifier, for ``ModelOptions.load``; None where no label is known yet."""
+        if not labels:
+            return None
+        return lambda model: self.classifier(model, labels)
 
     def given(self, *, quiet: bool = True, alone: bool = False) -> LabelFile | None:
         """The labels that were named, checked, or None; what a person should know about them is said.

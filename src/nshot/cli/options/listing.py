@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from nshot.cli.options.model import ModelOptions
 from nshot.cli.options.packing import Command, packed
 from nshot.images.remarks import Remarks
 from nshot.types import Embedded, Failure
@@ -40,6 +41,12 @@ class Listing:
             keep_columns=keep_columns,
             remarks=remarks,
         )
+
+    def over(self, model_options: ModelOptions, sources: Sequence[str]) -> ModelOptions:
+        """The model's options with these images, which can be listed more than once unless they are piped."""
+        if "-" in sources:
+            return model_options
+        return replace(model_options, asked=lambda model: self.open(model, sources, Remarks()))
 
     def labelled(self, sources: Sequence[str], remarks: Remarks) -> Iterator[Source]:
         """The images of labelled data, with their labels."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from nshot.cli.options.talk import say
 from nshot.types import Limits
 
 if TYPE_CHECKING:
+    from nshot.classifier.classifier import Classifier
     from nshot.model import Model
     from nshot.regions.detector import Detector
 
@@ -52,6 +54,8 @@ class ModelOptions:
     memory: int | None
     timeout: float | None
     allow_private: bool
+    asked: Callable[[Model], Any] | None = None
+    """Lists images like those that will be asked, where there are any: what an int8 form is made on."""
 
     @property
     def limits(self) -> Limits:
@@ -80,14 +84,30 @@ class ModelOptions:
             "limits": self.limits,
         }
 
-    def load(self, *, quiet: bool = False, as_first: bool = False) -> Model:
-        """The model, loaded; ``as_first``: to stand first in a cascade."""
+    def load(
+        self,
+        *,
+        quiet: bool = False,
+        as_first: bool = False,
+        question: Callable[[Model], Classifier] | None = None,
+    ) -> Model:
+        """The model, loaded; with ``--precision int8`` its form is made on the images where it is missing.
+
+        Args:
+            quiet: say nothing.
+            as_first: it is to stand first in a cascade.
+            question: what answers are compared for in f32 and in int8; None: everyday words.
+        """
         from nshot.model import load
         from nshot.models.catalogue import entry
         from nshot.models.checkpoint import DEFAULT_MODEL
 
         if self.store is not None and self.no_store:
             raise click.UsageError("--store and --no-store exclude each other.")
+        if self.precision == "int8" and self.asked is not None:
+            from nshot.cli.quantise import make_where_missing
+
+            make_where_missing(replace(self, precision="f32", device="cpu"), question, quiet=quiet)
         model = load(
             self.model or DEFAULT_MODEL,
             revision=self.revision,
@@ -146,7 +166,7 @@ _MODEL = (
         metavar="KIND",
         help="f32, bf16, f32-small, int8 or auto. auto: bf16 where the processor has it, else f32. "
         "f32-small: weights in 8 bits, computing in f32, for machines with little memory. int8: what "
-        "nshot quantise made; classify makes it on a sample of the images where it is missing.",
+        "nshot quantise made; where it is missing, it is made first, on a sample of the images.",
     ),
     click.option(
         "--decode",

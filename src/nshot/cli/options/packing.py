@@ -16,7 +16,7 @@ def packed(name: str, kind: type[Any], options: Iterable[Command]) -> Callable[[
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def wrapped(*args: Any, **values: Any) -> Any:
-            packed = kind(**{field: values.pop(field) for field in fields})
+            packed = kind(**{field: values.pop(field) for field in fields if field in values})
             return command(*args, **{name: packed}, **values)
 
         return decorated(wrapped, options)

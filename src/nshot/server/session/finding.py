@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nshot.classifier.cascade import CascadeClassifier
 from nshot.embedder import Embedder
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
@@ -100,7 +101,7 @@ def duplicates(images: Images, embedder: Embedder) -> dict[str, Any]:
     }
 
 
-def heat(questions: Questions, data: bytes, key: str, place: int) -> Image.Image:
+def heat(questions: Questions, data: bytes, key: str, place: int, *, further: bool = False) -> Image.Image:
     """An image with the evidence for one label of a question laid over it; see ``nshot.regions.heatmaps``.
 
     Args:
@@ -108,6 +109,7 @@ def heat(questions: Questions, data: bytes, key: str, place: int) -> Image.Image
         data: the encoded image.
         key: the question.
         place: the label's place among the question's.
+        further: of a cascade: the last model answers for the image.
 
     Raises:
         RequestError: the question is forgotten, it has no such label, or the image cannot be read.
@@ -115,7 +117,11 @@ def heat(questions: Questions, data: bytes, key: str, place: int) -> Image.Image
     classifier = questions.known(key).classifier
     if not 0 <= place < len(classifier.labels):
         raise RequestError("the question has no such label")
-    [made] = heatmaps(questions.embedder, [Source.of(data, name="the image")], classifier, top_k=1)
+    embedder = questions.embedder
+    if isinstance(classifier, CascadeClassifier) and questions.cascade is not None:
+        embedder = questions.cascade.last if further else questions.cascade.first
+        classifier = classifier.last if further else classifier.first
+    [made] = heatmaps(embedder, [Source.of(data, name="the image")], classifier, top_k=1)
     if isinstance(made, Failure):
         raise RequestError(f"the image cannot be read: {made.message}")
     return made.overlay(classifier.labels[place])

@@ -19,15 +19,30 @@ class Snapshot(NamedTuple):
     """The first n rows as they are and will stay.
 
     Attributes:
-        vectors: float32[n, d], unit rows; zeros where an image could not be read.
+        vectors: float32[n, d], unit rows; zeros where an image could not be read. Of a cascade, the first
+            model's.
         read: bool[n], False where it could not.
+        further: float32[n, d2], of a cascade the last model's unit rows; zeros where it was not asked.
     """
 
     vectors: Floats
     read: NDArray[np.bool_]
+    further: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    def joined(self, rows: Any) -> Floats:
+        """Some rows as a cascade's classifier takes them; without a cascade, as they are.
+
+        Args:
+            rows: a slice, or places.
+        """
+        if self.further is None:
+            held: Floats = self.vectors[rows]
+            return held
+        both: Floats = np.hstack([self.vectors[rows], self.further[rows]])
+        return both
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,9 @@ class Images:
         self.by_digest: dict[str, int] = {}
         self.failed = 0
         self.repeated = 0  # files whose content was there already
+        self.first: int | None = None  # length of the first model's vectors, where the model is a cascade
         self._vectors: Floats | None = None
+        self._further: Floats | None = None
         self._read = np.zeros(0, dtype=bool)
         self._lock = threading.Lock()
 
@@ -89,7 +106,7 @@ class Images:
             vectors = np.zeros((0, 0), np.float32) if self._vectors is None else self._vectors[:n]
             if self._vectors is None and n:  # nothing but failures
                 vectors = np.zeros((n, 0), np.float32)
-            return Snapshot(vectors, self._read[:n])
+            return Snapshot(vectors, self._read[:n], None if self._further is None else self._further[:n])
 
     def _add(self, record: Embedded | Failure) -> None:
         failure = record if isinstance(record, Failure) else None
@@ -107,9 +124,17 @@ class Images:
         if row >= len(self._read):
             self._grow(row)
         if isinstance(record, Embedded):
+            vector, further = record.vector, None
+            if self.first is not None:
+                vector, further = vector[: self.first], vector[self.first :]
+                vector = vector / np.linalg.norm(vector)
             if self._vectors is None:
-                self._vectors = np.zeros((len(self._read), len(record.vector)), np.float32)
-            self._vectors[row] = record.vector
+                self._vectors = np.zeros((len(self._read), len(vector)), np.float32)
+                if further is not None:
+                    self._further = np.zeros((len(self._read), len(further)), np.float32)
+            self._vectors[row] = vector
+            if self._further is not None and further is not None and further.any():
+                self._further[row] = further / np.linalg.norm(further)
             self._read[row] = True
         self.failed += failure is not None
         self.by_digest[digest.hex()] = row
@@ -124,6 +149,10 @@ class Images:
             vectors = np.zeros((size, self._vectors.shape[1]), np.float32)
             vectors[:rows] = self._vectors[:rows]
             self._vectors = vectors
+        if self._further is not None:
+            further = np.zeros((size, self._further.shape[1]), np.float32)
+            further[:rows] = self._further[:rows]
+            self._further = further
 
 
 class Everyday:

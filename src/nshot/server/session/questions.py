@@ -12,14 +12,17 @@ from dataclasses import astuple, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from nshot.classifier.cascade import Cascade, CascadeClassifier
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.several import several_labels
 from nshot.classifier.zero_shot import near_synonyms, zero_shot
-from nshot.decision import EVERYDAY, Decision, default_rejection
+from nshot.decision import EVERYDAY, Decision, Rejection, default_rejection
+from nshot.decision.background import apart
 from nshot.decision.compared import Compared
-from nshot.decision.rejection import against_background
+from nshot.decision.rejection import DEFAULT_THRESHOLD, against_background
 from nshot.decision.several import Several
 from nshot.decision.softmax import Reals, activate, log_sum_exp
+from nshot.decision.staging import margins_of
 from nshot.embedder import Embedder
 from nshot.errors import LabelError, RequestError
 from nshot.labels.lint import check
@@ -63,9 +66,18 @@ class Words:
 
 
 class Questions:
-    """Questions turned into classifiers, and those into answers; the last ones are kept."""
+    """Questions turned into classifiers, and those into answers; the last ones are kept.
+
+    Of a cascade, the one question that it was learnt for is answered by both models; all else is asked of the
+    first, which has seen every image.
+
+    Args:
+        embedder: the model.
+    """
 
     def __init__(self, embedder: Embedder) -> None:
+        self.cascade = embedder if isinstance(embedder, Cascade) else None
+        embedder = embedder if self.cascade is None else self.cascade.first
         self.embedder = embedder
         self._words = Words(embedder)
         self._texts = threading.Lock()  # an embedder is for one thread at a time where texts are concerned
@@ -168,7 +180,20 @@ class Questions:
                 "Other words, or a few corrections, will help."
             )
         classifier, learnt = words, False
-        if taken is not None:
+        if isinstance(taken, CascadeClassifier):
+            if question.multi or not _same(question, taken):
+                first, last = taken.names
+                notes.insert(
+                    0,
+                    f"{last} was asked about the labels at the start alone: these answers are those of "
+                    f"{first}. For others, start anew with them.",
+                )
+            else:
+                order = [taken.labels.index(label) for label in words.labels]
+                classifier = taken.reordered(words.labels).with_decision(_decision(taken, order))
+                learnt = True
+                notes.insert(0, f"{taken.promise}.")
+        elif taken is not None:
             alike = (taken.several is not None) == question.multi
             combined = _combined(taken, words) if alike else None
             if combined is None:
@@ -181,7 +206,7 @@ class Questions:
         rejection = None
         if question.none and not question.multi:
             own = classifier.decision.rejection if classifier.decision is not None else None
-            rejection = own or default_rejection(words.matrix, self.background(question.templates).matrix)
+            rejection = own or self._usual(classifier, words, question.templates)
             if own is None and words.activation == "sigmoid":
                 notes.append(
                     "When an image shows none of the labels was measured on CLIP models: with this model it "
@@ -189,6 +214,15 @@ class Questions:
                 )
         calibrated = learnt and classifier.decision is not None and classifier.decision.calibrated
         return Asked(question, key, words, classifier, rejection, calibrated, learnt, tuple(notes))
+
+    def _usual(self, classifier: Classifier, words: Classifier, templates: tuple[str, ...]) -> Rejection:
+        """The rule of "none of these" where none was learnt."""
+        if not isinstance(classifier, CascadeClassifier):
+            return default_rejection(words.matrix, self.background(templates).matrix)
+        assert self.cascade is not None
+        with self._texts:
+            rows = self.cascade.background(EVERYDAY, templates)
+        return Rejection("background", DEFAULT_THRESHOLD, rows[apart(rows, classifier.matrix)])
 
     def each(self, asked: Asked, images: Snapshot) -> Iterator[tuple[slice, Reals]]:
         """What speaks for each label, where an image may show several: some rows, float64[m, k], and so on.
@@ -276,6 +310,8 @@ class Questions:
     def _computed(self, asked: Asked, images: Snapshot) -> Answers:
         if asked.several is not None and images.read.any():
             return self._several(asked, images)
+        if isinstance(asked.classifier, CascadeClassifier):
+            return self._finished(asked, images, self._staged(asked, asked.classifier, images))
         label, score, margin, cosines, energy = self._compared(asked, images)
         unsure = UNSURE / float(np.mean(asked.classifier.scale))
         if not images.read.any():
@@ -286,6 +322,32 @@ class Questions:
             label[rejected] = NONE
             margin = np.where(rejected, -over, np.minimum(margin, over)).astype(np.float32)
         return self._finished(asked, images, Answers(label, score, margin, cosines, unsure))
+
+    def _staged(self, asked: Asked, of: CascadeClassifier, images: Snapshot) -> Answers:
+        """Answers of a cascade; ``fits`` are cosines with the words under the first model."""
+        n, s = len(images), float(np.mean(of.scale))
+        label = np.full(n, UNREAD, np.uint16)
+        score, margin, best = (np.zeros(n, np.float32) for _ in range(3))
+        decision = asked.decision
+        for start in range(0, n, _CHUNK):
+            rows = start + np.flatnonzero(images.read[start : start + _CHUNK])
+            if not len(rows):
+                continue
+            compared = of.compare(images.joined(rows))
+            logits = compared.logits
+            places = logits.argmax(axis=1)
+            at = np.arange(len(rows))
+            score[rows] = decision.scores(logits, of.activation)[at, places]
+            lead = margins_of(logits) / s
+            if asked.rejection is not None:
+                over = asked.rejection.evidence(compared) - asked.rejection.threshold
+                lead = np.where(over < 0, -over, np.minimum(lead, over))
+                label[rows] = np.where(over < 0, NONE, places)
+            else:
+                label[rows] = places
+            margin[rows] = lead
+            best[rows] = np.einsum("nd,nd->n", images.vectors[rows], asked.words.matrix[places])
+        return Answers(label, score, margin, best, UNSURE / s)
 
     def _compared(
         self, asked: Asked, images: Snapshot
@@ -361,6 +423,17 @@ def two_best(logits: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
         np.maximum(second, np.minimum(each, top), out=second)
         np.maximum(top, each, out=top)
     return places, top, second
+
+
+def _same(question: Question, taken: CascadeClassifier) -> bool:
+    """Whether a question is the one that a cascade was learnt for, as far as the cascade tells."""
+    if set(question.names) != set(taken.labels):
+        return False
+    asked = taken.made.get("asked")
+    if asked is None:
+        return True
+    told = {label: list(words) for label, words in question.labels}
+    return told == dict(asked["labels"]) and list(question.templates) == list(asked["templates"])
 
 
 def _combined(taken: Classifier, words: Classifier) -> Classifier | None:

@@ -6,17 +6,19 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from nshot.classifier.cascade import Cascade
 from nshot.classifier.classifier import Classifier
 from nshot.embedder import Embedder
 from nshot.errors import NshotError
 from nshot.images.sources import expand
 from nshot.server.session.files import Files
 from nshot.server.session.images import Images
+from nshot.server.session.journal import LABELS
 from nshot.server.session.questions import Questions
 
 log = logging.getLogger("nshot")
@@ -32,7 +34,7 @@ class Reading:
         specs: files, folders, globs, archives, tables, files of vectors.
         images: where they go.
         files: where their files are noted.
-        saved: classifiers that must belong to the model.
+        saved: classifiers that must belong to the model; a cascade's is added.
         fetched: bytes of the model that a download has brought so far; None where none is under way.
 
     Attributes:
@@ -48,7 +50,7 @@ class Reading:
         specs: Sequence[str],
         images: Images,
         files: Files,
-        saved: Mapping[str, Classifier],
+        saved: dict[str, Classifier],
         fetched: Callable[[], int | None],
     ) -> None:
         self.phase: Phase = "model"
@@ -56,6 +58,7 @@ class Reading:
         self.questions: Questions | None = None
         self.closing = threading.Event()
         self._load = load
+        self._model: Embedder | None = None
         self._specs = specs
         self._images = images
         self._files = files
@@ -115,21 +118,31 @@ class Reading:
             "rate": rate,
             "left": left,
             "fetched": self._fetched() if self.phase == "model" else None,
-            "model": None if self.questions is None else self.questions.embedder.name,
+            "model": None if self._model is None else self._model.name,
         } | self._looked
+
+    @property
+    def model(self) -> Embedder | None:
+        """What embeds the images; None while it is not there yet."""
+        return self._model
 
     def _run(self) -> None:
         try:
             if self.questions is None:
                 embedder = self._load()
+                if isinstance(embedder, Cascade):
+                    self._saved[LABELS] = embedder.classifier
+                    self._images.first = embedder.first.dimension
                 for each in self._saved.values():
                     each.check_space(embedder.recipe, embedder.name)
                 self.questions = Questions(embedder)
+                self._model = embedder
             self.phase, self._done, self._began = "reading", 0, time.monotonic()
             self._looked = {}
             threading.Thread(target=self._count, daemon=True).start()
-            embedder = self.questions.embedder
-            for record in embedder.embed_images(self._files.noted(embedder.sources(self._specs))):
+            assert self._model is not None
+            listed = self._files.noted(self._model.sources(self._specs))
+            for record in self._model.embed_images(listed):
                 self._done += 1
                 self._images.add([record])
                 self._going.wait()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nshot.classifier.cascade import CascadeClassifier
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets
 from nshot.embedder import Embedder
@@ -47,6 +48,7 @@ class Session:
         thumbnails: the file that small images are kept in; None keeps none.
         saved: a classifier to start from, until another is taken; or one for each facet.
         fetched: bytes of the model that a download has brought so far; None where none is under way.
+        remark: what a person should know of the model, a sentence; empty for nothing.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Session:
         thumbnails: str | Path | None = None,
         saved: Classifier | Mapping[str, Classifier] | None = None,
         fetched: Callable[[], int | None] = lambda: None,
+        remark: Callable[[], str] = lambda: "",
     ) -> None:
+        self.remark = remark
         self.specs = list(specs)
         self.images = Images()
         self.journal = journal
@@ -98,6 +102,7 @@ class Session:
         facets = list(self.journal.state.facets.items())
         return self.reading.state() | {
             "session": self.number,
+            "remark": self.remark(),
             "acts": len(self.journal.lines),
             "taken": {name: str(self._taken_file(told.taken)) for name, told in facets if told.taken},
         }
@@ -117,8 +122,8 @@ class Session:
 
     @property
     def model(self) -> Embedder | None:
-        """The loaded model; None while it is not there yet."""
-        return None if self.reading.questions is None else self.reading.questions.embedder
+        """The loaded model, perhaps a cascade; None while it is not there yet."""
+        return self.reading.model
 
     def ask(self, question: Question, rows: int | None = None) -> tuple[Asked, Answers]:
         """Every image's answer.
@@ -152,8 +157,13 @@ class Session:
         if key is not None:
             asked = self.questions.known(key)
             of, decision = asked.classifier, asked.decision
-            scores = decision.scores(decision.logits(of.compare(vector[None])), of.activation)[0]
-            cosines = asked.words.cosines(vector[None])[0]
+            seen = vector[None]
+            cosines = asked.words.cosines(seen)[0]
+            if isinstance(of, CascadeClassifier):
+                seen = images.joined([row])
+                cosines = of.cosines(seen)[0]
+                told["stage"] = of.answered_by(seen)[0]
+            scores = decision.scores(decision.logits(of.compare(seen)), of.activation)[0]
             order = np.argsort(-scores, kind="stable")[: _TOLD if asked.several is None else _TOLD_OF_SEVERAL]
             names = of.labels
             told["scores"] = [
@@ -223,7 +233,16 @@ class Session:
         return self.journal.append(acts, by=self.by)
 
     def learn(self, question: Question) -> Proposal | None:
-        """A classifier from the corrections, and what it would change; nothing changes yet."""
+        """A classifier from the corrections, and what it would change; nothing changes yet.
+
+        Raises:
+            RequestError: the model is a cascade.
+        """
+        if self.questions.cascade is not None:
+            raise RequestError(
+                "learning needs one model, and two answer here: what was said is kept, and nshot serve "
+                "without --first, or nshot fit --journal, learns from it"
+            )
         asked, _ = self.ask(question)
         images = self.images.snapshot()
         proposal = learning.learn(self.questions, asked, images, self.said(question.facet), self.apart())
@@ -258,7 +277,10 @@ class Session:
     def made(self, asked: Asked, proposal: Proposal | None = None) -> Classifier:
         """A question's classifier, with what it was made of."""
         made = {} if proposal is None or proposal.fitted is None else proposal.fitted.recipe()
-        return learning.saved(asked).with_provenance(
+        classifier = learning.saved(asked)
+        if isinstance(classifier, CascadeClassifier):
+            return classifier
+        return classifier.with_provenance(
             model=self.questions.embedder.name,
             made={**made, "templates": list(asked.question.templates)},
             examples=[
@@ -268,7 +290,7 @@ class Session:
 
     def learnt(self, question: Question) -> Classifier:
         """What the corrections make of a question now, taken or not; its words alone where there are none."""
-        proposal = self.learn(question)
+        proposal = None if self.questions.cascade is not None else self.learn(question)
         return self.made(self.ask(question)[0] if proposal is None else proposal.asked, proposal)
 
     def next(self, question: Question) -> list[int]:
@@ -348,7 +370,9 @@ class Session:
             facet: whose words.
         """
         said = self.journal.state.of(facet).said
-        return taking_away.answers(classifier, taking_away.files_of(self.images, rows), said, only=only)
+        joined = isinstance(classifier, CascadeClassifier)
+        images = taking_away.files_of(self.images, rows, joined=joined)
+        return taking_away.answers(classifier, images, said, only=only)
 
     def faceted(
         self, facets: Facets, rows: Collection[int] | None = None, *, only: bool = False
@@ -373,14 +397,17 @@ class Session:
 
     def heat(self, digest: str, key: str, place: int) -> bytes:
         """A WebP of an image with the evidence for a label laid over it; see ``finding.heat``."""
-        return render(finding.heat(self.questions, self.files.read(digest), key, place), LARGE)
+        further = self.images.snapshot().further
+        late = further is not None and bool(further[self.row(digest)].any())
+        data = self.files.read(digest)
+        return render(finding.heat(self.questions, data, key, place, further=late), LARGE)
 
     # Inside
 
     def _current(self, facet: str) -> Classifier | None:
         """The classifier that was taken last for a facet, or the one to start from."""
         name = self.journal.state.of(facet).taken
-        if name is None:
+        if name is None or self.questions.cascade is not None:  # what was taken is of one model
             return self._saved.get(facet)
         with self._lock:
             if facet not in self._taken or self._taken[facet][0] != name:

@@ -119,8 +119,10 @@ def open_decisions(facets: Facets) -> Facets:
     )
 
 
-def files_of(images: Images, rows: Collection[int] | None = None) -> Iterator[Embedded | Failure]:
-    """Every file of the session in its order, or those of some rows."""
+def files_of(
+    images: Images, rows: Collection[int] | None = None, *, joined: bool = False
+) -> Iterator[Embedded | Failure]:
+    """Every file of the session in its order, or those of some rows; ``joined``: as a cascade takes them."""
     snapshot = images.snapshot()
     for name, row in images.files:
         if row < len(snapshot) and (rows is None or row in rows):
@@ -128,9 +130,8 @@ def files_of(images: Images, rows: Collection[int] | None = None) -> Iterator[Em
             if known.failure is not None:
                 yield Failure(name, known.failure.type, known.failure.message)
             else:
-                yield Embedded(
-                    name, snapshot.vectors[row], digest=bytes.fromhex(known.digest), notes=known.notes
-                )
+                vector = snapshot.joined([row])[0] if joined else snapshot.vectors[row]
+                yield Embedded(name, vector, digest=bytes.fromhex(known.digest), notes=known.notes)
 
 
 def write(

@@ -39,7 +39,7 @@ export async function ask() {
     const first = app.answer === null;
     app.answer = answer;
     app.took = performance.now() - began;
-    app.hint = answer.notes[0] ?? "";
+    app.hint = app.state.remark ? answer.notes.join(" ") : answer.notes[0] ?? "";
     if (first && app.view === "images" && !app.show) sort(grid.cursor > 0);
   } catch (error) {
     if (error.name === "AbortError") return;

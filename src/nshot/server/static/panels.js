@@ -66,7 +66,7 @@ function scores(row, about) {
   return html`<table><tr><th></th><th>label</th><th class="r">${scoreWord()}</th><th></th><th class="r">cosine</th></tr>${
     about.scores.map((each, k) => html`<tr class="${k ? "" : "best"}" data-heat="${each.place}"><td><kbd>${keyOf(each.place)}</kbd></td><td>${each.label}</td><td
       class="r n">${fixed(each.score)}</td><td class="meter">${bar(each.score, k > 0)}</td><td class="r n">${fixed(each.cosine, 3)}</td></tr>`)}</table>
-  <dl><dt>margin</dt><dd>${fixed(a.margin[row], 3)}${isUnsure(row) && ": unsure"}</dd><dt>fits</dt><dd>${
+  <dl>${about.stage && html`<dt>answered by</dt><dd>${about.stage}</dd>`}<dt>margin</dt><dd>${fixed(a.margin[row], 3)}${isUnsure(row) && ": unsure"}</dd><dt>fits</dt><dd>${
     final === NONE ? "no: none of these" : a.fits[row] > 2 ? "yes" : "hardly"}, ${fixed(a.fits[row], 1)} deviations above everyday words</dd>${
     a.calibrated && html`<dt>probability</dt><dd class="soft">Calibrated when the classifier was made; it holds for images like those.</dd>`}${
     !a.calibrated && best && html`<dt>score</dt><dd class="soft">${a.learnt && facet().calibrated
@@ -282,7 +282,7 @@ export function commandLine() {
   const labels = together ? `--facets ${word(held)}` : held ? `--labels-file ${held}`
     : `--labels ${word(app.labels.map((each) => label(each.label)).join(", "))}`, multi = several() && !together ? " --multi" : "";
   const templates = together ? "" : question().templates.map((each) => ` --template ${word(each)}`).join("");
-  const model = app.start.model ? ` --model ${word(app.start.model)}` : "";
+  const model = `${app.start.model ? ` --model ${word(app.start.model)}` : ""}${app.start.first ? ` --first ${word(app.start.first)}` : ""}`;
   const learnt = together ? app.facets.some((each, k) => (k === app.facet ? app : each).answer?.learnt) : app.answer?.learnt;
   const taken = app.state.taken?.[name];
   // what answers, where it is more than words

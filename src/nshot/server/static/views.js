@@ -132,7 +132,8 @@ export function drawShell() {
   drawFacets();
   drawAsk();
   if (v === "duplicates") return void drawTools();
-  const by = app.answer?.learnt && html`<span class="soft wide">by what you taught</span>`;
+  const stages = app.answer?.stages;
+  const by = app.answer?.learnt && html`<span class="soft wide">by ${stages ? `${stages[0]}, then ${stages[1]}` : "what you taught"}</span>`;
   put($("tools"), html`${choices("order", ORDERS(), app.show ? "" : app.order, "radio", "checked")}<label class="row wide">Size
     <input type="range" id="size" min="64" max="256" step="8" value="${grid.want}"></label><span class="soft n wide">${
     app.answer ? `${many(app.answer.rows)} asked in ${Math.ceil(app.took)} ms` : "no answers yet"}</span>${by}`);
