@@ -82,7 +82,8 @@ def vectors(
     folder: Path, count: int, per: int = 16_384, dimension: int = 512, labels: tuple[str, ...] = ()
 ) -> np.ndarray[Any, Any]:
     """A folder of parts: vectors around a thousand centres, or one per label; the centres, as rows."""
-    from nshot.embeddings.parts import PartWriter, part_name
+    from nshot.embeddings.part_writer import PartWriter
+    from nshot.embeddings.parts import part_name
     from nshot.types import Embedded
 
     rng = np.random.default_rng(0)

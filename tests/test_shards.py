@@ -24,8 +24,9 @@ from nshot.cli import run
 from nshot.distributed.plan import Plan
 from nshot.distributed.run import Request, make_shards, planned
 from nshot.distributed.shards import shards_of, status, verify
-from nshot.embeddings import parts
-from nshot.embeddings.parts import Parts, Width
+from nshot.embeddings import part_writer, parts
+from nshot.embeddings.part_writer import Width
+from nshot.embeddings.parts import Parts
 from nshot.embeddings.stored import stored
 from nshot.errors import OutputError, RequestError
 from nshot.objects import open_folder
@@ -517,11 +518,11 @@ def test_a_folder_with_labels_is_evaluated_and_learnt_from(
 def test_vectors_are_read_as_pyarrow_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: Width, failed: bool
 ) -> None:
-    monkeypatch.setattr(parts, "ROWS", 64)
+    monkeypatch.setattr(part_writer, "ROWS", 64)
     path = tmp_path / parts.part_name(0)
     vectors = np.random.default_rng(0).standard_normal((150, 24)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    writer = parts.PartWriter(path, dimension=24, width=width, labelled=False, meta={"nshot": 1})
+    writer = part_writer.PartWriter(path, dimension=24, width=width, labelled=False, meta={"nshot": 1})
     for number, vector in enumerate(vectors):
         bad = failed and number == 70
         writer.write(Failure(str(number), "Bad", "no image") if bad else Embedded(str(number), vector))

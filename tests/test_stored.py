@@ -13,7 +13,8 @@ import pytest
 
 import nshot
 from nshot.embeddings import stored as folders_stored
-from nshot.embeddings.parts import Parts, PartWriter, part_name
+from nshot.embeddings.part_writer import PartWriter
+from nshot.embeddings.parts import Parts, part_name
 from nshot.errors import RequestError
 from nshot.evaluation.evaluation import evaluate
 from nshot.few_shot import select

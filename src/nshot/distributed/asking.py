@@ -16,7 +16,8 @@ import numpy as np
 
 from nshot.classifier import bulk
 from nshot.classifier.classifier import Classifier
-from nshot.embeddings.parts import Block, Parts, meta_of, part_name, split_error
+from nshot.embeddings.blocks import Block, split_error
+from nshot.embeddings.parts import Parts, meta_of, part_name
 from nshot.errors import OutputError, SourceError
 from nshot.extras import one_thread_each, pyarrow
 from nshot.objects import Folder, open_folder

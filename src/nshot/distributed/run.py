@@ -16,7 +16,8 @@ from nshot.distributed.plan import SHARD, Entry, Plan, check_same, make_plan, ti
 from nshot.distributed.shards import Summary, Work, check_recipe, looked_at, shards_of
 from nshot.embedder import Embedder
 from nshot.embeddings import is_vector_file
-from nshot.embeddings.parts import Parts, Width
+from nshot.embeddings.part_writer import Width
+from nshot.embeddings.parts import Parts
 from nshot.errors import RequestError, SourceError
 from nshot.images import archives
 from nshot.images.remarks import Remarks

@@ -14,7 +14,8 @@ from typing import Any
 
 from nshot.distributed.plan import Entry, Plan, absolute
 from nshot.embedder import Embedder
-from nshot.embeddings.parts import PartWriter, add_to_digest, meta_of, part_name
+from nshot.embeddings.part_writer import PartWriter, add_to_digest
+from nshot.embeddings.parts import meta_of, part_name
 from nshot.errors import NONSENSE, RequestError, SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.sources import Source, found_again

@@ -1,4 +1,4 @@
-"""Vectors as a folder of Parquet files: written part by part, read a row group at a time.
+"""Vectors as a folder of Parquet files, read a row group at a time; ``part_writer`` writes them.
 
     manifest.parquet      what was planned: a row per image or archive, and the part that it goes into
     part-00000.parquet    source, embedding (a fixed-size list of floats), error; labels where known
@@ -9,35 +9,24 @@ and a digest of all its rows; equal rows make equal files.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from nshot.atomic import Scratch
+from nshot.embeddings.blocks import Block, Mapped, block_of, check_texts
 from nshot.errors import NONSENSE, SourceError, brief
 from nshot.extras import pyarrow
-from nshot.images.footer import row_groups
 from nshot.objects import Folder, is_object_url, open_folder
-from nshot.paths import spelled, unspelled, utf8
-from nshot.types import Embedded, Failure, Floats, Recipe
+from nshot.types import Embedded, Failure, Recipe
 
 MANIFEST = "manifest.parquet"
-ROWS = 16_384  # in a row group
-_ONE_PAGE = 2**30  # bytes: a row group's vectors are one page, so that they lie in the file as one array
-
-Width: TypeAlias = Literal["float32", "float16"]
-
 _PART = re.compile(r"part-(\d{5,})\.parquet")
 _MISSING = "MissingShard"
 _ENDED = "DamagedShard"
@@ -69,171 +58,6 @@ def is_parts(path: str | os.PathLike[str]) -> bool:
             return any(_PART.fullmatch(each.name) for each in entries)
     except OSError:  # a folder that may not be listed: whoever lists it says so
         return False
-
-
-class PartWriter:
-    """One part's rows, in their order; memory is bounded by a row group.
-
-    Args:
-        draft: the local file to write.
-        dimension: length d of the vectors.
-        width: what they are kept as.
-        labelled: whether there are columns of labels and domains.
-        meta: what the part says of itself, beside its counts and its digest.
-    """
-
-    def __init__(
-        self, draft: Path, *, dimension: int, width: Width, labelled: bool, meta: Mapping[str, Any]
-    ) -> None:
-        pa = pyarrow()
-        self._meta = dict(meta)
-        self._dtype = np.dtype("<f4" if width == "float32" else "<f2")
-        self._dimension = dimension
-        self._labelled = labelled
-        value = pa.float32() if width == "float32" else pa.float16()
-        self._vector = pa.list_(pa.field("element", value, nullable=False), dimension)
-        text = pa.string()
-        fields = [("source", text), ("embedding", self._vector)]
-        fields += [("labels", pa.list_(text)), ("domain", text)] if labelled else []
-        fields += [("digest", pa.binary()), ("error", text), ("notes", pa.list_(text))]
-        self._schema = pa.schema(fields)
-        self._writer = pa.parquet.ParquetWriter(
-            draft,
-            self._schema,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-            data_page_size=_ONE_PAGE,
-            data_page_version="1.0",
-        )
-        self._waiting: list[Embedded | Failure] = []
-        self._digest = hashlib.sha256()
-        self.rows = self.failed = 0
-        self.kinds: dict[str, int] = {}
-
-    def write(self, item: Embedded | Failure) -> None:
-        """Take a vector, or the failure in its place."""
-        self._waiting.append(item)
-        self.rows += 1
-        if isinstance(item, Failure):
-            self.failed += 1
-            self.kinds[item.type] = self.kinds.get(item.type, 0) + 1
-        if len(self._waiting) == ROWS:
-            self._write_group()
-
-    def say(self, name: str, value: object) -> None:
-        """Let the part say something more of itself."""
-        self._meta[name] = value
-
-    def finish(self) -> dict[str, Any]:
-        """Write what waits and the metadata; what the part says of itself."""
-        if self._waiting or not self.rows:
-            self._write_group()
-        said = self._meta | {
-            "rows": self.rows,
-            "failed": self.failed,
-            "failures": dict(sorted(self.kinds.items())),
-            "digest": self._digest.hexdigest(),
-            "page": "one",
-        }
-        self._writer.add_key_value_metadata({"nshot": json.dumps(said)})
-        self._writer.close()
-        return said
-
-    def abandon(self) -> None:
-        """Close the file, whatever it holds."""
-        self._writer.close()
-
-    def _write_group(self) -> None:
-        pa = pyarrow()
-        items, self._waiting = self._waiting, []
-        there = np.array([isinstance(item, Embedded) for item in items], bool)
-        vectors = np.zeros((len(items), self._dimension), self._dtype)
-        for row, item in enumerate(items):
-            if isinstance(item, Embedded):
-                vectors[row] = item.vector
-        flat = pa.array(vectors.ravel(), self._vector.value_type)
-        mask = None if there.all() else pa.array(~there)
-        columns = [
-            pa.array([spelled(item.source) for item in items], pa.string()),
-            pa.FixedSizeListArray.from_arrays(flat, type=self._vector, mask=mask),
-        ]
-        if self._labelled:
-            columns.append(pa.array([item.labels for item in items], pa.list_(pa.string())))
-            columns.append(pa.array([item.domain for item in items], pa.string()))
-        digests = [item.digest if isinstance(item, Embedded) else None for item in items]
-        errors = [_told(item) if isinstance(item, Failure) else None for item in items]
-        columns.append(pa.array(digests, pa.binary()))
-        columns.append(pa.array(errors, pa.string()))
-        columns.append(
-            pa.array([[utf8(note) for note in item.notes] or None for item in items], pa.list_(pa.string()))
-        )
-        table = pa.Table.from_arrays(columns, schema=self._schema)
-        add_to_digest(self._digest, table)
-        self._writer.write_table(table, row_group_size=ROWS)
-
-
-def add_to_digest(digest: Any, table: Any) -> None:
-    """Take a row group into the digest of its part: names, vectors, errors, labels, whatever there is."""
-    for name in table.column_names:
-        if name == "embedding":
-            there = table.column(name).is_valid().to_numpy(zero_copy_only=False)
-            digest.update(np.packbits(there).tobytes())
-            for chunk in table.column(name).chunks:
-                digest.update(np.ascontiguousarray(chunk.flatten().to_numpy(zero_copy_only=False)).data)
-            continue
-        values = table.column(name).to_pylist()
-        held = [value.hex() if isinstance(value, bytes) else value for value in values]
-        digest.update(json.dumps([name, held], ensure_ascii=False).encode())
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A row group of a part.
-
-    Attributes:
-        part: the file's name.
-        table: all columns but the vectors, as pyarrow has them.
-        vectors: float32[m, d], unit rows, of those rows that have one.
-        there: bool[n], which rows these are.
-    """
-
-    part: str
-    table: Any
-    vectors: Floats
-    there: NDArray[np.bool_]
-
-    def says(self, name: str) -> bool:
-        """Whether there is such a column that says anything."""
-        return name in self.table.column_names and self.table.column(name).null_count < len(self.there)
-
-    def column(self, name: str) -> list[Any]:
-        """A column's values of the rows that have a vector; None of each where there is no such column."""
-        if name not in self.table.column_names:
-            return [None] * len(self.vectors)
-        values = self.table.column(name).to_pylist()
-        if len(self.vectors) == len(values):
-            return values  # type: ignore[no-any-return]
-        return [value for value, is_there in zip(values, self.there, strict=True) if is_there]
-
-    def records(self) -> Iterator[Embedded | Failure]:
-        """A record per row."""
-        table = self.table
-
-        def column(name: str) -> list[Any]:
-            return table.column(name).to_pylist() if name in table.column_names else [None] * len(self.there)
-
-        rows = iter(self.vectors)
-        columns = (column(name) for name in ("source", "labels", "domain", "digest", "error", "notes"))
-        for is_there, source, labels, domain, digest, error, notes in zip(self.there, *columns, strict=True):
-            own = None if labels is None else tuple(labels)
-            name = unspelled(source or "")
-            said = tuple(map(str, notes or ()))
-            if is_there:
-                yield Embedded(name, next(rows), own, domain, digest, notes=said)
-            else:
-                kind, message = split_error(error)
-                yield Failure(name, kind, message, own, domain, notes=said)
 
 
 class Parts:
@@ -355,13 +179,13 @@ class Parts:
         kind = _ENDED if number in self.parts else _MISSING
         return Failure(self.folder.path(part_name(number)), kind, str(error))
 
-    def _mapped(self, file: Any, name: str, said: Mapping[str, Any]) -> _Mapped | None:
+    def _mapped(self, file: Any, name: str, said: Mapping[str, Any]) -> Mapped | None:
         here = self._copied(name)
         with self._reading(name):
-            return None if here is None else _Mapped.of(here, file, said)
+            return None if here is None else Mapped.of(here, file, said)
 
     def _read(
-        self, file: Any, name: str, group: int, columns: Sequence[str] | None, mapped: _Mapped | None
+        self, file: Any, name: str, group: int, columns: Sequence[str] | None, mapped: Mapped | None
     ) -> Block:
         there = file.schema_arrow.names
         kept = [c for c in there if columns is None or c in columns or c == "embedding"]
@@ -370,11 +194,10 @@ class Parts:
                 kept.remove("embedding")
             # at once, not by batches: those copy
             table = file.read_row_group(group, columns=kept, use_threads=False)
-            _check_texts(table)
+            check_texts(table)
             if mapped is None:
-                return _block(name, table)
-            vectors = mapped.vectors(group)
-            return Block(name, table, _unit(vectors), np.ones(len(vectors), bool))
+                return block_of(name, table)
+            return mapped.block(name, table, group)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -462,84 +285,3 @@ def recipe_of(meta: Mapping[str, Any]) -> Recipe | None:
     if not meta.get("space"):
         return None
     return Recipe(str(meta.get("encoder", "")), str(meta.get("preprocessing", "")), str(meta["space"]))
-
-
-def split_error(error: str | None) -> tuple[str, str]:
-    """A part's error as type and message."""
-    kind, colon, message = (error or "").partition(": ")
-    return (
-        (kind, message)
-        if colon and kind.isidentifier()
-        else ("UndecodableImage", error or "it has no vector")
-    )
-
-
-def _check_texts(table: Any) -> None:
-    for text in {"source", "domain", "error"} & set(table.column_names):
-        kind = table.column(text).type
-        if not (pyarrow().types.is_string(kind) or pyarrow().types.is_null(kind)):
-            raise TypeError(f"its column {text} holds {kind}")
-
-
-def _block(name: str, table: Any) -> Block:
-    column = table.column("embedding")
-    there = np.ones(len(column), bool)
-    if column.null_count:
-        there = column.is_valid().to_numpy(zero_copy_only=False)
-    dimension = column.type.list_size if hasattr(column.type, "list_size") else None
-    flat = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    joined = flat[0] if len(flat) == 1 else np.concatenate(flat or [np.empty(0, np.float32)])
-    rows = joined.reshape(int(there.sum()), dimension or -1)
-    return Block(name, table.drop_columns(["embedding"]), _unit(rows), there)
-
-
-class _Mapped:
-    """Vectors that lie in a part as one array per row group, behind the levels of their page.
-
-    pyarrow spends most of its reading on the levels, which say of each number that it is there. A part of
-    nshot's without a failed image has them all, in one page, whose last bytes they are.
-    """
-
-    def __init__(
-        self, path: Path, chunks: Sequence[tuple[int, int]], dtype: np.dtype[Any], length: int
-    ) -> None:
-        self._path, self._chunks, self._dtype, self._length = path, chunks, dtype, length
-
-    @classmethod
-    def of(cls, path: Path, file: Any, said: Mapping[str, Any]) -> _Mapped | None:
-        """Those of a part; None where they must be read as pyarrow reads them."""
-        if said.get("page") != "one" or said.get("failed") != 0:
-            return None
-        kind = file.schema_arrow.field("embedding").type
-        dtype = np.dtype("<f4" if kind.value_type == pyarrow().float32() else "<f2")
-        with path.open("rb") as opened:
-            groups = row_groups(opened)
-        chunks = []
-        for rows, columns in groups:
-            (column,) = (each for each in columns if each.path[:1] == ("embedding",))
-            end = column.start + column.packed
-            if not column.plain or column.values != rows * kind.list_size:
-                return None
-            chunks.append((end - rows * kind.list_size * dtype.itemsize, rows))
-        return cls(path, chunks, dtype, kind.list_size)
-
-    def vectors(self, group: int) -> NDArray[Any]:
-        """Those of a row group, [m, d], as they lie in the file."""
-        start, rows = self._chunks[group]
-        return np.asarray(np.memmap(self._path, self._dtype, "r", start, (rows, self._length)))
-
-
-def _unit(rows: NDArray[Any]) -> Floats:
-    with np.errstate(over="ignore"):
-        wide: Floats = rows if rows.dtype == np.float32 else rows.astype(np.float32)
-    length = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    if not (np.abs(length - 1) < 2e-6).all():
-        good = np.isfinite(length) & (length > 0)
-        if not good.all():
-            raise ValueError(f"row {int(np.flatnonzero(~good)[0])} is no vector")
-        wide = (wide / length[:, None]).astype(np.float32)
-    return wide
-
-
-def _told(failure: Failure) -> str:
-    return f"{failure.type}: {utf8(failure.message)}"

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from nshot.embeddings.blocks import split_error
 from nshot.embeddings.embeddings import Embeddings
-from nshot.embeddings.parts import Parts, is_parts, split_error
+from nshot.embeddings.parts import Parts, is_parts
 from nshot.embeddings.stored import stored
 from nshot.errors import NshotError, SourceError, brief
 from nshot.extras import pyarrow

@@ -16,8 +16,9 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from nshot.atomic import Scratch
+from nshot.embeddings.blocks import Block
 from nshot.embeddings.embeddings import Embeddings
-from nshot.embeddings.parts import Block, Parts
+from nshot.embeddings.parts import Parts
 from nshot.errors import RequestError, SourceError
 from nshot.paths import unspelled
 from nshot.types import Failure, Floats
