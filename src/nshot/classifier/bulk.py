@@ -37,6 +37,20 @@ class Answers:
     cosines: Floats
     margins: Floats
 
+    @classmethod
+    def none(cls, count: int, told: int) -> Answers:
+        """So many rows that say nothing yet."""
+        return cls(
+            np.zeros((count, told), np.int32),
+            np.zeros((count, told), np.float32),
+            np.zeros((count, told), np.float32),
+            np.full(count, np.nan, np.float32),
+        )
+
+    def rows(self, which: NDArray[Any]) -> Answers:
+        """Some of the images, by index."""
+        return Answers(self.labels[which], self.scores[which], self.cosines[which], self.margins[which])
+
 
 def can(classifier: Any) -> bool:
     """Whether it is asked here: a classifier without a decision."""
@@ -62,12 +76,7 @@ def ask(classifier: Classifier, vectors: Floats, top_k: int = 5) -> Answers:
             "they were made by another model, or are no vectors"
         )
     count, told = len(vectors), min(top_k, len(classifier.labels))
-    answers = Answers(
-        np.empty((count, told), np.int32),
-        np.empty((count, told), np.float32),
-        np.empty((count, told), np.float32),
-        np.full(count, np.nan, np.float32),
-    )
+    answers = Answers.none(count, told)
     table = np.ascontiguousarray(classifier.matrix.T)
     near: list[int] = []
     # one piece of memory for all products: a fresh one each time costs a fifth of the product
@@ -98,7 +107,8 @@ def _block(classifier: Classifier, cosines: Floats, rows: slice, answers: Answer
         logits[number, best[:, rank]] = -np.inf
     for rank in range(wanted):
         logits[number, best[:, rank]] = high[:, rank]
-    own = high if alike else (high - bias[best]) / scale[best]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a label that weighs nothing: asked again below
+        own = high if alike else (high - bias[best]) / scale[best]
     if alike:
         high = high * scale[0] + bias[0]
     if classifier.activation == "softmax":
@@ -113,7 +123,10 @@ def _block(classifier: Classifier, cosines: Floats, rows: slice, answers: Answer
         answers.margins[rows] = own[:, 0] - own[:, 1]
         width = _NEAR if alike else _NEAR * float(np.abs(scale).max())
         gaps = (own if alike else high)[:, :-1] - (own if alike else high)[:, 1:]
-        return (np.flatnonzero((gaps < width).any(axis=1)) + rows.start).tolist()  # type: ignore[no-any-return]
+        again = ~(gaps >= width).all(axis=1)
+        if not alike:
+            again |= (scale[best] == 0).any(axis=1)
+        return (np.flatnonzero(again) + rows.start).tolist()  # type: ignore[no-any-return]
     return []
 
 

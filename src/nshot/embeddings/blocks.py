@@ -45,6 +45,16 @@ class Block:
             return values  # type: ignore[no-any-return]
         return [value for value, is_there in zip(values, self.there, strict=True) if is_there]
 
+    def column_of(self, name: str, row: int) -> Any:
+        """A column's value of a row, with or without a vector; None where there is no such column."""
+        return self.table.column(name)[row].as_py() if name in self.table.column_names else None
+
+    def rows_with(self, name: str) -> list[int]:
+        """The rows, with or without a vector, of which a column says anything."""
+        if not self.says(name):
+            return []
+        return np.flatnonzero(self.table.column(name).is_valid().to_numpy()).tolist()
+
     def records(self) -> Iterator[Embedded | Failure]:
         """A record per row."""
         table = self.table

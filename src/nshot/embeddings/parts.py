@@ -66,6 +66,9 @@ class Parts:
     Args:
         path: the folder.
 
+    Attributes:
+        bytes: that the parts take.
+
     Raises:
         SourceError: there are no parts in it, or they are of different models.
         MissingExtra: pyarrow is not installed.
@@ -78,6 +81,7 @@ class Parts:
         self._copies: Scratch | None = None
         files = self.folder.files()
         numbered = {int(found[1]): name for name in files if (found := _PART.fullmatch(name))}
+        self.bytes = sum(files[name] for name in numbered.values())
         self.parts: dict[int, str] = dict(sorted(numbered.items()))
         self.plan = self._planned() if MANIFEST in files else None
         if self.plan is not None:
@@ -135,6 +139,27 @@ class Parts:
         Raises:
             SourceError: it is not there, is damaged, or belongs to another plan.
         """
+        with self._part(number) as (name, file, said):
+            mapped = self._mapped(file, name, said)
+            for group in range(file.num_row_groups):
+                yield self._read(file, name, group, columns, mapped)
+
+    def names(self, number: int) -> Iterator[Any]:
+        """The images' names of a shard's row groups, as pyarrow has them, those without a vector among them.
+
+        Raises:
+            SourceError: as ``blocks``.
+        """
+        with self._part(number) as (name, file, _):
+            for group in range(file.num_row_groups):
+                with self._reading(name):
+                    table = file.read_row_group(group, columns=["source"], use_threads=False)
+                    check_texts(table)
+                yield table.column("source")
+
+    @contextmanager
+    def _part(self, number: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+        """A shard's file, opened, and what it says of itself."""
         name = self.parts.get(number)
         if name is None:
             raise SourceError(f"{self.folder.path(part_name(number))} is not made yet: run nshot embed again")
@@ -144,9 +169,7 @@ class Parts:
                 raise SourceError(f"{self.folder.path(name)} belongs to another plan")
             if said.get("space") != self.meta.get("space"):
                 raise SourceError(f"{self.folder.path(name)} holds vectors of another model")
-            mapped = self._mapped(file, name, said)
-            for group in range(file.num_row_groups):
-                yield self._read(file, name, group, columns, mapped)
+            yield name, file, said
 
     def group(self, name: str, number: int, columns: Sequence[str] | None = None) -> Block:
         """One row group of a part by the part's name.

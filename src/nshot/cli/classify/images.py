@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nshot.classifier.classifier import Classifier
     from nshot.classifier.facets import Facets
     from nshot.classifier.tree import TreeClassifier
+    from nshot.embeddings import Parts
     from nshot.images.sources import Source
     from nshot.model import Model
     from nshot.output.sinks.sink import Sink
@@ -45,6 +46,11 @@ def classify(request: Request, kind: Kind) -> int:
         asked = _correctable(asked)
     format = format_of(request.format, request.output)
     top_k = request.top_k or (1 if format == "table" else 5)
+    if (large := _large(request, model, asked, format)) is not None:
+        from nshot.cli.classify.vectors import classify as classify_vectors
+
+        with _sink(request, format, top_k, model, asked, remarks, many=True) as sink:
+            return classify_vectors(request, sink, *large, top_k)
     # answers that a person watches are their own progress, and name what failed
     on_screen = request.output is None and sys.stdout.isatty()
     with _sink(request, format, top_k, model, asked, remarks) as sink:
@@ -62,6 +68,11 @@ def classify(request: Request, kind: Kind) -> int:
             raise RequestError(f"no image in {' '.join(request.sources)}")
     tell_remarks(remarks, quiet=quiet)
     say_sent(model, quiet=quiet)
+    return summed_up(request, sink, answered)
+
+
+def summed_up(request: Request, sink: Sink, answered: int) -> int:
+    """Say how many are answered where some are not; the exit status."""
     if sink.failed or request.verbose:
         click.echo(
             f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True
@@ -132,7 +143,40 @@ def _correctable(asked: Asked) -> Asked:
     return asked.with_decision(Decision())
 
 
-def _sink(request: Request, format: str, top_k: int, model: Model, asked: Asked, remarks: Remarks) -> Sink:
+def _large(
+    request: Request, model: Model, asked: Asked, format: str
+) -> tuple[list[Parts], Classifier] | None:
+    """The folders of vectors, where there is nothing else, and so large that they are asked by row groups."""
+    from nshot.embeddings import Parts, is_parts
+
+    if (
+        format not in ("jsonl", "json", "csv", "tsv", "parquet")
+        or request.adapt
+        or request.heatmaps is not None
+        or request.journal_options.journal_file is not None
+        or not all(map(is_parts, request.sources))
+    ):
+        return None
+    from nshot.distributed import into_file
+
+    folders = [Parts(source) for source in request.sources]
+    if not into_file.fits(asked) or not into_file.is_large(folders):
+        return None
+    for parts in folders:
+        model.check_space(parts.recipe, parts.model, f"the vectors in {parts.name}")
+    return folders, asked
+
+
+def _sink(
+    request: Request,
+    format: str,
+    top_k: int,
+    model: Model,
+    asked: Asked,
+    remarks: Remarks,
+    *,
+    many: bool = False,
+) -> Sink:
     """Where the answers go."""
     from nshot.classifier.facets import Facets
     from nshot.classifier.tree import TreeClassifier
@@ -163,6 +207,7 @@ def _sink(request: Request, format: str, top_k: int, model: Model, asked: Asked,
         kept=remarks.kept,
         decided=placed or decision is not None,
         calibrated=decision is not None and decision.calibrated,
+        many=many,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from mimetypes import guess_type
 from pathlib import Path
@@ -58,7 +58,13 @@ def tell_failure(failure: Failure) -> None:
 
 
 def progress(
-    items: Iterable[T], *, shown: bool, sources: Sequence[str] = (), skipped: int = 0, unit: str = " images"
+    items: Iterable[T],
+    *,
+    shown: bool,
+    sources: Sequence[str] = (),
+    skipped: int = 0,
+    unit: str = " images",
+    count: Callable[[T], int] = lambda _: 1,
 ) -> Iterator[T]:
     """The items, with a bar of rate and time left on stderr.
 
@@ -68,6 +74,7 @@ def progress(
         sources: what was named on the command line, counted meanwhile for the time left.
         skipped: items that an earlier run has done.
         unit: what is counted.
+        count: how many of them an item is.
     """
     if not shown or not sys.stderr.isatty():
         yield from items
@@ -78,7 +85,7 @@ def progress(
         Thread(target=_count, args=(sources, bar), daemon=True).start()
         for item in items:
             yield item
-            bar.update()
+            bar.update(count(item))
 
 
 def _count(sources: Sequence[str], bar: Any) -> None:

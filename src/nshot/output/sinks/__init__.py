@@ -67,6 +67,7 @@ def open_sink(
     facets: Mapping[str, tuple[bool, bool]] | None = None,
     facet_labels: Mapping[str, Sequence[str]] | None = None,
     placed: bool = False,
+    many: bool = False,
 ) -> Sink:
     """A sink for answers; nothing is written, nor an existing file touched, before the first record.
 
@@ -87,6 +88,8 @@ def open_sink(
         facets: the answers are ``Faceted``: each facet's name -> whether it is decided, whether calibrated.
         facet_labels: all that each facet can answer, for the categories of COCO.
         placed: the answers are ``Placed``; ``decided`` holds for them too.
+        many: the answers are plain ones, and come many at once (``Sink.take``), not as a
+            table; names of what is answered are not kept.
 
     Raises:
         OutputError: the answers cannot go there, another run writes there, or it cannot be resumed.
@@ -134,6 +137,7 @@ def open_sink(
             kept,
             facets,
             placed,
+            many,
         )
     except BaseException:
         lock.release()
@@ -155,13 +159,22 @@ def _file_sink(
     kept: Sequence[str],
     facets: Mapping[str, tuple[bool, bool]] | None,
     placed: bool,
+    many: bool,
 ) -> Sink:
     run = request[:_SHORT]
-    if format in ("json", "parquet"):
-        from nshot.output.sinks.journaled import FacetParquetSink, JsonSink, ParquetSink
+    if format == "json":
+        from nshot.output.sinks.journaled import JsonSink
 
-        if format == "json":
-            return JsonSink(path, resume=resume, request=request, run=run, labels=labels, lock=lock)
+        return JsonSink(
+            path, resume=resume, request=request, run=run, labels=labels, lock=lock, names=not many
+        )
+    if format == "parquet":
+        from nshot.output.sinks.parquet import BatchedParquetSink, FacetParquetSink, ParquetSink
+
+        if many:
+            return BatchedParquetSink(
+                path, resume=resume, request=request, run=run, labels=labels, lock=lock, names=False
+            )
         if facets is not None:
             return FacetParquetSink(
                 path,
@@ -187,7 +200,7 @@ def _file_sink(
         )
     file = FileTarget(path, request=request, resumable=format != "table")
     if (lines := _lines(format, top_k, run, decided, calibrated, kept, facets, placed)) is not None:
-        return Sink(lines, file, resume=resume, labels=labels, run=run, lock=lock)
+        return Sink(lines, file, resume=resume, labels=labels, run=run, lock=lock, names=not many)
     return Sink(_table(None, width, color, calibrated), file, lock=lock)
 
 

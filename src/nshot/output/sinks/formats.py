@@ -13,11 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
-from typing import Any, BinaryIO, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from nshot.errors import OutputError
 from nshot.paths import as_written, spelled, unguarded, unspelled
 from nshot.types import Decided, Faceted, Failure, Located, Placed, Prediction
+
+if TYPE_CHECKING:
+    from nshot.output.sinks.many import Many
 
 Record: TypeAlias = Prediction | Faceted | Located | Failure
 
@@ -46,6 +49,14 @@ class Format(Protocol):
         """The whole records of a file, after its header; ValueError where one is not of this format."""
 
 
+@runtime_checkable
+class ByColumns(Protocol):
+    """A format that writes many answers at once."""
+
+    def encode_many(self, many: Many) -> bytes:
+        """What ``Format.encode`` would write of each, one after the other."""
+
+
 class Jsonl:
     """One record per line, as ``to_dict`` gives it, and the ``run`` that it is of.
 
@@ -56,7 +67,7 @@ class Jsonl:
     header = b""
 
     def __init__(self, run: str = "") -> None:
-        self._run = f', "run": "{run}"' if run else ""
+        self.run = f', "run": "{run}"' if run else ""
 
     def encode(self, record: Record) -> bytes:
         """The JSON of ``record.to_dict()``, six decimals, written out by hand: several times json's speed."""
@@ -77,7 +88,13 @@ class Jsonl:
         if record.beside is not None:
             cells = {spelled(name): spelled(cell) for name, cell in record.beside.items()}
             line += f', "columns": {_json(cells)}'
-        return f"{line}{self._run}}}\n".encode()
+        return f"{line}{self.run}}}\n".encode()
+
+    def encode_many(self, many: Many) -> bytes:
+        """See ``ByColumns``."""
+        from nshot.output.sinks.many import json_lines
+
+        return json_lines(many, self)
 
     def read(self, file: BinaryIO) -> Iterator[Written]:
         """See ``Format.read``."""
@@ -135,15 +152,20 @@ class Csv:
         self._kept = tuple(kept)
         end = len(columns) - bool(run)
         columns[end:end] = kept_names(kept, columns)
-        names = [_cell(spelled(name)) for name in columns]
+        names = [cell(spelled(name)) for name in columns]
         self.header = f"{delimiter.join(names)}\n".encode()
-        self._delimiter = delimiter
+        self.delimiter = delimiter
         self._run = [run] if run else []
         self._error = columns.index("error_type")
         self._width = len(columns)
         told = columns[: self._error]
         self._labels = [i for i, name in enumerate(told) if name == "best" or name.startswith("label_")]
         self._labels += [] if decided else [columns.index("label")]
+
+    @property
+    def ending(self) -> str:
+        """What comes behind the error of every row, where no columns of the input are kept."""
+        return "".join(self.delimiter + run for run in self._run)
 
     def encode(self, record: Record) -> bytes:
         """A row as long as the header, whatever the record lacks."""
@@ -173,8 +195,14 @@ class Csv:
         except UnicodeEncodeError:  # a label from a folder's name that is not UTF-8
             return self._line(map(spelled, cells))
 
+    def encode_many(self, many: Many) -> bytes:
+        """See ``ByColumns``."""
+        from nshot.output.sinks.many import csv_rows
+
+        return csv_rows(many, self)
+
     def _line(self, cells: Iterable[str]) -> bytes:
-        return (self._delimiter.join([_cell(cell) for cell in (*cells, *self._run)]) + "\n").encode()
+        return (self.delimiter.join([cell(text) for text in (*cells, *self._run)]) + "\n").encode()
 
     def read(self, file: BinaryIO) -> Iterator[Written]:
         """See ``Format.read``."""
@@ -187,7 +215,7 @@ class Csv:
             row += line  # a quoted cell may hold newlines: a row ends where every quote is closed
             if row.endswith(b"\n") and row.count(b'"') % 2 == 0:
                 try:
-                    (cells,) = csv.reader([row.decode()], strict=True, delimiter=self._delimiter)
+                    (cells,) = csv.reader([row.decode()], strict=True, delimiter=self.delimiter)
                 except (csv.Error, UnicodeDecodeError) as error:
                     raise ValueError(str(error)) from error
                 if len(cells) != self._width:
@@ -226,7 +254,7 @@ class FacetCsv(Csv):
         columns += ["notes", "error_type", "error_message"]
         self._kept = tuple(kept)
         columns += [*kept_names(kept, columns), *self._run_column]
-        self.header = (delimiter.join(_cell(spelled(name)) for name in columns) + "\n").encode()
+        self.header = (delimiter.join(cell(spelled(name)) for name in columns) + "\n").encode()
         self._width = len(columns)
         self._labels = []
         self._facets = dict(facets)
@@ -342,7 +370,8 @@ _FORMULA = re.compile("'*[=+\\-@\t\r＝＋－＠]")
 _NUMBER = re.compile(r"-?[0-9.]+")
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text as it stands in a row: quoted where it must be, and no formula to a spreadsheet."""
     if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
         text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
