@@ -176,14 +176,20 @@ def fit(folder: Path, photos: Path) -> Trial:
         _remove(folder, output.name)
         _remove(folder, "fit.sqlite")
 
+    def state() -> object:
+        """The header, whose order is never the same, and the arrays."""
+        data = output.read_bytes()
+        end = 8 + int.from_bytes(data[:8], "little")
+        return json.loads(data[8:end]), data[end:]
+
     def safe() -> bool:
         """What has its name is whole."""
-        return not output.exists() or output.read_bytes() == whole
+        return not output.exists() or state() == whole
 
     reset()
     _run(command)
-    whole = output.read_bytes()
-    return Trial(command, lambda: command, reset, output.read_bytes, safe)
+    whole = state()
+    return Trial(command, lambda: command, reset, state, safe)
 
 
 def sort(folder: Path, photos: Path) -> Trial:

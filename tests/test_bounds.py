@@ -191,7 +191,7 @@ def test_requests_of_brackets_are_refused_before_they_fill_the_memory() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-@pytest.mark.parametrize("moment", ["importing", "converted", "ended"])
+@pytest.mark.parametrize("moment", ["importing", "converted", "cleared", "ended"])
 def test_ctrl_c_at_any_moment_is_no_traceback(moment: str, tmp_path: Path) -> None:
     hit = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
     program = {
@@ -199,6 +199,10 @@ def test_ctrl_c_at_any_moment_is_no_traceback(moment: str, tmp_path: Path) -> No
         "converted": "import nshot.cli as c\n"  # as libraries in C make an ImportError of it
         f"def main(begins):\n begins()\n try:\n  exec({hit!r})\n"
         " except KeyboardInterrupt:\n  raise ImportError\n"
+        "c.main = main",
+        "cleared": "import time, weakref, nshot.cli as c\nclass Some: pass\n"  # where nothing can be raised
+        f"def main(begins):\n begins()\n some = Some()\n weakref.finalize(some, exec, {hit!r})\n"
+        " del some\n time.sleep(60)\n"
         "c.main = main",
         "ended": f"import atexit; atexit.register(lambda: exec({hit!r})); import nshot.cli as c\n"
         "def main(begins):\n begins(); raise SystemExit(1)\nc.main = main",

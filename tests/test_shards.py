@@ -28,7 +28,7 @@ from nshot.embeddings import part_writer, parts
 from nshot.embeddings.part_writer import Width
 from nshot.embeddings.parts import Parts
 from nshot.embeddings.stored import stored
-from nshot.errors import OutputError, RequestError
+from nshot.errors import OutputError, RequestError, SourceError
 from nshot.objects import open_folder
 from nshot.types import Embedded, Failure
 
@@ -554,3 +554,22 @@ def test_a_part_whose_names_are_numbers_is_damaged_however_its_vectors_lie(tmp_p
 
         assert isinstance(record, Failure)
         assert "its column source holds int64" in record.message
+
+
+@pytest.mark.parametrize("column", ["source", "labels", "domain"])
+def test_a_part_whose_text_is_no_utf8_is_damaged(tmp_path: Path, column: str) -> None:
+    """Pyarrow reads it, and notices only when the text is used: it was a traceback."""
+    bad = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], "<i4")), pa.py_buffer(b"a\x80")]
+    )
+    held = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), bad) if column == "labels" else bad
+    columns = {"source": pa.array(["a", "b"]), "embedding": [[1.0, 0.0]] * 2} | {column: held}
+    table = pa.table(columns).replace_schema_metadata({"nshot": json.dumps({"nshot": 1})})
+    pq.write_table(table, tmp_path / parts.part_name(0))
+
+    with pytest.raises(SourceError, match=r"damaged.*UTF8"):
+        next(Parts(tmp_path).blocks(0))
+    with pytest.raises(SourceError, match=r"damaged.*UTF8"):
+        Parts(tmp_path).column(parts.part_name(0), 0, column)
+    (record,) = Parts(tmp_path).records()
+    assert isinstance(record, Failure)

@@ -19,6 +19,7 @@ def main() -> None:
     ctrl_c = _CtrlC()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in the background
         signal.signal(signal.SIGINT, ctrl_c)
+        sys.unraisablehook = ctrl_c.lost
     try:
         from nshot import cli
 
@@ -54,6 +55,21 @@ class _CtrlC:
             os._exit(_INTERRUPTED)
         self.heard = True
         raise KeyboardInterrupt
+
+    def lost(self, what: sys.UnraisableHookArgs) -> None:
+        """It came where nothing can be raised, as while an object is cleared away: so it comes once more."""
+        if not self.heard or not isinstance(what.exc_value, KeyboardInterrupt):
+            sys.__unraisablehook__(what)
+            return
+        import _thread
+        from threading import Timer, main_thread
+
+        if hasattr(signal, "pthread_kill"):  # which also wakes what sleeps
+            again = Timer(0.01, signal.pthread_kill, (main_thread().ident, signal.SIGINT))
+        else:
+            again = Timer(0.01, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
 
 
 if __name__ == "__main__":

@@ -86,11 +86,15 @@ def split_error(error: str | None) -> tuple[str, str]:
 
 
 def check_texts(table: Any) -> None:
-    """Refuse a table whose names are no text.
+    """Refuse a table whose names are no text, or whose texts are not UTF-8.
+
+    The latter pyarrow does not look at before a text is used.
 
     Raises:
         TypeError: a column is named.
+        pyarrow.ArrowInvalid: a text is not UTF-8.
     """
+    table.validate(full=True)
     for text in {"source", "domain", "error"} & set(table.column_names):
         kind = table.column(text).type
         if not (pyarrow().types.is_string(kind) or pyarrow().types.is_null(kind)):

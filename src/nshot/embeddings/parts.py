@@ -190,6 +190,7 @@ class Parts:
             if column not in file.schema_arrow.names:
                 return [None] * file.metadata.row_group(number).num_rows
             table = file.read_row_group(number, columns=[column], use_threads=False)
+            check_texts(table)
             return table.column(0).to_pylist()  # type: ignore[no-any-return]
 
     def copy_here(self) -> None:
