@@ -60,6 +60,7 @@ class Server:
 
     def __init__(self, photos: Path, cache: Path, *options: str) -> None:
         self.options = options
+        self.asks = ["--labels", LABELS, "--template", "a drawing of a {}"]
         self.photos = photos
         self.cache = cache
         with socket.socket() as free:
@@ -73,7 +74,7 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "nshot", "serve", str(self.photos), "--model", "sketchbook"]
-        command += ["--labels", LABELS, "--template", "a drawing of a {}", "--no-open", "-q", *self.options]
+        command += [*self.asks, "--no-open", "-q", *self.options]
         environment = os.environ | {"NSHOT_CACHE": str(self.cache)}
         self.process = subprocess.Popen([*command, "--port", str(self.port)], env=environment)
         while True:

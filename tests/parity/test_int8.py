@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 import nshot
 from nshot import cli, encoders
 from nshot.classifier.cascading import cascade
+from nshot.classifier.cascading import draw as draw_sample
 from nshot.classifier.quantising import Int8Report, quantise
 from nshot.encoders import int8
 from nshot.errors import DeviceError, RequestError
+from nshot.metrics import wilson
 from nshot.models.checkpoint import find
 from nshot.sketchbook import COLOURS, SHAPES, draw, sample
 
@@ -52,17 +56,38 @@ def test_the_report_equals_a_recomputation(made: tuple[Path, Path, Int8Report]) 
     _, drawings, report = made
     exact, small = (nshot.load("sketchbook", precision=name) for name in ("f32", "int8"))
     zero = nshot.zero_shot(exact, LABELS)
-    before, after = exact.embed(str(drawings)), small.embed(str(drawings))
-    assert report.calibrated_on + report.images == len(before)
-    same = zero.logits(before.vectors).argmax(axis=1) == zero.logits(after.vectors).argmax(axis=1)
-    assert same.mean() > 0.985
-    told = {flip.source for flip in report.flips}
-    changed = {name for name, alike in zip(before.sources, same, strict=True) if not alike}
-    assert told <= changed
-    assert len(told) == report.flipped
-    assert report.flipped == round(report.images * (1 - report.agreement))
+    drawn = draw_sample(exact.list_images(str(drawings)), 1300, random.Random(0))
+    measured = [str(each.path) for each in drawn[report.calibrated_on :]]
+    before, after = exact.embed(measured), small.embed(measured)
+    assert report.images == len(before) == len(after) == 700 - report.calibrated_on
+    logits = zero.logits(before.vectors)
+    was, now = logits.argmax(axis=1), zero.logits(after.vectors).argmax(axis=1)
+    assert report.agreement == (was == now).mean()
+    assert report.interval == pytest.approx(wilson((was == now).sum(), len(was)))
+    flips = {
+        (name, LABELS[a], LABELS[b])
+        for name, a, b in zip(before.sources, was.tolist(), now.tolist(), strict=True)
+        if a != b
+    }
+    assert {(flip.source, flip.f32, flip.int8) for flip in report.flips} == flips
+    assert len(report.flips) == report.flipped == len(flips)
+    best = np.sort(logits, axis=1)
+    margins = dict(zip(before.sources, best[:, -1] - best[:, -2], strict=True))
+    for flip in report.flips:
+        assert flip.margin == pytest.approx(margins[flip.source], abs=1e-4)
+    cosines = (before.vectors.astype(np.float64) * after.vectors).sum(axis=1)
+    assert report.cosine_median == pytest.approx(np.median(cosines), abs=1e-6)
+    assert report.cosine_low == pytest.approx(np.quantile(cosines, 0.01), abs=1e-6)
     assert sum(band.images for band in report.bands) == report.images
-    assert report.interval[0] <= report.agreement <= report.interval[1]
+    assert sum(band.images * band.agreement for band in report.bands) == pytest.approx((was == now).sum())
+    for band in report.bands:
+        inside = [
+            a == b
+            for m, a, b in zip(margins.values(), was, now, strict=True)
+            if band.low - 1e-4 <= m <= band.high + 1e-4
+        ]
+        assert np.mean(inside) == pytest.approx(band.agreement, abs=0.02)
+    assert report.agreement > 0.985
     assert report.cosine_median > 0.9995
     assert report.cosine_low > 0.998
     assert report.megabytes["int8"] < 0.5 * report.megabytes["f32"]
@@ -122,7 +147,8 @@ def test_classify_makes_the_form_on_its_own_images_where_there_is_none(
     few = [str(path) for path in sorted(made[1].iterdir())[:5]]
     assert cli.run(["classify", *few, *asked]) == 2
     assert "5 images are too few" in capsys.readouterr()[1]
-    assert cli.run(["embed", *few, "--model", "sketchbook", "--precision", "int8", "-o", "v.npz"]) == 2
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(few).encode())))
+    assert cli.run(["classify", "-", *asked]) == 2  # a list can be read once
     assert "nshot quantise IMAGES --labels-file LABELS --model sketchbook" in capsys.readouterr()[1]
     assert cli.run(["classify", str(made[1]), *asked, "--format", "jsonl"]) == 0
     out, err = capsys.readouterr()
@@ -131,6 +157,63 @@ def test_classify_makes_the_form_on_its_own_images_where_there_is_none(
     assert "of the answers on 400 other images are those of f32" in err
     assert cli.run(["classify", *few, *asked, "--format", "jsonl"]) == 0
     assert "it is made now" not in capsys.readouterr()[1]
+
+
+@pytest.mark.parametrize("command", ["embed", "evaluate", "calibrate", "tag", "duplicates"])
+def test_every_command_makes_the_form_on_its_own_images(
+    made: tuple[Path, Path, Int8Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("nshot.encoders.int8.PAYS", 0.0)
+    monkeypatch.setattr("nshot.encoders.int8.LEAST", 0.0)  # 140 everyday words say little of drawings
+    names = sorted(made[1].iterdir())[:420]
+    rows = [f"{name},{LABELS[number % 144]}" for number, name in enumerate(names)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,label", *rows]))
+    model = ["--model", "sketchbook", "--no-store", "--precision", "int8"]
+    more = {
+        "embed": ["-o", str(tmp_path / "v.npz")],
+        "tag": ["--labels", ", ".join(LABELS), "--reject", "off"],
+        "calibrate": ["-o", str(tmp_path / "c.nshot"), "--reject", "off"],
+    }
+    assert cli.run([command, str(tmp_path / "t.csv"), *model, *more.get(command, [])]) == 0
+    _, err = capsys.readouterr()
+    assert "there is no int8 form of sketchbook yet: it is made now" in err
+    assert "of the answers on 120 other images" in err
+    words = "asked which of 140 everyday words fits" in err
+    assert words == (command in ("embed", "duplicates"))
+    if command == "embed":
+        small = nshot.load("sketchbook", precision="int8")
+        assert np.allclose(nshot.open(tmp_path / "v.npz").vectors, small.embed(map(str, names)).vectors)
+
+
+def test_a_refused_form_stands_first_in_a_cascade_and_is_made_for_it(
+    made: tuple[Path, Path, Int8Report],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "empty"))
+    # as where 8 bits are quick, whatever this processor is
+    monkeypatch.setattr("nshot.classifier.cascading._cost", lambda first, last: 0.3)
+    monkeypatch.setattr("nshot.encoders.int8.LEAST", 1.01)
+    asked = [str(made[1]), "--labels", ", ".join(LABELS), "--model", "sketchbook", "--no-store"]
+    first = ["--precision", "f32", "--first", "int8", "--agree", "0.98", "--format", "jsonl"]
+    assert cli.run(["classify", *asked, *first]) == 0
+    out, err = capsys.readouterr()
+    assert "there is no int8 form of sketchbook yet: it is made now" in err
+    assert "sketchbook in int8 before sketchbook in f32" in err
+    assert "times less processor time" in err
+    assert "of 700 images went on to sketchbook" in err
+    told = [json.loads(line)["label"] for line in out.splitlines()]
+    model = nshot.load("sketchbook", precision="f32")
+    wanted = [each.label for each in model.classify(str(made[1]), LABELS)]
+    assert np.mean([a == b for a, b in zip(told, wanted, strict=True)]) >= 0.98
+    assert cli.run(["classify", *asked, "--precision", "int8"]) == 2
+    assert "It may stand first in a cascade: --first int8" in capsys.readouterr()[1]
 
 
 def test_int8_stands_first_before_f32_by_the_time_that_it_takes(made: tuple[Path, Path, Int8Report]) -> None:

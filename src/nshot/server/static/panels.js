@@ -292,7 +292,7 @@ export function commandLine() {
   const of = together || name === LABELS ? "" : ` --facet ${word(name)}`;
   const journalled = ` --journal ${word(app.start.journal)}${of}`, only = which === "yours" ? " --corrected" : "";
   const fit = `nshot fit${journalled} ${sources} ${labels}${multi}${templates}${model} -o photos.nshot`;
-  if (as === "nshot") return fit;
+  if (as === "nshot") return app.answer?.stages ? "# a cascade of two models: this page saves it" : fit;
   if (as === "xmp") return `nshot tag ${sources} ${by}${none}${journalled}${only} --write`;
   if (as === "sort") return `nshot sort ${sources} ${word(app.target || "sorted")}/ ${by}${none}${journalled}${only} --copy`;
   const classify = `nshot classify ${sources} ${by}${none}${journalled}${only} --format ${as} -o answers.${
