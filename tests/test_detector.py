@@ -13,7 +13,7 @@ from PIL import Image
 
 import nshot
 from nshot.cli import run
-from nshot.errors import RequestError, UnsupportedArchitecture
+from nshot.errors import DeviceError, RequestError, UnsupportedArchitecture
 from nshot.regions.padded import Padded
 from nshot.regions.suppress import overlaps, suppressed
 from nshot.regions.thresholds import Threshold, Thresholds, read_thresholds
@@ -146,6 +146,18 @@ def test_a_detector_is_no_model_and_a_model_no_detector(folder: Path, tiny: Path
         nshot.load(folder)
     with pytest.raises(UnsupportedArchitecture, match="--method tiles"):
         nshot.load_detector(tiny)
+
+
+def test_a_detector_in_f32_small_holds_its_weights_in_8_bits_and_finds_nearly_the_same(
+    folder: Path, detector: nshot.Detector
+) -> None:
+    small = nshot.load_detector(folder, precision="f32-small")
+    image = Image.new("RGB", (40, 30), "red")
+    (one, _), (other, _) = detector.detect(image), small.detect(image)
+    assert np.abs(one.boxes - other.boxes).max() < 0.02
+    assert not np.array_equal(one.boxes, other.boxes)  # as they were where its weights stayed in f32
+    with pytest.raises(DeviceError, match="a detector takes auto, f32, bf16 or f32-small"):
+        nshot.load_detector(folder, precision="int8")
 
 
 def test_a_bad_request_is_told_before_any_image_is_read(detector: nshot.Detector) -> None:

@@ -89,7 +89,7 @@ def test_the_report_equals_a_recomputation(made: tuple[Path, Path, Int8Report]) 
         assert np.mean(inside) == pytest.approx(band.agreement, abs=0.02)
     assert report.agreement > 0.985
     assert report.cosine_median > 0.9995
-    assert report.cosine_low > 0.998
+    assert report.cosine_low > 0.9996  # the library's own SmoothQuant gives 0.9993
     assert report.megabytes["int8"] < 0.5 * report.megabytes["f32"]
 
 

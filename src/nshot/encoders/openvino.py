@@ -134,8 +134,8 @@ class OpenVINOEncoder:
             count = vision.grid**2
             # all cores on one image: each takes seconds, and hundreds of megabytes
             self._boxes = tower(
-                "boxes",
-                lambda tensors: openvino_graph.box_tower(vision, tensors),
+                "boxes" if ops is None else "smallboxes",  # in f32 until now
+                lambda tensors: openvino_graph.box_tower(vision, tensors, ops),
                 1,
                 1,
                 shapes=((count, 4), (count, 1), (count, vision.dimension), (count, 1), (count, 1)),

@@ -46,11 +46,11 @@ def image_tower(
     return ov.Model([_unit(tower(ops, tower.prepare(tensors), x))], [pixels])
 
 
-def box_tower(tower: BoxTower, tensors: Tensors) -> ov.Model:
+def box_tower(tower: BoxTower, tensors: Tensors, ops: OpenVINOOps | None = None) -> ov.Model:
     """float32[n,3,s,s], normalised -> float32: boxes [n,p,4], objectness, classes, shift, scale [n,p,...]."""
     side = tower.image_size
     pixels = op.parameter([-1, 3, side, side], np.float32, name="pixels")
-    return ov.Model(list(tower.detect(OpenVINOOps(), tower.prepare(tensors), pixels)), [pixels])
+    return ov.Model(list(tower.detect(ops or OpenVINOOps(), tower.prepare(tensors), pixels)), [pixels])
 
 
 def text_tower(tower: TextTower, tensors: Tensors, ops: OpenVINOOps | None = None) -> ov.Model:

@@ -17,7 +17,7 @@ from nshot import encoders
 from nshot.classifier.zero_shot import zero_shot
 from nshot.embedder import Embedder, ImageLike
 from nshot.encoders import Detections, Device, Precision
-from nshot.errors import RequestError, UnsupportedArchitecture
+from nshot.errors import DeviceError, RequestError, UnsupportedArchitecture
 from nshot.images.preprocess import Preprocessor
 from nshot.images.sources import Source
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
@@ -299,7 +299,7 @@ def load_detector(
         model: a Hub id, a folder in the Hub's layout, or "owlv2", which is the default.
         revision: branch, tag or commit on the Hub.
         device: ``auto`` takes a GPU where the torch extra and one are there, else OpenVINO on the CPU.
-        precision: ``auto`` is bf16 where the processor has it, else f32.
+        precision: ``auto`` is bf16 where the processor has it, else f32; there is no int8.
         runtime: ``auto`` is OpenVINO on a CPU and torch on a GPU.
         workers: reading threads; one per core by default.
         store: keep what images hold, and use it again: True for the usual place, or a file.
@@ -310,6 +310,10 @@ def load_detector(
         CheckpointError: the model cannot be found, is damaged, or no OWLv2.
         DeviceError, MissingExtra: the device or the precision asked for is not there.
     """
+    if precision == "int8":
+        raise DeviceError(
+            "int8 is for models that give one vector per image: a detector takes auto, f32, bf16 or f32-small"
+        )
     checkpoint = find(_SHORT.get(str(model), model), revision, progress=progress)
     if not isinstance(checkpoint.config.vision, BoxTower):
         raise UnsupportedArchitecture(

@@ -99,7 +99,12 @@ def _check(request: Request, kind: Kind) -> None:
     if request.heatmaps is not None:
         from nshot.cli.heatmaps import check
 
-        asked = {"--facets": kind is Kind.FACETS, "--adapt": request.adapt, "--journal": journal.journal_file}
+        asked = {
+            "--facets": kind is Kind.FACETS,
+            "--adapt": request.adapt,
+            "--journal": journal.journal_file,
+            "--precision int8": request.model_options.precision == "int8",  # patches are encoded in f32
+        }
         check(request.heatmaps, [name for name, given in asked.items() if given])
 
 
