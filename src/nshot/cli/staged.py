@@ -48,8 +48,9 @@ _OPTIONS = (
     click.option(
         "--first",
         metavar="MODEL",
-        help="A smaller model, a classifier file, or a precision of the same model (int8), that answers first: "
-        "only what it is not sure of goes on to --model. How sure it must be is learnt on 300 images or more.",
+        help="A smaller model, a classifier file, or a precision of the same model (int8), that answers "
+        "first: only what it is not sure of goes on to --model. How sure it must be is learnt on 300 images "
+        "or more.",
     ),
     click.option(
         "--agree",
