@@ -187,7 +187,9 @@ def test_every_command_makes_the_form_on_its_own_images(
     assert words == (command in ("embed", "duplicates"))
     if command == "embed":
         small = nshot.load("sketchbook", precision="int8")
-        assert np.allclose(nshot.open(tmp_path / "v.npz").vectors, small.embed(map(str, names)).vectors)
+        kept = nshot.open(tmp_path / "v.npz")
+        assert isinstance(kept, nshot.Embeddings)
+        assert np.allclose(kept.vectors, small.embed(map(str, names)).vectors)
 
 
 def test_a_refused_form_stands_first_in_a_cascade_and_is_made_for_it(
