@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,11 @@ import pytest
 from hub_server import hub_server
 from PIL import Image
 
-from nshot.bounded import weight
+from nshot.bounded import lines, weight
 from nshot.embeddings import Embeddings
 from nshot.embeddings.reader import read_vectors
 from nshot.errors import CorruptCheckpoint, ImageError, NshotError, RequestError, SourceError
-from nshot.images import hub, records, tables
+from nshot.images import delimited, hub, records, tables
 from nshot.images.footer import row_groups
 from nshot.images.prepare import header
 from nshot.images.sources import Source
@@ -225,3 +227,139 @@ def test_words_from_a_device_without_an_end_are_refused() -> None:
         pytest.skip("no such device here")
     with pytest.raises(RequestError, match="larger than"):
         read_labels("/dev/zero")
+
+
+BRACKETS = b"[" + b"[]," * 100_000 + b"1]"  # fifty times as much in memory
+
+
+def test_a_line_is_weighed_before_anybody_reads_what_it_says() -> None:
+    file = io.BytesIO(b'{"a": 1}\n' + b'{"x": ' + BRACKETS + b"}\n")
+    found = lines(file, 1_000_000)
+    assert next(found) == b'{"a": 1}\n'
+    with pytest.raises(ValueError, match="more than 1 MB of memory"):
+        next(found)
+    with pytest.raises(ValueError, match="more than 1 MB"):
+        next(lines(io.BytesIO(b"x" * 2_000_000), 1_000_000))
+    assert list(lines(io.BytesIO(b"a\n\nb"), 1000)) == [b"a\n", b"\n", b"b"]
+
+
+def test_a_journal_of_the_page_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    from nshot.server.session import JOURNAL, Journal, read_words
+
+    path = tmp_path / JOURNAL
+    act = {"id": "a", "digests": ["5e" * 32] * 2000, "now": {"label": "cat"}}
+    acts = [json.dumps(act | {"id": str(number)}) for number in range(5)]
+    path.write_text("\n".join(['{"nshot_journal": 1}', *acts, '{"id": "torn']))
+    for read in (Journal, read_words):
+        with pytest.raises(RequestError, match=r"nshot-journal\.jsonl says takes more than 2 MB.*--memory"):
+            read(path, memory=2_000_000)
+    assert read_words(path, memory=8_000_000).said.keys() == {"5e" * 32}
+    journal = Journal(path, memory=8_000_000)
+    assert len(journal.lines) == 5
+    journal.close()
+    assert path.read_text().splitlines()[-1] == acts[-1]  # what was torn was never acknowledged
+    path.write_bytes(b'{"id": "a", "x": ' + BRACKETS + b"}\n")
+    with pytest.raises(RequestError, match="takes more than 2 MB"):
+        read_words(path, memory=2_000_000)
+
+
+def test_a_journal_of_tags_does_not_hold_what_it_can_read_again(tmp_path: Path) -> None:
+    from nshot.output.tagging import tagging
+
+    journal = tmp_path / tagging.JOURNAL
+    journal.write_bytes(b'{"version": 1, "x": ' + BRACKETS * 20 + b"}\n")
+    with pytest.raises(RequestError, match=r"nshot-tag\.jsonl is damaged \(a line of it takes more"):
+        tagging.undo_tags(tmp_path)
+
+
+def test_a_person_s_own_journal_of_a_sort_is_taken_back_however_large_and_no_other(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nshot.output.sorting import carry_out, plan, undo
+    from nshot.output.sorting.journal import JOURNAL
+
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "cache"))
+    before = sorted(path.name for path in photos.iterdir())
+    target = tmp_path / "sorted"
+    carry_out(
+        plan([(path, "cat") for path in sorted(photos.iterdir())], target, {"cat": "cat"}), target, "move"
+    )
+    assert not list(photos.iterdir())
+    journal = target / JOURNAL
+    own = journal.read_bytes()
+    journal.write_bytes(own.replace(b'"mode": "move"', b'"mode":  "move"'))  # the seal is of the bytes
+    with pytest.raises(RequestError, match=r"nshot-sort\.jsonl, which you did not write.*more than 0 MB"):
+        undo(target, [photos], memory=1000)
+    journal.write_bytes(own)
+    assert undo(target, memory=1000).restored == len(before)
+    assert sorted(path.name for path in photos.iterdir()) == before
+
+
+def test_answers_that_are_resumed_are_read_a_line_at_a_time(tmp_path: Path) -> None:
+    from nshot.output.sinks.formats import Csv, Jsonl
+
+    heavy = b'{"source": "a.png", "x": ' + BRACKETS * 20 + b"}\n"
+    with pytest.raises(ValueError, match="a line of it takes more"):
+        list(Jsonl().read(io.BytesIO(heavy)))
+    csv = Csv(1)
+    endless = csv.header + b'a.png,"' + b"x\n" * 2**22 + b"y" * 2**26
+    with pytest.raises(ValueError, match="without an end"):
+        list(csv.read(io.BytesIO(endless)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '0.png,"a""b\n',  # open to the end
+        'x","z\n',  # closes a cell and opens another
+        '0.png,"a\n',  # the next one breaks it
+        '0.png",b,"c\n',
+    ],
+)
+def test_each_line_is_looked_at_once_however_many_open_a_quotation_mark(line: str) -> None:
+    def looked_at(count: int, monkeypatch: pytest.MonkeyPatch) -> int:
+        seen = 0
+
+        class Counted(delimited._Ahead):
+            def _within(self, first: str) -> Iterator[str]:
+                nonlocal seen
+                for each in super()._within(first):
+                    seen += 1
+                    yield each
+
+        monkeypatch.setattr(delimited, "_Ahead", Counted)
+        lines = [line] * count + ["end,1\n"]
+        found = list(delimited._records(lines, ",", 2, lambda _: None, Path("x.csv")))
+        assert len(found) == count + 1
+        return seen
+
+    with pytest.MonkeyPatch.context() as patched:
+        assert looked_at(3000, patched) < 3 * 3000 + 2
+
+
+def test_millions_of_blank_lines_take_no_time_and_lines_keep_their_numbers() -> None:
+    text = "image,label\n" + "\n \n" * 500_000 + '0.png,a\n\n1.png,"b\n'
+    assert len(list(delimited.lines_of(io.StringIO(text)))) < 20
+    notes: list[str] = []
+    found = list(delimited._records(io.StringIO(text), ",", 2, notes.append, Path("x.csv")))
+    assert found == [(1, ["image", "label"]), (1_000_002, ["0.png", "a"]), (1_000_004, ["1.png", "b"])]
+    assert "line 1000004:" in notes[0]
+
+
+@pytest.mark.parametrize("size", [3, 7, 1000])
+def test_lines_are_the_same_in_blocks_of_any_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited, "_PART", size)
+    for text in ("", "\n", "a", "a\n\n \nb", "\n\nabc\n\ndef\n", "a \n \t\n\nlong line\n  x\n", "   "):
+        found = list(delimited.lines_of(io.StringIO(text)))
+        assert "".join(found) == text
+        assert [line.rstrip("\n") for line in found if line.strip()] == [
+            line for line in text.split("\n") if line.strip()
+        ]
+
+
+def test_a_first_line_that_is_nested_too_deeply_is_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    path.write_text('{"image": ' + "[" * 100_000 + '\n{"image": "0.png"}\n{"image": "1.png"}\n')
+    found = records.read(path, 900_000_000)
+    assert [row.get("image") for row in found.rows] == [None, "0.png", "1.png"]
+    assert found.notes == [f"{path}: its first line is no JSON object"]

@@ -127,12 +127,36 @@ def test_without_a_wordnet_ids_are_refused_with_what_to_install(
         ("", "at least one label"),
         ('{"edges": [["a", "b"], ["b", "a"]], "leaves": ["a"]}', "circle"),
         ('{"edges": [["a", "c"], ["b", "c"]], "leaves": ["c"]}', "below both"),
+        ('{"a": ["b", 3]}', "at a has the name 3, which is a number"),
+        ('{"a": ["b", null]}', "at a has the name null, which is no text"),
+        ('{"a": ["b", ["c"]]}', "at a has the name .*, which is a list"),
+        ('{"a": {"b": 0}}', "no tree of labels at a/b"),
+        ('{"name": null, "children": ["a", "b"]}', "the name null"),
+        ('{"name": "a", "children": [{"id": 7, "children": ["b"]}, "c"]}', "at a has the name 7"),
+        ('{"edges": [[1, "b"], [1, "c"]]}', "the name 1, which is a number"),
+        (
+            '{"edges": [["a", "b"], ["a", "c"]], "labels": {"b": ["x"]}}',
+            "at a has the name .*, which is a list",
+        ),
+        ('{"nodes": {"b": {"parent": "a", "name": 5}, "a": {"parent": null}}}', "at a has the name 5"),
+        ('{"categories": [{"name": null}, {"name": "b"}]}', "the name null"),
+        (
+            '{"categories": [{"name": "b", "supercategory": {"x": 1}}]}',
+            "at b has the name .*, which is an obj",
+        ),
+        ('{"tree": {"n1": {}, "n2": {}}, "labels": {"n1": {"en": "dog"}}}', "which is an object"),
     ],
 )
 def test_what_is_no_tree_is_refused_with_the_label(text: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "tree").write_text(text)
-    with pytest.raises(LabelError, match=told):
+    with pytest.raises(LabelError, match=told) as refused:
         read_tree(tmp_path / "tree")
+    assert str(tmp_path / "tree") in str(refused.value)
+
+
+def test_a_tree_of_what_is_no_text_is_refused_by_its_name() -> None:
+    with pytest.raises(LabelError, match="the label 3 is of type int, not a text"):
+        Tree([("animal", "dog"), ("animal", 3)])  # type: ignore[list-item]
 
 
 def test_an_answer_is_the_common_ancestor_of_what_it_may_be() -> None:

@@ -60,6 +60,30 @@ DOORS = {
 }
 
 
+# who may read a file whole without a bound, since it is the person's own, or was measured just before
+WHOLE = {
+    "cli.doctor": "the system's own description of itself",
+    "encoders.int8": "in the cache: what a measurement said of a model",
+    "evaluation.models": "the system's own description of itself",
+    "images.apart": "the system's own description of itself",
+    "images.hub": "its size was judged",
+    "images.resample": "a file of the package",
+    "labels.wordnet": "installed on this machine",
+    "models.digests": "in the cache",
+    "models.files": "its size was judged",
+    "models.hub": "in the Hub's cache: a commit",
+    "objects.folder": "a draft that was just written",
+    "objects.stores": "the person's own settings",
+    "output.sorting.journal": "in the cache: a key",
+    "pages.engine": "a file of the package",
+    "search.index": "its size was judged by the vectors",
+    "server.page": "made here",
+    "server.session.taking_away": "made here",
+    "train.data": "made by the same run",
+    "train.run": "made by the same run",
+}
+
+
 def modules() -> dict[str, Path]:
     names = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -135,3 +159,27 @@ def test_importing_nshot_loads_no_runtime() -> None:
         "tqdm",
     }
     assert not heavy & set(loaded)
+
+
+def test_no_file_that_others_may_have_made_is_read_whole_without_a_bound() -> None:
+    """A few bytes can claim gigabytes, or be a device without an end: see ``nshot.bounded``."""
+    whole = set()
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called, owner = node.func.attr, node.func.value
+                of_json = isinstance(owner, ast.Name) and owner.id == "json"
+                if called in ("read_bytes", "read_text", "readlines") or (called == "load" and of_json):
+                    whole.add(name)
+    assert whole == set(WHOLE)
+
+
+def test_commands_print_by_the_one_function_that_writes_out_escape_codes() -> None:
+    """A label, a file's name, a report: whatever they hold, a terminal acts on none of it."""
+    raw = {"cli.options.talk", "cli.completion", "cli.next", "cli.embed", "cli.train"}  # itself, bars, data
+    found = {
+        name
+        for name, path in modules().items()
+        if name.startswith("cli") and "click.echo" in path.read_text()
+    }
+    assert found == raw

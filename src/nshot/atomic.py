@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from nshot.errors import OutputError
 
+_BLOCK = 2**20
+
 
 def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None] = ()) -> Path:
     """The file that writing to this path would change, symbolic links followed; nothing is touched yet.
@@ -113,6 +115,20 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, locked: bool = 
     """
     with replacing(path, locked=locked) as part:
         part.write_bytes(content)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off a last line that a kill tore, so that what is appended stands on its own."""
+    with path.open("rb+") as file:
+        size = begin = end = file.seek(0, os.SEEK_END)
+        whole = 0
+        while end and not whole:
+            begin = max(0, end - _BLOCK)
+            file.seek(begin)
+            whole = file.read(end - begin).rfind(b"\n") + 1
+            end = begin
+        if begin + whole < size:
+            file.truncate(begin + whole)
 
 
 class Lock:

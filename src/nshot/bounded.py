@@ -6,12 +6,18 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MOST = 2**26
 """Bytes of a file of settings, of words, or of other things that are read whole."""
+
+HEAVIEST = 900_000_000
+"""Bytes of memory that JSON which is read whole takes, at most; odd JSON takes fifty times its own."""
+
+LONGEST = 2**28
+"""Bytes of memory that one line of a journal or of answers takes, at most."""
 
 _BLOCK = 2**20
 
@@ -42,6 +48,23 @@ def weight_of(path: Path) -> int:
         return weight(iter(lambda: file.read(_BLOCK), b""))
 
 
+class Heavy(ValueError):
+    """What is to be read would take more memory than it may."""
+
+
+def lines(file: BinaryIO, longest: int = LONGEST) -> Iterator[bytes]:
+    """The lines of a file of JSON lines, each weighed before anybody parses it; the last may lack its end.
+
+    Raises:
+        Heavy: one of them takes more bytes of memory than that.
+    """
+    most = int(longest / _NARROW)  # bytes: none takes less than that for each
+    while line := file.readline(most + 1):
+        if len(line) > most or weight([line]) > longest:
+            raise Heavy(f"a line of it takes more than {longest / 1e6:,.0f} MB of memory")
+        yield line
+
+
 def read_json(path: str | os.PathLike[str], memory: int) -> Any:
     """The content of a file of JSON, in UTF-8.
 
@@ -49,22 +72,33 @@ def read_json(path: str | os.PathLike[str], memory: int) -> Any:
         OSError: it cannot be read.
         ValueError: it is no JSON, or nested too deeply, or would take more bytes of memory than that.
     """
-    data = read_regular(path, memory)
-    if (heavy := weight([data])) > memory:
-        raise ValueError(f"reading it takes about {heavy / 1e6:,.0f} MB, more than {memory / 1e6:,.0f} MB")
-    return parsed(data)
+    return weighed(read_regular(path, memory), memory)
 
 
-def parsed(text: str | bytes) -> Any:
+def parsed(text: str | bytes, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """What JSON says.
 
     Raises:
         ValueError: it is none, or nested too deeply.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def weighed(
+    text: str | bytes, memory: int = HEAVIEST, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """What JSON says that lies in the memory already, unless it would take more than that.
+
+    Raises:
+        ValueError: it would, or it is no JSON, or nested too deeply.
+    """
+    heavy = weight([text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text])
+    if heavy > memory:
+        raise Heavy(f"reading it takes about {heavy / 1e6:,.0f} MB, more than {memory / 1e6:,.0f} MB")
+    return parsed(text, pairs=pairs)
 
 
 def received(body: bytes) -> Any:

@@ -29,6 +29,7 @@ _TURNS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _ODD = re.compile(
     rf"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_TURNS}]|\\(?=x[0-9a-f]{{2}}|u[0-9a-f]{{4}})"
 )
+_ACTED_ON = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_TURNS}]")
 _GUARDED = re.compile("'+[=+\\-@\t\r＝＋－＠]")
 _SPELLED = re.compile(r"\\x([0-9a-f]{2})|\\u([0-9a-f]{4})")
 
@@ -46,6 +47,11 @@ def spelled(name: str) -> str:
     the name back.
     """
     return _ODD.sub(_escaped, name) if _ODD.search(name) else name
+
+
+def harmless(text: str) -> str:
+    """Lines in which what a terminal would act on, such as an escape code in a label, is written out."""
+    return _ACTED_ON.sub(_escaped, text) if _ACTED_ON.search(text) else text
 
 
 def unspelled(text: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.atomic import check_output, write_bytes
+from nshot.bounded import weighed
 from nshot.errors import NONSENSE, RequestError, brief
 from nshot.types import Floats
 
@@ -74,7 +75,7 @@ def read(path: str | Path, *, format: str = FORMAT) -> tuple[dict[str, Floats], 
                 raise RequestError(f"{path} is not a classifier that this version of nshot can read")
             names = ARRAYS if format == FORMAT else tuple(file.keys())
             arrays = {name: file.get_tensor(name) for name in names}
-        return arrays, {name: json.loads(value) for name, value in metadata.items() if name != "format"}
+        return arrays, {name: weighed(value) for name, value in metadata.items() if name != "format"}
     except RequestError:
         raise
     except (SafetensorError, OSError, *NONSENSE) as error:

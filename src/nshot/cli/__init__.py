@@ -17,6 +17,7 @@ import click
 
 import nshot
 from nshot.cli.help import nearest, sections
+from nshot.cli.options.talk import echo
 from nshot.errors import NshotError, brief
 from nshot.paths import spelled
 
@@ -109,10 +110,10 @@ def run(args: Sequence[str] | None = None, begins: Callable[[], object] | None =
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("nshot: interrupted", err=True)
+        echo("nshot: interrupted", err=True)
         return 130
     except NshotError as error:
-        click.echo(f"nshot: {spelled(str(error))}", err=True)
+        echo(f"nshot: {spelled(str(error))}", err=True)
         return 2
     except BrokenPipeError:  # `nshot classify ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,5 +121,5 @@ def run(args: Sequence[str] | None = None, begins: Callable[[], object] | None =
     except OSError as error:  # no permission, a full disk: where nothing nearer says what was done there
         log.debug("unexpected", exc_info=True)
         where = "cannot write" if error.filename is None else spelled(str(error.filename))
-        click.echo(f"nshot: {where}: {brief(error)}", err=True)
+        echo(f"nshot: {where}: {brief(error)}", err=True)
         return 2

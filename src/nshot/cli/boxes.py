@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
-
+from nshot.cli.options.talk import echo
 from nshot.types import Limits
 
 
@@ -19,16 +18,16 @@ def evaluate(annotations: Path, found: Path, folder: Path | None, limits: Limits
     images, labels = read_boxes(annotations, found)
     evaluation = evaluate_boxes(images, labels)
     width = max(len("all labels"), *(len(label) for label in labels))
-    click.echo(f"{'label':{width}}  boxes   AP50  AP50:95  threshold  absent is wrong")
+    echo(f"{'label':{width}}  boxes   AP50  AP50:95  threshold  absent is wrong")
     for label, each in evaluation.figures.items():
         learnt = evaluation.thresholds.of.get(label)
         told = "" if learnt is None else f"{learnt.score:9.3f}  {100 * learnt.missed:13.1f} %"
-        click.echo(f"{label:{width}}  {each.boxes:5}  {each.ap50:5.3f}  {each.ap:7.3f}  {told}".rstrip())
+        echo(f"{label:{width}}  {each.boxes:5}  {each.ap50:5.3f}  {each.ap:7.3f}  {told}".rstrip())
     boxes = sum(each.boxes for each in evaluation.figures.values())
-    click.echo(f"{'all labels':{width}}  {boxes:5}  {evaluation.ap50:5.3f}  {evaluation.ap:7.3f}")
+    echo(f"{'all labels':{width}}  {boxes:5}  {evaluation.ap50:5.3f}  {evaluation.ap:7.3f}")
     unanswered = sum(image.found is None for image in images)
     if unanswered:
-        click.echo(
+        echo(
             f"nshot: {unanswered} of {len(images)} images have no answer, and count as if nothing was found",
             err=True,
         )

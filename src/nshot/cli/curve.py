@@ -14,6 +14,7 @@ import click
 from nshot.cli.data import DataOptions, data_options, tell_failures
 from nshot.cli.help import Command
 from nshot.cli.options import LabelOptions, ModelOptions, label_options, model_options, talk_options
+from nshot.cli.options.talk import echo
 from nshot.cli.prompted import Prompted, embed_prompted
 from nshot.errors import RequestError
 
@@ -111,9 +112,9 @@ def command(
         fine_tune=_text_tuner(prompted, label_options) if fine_tune else None,
         seed=seed,
     )
-    click.echo(table(points))
+    echo(table(points))
     if fine_tune:
-        click.echo(f"\n{costs(points)}")
+        echo(f"\n{costs(points)}")
     if output is not None:
         name, images = data_options.data, len(examples)
         content = {
@@ -131,7 +132,7 @@ def command(
             (output / "curve.svg").write_text(
                 draw(points, f"{Path(name).name}: accuracy by examples"), encoding="utf-8"
             )
-        click.echo(f"\n{output / 'curve.svg'}")
+        echo(f"\n{output / 'curve.svg'}")
     return tell_failures(list(examples.failures.values()), len(examples), quiet=quiet)
 
 
@@ -191,6 +192,6 @@ def _features(name: str, prompted: Prompted) -> Floats:
     network = Supervised(name)
     wanted, limits = set(prompted.examples.positions.tolist()), prompted.model.limits
     if sys.stderr.isatty():
-        click.echo(f"note: {len(wanted)} images through {name}", err=True)
+        echo(f"note: {len(wanted)} images through {name}", err=True)
     sources = (source for position, source in enumerate(prompted.labelled) if position in wanted)
     return network.features(load(source.read(), limits).image for source in sources)

@@ -22,6 +22,7 @@ from nshot.cli.options import (
     tell_failure,
     tell_remarks,
 )
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.errors import RequestError, SourceError
 from nshot.labels.lint import check
@@ -283,7 +284,7 @@ def tell_failures(failures: Sequence[Failure], embedded: int, *, quiet: bool, ve
         tell_failure(failure)
     if failures or verbose:
         n = len(failures)
-        click.echo(f"nshot: {n + embedded} images, {embedded} answered, {n} failed", err=True)
+        echo(f"nshot: {n + embedded} images, {embedded} answered, {n} failed", err=True)
     return 1 if failures else 0
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import nshot
 from nshot.cli.help import Command
 from nshot.cli.options import ModelOptions, model_options, talk_options
+from nshot.cli.options.talk import echo
 from nshot.cli.store import readable
 from nshot.errors import DeviceError, NshotError
 from nshot.types import Pixels
@@ -199,5 +200,5 @@ def _version(package: str) -> str | None:
 
 
 def _tell(name: str, value: str) -> None:
-    click.echo(f"{name:<16} {value}")
+    echo(f"{name:<16} {value}")
     sys.stdout.flush()

@@ -11,8 +11,10 @@ import click
 
 from nshot.cli.help import Command
 from nshot.cli.options import say, tell_failure
+from nshot.cli.options.talk import echo, tell_failed
 from nshot.cli.searched import Asked, asked_options
 from nshot.errors import RequestError
+from nshot.paths import spelled
 
 if TYPE_CHECKING:
     from nshot.search import Duplicates, Group
@@ -113,7 +115,6 @@ def _tell(found: Duplicates) -> None:
 
 
 def _table(groups: Sequence[Group]) -> Iterator[str]:
-    from nshot.paths import spelled
 
     if not groups:
         yield "no duplicates"
@@ -137,17 +138,17 @@ def _sort(groups: Sequence[Group], target: Path, dry_run: bool) -> int:
                 others += 1
     moves = plan(files, target, folder_names(dict.fromkeys(group.kind for group in groups)))
     verb = "would be moved" if dry_run else "to move"
-    click.echo(f"{len(moves):,} images {verb} into {target}")
+    echo(f"{len(moves):,} images {verb} into {target}")
     for move in moves if dry_run else ():
-        click.echo(f"  {move.source} -> {target / move.target}")
+        echo(f"  {spelled(str(move.source))} -> {spelled(str(target / move.target))}")
     if others:
         say(f"{others:,} duplicates are no files of their own, so they stay")
     if dry_run:
-        click.echo("\nnothing was done: leave out --dry-run")
+        echo("\nnothing was done: leave out --dry-run")
         return 0
     failed = carry_out(moves, target, "move")
     for move, reason in failed:
-        click.echo(f"failed: {move.source}: {reason}", err=True)
+        tell_failed(str(move.source), reason)
     if len(moves) > len(failed):
-        click.echo(f"to take it back: nshot sort --undo {target}")
+        echo(f"to take it back: nshot sort --undo {target}")
     return len(failed)

@@ -23,6 +23,7 @@ from nshot.cli.options import (
     tell_failure,
     tell_remarks,
 )
+from nshot.cli.options.talk import echo
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
 from nshot.types import Failure
@@ -116,7 +117,7 @@ def command(
             if is_object_url(output):
                 local = str(until_written.enter_context(uploaded(output)))
             written = _to_file(sources, listing, local, labelled, model_options, quiet=quiet, verbose=verbose)
-        click.echo(f"{written.made:,} vectors: {output}")
+        echo(f"{written.made:,} vectors: {output}")
         return 1 if written.failed else 0
     from nshot.distributed.plan import SHARD
     from nshot.distributed.run import Request
@@ -136,7 +137,7 @@ def command(
     )
     model, plan = _planned(output, request, model_options, shard=shard, quiet=quiet)
     if plan_only:
-        click.echo(f"{plan.images:,} images in {plan.shards:,} shards: {plan.folder.name}")
+        echo(f"{plan.images:,} images in {plan.shards:,} shards: {plan.folder.name}")
         return 0
     options = replace(model_options, precision=plan.meta["precision"])
     return _shards(plan, model, shard, ray, options, again=again, quiet=quiet, verbose=verbose)
@@ -177,7 +178,7 @@ def _planned(
 
     plan = planned(output, request, model, remarks=remarks, stdin=sys.stdin.buffer, told=told)
     if terminal and known is None:
-        click.echo("", err=True)
+        echo("", err=True)
     if known is not None and not quiet:
         listed = f"{plan.images:,} images that were listed when it was made"
         say(f"{folder.name} has a plan already, which is gone on with: {listed}")
@@ -204,7 +205,7 @@ def _shards(
         from nshot.distributed.shards import shards_of
 
         images = round(images * len(shards_of(shard, plan.shards)) / max(plan.shards, 1))
-    bar = Progress(images, lambda line: click.echo(f"nshot: {line}", err=True), shown=not quiet)
+    bar = Progress(images, lambda line: echo(f"nshot: {line}", err=True), shown=not quiet)
 
     def told(item: object) -> None:
         bar.image(item)  # type: ignore[arg-type]
@@ -224,8 +225,8 @@ def _shards(
         bar.close()
     total = bar.total
     for line in bar.report() if not quiet or verbose else ():
-        click.echo(f"nshot: {line}", err=True)
-    click.echo(f"{total.rows - total.failed:,} vectors: {plan.folder.name}")
+        echo(f"nshot: {line}", err=True)
+    echo(f"{total.rows - total.failed:,} vectors: {plan.folder.name}")
     return 1 if total.failed or total.broken else 0
 
 
@@ -260,7 +261,7 @@ def _to_file(
             raise RequestError(f"no image in {' '.join(sources)}")
     tell_remarks(remarks, quiet=quiet)
     if failed or verbose:
-        click.echo(f"nshot: {written} images, {written - failed} embedded, {failed} failed", err=True)
+        echo(f"nshot: {written} images, {written - failed} embedded, {failed} failed", err=True)
     return _Written(written - failed, failed)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from nshot.cli.options import ModelOptions, packed
+from nshot.cli.options.talk import echo
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def serve_endpoint(
         endpoint.prepare()
         if not quiet:
             at = options.address(listening.getsockname()[1])
-            click.echo(f"{at}   {model.name}   Ctrl+C stops it", err=True)
+            echo(f"{at}   {model.name}   Ctrl+C stops it", err=True)
         app = build(
             endpoint=endpoint,
             hosts=hosts,

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.options import progress, tell_failure
+from nshot.cli.options.talk import echo
 from nshot.errors import RequestError
 from nshot.paths import as_url
 from nshot.types import Failure
@@ -67,6 +66,6 @@ def ask_folder(
     if failed or faults or kept:
         said = f"nshot: {rows:,} images, {rows - failed:,} answered, {failed:,} failed"
         said += f", {faults:,} shards not read" if faults else ""
-        click.echo(said + (f", {kept:,} shards were answered before" if kept else ""), err=True)
-    click.echo(f"{rows - failed:,} answers: {asking.folder.name}")
+        echo(said + (f", {kept:,} shards were answered before" if kept else ""), err=True)
+    echo(f"{rows - failed:,} answers: {asking.folder.name}")
     return 1 if failed or faults else 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from nshot.bounded import read_bytes
 from nshot.cli.help import Command
 from nshot.cli.options import (
     LabelOptions,
@@ -26,6 +27,7 @@ from nshot.cli.options import (
     tell_failure,
     tell_remarks,
 )
+from nshot.cli.options.talk import echo
 from nshot.errors import ImageError, RequestError
 from nshot.images.remarks import Remarks
 from nshot.labels.prompts import DEFAULT_TEMPLATE, split_labels
@@ -189,9 +191,7 @@ def command(
     tell_remarks(remarks, quiet=quiet)
     drawing.say(quiet=quiet)
     if sink.failed or verbose:
-        click.echo(
-            f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True
-        )
+        echo(f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True)
     return 1 if sink.failed else 0
 
 
@@ -257,7 +257,9 @@ def _ask_detector(
         if len(examples) < len(settings.like):
             raise RequestError("images of --like need different names: they are the labels")
         nms = 0.3 if settings.nms is None else settings.nms
-        digests = [hashlib.sha256(Path(image).read_bytes()).hexdigest() for image in settings.like]
+        from nshot.models.digests import file_digest
+
+        digests = [file_digest(Path(image)) for image in settings.like]
         return _Asked(
             detector,
             list(examples),
@@ -343,7 +345,8 @@ class _Drawing:
         if self._folder is None:
             return
         try:
-            image = load(Path(located.source).read_bytes(), self._limits, side=2048).image
+            data = read_bytes(located.source, self._limits.max_bytes)
+            image = load(data, self._limits, side=2048).image
         except (OSError, ValueError, ImageError):
             self._left_out += 1
             return

@@ -12,6 +12,7 @@ import click
 from nshot.cli.data import DataOptions, data_options, embed
 from nshot.cli.help import Command
 from nshot.cli.options import ModelOptions, model_options, say, talk_options
+from nshot.cli.options.talk import echo
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
@@ -67,9 +68,7 @@ def _list(speed: bool) -> None:
         )
         rows.append((*row, _speed(each.id) if cached else "") if speed else row)
     _table(rows)
-    click.echo(
-        "\nAny other CLIP, SigLIP or open_clip model of the Hub, or a folder, can be given to --model too."
-    )
+    echo("\nAny other CLIP, SigLIP or open_clip model of the Hub, or a folder, can be given to --model too.")
 
 
 def _speed(name: str) -> str:
@@ -177,22 +176,22 @@ def verify(name: str, images: Path | None, model_options: ModelOptions, quiet: b
     found, photographs = verified(model, images), verify_photographs(model, images)
     sound = True
     if not any(reference.image is None for reference, _ in found):
-        click.echo("the drawing: nothing is recorded for this model; there is no star in it")
+        echo("the drawing: nothing is recorded for this model; there is no star in it")
         drawn = dict(zip(DRAWN, drawn_logits(model), strict=True))
         sound = max(drawn, key=lambda text: drawn[text]) != ABSENT
         for text, here in drawn.items():
-            click.echo(f"  {text!r}: here {here:.4f}{'' if sound or text != ABSENT else '  COMES FIRST'}")
+            echo(f"  {text!r}: here {here:.4f}{'' if sound or text != ABSENT else '  COMES FIRST'}")
     for text, agrees in verify_tokens(model).items():
-        click.echo(f"tokens of {text!r}: {'as published' if agrees else 'DIFFER'}")
+        echo(f"tokens of {text!r}: {'as published' if agrees else 'DIFFER'}")
         sound = sound and agrees
     for reference, logits in found:
-        click.echo(f"{reference.id}: {reference.source}")
+        echo(f"{reference.id}: {reference.source}")
         if logits is None:
-            click.echo(f"  not compared: give the folder of {reference.image} with --images")
+            echo(f"  not compared: give the folder of {reference.image} with --images")
             continue
         for text, there, here in zip(reference.texts, reference.logits, logits, strict=True):
             fine = abs(here - there) <= reference.atol
-            click.echo(f"  {text!r}: here {here:.4f}, published {there:.4f}{'' if fine else '  DIFFERS'}")
+            echo(f"  {text!r}: here {here:.4f}, published {there:.4f}{'' if fine else '  DIFFERS'}")
     _tell_photographs(photographs)
     if not found:
         known = ", ".join(sorted({reference.model for reference in REFERENCES}))
@@ -207,19 +206,19 @@ def _tell_photographs(photographs: Sequence[Photograph]) -> None:
     if not photographs:
         return
     measured = [each for each in photographs if each.off is not None]
-    click.echo(f"photographs: {len(photographs)} vectors by transformers' CLIPModel and CLIPProcessor")
+    echo(f"photographs: {len(photographs)} vectors by transformers' CLIPModel and CLIPProcessor")
     if missing := len(photographs) - len(measured):
-        click.echo(f"  not compared: {missing}; give their folder with --images")
+        echo(f"  not compared: {missing}; give their folder with --images")
     for each in measured:
         if not each.agrees:
-            click.echo(f"  {each.name}: off by {each.off:.3f}  DIFFERS")
+            echo(f"  {each.name}: off by {each.off:.3f}  DIFFERS")
     if measured:
         agreeing = sum(bool(each.agrees) for each in measured)
         worst = max(each.off or 0.0 for each in measured)
-        click.echo(f"  {agreeing} of {len(measured)} agree; the farthest is off by {worst:.4f}")
+        echo(f"  {agreeing} of {len(measured)} agree; the farthest is off by {worst:.4f}")
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

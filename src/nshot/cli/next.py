@@ -18,6 +18,7 @@ from nshot.cli.options import (
     talk_options,
     tell_remarks,
 )
+from nshot.cli.options.talk import echo, tell_failure
 from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
 from nshot.paths import spelled
@@ -82,7 +83,7 @@ def command(
     if found is None:
         found = embedder.collect(progress(embedder.embed_images(images), shown=not quiet))
     for failure in () if quiet else found.failures.values():
-        click.echo(f"failed: {spelled(failure.source)}: {spelled(failure.message)}", err=True)
+        tell_failure(failure)
     tell_remarks(remarks, quiet=quiet)
     if not len(found):
         raise RequestError(f"no image in {' '.join(sources)}")
@@ -91,7 +92,7 @@ def command(
     for row in chosen.tolist():
         item = found[row]
         if format == "paths":
-            click.echo(spelled(item.source))
+            echo(spelled(item.source))
             continue
         scores = classifier.scores(item.vector[None])[0]
         best = int(scores.argmax())

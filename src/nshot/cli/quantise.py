@@ -24,6 +24,7 @@ from nshot.cli.options import (
     talk_options,
     tell_remarks,
 )
+from nshot.cli.options.talk import echo
 from nshot.images.remarks import Remarks
 
 if TYPE_CHECKING:
@@ -85,10 +86,10 @@ def command(
     remarks = Remarks()
     found = quantise(model, classifier, listing.open(model, sources, remarks))
     tell_remarks(remarks, quiet=quiet)
-    click.echo(told(found))
+    echo(told(found))
     if report is not None:
         write_bytes(report, (json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
-        click.echo(report)
+        echo(report)
     if not found.accepted:
         say(f"int8 is refused for {model.name}, but may stand first in a cascade: --first int8")
         return 1

@@ -19,6 +19,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.options.talk import echo
 from nshot.cli.prompted import embed_prompted
 from nshot.errors import RequestError
 
@@ -160,8 +161,8 @@ def command(
     evaluation_files.write_page(
         output / "index.html", robustness_page.write(measured.conditions, run, reference=reference)
     )
-    click.echo(_told(measured.conditions))
-    click.echo(f"\n{output / 'index.html'}")
+    echo(_told(measured.conditions))
+    echo(f"\n{output / 'index.html'}")
     return tell_failures(measured.failures, len(prompted.examples), quiet=quiet)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nshot.bounded import read_bytes
 from nshot.cli.help import Command
 from nshot.cli.searched import Asked, asked_options
 from nshot.errors import MissingExtra, RequestError
@@ -166,7 +167,7 @@ def _table(answers: Sequence[Hits], fitting: bool) -> Iterator[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_bytes(path).decode("utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
         raise RequestError(f"cannot read {path}: {error}") from error
     found = [line for line in lines if line]

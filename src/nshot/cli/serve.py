@@ -27,6 +27,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import CascadeOptions, Staging, cascade_options
 from nshot.errors import MissingExtra, RequestError
@@ -159,7 +160,7 @@ def command(
     session = Session(
         lambda: staging.load(model_options, saved),
         sources,
-        Journal(journal or folder / JOURNAL),
+        Journal(journal or folder / JOURNAL, memory=model_options.limits.memory),
         by=_user(),
         thumbnails=cache_dir() / "thumbnails.sqlite",
         saved=saved,
@@ -170,7 +171,7 @@ def command(
         listening = listen(endpoint_options.host, port)
         address = endpoint_options.address(listening.getsockname()[1])
         if not quiet:
-            click.echo(f"{address}   Ctrl+C stops it", err=True)
+            echo(f"{address}   Ctrl+C stops it", err=True)
         if show:
             Timer(0.5, lambda: webbrowser.open(address)).start()
         session.start()

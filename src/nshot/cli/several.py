@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.data import DataOptions, embed, tell_failures
 from nshot.cli.options import DecisionOptions, LabelOptions, ModelOptions
+from nshot.cli.options.talk import echo
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def tell(classifier: Classifier, images: Embeddings, *, quiet: bool) -> int:
     """Say what was learnt, which labels are decided, and what failed; the exit status that it means."""
     from nshot.cli.asking import say_several
 
-    click.echo(told(classifier.report))
+    echo(told(classifier.report))
     if not quiet:
         say_several(classifier)
     return tell_failures(list(images.failures.values()), len(images), quiet=quiet)

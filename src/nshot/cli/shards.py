@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nshot.cli.options.talk import echo
 from nshot.errors import RequestError
 
 if TYPE_CHECKING:
@@ -35,16 +36,16 @@ def status(folder: str) -> int:
     plan = _plan(folder)
     found = status(plan)
     total, meta = found.total, plan.meta
-    click.echo(f"{'complete' if found.complete else 'not complete'}: {plan.folder.name}")
+    echo(f"{'complete' if found.complete else 'not complete'}: {plan.folder.name}")
     vectors = f"{meta['dimension']} x {meta['request']['width']}"
-    click.echo(f"model      {meta['model']}, {meta['precision']}, {vectors}")
-    click.echo(f"planned    {plan.images:,} images in {plan.shards:,} shards")
-    click.echo(f"done       {total.rows:,} images in {total.shards:,} shards")
-    click.echo(f"failed     {total.failed:,}{f' ({kinds_of(total.kinds)})' if total.failed else ''}")
+    echo(f"model      {meta['model']}, {meta['precision']}, {vectors}")
+    echo(f"planned    {plan.images:,} images in {plan.shards:,} shards")
+    echo(f"done       {total.rows:,} images in {total.shards:,} shards")
+    echo(f"failed     {total.failed:,}{f' ({kinds_of(total.kinds)})' if total.failed else ''}")
     if found.missing:
-        click.echo(f"missing    {len(found.missing):,} shards: {_ranges(found.missing)}")
+        echo(f"missing    {len(found.missing):,} shards: {_ranges(found.missing)}")
     for line in total.broken:
-        click.echo(f"not read   {line}")
+        echo(f"not read   {line}")
     return 0 if found.complete and not total.failed and not total.broken else 1
 
 
@@ -65,13 +66,13 @@ def verify(folder: str, remove: bool) -> int:
             continue
         wrong += 1
         name = part_name(number)
-        click.echo(f"{name}: {fault}")
+        echo(f"{name}: {fault}")
         if remove and plan.folder.exists(name):
             plan.folder.remove(name)
     strange = leftover(plan)
     for name in strange:
-        click.echo(f"{name}: it belongs to no shard of this plan")
-    click.echo(f"{plan.shards - wrong:,} of {plan.shards:,} shards are whole: {plan.folder.name}")
+        echo(f"{name}: it belongs to no shard of this plan")
+    echo(f"{plan.shards - wrong:,} of {plan.shards:,} shards are whole: {plan.folder.name}")
     return 1 if wrong or strange else 0
 
 

@@ -26,6 +26,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.options.talk import echo, tell_failed
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import CascadeOptions, cascade_options
 from nshot.errors import RequestError
@@ -95,7 +96,7 @@ def command(
             table=table,
             **given(label_options, classifier_file, decision_options, journal_options),
         )
-        return _undo(paths)
+        return _undo(paths, model_options.limits.memory)
     journal_options.check()
     cascade_options.check(kind_of(classifier_file=classifier_file, multi=decision_options.multi))
     *sources, last = paths
@@ -130,11 +131,11 @@ def command(
         given_up = carry_out(moves, target, mode)
         failed += [(str(move.source), reason) for move, reason in given_up]
         if len(moves) > len(given_up):
-            click.echo(f"\nto take it back: nshot sort --undo {target}")
+            echo(f"\nto take it back: nshot sort --undo {target}")
     elif moves:
-        click.echo(f"\nnothing was done: {missing}")
+        echo(f"\nnothing was done: {missing}")
     for source, reason in () if quiet else failed:
-        click.echo(f"failed: {spelled(source)}: {spelled(reason)}", err=True)
+        tell_failed(source, reason)
     images_moved = [move for move in moves if not move.sidecar]
     unsure = sum(move.target.parent.name == UNSURE for move in images_moved)
     if table is None and unsure > len(images_moved) / 2 and not quiet:
@@ -153,26 +154,26 @@ def _tell(moves: list[Move], target: Path, mode: Mode | None) -> None:
     counts = Counter(str(move.target.parent) for move in moves)
     done = {None: "would be sorted", "copy": "to copy", "link": "to link", "move": "to move"}[mode]
     along = f", and {len(sidecars):,} sidecars with them" if sidecars else ""
-    click.echo(f"{len(moves):,} images {done} into {target}{along}")
+    echo(f"{len(moves):,} images {done} into {target}{along}")
     width = max((len(folder) for folder in counts), default=0)
     for folder, count in sorted(counts.items()):
-        click.echo(f"  {folder + '/':{width + 1}}  {count:,}")
+        echo(f"  {folder + '/':{width + 1}}  {count:,}")
     if mode is None and moves:
-        click.echo("")
+        echo("")
         for move in moves[:_SHOWN]:
-            click.echo(f"  {spelled(str(move.source))} -> {spelled(str(target / move.target))}")
+            echo(f"  {spelled(str(move.source))} -> {spelled(str(target / move.target))}")
         if len(moves) > _SHOWN:
-            click.echo(f"  ... and {len(moves) - _SHOWN:,} more")
+            echo(f"  ... and {len(moves) - _SHOWN:,} more")
 
 
-def _undo(paths: tuple[str, ...]) -> int:
+def _undo(paths: tuple[str, ...], memory: int) -> int:
     from nshot.output.sorting import undo
 
     *sources, target = map(Path, paths)
-    undone = undo(target, sources)
-    click.echo(f"{undone.restored:,} images taken back")
+    undone = undo(target, sources, memory=memory)
+    echo(f"{undone.restored:,} images taken back")
     for path, reason in undone.left:
-        click.echo(f"left alone: {spelled(path)}: {reason}", err=True)
+        echo(f"left alone: {spelled(path)}: {reason}", err=True)
     if undone.earlier:
         say(f"{undone.earlier} earlier sorts into {target} can be taken back too")
     return 1 if undone.left else 0

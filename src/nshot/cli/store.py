@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from nshot.cli.options.talk import echo
+
 _file = click.option(
     "--store",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -26,12 +28,12 @@ def info(store: Path | None) -> None:
     from nshot.store.store import Store, default_path
 
     found = Store(store or default_path()).info()
-    click.echo(f"store    {found.path}")
-    click.echo(f"size     {readable(found.bytes)}")
-    click.echo(f"vectors  {found.vectors} of images, {found.texts} of texts")
-    click.echo(f"files    {found.files} known without reading them")
+    echo(f"store    {found.path}")
+    echo(f"size     {readable(found.bytes)}")
+    echo(f"vectors  {found.vectors} of images, {found.texts} of texts")
+    echo(f"files    {found.files} known without reading them")
     for recipe, count in found.recipes.items():
-        click.echo(f"recipe   {recipe[:12]}  {count} vectors")
+        echo(f"recipe   {recipe[:12]}  {count} vectors")
 
 
 @command.command()
@@ -42,7 +44,7 @@ def clear(store: Path | None) -> None:
 
     path = store or default_path()
     Store(path).clear()
-    click.echo(f"{path} is empty now")
+    echo(f"{path} is empty now")
 
 
 def readable(size: float) -> str:

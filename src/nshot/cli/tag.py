@@ -26,6 +26,7 @@ from nshot.cli.options import (
     say,
     talk_options,
 )
+from nshot.cli.options.talk import echo, tell_failed
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import CascadeOptions, cascade_options
 from nshot.errors import RequestError
@@ -141,11 +142,11 @@ def command(
         for folder, own in folders.items():
             failed += write_tags(own, folder)
         for folder in folders:
-            click.echo(f"\nto take it back: nshot tag --undo {spelled(str(folder))}")
+            echo(f"\nto take it back: nshot tag --undo {spelled(str(folder))}")
     elif tags:
-        click.echo(f"\nnothing was written: {missing}")
+        echo(f"\nnothing was written: {missing}")
     for source, reason in () if quiet else failed:
-        click.echo(f"failed: {spelled(source)}: {spelled(reason)}", err=True)
+        tell_failed(source, reason)
     if not images and not failed:
         raise RequestError(f"no image to tag in {' '.join(sources)}")
     return 1 if failed else 0
@@ -162,19 +163,19 @@ def _tell(images: Labelled, tags: list[Tag], write: bool) -> None:
     counts = Counter(label for _, labels in images for label in labels)
     answered = sum(bool(labels) for _, labels in images)
     made = sum(tag.before is None for tag in tags)
-    click.echo(
+    echo(
         f"{answered:,} of {len(images):,} images have a label; {len(tags):,} sidecars "
         f"{'to write' if write else 'would be written'}: {made:,} new, {len(tags) - made:,} extended"
     )
     width = max((len(spelled(label)) for label in counts), default=0)
     for label, count in sorted(counts.items()):
-        click.echo(f"  {spelled(label):{width}}  {count:,}")
+        echo(f"  {spelled(label):{width}}  {count:,}")
     if not write and tags:
-        click.echo("")
+        echo("")
         for tag in tags[:_SHOWN]:
-            click.echo(f"  {spelled(str(tag.sidecar))}: {spelled(', '.join(tag.labels))}")
+            echo(f"  {spelled(str(tag.sidecar))}: {spelled(', '.join(tag.labels))}")
         if len(tags) > _SHOWN:
-            click.echo(f"  ... and {len(tags) - _SHOWN:,} more")
+            echo(f"  ... and {len(tags) - _SHOWN:,} more")
 
 
 def _undo(folder: Path, sources: tuple[str, ...]) -> int:
@@ -185,9 +186,9 @@ def _undo(folder: Path, sources: tuple[str, ...]) -> int:
             "name only the folder whose last tagging is to be taken back: nshot tag --undo FOLDER"
         )
     undone = undo_tags(folder)
-    click.echo(f"{undone.restored:,} sidecars are as they were")
+    echo(f"{undone.restored:,} sidecars are as they were")
     for path, reason in undone.left:
-        click.echo(f"left alone: {spelled(path)}: {reason}", err=True)
+        echo(f"left alone: {spelled(path)}: {reason}", err=True)
     if undone.earlier:
         say(f"{undone.earlier} earlier runs in {folder} can be taken back too")
     return 1 if undone.left else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nshot.bounded import parsed, read_bytes
 from nshot.cli.help import Command
 from nshot.cli.options import talk_options
+from nshot.cli.options.talk import echo, tell_failure
 from nshot.errors import RequestError
 from nshot.labels.prompts import DEFAULT_TEMPLATE
-from nshot.paths import spelled
 
 if TYPE_CHECKING:
     from nshot.train.loop import Progress
@@ -194,7 +194,7 @@ def command(
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parsed(read_bytes(path))
     except ValueError as error:
         raise RequestError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
@@ -219,7 +219,7 @@ class _Teller:
         if self._on_screen:
             click.echo(f"\r\x1b[K{line}", err=True, nl=False)
         elif now - self._said >= _LOGGED_EVERY or progress.step == progress.steps:
-            click.echo(line, err=True)
+            echo(line, err=True)
             self._said = now
 
 
@@ -230,25 +230,25 @@ def _time(seconds: float) -> str:
 
 def _show(report: Report, output: Path) -> None:
     for failure in report.failures:
-        click.echo(f"failed: {spelled(failure.source)}: {spelled(failure.message)}", err=True)
+        tell_failure(failure)
     measured = list(dict.fromkeys(name for row in report.figures.values() for name in row))
     if measured:
-        click.echo("share of images that are nearest to their own text")
-        click.echo(f"{'':14}" + "".join(f"{name:>12}" for name in measured))
+        echo("share of images that are nearest to their own text")
+        echo(f"{'':14}" + "".join(f"{name:>12}" for name in measured))
         for model, row in report.figures.items():
-            click.echo(
+            echo(
                 f"{model:14}"
                 + "".join(f"{row[name]:12.3f}" if name in row else " " * 12 for name in measured)
             )
     if measured and report.curve:
-        click.echo("\nblend         " + "".join(f"{name:>12}" for name in measured))
+        echo("\nblend         " + "".join(f"{name:>12}" for name in measured))
         for point in report.curve:
             mark = "*" if point.share == report.share else " "
             found = [x for x in (point.held_out, point.untouched) if x is not None]
-            click.echo(f"{mark} {point.share:<12.1f}" + "".join(f"{x:12.3f}" for x in found))
+            echo(f"{mark} {point.share:<12.1f}" + "".join(f"{x:12.3f}" for x in found))
     if report.share is not None:
-        click.echo(f"written: the blend {report.share:g} ({report.reason})")
+        echo(f"written: the blend {report.share:g} ({report.reason})")
     if report.worth:
-        click.echo(report.worth)
+        echo(report.worth)
     best = "" if report.kept == report.steps else f", the best of them after {report.kept}"
-    click.echo(f"{output}: trained on {report.images} images, {report.steps} steps{best}")
+    echo(f"{output}: trained on {report.images} images, {report.steps} steps{best}")

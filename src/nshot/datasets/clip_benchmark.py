@@ -15,9 +15,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, overload
 
+from nshot.bounded import read_bytes
 from nshot.datasets import webdataset
 from nshot.datasets.reading import LabelledSet, Reading
-from nshot.errors import HubUnavailable, SourceError
+from nshot.errors import HubUnavailable, SourceError, brief
 from nshot.images.sources import Source
 
 HUB = "clip-benchmark/wds_"
@@ -147,4 +148,8 @@ def _labels(said: Any, classes: tuple[str, ...], source: str, *, multi: bool) ->
 def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = read_bytes(path).decode()
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read: {brief(error)}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

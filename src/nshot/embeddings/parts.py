@@ -9,7 +9,6 @@ and a digest of all its rows; equal rows make equal files.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nshot.atomic import Scratch
+from nshot.bounded import weighed
 from nshot.embeddings.blocks import Block, Mapped, block_of, check_texts
 from nshot.errors import NONSENSE, SourceError, brief
 from nshot.extras import pyarrow
@@ -271,7 +271,7 @@ def meta_of(file: Any) -> dict[str, Any]:
     """What a Parquet file of nshot's says of itself; nothing where it is somebody else's."""
     try:
         said = (file.schema_arrow.metadata or {}).get(b"nshot")
-        said = json.loads(said or file.metadata.metadata[b"nshot"])
+        said = weighed(said or file.metadata.metadata[b"nshot"])
     except NONSENSE:
         return {}
     if not isinstance(said, dict) or not all(

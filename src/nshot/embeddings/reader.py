@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from nshot.bounded import weighed
 from nshot.embeddings.blocks import split_error
 from nshot.embeddings.embeddings import Embeddings
 from nshot.embeddings.parts import Parts, is_parts
@@ -354,8 +355,8 @@ def _unit(rows: NDArray[Any]) -> tuple[Floats, NDArray[np.bool_]]:
 def _meta(text: str | bytes) -> dict[str, Any]:
     """What nshot wrote about the vectors; nothing where a ``meta`` is somebody else's."""
     try:
-        meta = json.loads(text)
-    except (ValueError, RecursionError):
+        meta = weighed(text)
+    except ValueError:
         return {}
     return meta if isinstance(meta, dict) and meta.get("nshot") == 1 else {}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
 
+from nshot.bounded import read_bytes
 from nshot.errors import ImageError
 from nshot.evaluation.boxes import BoxedImage, BoxEvaluation, judged
 from nshot.images.prepare import load
@@ -84,7 +85,7 @@ def _drawn(
     image: BoxedImage, said: list[tuple[str, str, tuple[float, ...], float]], limits: Limits
 ) -> str | None:
     try:
-        shown: Image.Image = load(image.path.read_bytes(), limits, side=_SIDE).image
+        shown: Image.Image = load(read_bytes(image.path, limits.max_bytes), limits, side=_SIDE).image
     except (OSError, ImageError):
         return None
     shown = shown.copy()

@@ -14,8 +14,9 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TextIO
 
 from nshot.bounded import read_bytes
 from nshot.errors import SourceError
@@ -23,9 +24,11 @@ from nshot.images.kinds import is_image_name
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BLOCK = 2**20
+_PART = 2**16  # characters that are cut into lines at once
 LONGEST = 2**24  # characters of a line
 _MOST_NOTES = 20  # a file that is wrong in every line need not say so of each
 _SHOWN = 100  # characters of a longer one
+_LINE = re.compile(r"(?:[ \t]*\n)+|[^\n]+\n?")
 _SAMPLE = 30  # lines that a separator is judged by
 _MOST_LINES = 1000  # of one cell in quotation marks
 
@@ -203,6 +206,33 @@ def opened(path: Path, encoding: str) -> io.TextIOWrapper:
     return _text(path.open("rb"), encoding)
 
 
+def lines_of(file: TextIO) -> Iterator[str]:
+    """The lines of a text; of one that is longer than ``LONGEST``, its parts of at least so many characters.
+
+    Blank lines that follow each other come as one text, as there may be millions of them.
+    """
+    begun: list[str] = []
+    size = 0
+    while block := file.read(_PART):
+        for found in _LINE.finditer(block):
+            line = found[0]
+            if begun and (end := line.find("\n") + 1):  # of several where they are blank
+                yield "".join([*begun, line[:end]])
+                begun, size, line = [], 0, line[end:]
+            if line.endswith("\n"):
+                yield line
+                continue
+            if not line:
+                continue
+            begun.append(line)
+            size += len(line)
+            if size >= LONGEST:
+                yield "".join(begun)
+                begun, size = [], 0
+    if begun:
+        yield "".join(begun)
+
+
 def _text(file: BinaryIO, encoding: str) -> io.TextIOWrapper:
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
     return io.TextIOWrapper(file, encoding, errors, newline=None)
@@ -242,19 +272,18 @@ def _records(
     path: Path,
 ) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of each record; a quotation mark that is opened and never closed costs its line alone."""
-    waiting: deque[str] = deque()
-    source = iter(lines) if isinstance(lines, list) else iter(lambda: lines.readline(LONGEST), "")
+    source = iter(lines) if isinstance(lines, list) else lines_of(lines)
+    ahead = _Ahead(source, separator)
     number, opened = 0, False
-
-    def following() -> str | None:
-        return waiting.popleft() if waiting else next(source, None)
-
-    while (line := following()) is not None:
+    while (line := ahead.take()) is not None:
         number += 1
+        if line.isspace():
+            number += max(0, line.count("\n") - 1)
+            continue
         if len(line) >= LONGEST:
             note(f"{path}, line {number} is longer than {LONGEST:,} characters: it names no image")
             yield number, [f"{line[:_SHOWN]}..."]
-            while not line.endswith("\n") and (line := following() or "\n"):
+            while not line.endswith("\n") and (line := ahead.take() or "\n"):
                 pass
             continue
         bare = line.rstrip("\n")
@@ -270,36 +299,88 @@ def _records(
                 cells, opened = [cell.removesuffix('"') for cell in cells], False  # it closes what was opened
             yield number, cells
             continue
-        more: list[str] = []
-        if _is_open([line], separator):
-            size = len(line)
-            while cells is None and len(more) < _MOST_LINES and (further := following()) is not None:
-                more.append(further)
-                size += len(further)
-                if '"' in further:
-                    cells = _parsed([line, *more], separator)
-                    if cells is None and not _is_open([line, *more], separator):
-                        break  # no line that follows can mend it
-                if size > LONGEST:
-                    break
-            if cells is not None and _are_rows(bare, more, separator, width or len(cells)):
-                cells = None
-        if cells is not None:
-            yield number, cells
-            number += len(more)
-            continue
-        waiting.extendleft(reversed(more))
-        if more or _is_open([line], separator):
-            note(
-                f"{path}, line {number}: a quotation mark is opened and never closed; the line is read alone"
-            )
-            opened = True
-            yield number, [cell.strip().strip('"') if '"' in cell else cell for cell in bare.split(separator)]
-        else:
+        if not _is_open([line], separator):
             try:
                 yield number, next(csv.reader([line], delimiter=separator), [])
             except csv.Error:  # a cell that is longer than Python's reader takes
                 yield number, bare.split(separator)
+            continue
+        more = ahead.closing(line)
+        if more is not None:
+            columns = width or len(_parsed([line, *more], separator) or ())
+            if not ahead.are_rows(bare, more, columns):
+                cells = _parsed([line, *more], separator)
+        if more is not None and cells is not None:
+            yield number, cells
+            number += sum(each.count("\n") for each in more)
+            ahead.skip(len(more))
+            continue
+        note(f"{path}, line {number}: a quotation mark is opened and never closed; the line is read alone")
+        opened = True
+        yield number, [cell.strip().strip('"') if '"' in cell else cell for cell in bare.split(separator)]
+
+
+class _Ahead:
+    """The lines below the one that is read: whether one of them closes a quotation mark.
+
+    Every line on the way to the answer has the same answer, so each line is looked at once, however many
+    lines above it open a quotation mark.
+    """
+
+    def __init__(self, source: Iterator[str], separator: str) -> None:
+        self._source = source
+        self._separator = separator
+        self._waiting: deque[str] = deque()
+        self._held = 0  # characters that wait
+        self._seen = 0  # lines that wait and were looked at from within a cell
+        self._end: Literal["open", "closed", "broken"] = "open"  # what they lead to
+        self._alike: tuple[str, int] | None = None  # the ending and width of which they are rows
+
+    def take(self) -> str | None:
+        """The next line."""
+        if not self._waiting:
+            return next(self._source, None)
+        line = self._waiting[0]
+        self.skip(1)
+        return line
+
+    def skip(self, count: int) -> None:
+        """Leave out lines that were looked at."""
+        for _ in range(count):
+            self._held -= len(self._waiting.popleft())
+        self._seen = max(0, self._seen - count)
+
+    def closing(self, line: str) -> list[str] | None:
+        """The lines that belong to the record which this one begins; None where it has no end."""
+        first = line if not self._seen else '"\n'  # it ends within a cell, as those that were looked at
+        if not self._seen:
+            self._end, self._alike = "open", None
+        if self._end == "open":
+            try:
+                next(csv.reader(self._within(first), delimiter=self._separator, strict=True))
+                self._end = "closed"
+            except csv.Error as error:
+                self._end = "open" if "unexpected end" in str(error) else "broken"
+        return list(islice(self._waiting, self._seen)) if self._end == "closed" else None
+
+    def are_rows(self, line: str, more: list[str], width: int) -> bool:
+        """Whether the lines that a quotation mark would swallow look like rows of their own."""
+        ending = Path(line.split(self._separator)[0].strip('" ')).suffix
+        if self._alike != (ending, width):
+            alike = _are_rows(ending, more, self._separator, width)
+            self._alike = (ending, width) if alike else None
+        return self._alike is not None
+
+    def _within(self, first: str) -> Iterator[str]:
+        yield first
+        while self._seen < _MOST_LINES:
+            if self._seen == len(self._waiting):
+                if self._held > LONGEST or (line := next(self._source, None)) is None:
+                    return
+                self._waiting.append(line)
+                self._held += len(line)
+            self._seen += 1
+            yield self._waiting[self._seen - 1]
 
 
 def _parsed(lines: list[str], separator: str) -> list[str] | None:
@@ -325,17 +406,14 @@ def _is_open(lines: list[str], separator: str) -> bool:
     return False
 
 
-def _are_rows(line: str, more: list[str], separator: str, width: int) -> bool:
-    """Whether the lines that a quotation mark would swallow look like rows of their own."""
-    ending = Path(line.split(separator)[0].strip('" ')).suffix
-
+def _are_rows(ending: str, lines: list[str], separator: str, width: int) -> bool:
     def is_row(text: str) -> bool:
         cells = text.rstrip("\n").split(separator)
         head = cells[0].strip('" ')
         alike = Path(head).suffix == ending if ending else " " not in head
         return len(cells) == max(width, 2) and bool(head) and alike
 
-    return width > 1 and all(map(is_row, more))
+    return width > 1 and all(map(is_row, lines))
 
 
 def _names_image(cell: str) -> bool:

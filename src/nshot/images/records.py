@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 from nshot.bounded import weight, weight_of
 from nshot.errors import SourceError, brief
-from nshot.images.delimited import LONGEST, encoding_of, opened
+from nshot.images.delimited import LONGEST, encoding_of, lines_of, opened
 from nshot.images.kinds import is_image_name
 
 _SAID = "boxes and outlines are read as labels of the whole image"
@@ -64,14 +64,17 @@ def read(path: Path, memory: int) -> Records:
         encoding, notes = encoding_of(path)
         found = None if path.suffix.lower() == ".xml" else _lines(path, encoding)
         if found is None:
-            _refuse_large(path, memory)
-            with opened(path, encoding) as file:
-                text = file.read()
+            try:
+                _refuse_large(path, memory)
+                with opened(path, encoding) as file:
+                    text = file.read()
+                found = _whole(path, text)
+            except SourceError:
+                if (found := _some_lines(path, encoding)) is None:
+                    raise
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise SourceError(f"{path} cannot be read: {reason}") from error
-    if found is None:
-        found = _whole(path, text)
     found.notes[:0] = notes
     if found.form:
         found.notes.append(f"{path} is read as an export of {found.form}")
@@ -102,6 +105,8 @@ def _refuse_large(path: Path, memory: int) -> None:
 
 
 _MOST_COLUMNS = 10_000
+_LOOKED_AT = 1000  # lines by which a file is known for lines of JSON
+_SHORT = 100  # characters of a line
 _LONG, _HEAVIEST = 2**20, 2**27  # characters of a line that is weighed, and bytes that an object may take
 
 
@@ -123,12 +128,14 @@ class _Lines:
         """
         try:
             with opened(self.path, self.encoding) as file:
-                for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), 1):
-                    long = len(line) == LONGEST and not line.endswith("\n")
-                    while long and (more := file.readline(LONGEST)) and not more.endswith("\n"):
+                number, lines = 1, lines_of(file)
+                for line in lines:
+                    long, last = len(line) >= LONGEST, line
+                    while long and not last.endswith("\n") and (last := next(lines, "\n")):
                         pass
                     if line.strip():
                         yield number, None if long else _object(line)
+                    number += last.count("\n")
         except OSError as error:
             raise SourceError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
@@ -152,6 +159,17 @@ def _lines(path: Path, encoding: str) -> Records | None:
     broken = next((number for number, row in lines.numbered() if row is None), None)
     notes = [] if broken is None else [f"{path}, line {broken} is no JSON object"]
     return Records(lines, notes=notes)
+
+
+def _some_lines(path: Path, encoding: str) -> Records | None:
+    """Lines of JSON by the file's name, whose first line is none; None where few of them begin as objects."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return None
+    with opened(path, encoding) as file:
+        begun = [line[:_SHORT].lstrip()[:1] for line in itertools.islice(lines_of(file), _LOOKED_AT)]
+    if begun.count("{") <= len(begun) / 2:
+        return None
+    return Records(_Lines(path, encoding), notes=[f"{path}: its first line is no JSON object"])
 
 
 def _content(path: Path, content: Any) -> Records:

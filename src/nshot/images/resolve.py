@@ -21,6 +21,8 @@ from nshot.images.kinds import IMAGES, is_image_name
 from nshot.paths import as_url, as_written
 
 _MOST = 100_000  # files that are looked through for names without their folder
+_LONGEST = 2**15  # characters of a name; no system has longer paths
+_DEEPEST = 64  # folders at a name's front that are left out on trial
 _BLANKS = "blanks around them are left out"
 _BACKSLASHES = "backslashes are read as slashes"
 _ASIDE = frozenset(
@@ -80,6 +82,8 @@ class Resolver:
         Raises:
             LookupError: it could mean several files, which are named.
         """
+        if len(name) > _LONGEST:
+            return None
         if os.path.isfile(path := self.written(name)):
             return path
         own = as_written(name)  # out of a table that nshot wrote
@@ -151,7 +155,7 @@ class Resolver:
             if not name.startswith(self._dropped):
                 return None
             return self._at(name[len(self._dropped) :])
-        for count in range(1, len(parts)):
+        for count in range(1, min(len(parts), _DEEPEST)):
             rest = "/".join(parts[count:])
             if (path := self._at(rest)) is not None:
                 self._dropped = name[: len(name) - len(rest)]

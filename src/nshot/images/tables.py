@@ -7,12 +7,12 @@ to an image travels with it. How a table was understood is noted beside it.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from nshot.bounded import weighed
 from nshot.errors import SourceError, brief
 from nshot.extras import pyarrow
 from nshot.images.delimited import open_delimited, plain
@@ -338,7 +338,7 @@ def _feature_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
     """The names of the numbers in each column, which the Hub's data sets keep in the file."""
     found = {}
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = weighed(metadata[b"huggingface"])["info"]["features"]
         for column, feature in features.items():
             inner = feature[0] if isinstance(feature, list) else feature.get("feature") or feature
             if isinstance(inner, dict) and isinstance(names := inner.get("names"), list):

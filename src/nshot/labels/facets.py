@@ -11,7 +11,6 @@ A facet is its labels, as a labels file has them, or an object of ``labels`` and
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
@@ -21,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+from nshot.bounded import weighed
 from nshot.errors import LabelError, TemplateError
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels, read_plain, write_prompts
 from nshot.types import Activation
@@ -89,9 +89,7 @@ def read_facets(path: str | os.PathLike[str]) -> dict[str, Facet]:
     """
     text = read_plain(Path(path), LabelError)
     try:
-        found = json.loads(text, object_pairs_hook=_pairs)
-    except RecursionError as error:
-        raise LabelError(f"{path} is nested too deeply to be facets") from error
+        found = weighed(text, pairs=_pairs)
     except (ValueError, LabelError) as error:
         raise LabelError(f"{path}: {error}") from error
     return parse_facets(found, source=os.fspath(path))

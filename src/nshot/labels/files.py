@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nshot.bounded import HEAVIEST, weight
 from nshot.errors import LabelError, SourceError
 from nshot.images.delimited import plain, read_text
 from nshot.images.tables import LABEL_COLUMNS, open_table
@@ -147,6 +148,8 @@ def _read(path: Path, text: str) -> LabelFile:
 
 
 def _json(path: Path, text: str) -> LabelFile:
+    if weight([text.encode("utf-8", "surrogatepass")]) > HEAVIEST:
+        raise LabelError(f"{path}: reading it takes more than {HEAVIEST / 1e6:,.0f} MB of memory")
     try:
         content = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(path, pairs))
     except (ValueError, RecursionError) as error:

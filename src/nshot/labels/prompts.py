@@ -7,14 +7,13 @@ itself, in plain words; or the synonyms and whole prompts that a labels file giv
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from nshot.bounded import read_bytes
+from nshot.bounded import read_bytes, weighed
 from nshot.errors import LabelError, TemplateError
 
 Labels: TypeAlias = Sequence[str] | Mapping[str, Sequence[str]]
@@ -77,8 +76,8 @@ def read_templates(path: str | Path) -> list[str]:
     templates = [line.strip() for line in text.splitlines() if line.strip()]
     if text.lstrip().startswith("["):
         try:
-            templates = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            templates = weighed(text)
+        except ValueError as error:
             raise TemplateError(f"{path} starts like JSON but is not: {error}") from error
     if not templates or not all(isinstance(template, str) for template in templates):
         raise TemplateError(f"{path} holds no template: write one per line, such as {DEFAULT_TEMPLATE!r}")

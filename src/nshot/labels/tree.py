@@ -28,7 +28,7 @@ class Tree:
         ways: of each node (by name), the names from the root to it.
 
     Raises:
-        LabelError: no leaf, an empty name, or a name in two places, which is told with both.
+        LabelError: no leaf, a name that is empty or no text, or one in two places, which is told with both.
     """
 
     def __init__(
@@ -38,7 +38,12 @@ class Tree:
         ranks: Sequence[str] = (),
     ) -> None:
         self.ranks = tuple(ranks)
-        given = [tuple(name.strip() for name in path) for path in paths]
+        given = list(map(tuple, paths))
+        for path in given:
+            for name in path:
+                if not isinstance(name, str):
+                    raise LabelError(f"the label {name!r} is of type {type(name).__name__}, not a text")
+        given = [tuple(name.strip() for name in path) for path in given]
         if not given:
             raise LabelError("a tree needs at least one label")
         self.ways: dict[str, tuple[str, ...]] = {}

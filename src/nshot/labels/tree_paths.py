@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from nshot.bounded import weighed
 from nshot.errors import LabelError
 from nshot.labels import wordnet
 
@@ -56,7 +57,7 @@ def paths_of(text: str) -> tuple[Paths, Ids, tuple[str, ...]]:
     ranks: tuple[str, ...] = ()
     if text.lstrip()[:1] in ("{", "["):
         try:
-            paths, ids = _of_json(json.loads(text, object_pairs_hook=_pairs))
+            paths, ids = _texts(*_of_json(weighed(text, pairs=_pairs)))
         except json.JSONDecodeError as error:
             raise LabelError(f"starts like JSON but is not: {error}") from error
     else:
@@ -65,6 +66,30 @@ def paths_of(text: str) -> tuple[Paths, Ids, tuple[str, ...]]:
         except csv.Error as error:
             raise LabelError(f"cannot be read as lines of paths: {error}") from error
     return *_named(paths, ids), ranks
+
+
+def _texts(paths: Paths, ids: Ids) -> tuple[Paths, Ids]:
+    """The same, where all names are texts."""
+    for path in paths:
+        for name in path:
+            _text(name, path)
+    for id, name in ids.items():
+        _text(name, (id,))
+    return paths, ids
+
+
+def _text(name: Any, path: Sequence[Any]) -> str:
+    """The name of a label, which has to be a text: str(None) would be a label called "None"."""
+    if isinstance(name, str):
+        return name
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    told = json.dumps(name)
+    told = told if len(told) < 60 else f"{told[:60]}..."
+    where = "/".join(each for each in path if isinstance(each, str))
+    raise LabelError(
+        f"a label{f' at {where}' if where else ''} has the name {told}, which is "
+        f"{kinds.get(type(name), 'no text')}: the name of a label is a text, in quotation marks"
+    )
 
 
 def _named(paths: Paths, ids: Ids) -> tuple[Paths, Ids]:
@@ -135,8 +160,8 @@ def _values(found: Any) -> list[Any]:
 
 
 def _of_category(category: Mapping[str, Any]) -> tuple[str, ...]:
-    above, name = category.get("supercategory"), str(category["name"])
-    return (name,) if above in (None, "", "none", name) else (str(above), name)
+    above, name = category.get("supercategory"), category["name"]
+    return (name,) if above in (None, "", "none", name) else (above, name)
 
 
 def _walk(below: Any, way: tuple[str, ...], found: Paths, ids: Ids) -> None:
@@ -150,15 +175,17 @@ def _walk(below: Any, way: tuple[str, ...], found: Paths, ids: Ids) -> None:
         else:
             _walk(children, way, found, ids)
     elif isinstance(below, Mapping) and below:
+        if _is_node(below):
+            _text(next(below[key] for key in _NAMES if key in below), way)
         for name, deeper in below.items():
             _walk(deeper, (*way, name), found, ids)
     elif isinstance(below, list) and below:
         for each in below:
-            if isinstance(each, str):
-                found.append((*way, each))
-            else:
+            if isinstance(each, Mapping) and each:
                 _walk(each, way, found, ids)
-    elif not below and way and below is not False:  # {}, [], "" or null: a leaf
+            else:
+                found.append((*way, _text(each, way)))
+    elif way and (below is None or below in ({}, [], "")):  # a leaf
         found.append(way)
     else:
         raise LabelError(f"no tree of labels at {'/'.join(way) or 'the top'}: write {{label: {{...}}}}")
@@ -167,6 +194,13 @@ def _walk(below: Any, way: tuple[str, ...], found: Paths, ids: Ids) -> None:
 def _name_of(node: Mapping[str, Any]) -> str | None:
     """The name of a node with children, or of a leaf in such a tree; None: a mapping of labels."""
     return next((node[key] for key in _NAMES if isinstance(node.get(key), str) and node[key]), None)
+
+
+def _is_node(given: Mapping[str, Any]) -> bool:
+    """Whether it tells a node with children whose name is no text, rather than labels of these names."""
+    below = any(isinstance(given.get(key), list) and given[key] for key in _CHILDREN)
+    names = [given[key] for key in _NAMES if key in given]
+    return below and bool(names) and not any(isinstance(name, (Mapping, list)) and name for name in names)
 
 
 def _of_edges(content: Mapping[str, Any]) -> tuple[Paths, Ids]:

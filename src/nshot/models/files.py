@@ -24,7 +24,7 @@ _GELUS: dict[str, Gelu] = {
 NONSENSE = (*errors.NONSENSE, AssertionError)
 """What settings of other types than they should be lead to, in whatever way they are used."""
 
-_LARGEST = 2**26  # bytes: an index of a thousand shards has a hundredth of it
+LARGEST = 2**26  # bytes: an index of a thousand shards has a hundredth of it
 _HEAVIEST = 2**29  # bytes of memory: small lists take thirty times their text
 
 # The most that a setting may be, by what its name contains. Time and memory grow with each of these.
@@ -116,8 +116,8 @@ def read_json(path: Path, kind: type[Any] = dict) -> Any:
         CorruptCheckpoint: it is not one.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"more than {_LARGEST:,} bytes")
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} bytes")
         content = settings_of(path.read_bytes())
     except ValueError as error:
         raise CorruptCheckpoint(f"{path} is not JSON: {brief(error)}. Fetch it again.") from error

@@ -11,7 +11,7 @@ import numpy as np
 
 from nshot.errors import CorruptCheckpoint, LabelError
 from nshot.models.cleaning import Clean, repaired_lower
-from nshot.models.files import TokenizerFiles, read_json, spelling
+from nshot.models.files import LARGEST, TokenizerFiles, read_json, spelling
 from nshot.models.sentencepiece import read_sentencepiece
 from nshot.types import Tokens
 
@@ -230,6 +230,9 @@ def _read(files: TokenizerFiles) -> tuple[tokenizers.Tokenizer, Path]:
     if file is None or (tokenizer_json is None and merges is None):
         raise CorruptCheckpoint("a tokenizer needs its tokenizer.json, or its vocab.json and merges.txt.")
     with spelling(file if tokenizer_json else f"{vocab} or {merges}"):
+        for path in (tokenizer_json, vocab, merges):
+            if path is not None and path.stat().st_size > LARGEST:
+                raise ValueError(f"{path} has more than {LARGEST:,} bytes")
         if tokenizer_json:
             return Tokenizer.from_file(str(tokenizer_json)), file
         model = models.BPE.from_file(str(vocab), str(merges), end_of_word_suffix="</w>", unk_token=_END)

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nshot.atomic import Lock, check_output
+from nshot.bounded import read_json
 from nshot.errors import OutputError
 from nshot.output.sinks.formats import Jsonl, Record, Written
 from nshot.output.sinks.journaled import JournaledSink
 from nshot.output.sinks.sink import Sink
 from nshot.output.sinks.target import FileTarget, StreamTarget
 from nshot.paths import spelled
-from nshot.types import Failure, Located
+from nshot.types import DEFAULT_LIMITS, Failure, Located
 
 FORMATS = ("table", "jsonl", "coco", "csv")
 
@@ -144,7 +145,7 @@ class CocoSink(BoxesSink):
         part.write_text(json.dumps(coco_of(records, self._names), ensure_ascii=False), encoding="utf-8")
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        told = json.loads(self._path.read_bytes())
+        told = read_json(self._path, DEFAULT_LIMITS.memory)
         names = {each["id"]: each["name"] for each in told["categories"]}
         boxes: dict[int, list[dict[str, Any]]] = {}
         for each in told["annotations"]:

@@ -32,6 +32,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from nshot.atomic import writing
+from nshot.bounded import parsed, read_bytes
 from nshot.embeddings import Embeddings, Parts, is_parts, read_vectors
 from nshot.errors import OutputError, RequestError, SourceError, StoreError, brief
 from nshot.extras import faiss
@@ -135,7 +136,7 @@ class Index:
         """
         path = Path(folder)
         try:
-            about = json.loads((path / "index.json").read_bytes())
+            about = parsed(read_bytes(path / "index.json"))
             if about["version"] != _VERSION:
                 raise StoreError(f"the index {folder} is of another version of nshot: build it again")
             if of is not None and about["of"] != _stamp(of):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from nshot.atomic import replace, writing
+from nshot.bounded import read_bytes
 from nshot.errors import CorruptCheckpoint, OutputError, RequestError, UnsupportedArchitecture
 from nshot.models.checkpoint import Checkpoint, Mean, find
 from nshot.models.clip import Clip
@@ -151,7 +152,7 @@ def of(name: str | Path) -> Start:
     model = getattr(transformers, f"{kind}Model")(config)
     _fill(model, checkpoint)
     files = {
-        path.name: path.read_bytes() for name in _TOKENIZER if (path := checkpoint.folder / name).exists()
+        path.name: read_bytes(path) for name in _TOKENIZER if (path := checkpoint.folder / name).exists()
     }
     preprocessor = {"image_processor_type": f"{kind}ImageProcessor", **checkpoint.preprocessor}
     files["preprocessor_config.json"] = _json(preprocessor)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.calibrate.request import Request
 from nshot.cli.calibrate.telling import told
 from nshot.cli.data import told_seen
 from nshot.cli.facets import ask_facets, embed_by_facet, failures_of, on_table
 from nshot.cli.options import DecisionOptions, say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.several import told as told_each
 
@@ -52,9 +51,9 @@ def calibrate(request: Request) -> int:
     for name, classifier in made.items():
         report = classifier.report
         if name in made.several:
-            click.echo(f"{name}\n{told_each(report)}\n")
+            echo(f"{name}\n{told_each(report)}\n")
             continue
-        click.echo(f"{name}\n{told(report)}\n")
+        echo(f"{name}\n{told(report)}\n")
         for note in report.notes:
             say(f"{name}: {note}")
     request.write_report({name: classifier.report.to_dict() for name, classifier in made.items()})

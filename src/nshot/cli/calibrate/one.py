@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.calibrate.request import PREFERRED, Request
 from nshot.cli.calibrate.telling import told
 from nshot.cli.data import check_choice, embed, tell_failures, told_seen
 from nshot.cli.options import say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import staged
 from nshot.errors import RequestError
@@ -45,7 +44,7 @@ def calibrate(request: Request) -> int:
         background = background_vectors(request.words, request.label_options, model)
     calibrated = calibrate(classifier, images, none=none, background=background, **learning)
     figures = calibrated.report
-    click.echo(told(figures))
+    echo(told(figures))
     for note in figures.notes:
         say(note)
     request.write_report(figures.to_dict())

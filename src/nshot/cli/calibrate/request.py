@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from nshot.atomic import check_output, write_bytes
 from nshot.cli.data import DataOptions
 from nshot.cli.facets import facets_path
 from nshot.cli.options import DecisionOptions, LabelOptions, ModelOptions, say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import CascadeOptions
 
@@ -132,4 +131,4 @@ class Request:
             say("nothing was saved: name a file with -o")
             return
         made.save(path)
-        click.echo(f"\n{path}")
+        echo(f"\n{path}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import click
-
 from nshot.cli.calibrate.request import PREFERRED, Request
 from nshot.cli.calibrate.telling import percent
 from nshot.cli.data import embed, tell_failures, told_seen
 from nshot.cli.options import DecisionOptions, say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.tree import ask_tree
 
@@ -43,7 +42,7 @@ def calibrate(request: Request) -> int:
     calibrated = asked.calibrated(images, coverage)
     placing = calibrated.placing
     assert placing is not None
-    click.echo(f"calibrated on {len(placing.scores):,} images: answers contain the truth {percent(coverage)}")
+    echo(f"calibrated on {len(placing.scores):,} images: answers contain the truth {percent(coverage)}")
     request.write_report(
         {
             "images": len(placing.scores),

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.classify.request import Request
 from nshot.cli.classify.resuming import digest_of, unanswered
 from nshot.cli.facets import ask_facets, columns_of
 from nshot.cli.kinds import Kind
 from nshot.cli.options import JournalOptions, format_of, progress, tell_failure, tell_remarks
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import say_sent, staged
 from nshot.cli.tree import ask_tree
@@ -74,9 +73,7 @@ def classify(request: Request, kind: Kind) -> int:
 def summed_up(request: Request, sink: Sink, answered: int) -> int:
     """Say how many are answered where some are not; the exit status."""
     if sink.failed or request.verbose:
-        click.echo(
-            f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True
-        )
+        echo(f"nshot: {answered} images, {answered - sink.failed} answered, {sink.failed} failed", err=True)
     return 1 if sink.failed else 0
 
 

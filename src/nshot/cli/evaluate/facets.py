@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.evaluate.request import LEARNT, Request, table_name
 from nshot.cli.evaluate.telling import tell
 from nshot.cli.facets import ask_facets, embed_by_facet, failures_of, on_table, table_of
 from nshot.cli.options import say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 
 if TYPE_CHECKING:
@@ -46,9 +45,9 @@ def evaluate(request: Request) -> int:
             say(f"WARNING: {name}: {seen}: evaluate on images that it has not seen")
     found = evaluate_facets(facets, tables, model, templates, seed=request.seed)
     for name, evaluation in found.items():
-        click.echo(f"{name}: ", nl=False)
+        echo(f"{name}: ", nl=False)
         tell(evaluation)
-        click.echo()
+        echo()
     if request.output is not None:
         _report(request, found, model)
     return failures_of(tables, quiet=request.quiet)
@@ -67,4 +66,4 @@ def _report(request: Request, evaluations: Mapping[str, Evaluation], model: Mode
     sources = [each for each in table_of(model, request.data_options) if isinstance(each, Source)]
     thumbs = {name: page.thumbnails(sources, each, model.limits) for name, each in evaluations.items()}
     files.write_page(folder / "index.html", facets_page.write(evaluations, run, thumbs=thumbs))
-    click.echo(f"\n{folder / 'index.html'}")
+    echo(f"\n{folder / 'index.html'}")

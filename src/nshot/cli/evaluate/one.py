@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.data import check_choice, embed, tell_failures, told_seen
 from nshot.cli.evaluate.request import LEARNT, Request, table_name
 from nshot.cli.evaluate.telling import tell, tell_published
 from nshot.cli.options import ModelOptions, say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.staged import say_sent, staged
 from nshot.cli.twice import tell_otherwise_labelled, tell_shared
@@ -217,4 +216,4 @@ def _report(
     files.write_json(folder / "report.json", content)
     thumbs = page.thumbnails(labelled, evaluation, model.limits)
     files.write_page(folder / "index.html", page.write(evaluation, run, thumbs=thumbs, models=models))
-    click.echo(f"\n{folder / 'index.html'}")
+    echo(f"\n{folder / 'index.html'}")

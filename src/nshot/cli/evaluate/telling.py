@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.options import say
+from nshot.cli.options.talk import echo
 
 if TYPE_CHECKING:
     from nshot.datasets.labelled import LabelledSet
@@ -48,9 +47,9 @@ def tell(evaluation: Evaluation, models: Sequence[Rival] = ()) -> None:
     if len(models) > 1:
         lines += [(model.name, share(model.value)) for model in models]
     width = max(len(name) for name, _ in lines)
-    click.echo(f"{len(evaluation.images):,} images, {len(evaluation.classifier.labels):,} labels\n")
+    echo(f"{len(evaluation.images):,} images, {len(evaluation.classifier.labels):,} labels\n")
     for name, value in lines:
-        click.echo(f"{name:{width}}  {value}")
+        echo(f"{name:{width}}  {value}")
 
 
 def tell_published(labelled: LabelledSet, evaluation: Evaluation, model: str) -> None:
@@ -69,7 +68,7 @@ def tell_published(labelled: LabelledSet, evaluation: Evaluation, model: str) ->
 def tell_placed(found: PlacedEvaluation) -> None:
     """The headline of a tree, and a row per depth."""
     f, (low, high) = found.figures, found.interval
-    click.echo(f"{len(found.images):,} images, a tree of {len(found.asked.tree.leaves):,} leaves\n")
+    echo(f"{len(found.images):,} images, a tree of {len(found.asked.tree.leaves):,} leaves\n")
     for name, told in (
         (
             "contain the truth",
@@ -80,12 +79,12 @@ def tell_placed(found: PlacedEvaluation) -> None:
         ("mean distance", f"{f['distance']:7.2f}   edges from the answer to the own label"),
         ("best leaf", f"{share(f['leaf_right'])}   mean distance {f['leaf_distance']:.2f}"),
     ):
-        click.echo(f"{name:18} {told}")
-    click.echo("\ndepth   images   right at it   answers   of these right")
+        echo(f"{name:18} {told}")
+    echo("\ndepth   images   right at it   answers   of these right")
     for level in found.levels:
         of_those = "" if not level.answers else f"{share(level.right_of_answers):>17}"
         right = share(level.right) if level.images else ""
-        click.echo(f"{level.depth:5} {level.images:8,} {right:>13} {level.answers:9,}{of_those}".rstrip())
+        echo(f"{level.depth:5} {level.images:8,} {right:>13} {level.answers:9,}{of_those}".rstrip())
 
 
 def share(value: float) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from nshot.cli.data import embed, tell_failures, told_seen
 from nshot.cli.evaluate.request import Request, table_name
 from nshot.cli.evaluate.telling import tell_placed
 from nshot.cli.options import say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.tree import ask_tree
 
@@ -65,4 +64,4 @@ def _report(request: Request, labelled: LabelledSet, found: PlacedEvaluation, mo
     files.write_json(folder / "report.json", found.to_dict() | {"run": run})
     thumbs = placed_page.thumbnails(labelled, found, model.limits)
     files.write_page(folder / "index.html", placed_page.write(found, run, thumbs=thumbs))
-    click.echo(f"\n{folder / 'index.html'}")
+    echo(f"\n{folder / 'index.html'}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import click
-
 from nshot.cli.facets import ask_facets, embed_by_facet, failures_of
 from nshot.cli.fit.request import NO_DECISION, Request
 from nshot.cli.fit.telling import told
 from nshot.cli.options import say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.several import told as told_each
 
@@ -39,8 +38,8 @@ def fit(request: Request) -> int:
     for name, each in made.items():
         report = each.report
         said = told_each(report) if name in made.several else told(report, every=request.verbose)
-        click.echo(f"{name}\n{said}\n")
-    click.echo(request.output)
+        echo(f"{name}\n{said}\n")
+    echo(request.output)
     ruled = [name for name, each in zero.items() if each.made.get("none", "off") != "off"]
     if ruled and not quiet:
         say(

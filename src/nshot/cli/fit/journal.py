@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import click
-
 from nshot.cli.data import tell_failures
 from nshot.cli.facets import check_for_page, given_facets
 from nshot.cli.fit.request import Request
 from nshot.cli.kinds import Kind
 from nshot.cli.options import say
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.errors import RequestError
 from nshot.labels.facets import OFF, Facet
@@ -48,13 +47,13 @@ def fit_journal(request: Request, kind: Kind) -> int:
         made[facet.name] = session.made(asked, proposal)
         learnt = learnt or proposal is not None
         told = "no corrections" if proposal is None else f"{proposal.examples} corrections; {proposal.reason}"
-        click.echo(f"{facet.name}: {told}" if together else told)
+        echo(f"{facet.name}: {told}" if together else told)
         if proposal is not None and proposal.left:
             say(f"{len(proposal.left)} corrections were left out: they do not tell of every label")
     if not learnt:
         raise RequestError(f"--journal: {path} says nothing of these labels about images in {data}")
     (Facets(made) if together else made[facets[0].name]).save(request.output)
-    click.echo(f"\n{request.output}")
+    echo(f"\n{request.output}")
     failed = [row.failure for row in session.images.rows if row.failure is not None]
     return tell_failures(failed, len(session.images) - len(failed), quiet=request.quiet)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import click
-
 from nshot.cli.data import embed, tell_failures
 from nshot.cli.fit.request import Request
 from nshot.cli.fit.telling import beyond, told
 from nshot.cli.options import say
+from nshot.cli.options.talk import echo
 from nshot.cli.prompted import Prompted, embed_prompted
 from nshot.cli.twice import in_test_part, tell_otherwise_labelled, tell_shared
 
@@ -21,10 +20,10 @@ def fit(request: Request) -> int:
     _tell_twice(prompted, request)
     fitted = fit(prompted.examples, prompted.zero, **request.learning())
     fitted.save(request.output)
-    click.echo(told(fitted.report, every=request.verbose))
+    echo(told(fitted.report, every=request.verbose))
     if not quiet and (said := beyond(prompted, fitted.report, data_options.data)):
-        click.echo(said)
-    click.echo(f"\n{request.output}")
+        echo(said)
+    echo(f"\n{request.output}")
     failures = list(prompted.examples.failures.values())
     return tell_failures(failures, len(prompted.examples), quiet=quiet)
 

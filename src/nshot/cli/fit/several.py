@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import click
-
 from nshot.cli.fit.request import NO_DECISION, PREFERRED, Request
+from nshot.cli.options.talk import echo
 from nshot.cli.refusing import leave_out
 from nshot.cli.several import tell, zero_shot_of
 
@@ -29,5 +28,5 @@ def fit(request: Request) -> int:
     fitted = fit(images, zero, multi=True, seed=request.seed)
     status = tell(fitted, images, quiet=request.quiet)
     fitted.save(request.output)
-    click.echo(f"\n{request.output}")
+    echo(f"\n{request.output}")
     return status

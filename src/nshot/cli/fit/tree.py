@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import click
-
 from nshot.cli.data import embed, tell_failures
 from nshot.cli.fit.request import NO_DECISION, PREFERRED, Request
 from nshot.cli.fit.telling import told
 from nshot.cli.options import say
+from nshot.cli.options.talk import echo
 from nshot.cli.tree import ask_tree
 
 
@@ -28,5 +27,5 @@ def fit(request: Request) -> int:
             f"{left} images were left out: they have several labels or none, or theirs is no leaf of the tree"
         )
     fitted.save(request.output)
-    click.echo(f"{told(report, every=request.verbose)}\n\n{request.output}")
+    echo(f"{told(report, every=request.verbose)}\n\n{request.output}")
     return tell_failures(list(images.failures.values()), len(images), quiet=quiet)

@@ -14,7 +14,7 @@ from nshot.cli.options.listing import (
 from nshot.cli.options.model import ModelOptions, model_options
 from nshot.cli.options.output import RAY, format_of, into_stores, output_options
 from nshot.cli.options.packing import Command, packed
-from nshot.cli.options.talk import progress, say, talk_options, tell_failure, tell_remarks
+from nshot.cli.options.talk import echo, progress, say, talk_options, tell_failed, tell_failure, tell_remarks
 
 __all__ = [
     "FACET",
@@ -31,6 +31,7 @@ __all__ = [
     "ModelOptions",
     "classifier_option",
     "decision_options",
+    "echo",
     "format_of",
     "into_stores",
     "journal_options",
@@ -43,6 +44,7 @@ __all__ = [
     "say",
     "source_arguments",
     "talk_options",
+    "tell_failed",
     "tell_failure",
     "tell_remarks",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nshot.cli.options.packing import Command, decorated
+from nshot.cli.options.talk import echo
 from nshot.errors import RequestError
 from nshot.paths import as_url
 
@@ -53,7 +54,7 @@ def into_stores(command: Command) -> Command:
             raise RequestError(f"{url} is written as a whole: leave out --resume, or name a file here")
         with uploaded(url) as local:
             status = command(*args, output=local, **others)
-        click.echo(f"written: {url}", err=True)
+        echo(f"written: {url}", err=True)
         return status
 
     return wrapped

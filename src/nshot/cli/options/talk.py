@@ -17,10 +17,12 @@ import click
 from nshot.cli.options.packing import Command, decorated
 from nshot.errors import NshotError
 from nshot.images.remarks import Remarks
-from nshot.paths import spelled
+from nshot.paths import harmless, spelled
 from nshot.types import Failure
 
 T = TypeVar("T")
+
+_BEARABLE = 1200  # characters of a name or a reason
 
 _TALK = (
     click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),
@@ -39,6 +41,11 @@ def talk_options(command: Command) -> Command:
     return decorated(wrapped, _TALK)
 
 
+def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print lines; their words may come from files and folders, so what a terminal acts on is written out."""
+    click.echo(harmless(str(text)), err=err, nl=nl)
+
+
 def say(message: str) -> None:
     """A note for the person, on stderr."""
     click.echo(f"note: {spelled(message)}", err=True)
@@ -54,7 +61,21 @@ def tell_failure(failure: Failure) -> None:
     """A failed image, named on stderr, above the bar if there is one."""
     from tqdm import tqdm
 
-    tqdm.write(f"failed: {spelled(failure.source)}: {spelled(failure.message)}", file=sys.stderr)
+    tqdm.write(_failed(failure.source, failure.message), file=sys.stderr)
+
+
+def tell_failed(source: str, reason: str) -> None:
+    """What could not be done with a file, named on stderr."""
+    echo(_failed(source, reason), err=True)
+
+
+def _failed(source: str, reason: str) -> str:
+    return f"failed: {_brief(spelled(source))}: {_brief(spelled(reason))}"
+
+
+def _brief(text: str) -> str:
+    """One line of bearable length; a table may name a file in millions of letters."""
+    return text if len(text) <= _BEARABLE else f"{text[: _BEARABLE // 2]}...{text[-_BEARABLE // 2 :]}"
 
 
 def progress(

@@ -15,12 +15,14 @@ from json.encoder import encode_basestring
 from math import isfinite
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from nshot.bounded import lines, parsed
 from nshot.errors import OutputError
 from nshot.paths import as_written, spelled, unguarded, unspelled
 from nshot.types import Decided, Faceted, Failure, Located, Placed, Prediction
 
 if TYPE_CHECKING:
     from nshot.output.sinks.many import Many
+_LONGEST_ROW = 2**26  # bytes
 
 Record: TypeAlias = Prediction | Faceted | Located | Failure
 
@@ -98,10 +100,10 @@ class Jsonl:
 
     def read(self, file: BinaryIO) -> Iterator[Written]:
         """See ``Format.read``."""
-        for line in file:
+        for line in lines(file):
             if not line.endswith(b"\n"):
                 return
-            record = json.loads(line)
+            record = parsed(line)
             if not isinstance(record, dict) or not isinstance(record.get("source"), str):
                 raise ValueError("no answer of nshot")
             try:
@@ -210,10 +212,13 @@ class Csv:
             if self.header.startswith(header):  # torn within the header
                 return
             raise ValueError("other columns")
-        row = b""
-        for line in file:
+        row, quotes = bytearray(), 0
+        while line := file.readline(_LONGEST_ROW):
             row += line  # a quoted cell may hold newlines: a row ends where every quote is closed
-            if row.endswith(b"\n") and row.count(b'"') % 2 == 0:
+            quotes += line.count(b'"')
+            if len(row) > _LONGEST_ROW:
+                raise ValueError("a row without an end")
+            if row.endswith(b"\n") and quotes % 2 == 0:
                 try:
                     (cells,) = csv.reader([row.decode()], strict=True, delimiter=self.delimiter)
                 except (csv.Error, UnicodeDecodeError) as error:
@@ -223,7 +228,7 @@ class Csv:
                 labels = tuple(unguarded(cells[i]) for i in self._labels if cells[i])
                 source, failed = as_written(cells[0]), cells[self._error] != ""
                 yield Written(source, failed, len(row), labels, cells[-1] if self._run else "")
-                row = b""
+                row, quotes = bytearray(), 0
 
 
 class FacetCsv(Csv):

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nshot.atomic import Lock, replacing, writing
+from nshot.bounded import lines, parsed, read_json
 from nshot.errors import NONSENSE, OutputError, brief
 from nshot.output.sinks.formats import Format, Jsonl, Written
 from nshot.output.sinks.sink import Sink
 from nshot.output.sinks.target import FileTarget
 from nshot.paths import unspelled
+from nshot.types import DEFAULT_LIMITS
 
 _FLUSHED = 1 << 16
 
@@ -148,17 +150,35 @@ class JsonSink(JournaledSink):
     """One JSON document: a list of what JSONL has, one record per line."""
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        with self._path.open("rb") as file:
-            records = json.load(file)
+        if self._is_as_written():
+            yield from map(parsed, self._lines())
+            return
+        records = read_json(self._path, DEFAULT_LIMITS.memory)
         if not isinstance(records, list):
             raise ValueError("no list")
         yield from records
 
     def _lines(self) -> Iterator[bytes]:
-        lines = self._path.read_bytes().splitlines()
-        if lines[:1] == [b"["] and lines[-1:] == [b"]"] and all(line[:1] == b"{" for line in lines[1:-1]):
-            return (line.removesuffix(b",") for line in lines[1:-1])  # as it was written, digit for digit
-        return super()._lines()
+        if not self._is_as_written():
+            yield from super()._lines()
+            return
+        with self._path.open("rb") as file:
+            for line in lines(file):
+                if line[:1] == b"{":
+                    yield line.rstrip().removesuffix(b",")  # as it was written, digit for digit
+
+    def _is_as_written(self) -> bool:
+        """Whether a record stands on each line, so that the file need not be read whole."""
+        with self._path.open("rb") as file:
+            found = lines(file)
+            if next(found, b"").rstrip() != b"[":
+                return False
+            last = b"{"
+            for line in found:
+                if last[:1] != b"{":
+                    return False
+                last = line
+            return last.rstrip() == b"]"
 
     def _convert(self, journal: BinaryIO, part: Path) -> None:
         with part.open("wb") as file:

@@ -65,13 +65,18 @@ class FileTarget:
             OutputError: it answers another request, or is not ours to cut.
         """
         if self.note.exists():
-            if whole and self.note.read_bytes() != self._request.encode():
+            if whole and not self._is_of_this_request():
                 raise OutputError(
                     f"{self.path} was begun with another request (labels, model or options): "
                     "repeat that one, name another file with -o, or leave out --resume to start over"
                 )
         elif self.path.exists() and self.path.stat().st_size != whole:
             raise OutputError(f"{self.path} does not end in a whole record, and no run left it unfinished")
+
+    def _is_of_this_request(self) -> bool:
+        request = self._request.encode()
+        with self.note.open("rb") as file:
+            return file.read(len(request) + 1) == request
 
     def begin(self, keep: int | None) -> None:
         """Open the file: emptied, or cut to the bytes of an earlier run that are kept."""

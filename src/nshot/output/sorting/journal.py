@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,12 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
+from nshot.atomic import cut_torn_line
+from nshot.bounded import parsed, weight
 from nshot.errors import OutputError, brief
 from nshot.paths import cache_dir
+from nshot.types import DEFAULT_LIMITS
 
 Mode: TypeAlias = Literal["copy", "link", "move"]
 
 JOURNAL = ".nshot-sort.jsonl"
+
+_SEAL = ', "seal": "'  # the last of a line, so that the seal is told before the rest is read
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +126,23 @@ class Journal:
         self._path = path
         self._file = file
 
-    def runs(self) -> list[Run]:
-        """Every run so far, in order."""
+    def runs(self, memory: int = DEFAULT_LIMITS.memory) -> list[Run]:
+        """Every run so far, in order.
+
+        Args:
+            memory: the most bytes that what others wrote may take.
+        """
         runs: list[Run] = []
         number, seal = 0, _key(make=False)
         try:
-            for line in self._path.read_bytes().splitlines():
+            for line, sealed in self._lines(seal, memory):
                 number += 1
-                entry = json.loads(line)
+                entry = parsed(line)
                 if "items" in entry:
                     if entry["version"] != 1:
                         raise OutputError(f"{self._path} was written by a later nshot: undo with that one")
                     runs.append(_run(len(runs), entry))
-                    runs[-1].sealed = seal is not None and entry.get("seal") == _seal(entry, seal)
+                    runs[-1].sealed = sealed or (seal is not None and entry.get("seal") == _seal(entry, seal))
                 elif "failed" in entry:
                     runs[-1].failed.add(_whole(entry["failed"], len(runs[-1].items)))
                 else:
@@ -142,11 +153,26 @@ class Journal:
             ) from error
         return runs
 
+    def _lines(self, key: bytes | None, memory: int) -> Iterator[tuple[bytes, bool]]:
+        """Each line, and whether its bytes are sealed; what is not is weighed before it is read whole."""
+        held = 0
+        with self._path.open("rb") as file:
+            for begin, end in _spans(file):
+                sealed = key is not None and _is_sealed(file, begin, end, key)
+                held += 0 if sealed else weight(_blocks(file, begin, end))
+                if held > memory:
+                    raise OutputError(
+                        f"reading {self._path}, which you did not write on this machine, takes more than "
+                        f"{memory / 1e6:,.0f} MB: nothing is undone. Give more with --memory"
+                    )
+                yield b"".join(_blocks(file, begin, end)), sealed
+
     def write(self, entry: dict[str, Any]) -> None:
         """Append a line; a kill cannot take it back, a power cut can before ``sync``."""
+        line = json.dumps(entry, sort_keys=True)
         if "items" in entry and (key := _key(make=True)) is not None:
-            entry = entry | {"seal": _seal(entry, key)}
-        self._file.write((json.dumps(entry) + "\n").encode())
+            line = f'{line.removesuffix("}")}{_SEAL}{_seal(entry, key)}"}}'
+        self._file.write(f"{line}\n".encode())
         self._file.flush()
 
     def sync(self) -> None:
@@ -160,10 +186,7 @@ class Journal:
 
     def repair(self) -> None:
         """Cut off a line that a kill tore, so that what is appended stands on its own."""
-        data = self._path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            os.truncate(self._path, whole)
+        cut_torn_line(self._path)
 
 
 def _key(*, make: bool) -> bytes | None:
@@ -185,6 +208,43 @@ def _key(*, make: bool) -> bytes | None:
 def _seal(entry: dict[str, Any], key: bytes) -> str:
     said = json.dumps({name: value for name, value in entry.items() if name != "seal"}, sort_keys=True)
     return hmac.new(key, said.encode(), "sha256").hexdigest()
+
+
+def _is_sealed(file: BinaryIO, begin: int, end: int, key: bytes) -> bool:
+    """Whether a line is what ``Journal.write`` made with this key, told without parsing it."""
+    rest = max(begin, end - len(_SEAL) - 64 - len('"}\n'))
+    file.seek(rest)
+    found = re.fullmatch(f'{_SEAL}([0-9a-f]{{64}})"}}\n'.encode(), file.read(end - rest))
+    if found is None:
+        return False
+    seal = hmac.new(key, digestmod="sha256")
+    for block in _blocks(file, begin, rest):
+        seal.update(block)
+    seal.update(b"}")
+    return hmac.compare_digest(seal.hexdigest().encode(), found[1])
+
+
+def _spans(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Where each line begins and ends."""
+    begin = place = 0
+    while True:
+        file.seek(place)
+        block = file.read(_BLOCK)
+        for found in re.finditer(b"\n", block):
+            yield begin, place + found.end()
+            begin = place + found.end()
+        place += len(block)
+        if not block:
+            if begin < place:
+                yield begin, place
+            return
+
+
+def _blocks(file: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
+    file.seek(begin)
+    while begin < end and (block := file.read(min(_BLOCK, end - begin))):
+        begin += len(block)
+        yield block
 
 
 def _run(number: int, entry: dict[str, Any]) -> Run:

@@ -19,6 +19,7 @@ from pathlib import Path
 from nshot.errors import OutputError
 from nshot.output.sorting.journal import JOURNAL, Mode, Move, Run, open_journal, planned, sync_folder
 from nshot.output.sorting.names import UNSURE, folded, free_name
+from nshot.types import DEFAULT_LIMITS
 
 _TAKEN = "another file has taken its old place"
 
@@ -136,7 +137,7 @@ def carry_out(
     return failed
 
 
-def undo(target: Path, sources: Sequence[Path] = ()) -> Undone:
+def undo(target: Path, sources: Sequence[Path] = (), *, memory: int = DEFAULT_LIMITS.memory) -> Undone:
     """Take back the last run, finished or interrupted; an undo that was interrupted itself goes on.
 
     Only what lies below the target and below the folders that are named is touched. A journal that this
@@ -148,6 +149,7 @@ def undo(target: Path, sources: Sequence[Path] = ()) -> Undone:
     Args:
         target: the folder that was sorted into.
         sources: the folders that files go back to.
+        memory: the most bytes that a journal may take which this person's nshot did not write.
 
     Raises:
         OutputError: nothing to undo there, it cannot be written, or the journal points elsewhere.
@@ -158,7 +160,7 @@ def undo(target: Path, sources: Sequence[Path] = ()) -> Undone:
     left: list[tuple[str, str]] = []
     try:
         with open_journal(target) as journal:
-            runs = journal.runs()
+            runs = journal.runs(memory)
             standing = [run for run in runs if not run.undone]
             taken_back, restored = standing[-1:], 0
             for run in taken_back:

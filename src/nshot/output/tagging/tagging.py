@@ -15,13 +15,12 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from nshot.atomic import Lock, replacing, writing
-from nshot.bounded import read_regular
+from nshot.atomic import Lock, cut_torn_line, replacing, writing
+from nshot.bounded import lines, parsed, read_regular
 from nshot.errors import NONSENSE, OutputError, brief
 from nshot.output.tagging.xmp import LARGEST, SidecarError, with_keywords
 
@@ -121,7 +120,7 @@ def write_tags(
     lock = Lock(journal)
     try:
         with writing(journal), journal.open("ab") as file:
-            _cut_torn_line(journal)
+            cut_torn_line(journal)
             file.write(_line({"version": 1, "sidecars": len(tags)}))
             for tag in tags:
                 file.write(_line(_entry(tag, folder)))
@@ -157,15 +156,18 @@ def undo_tags(folder: Path) -> TagsUndone:
     lock = Lock(journal)
     try:
         with writing(journal):
-            _cut_torn_line(journal)
+            cut_torn_line(journal)
             runs = _runs(journal)
             standing = [run for run in runs if not run.undone]
-            for entry in reversed(standing[-1].entries if standing else []):
-                sidecar = folder / entry["sidecar"]
-                why = _take_back(sidecar, entry)
-                if why:
-                    left.append((str(sidecar), why))
-                restored += why is None
+            with journal.open("rb") as file:
+                for place in reversed(standing[-1].entries if standing else []):
+                    file.seek(place)
+                    entry = _checked(parsed(file.readline()))
+                    sidecar = folder / entry["sidecar"]
+                    why = _take_back(sidecar, entry)
+                    if why:
+                        left.append((str(sidecar), why))
+                    restored += why is None
             for run in standing[-1:]:
                 with journal.open("ab") as file:
                     file.write(_line({"undone": run.number}))
@@ -237,7 +239,7 @@ def _take_back(sidecar: Path, entry: dict[str, Any]) -> str | None:
 @dataclass(slots=True)
 class _Run:
     number: int
-    entries: list[dict[str, Any]]
+    entries: list[int]  # where their lines begin: a sidecar as it was may be large
     begun: bool = False
     undone: bool = False
 
@@ -247,8 +249,10 @@ def _runs(journal: Path) -> list[_Run]:
     runs: list[_Run] = []
     try:
         with journal.open("rb") as file:
-            for line in file:
-                entry = json.loads(line)
+            end = 0
+            for line in lines(file):
+                begin, end = end, end + len(line)
+                entry = parsed(line)
                 if "version" in entry:
                     if entry["version"] != 1:
                         raise OutputError(f"{journal} was written by a later nshot: undo with that one")
@@ -258,7 +262,8 @@ def _runs(journal: Path) -> list[_Run]:
                 elif "undone" in entry:
                     runs[entry["undone"]].undone = True
                 else:
-                    runs[-1].entries.append(_checked(entry))
+                    _checked(entry)
+                    runs[-1].entries.append(begin)
     except (*NONSENSE, zlib.error, binascii.Error) as error:
         raise OutputError(f"{journal} is damaged ({brief(error)}): nothing was taken back") from error
     for run in runs:
@@ -289,17 +294,3 @@ def _unpacked(before: str) -> bytes:
 
 def _line(entry: dict[str, Any]) -> bytes:
     return (json.dumps(entry) + "\n").encode()
-
-
-def _cut_torn_line(journal: Path) -> None:
-    """Cut off a line that a kill tore, so that what is appended stands on its own."""
-    with suppress(FileNotFoundError), journal.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        back = min(size, 1 << 20)
-        while back <= size and back:
-            file.seek(size - back)
-            whole = file.read(back).rfind(b"\n") + 1
-            if whole or back == size:
-                file.truncate(size - back + whole)
-                return
-            back = min(size, back * 8)

@@ -32,8 +32,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
+from nshot.bounded import Heavy, lines, parsed, weight
 from nshot.errors import NONSENSE, OutputError, RequestError, brief
-from nshot.types import CORRECTED, Answer, Decided, Faceted, Failure, Placed, Prediction
+from nshot.types import CORRECTED, DEFAULT_LIMITS, Answer, Decided, Faceted, Failure, Placed, Prediction
 
 if TYPE_CHECKING:
     from nshot.classifier.tree import TreeClassifier
@@ -255,8 +256,9 @@ class Journal:
         OutputError: it cannot be written there, another process has it, or it is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, memory: int = DEFAULT_LIMITS.memory) -> None:
         self.path = Path(path)
+        self._memory = memory
         self.state = State()
         self.version = 0  # grows with every act
         self.lines: list[dict[str, Any]] = []
@@ -376,11 +378,13 @@ class Journal:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def _read(self) -> None:
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):  # a kill tore the last line: it was never acknowledged
+        size, whole = self.path.stat().st_size, 0
+        for size_of_line, line in _folded(self.state, self.path, self._memory):
+            whole += size_of_line
+            if line is not None:
+                self.lines.append(line)
+        if whole < size:  # a kill tore the last line: it was never acknowledged
             os.truncate(self.path, whole)
-        self.lines += _folded(self.state, data[:whole], self.path)
         if not whole:
             self._write([{"nshot_journal": _VERSION}])
 
@@ -464,47 +468,65 @@ def find_journal(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def read_words(path: str | os.PathLike[str]) -> State:
+def read_words(path: str | os.PathLike[str], *, memory: int = DEFAULT_LIMITS.memory) -> State:
     """What a journal holds, without locking it: for a command that only reads.
 
     Args:
         path: the file, or the folder of images that it lies in.
+        memory: the most bytes that what it says may take.
 
     Raises:
-        RequestError: there is none, or it is damaged.
+        RequestError: there is none, it is damaged, or it says more than that.
     """
     file = find_journal(path)
-    data = file.read_bytes()
     state = State()
-    for _ in _folded(state, data[: data.rfind(b"\n") + 1], file):
+    for _ in _folded(state, file, memory):
         pass
     return state
 
 
-def _folded(state: State, data: bytes, path: Path) -> Iterator[dict[str, Any]]:
-    """The file's lines, each once it is folded in.
+def _folded(state: State, path: Path, memory: int) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The file's whole lines, each once it is folded in: its bytes, and the act; None: no act.
 
     Raises:
-        OutputError: one of them is damaged.
+        OutputError: one of them is damaged, or all that they say takes more bytes of memory than that.
     """
-    for number, text in enumerate(data.splitlines(), 1):
-        try:
-            line = json.loads(text)
-            if "nshot_journal" in line:
-                if line["nshot_journal"] != _VERSION:
-                    raise OutputError(f"{path} was written by a later nshot: use that one")
-                continue
-            if not isinstance(line["id"], str):
-                raise ValueError("an act without an id")
-            state.fold(line)
-        except (RequestError, *NONSENSE) as error:
-            if isinstance(error, OutputError):
-                raise
+    number = held = 0
+    try:
+        with path.open("rb") as file:
+            for text in lines(file, memory):
+                if not text.endswith(b"\n"):
+                    return
+                number += 1
+                held += weight([text])
+                if held > memory:
+                    raise Heavy
+                yield len(text), _fold(state, text, path)
+    except (OSError, RequestError, *NONSENSE) as error:
+        if isinstance(error, OutputError):
+            raise
+        if isinstance(error, Heavy):
             raise OutputError(
-                f"line {number} of {path} is damaged ({brief(error)}): mend it, or name "
-                "another file with --journal"
-            ) from error
-        yield line
+                f"what {path} says takes more than {memory / 1e6:,.0f} MB of memory: give more with "
+                "--memory, or name another file with --journal"
+            ) from None
+        raise OutputError(
+            f"line {number} of {path} is damaged ({brief(error)}): mend it, or name "
+            "another file with --journal"
+        ) from error
+
+
+def _fold(state: State, text: bytes, path: Path) -> dict[str, Any] | None:
+    """Fold a line in; None: it is no act."""
+    line: dict[str, Any] = parsed(text)
+    if "nshot_journal" in line:
+        if line["nshot_journal"] != _VERSION:
+            raise OutputError(f"{path} was written by a later nshot: use that one")
+        return None
+    if not isinstance(line["id"], str):
+        raise ValueError("an act without an id")
+    state.fold(line)
+    return line
 
 
 def _entry(line: Mapping[str, Any], asked: tuple[str, ...]) -> Entry:
