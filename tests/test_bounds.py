@@ -339,7 +339,7 @@ def test_each_line_is_looked_at_once_however_many_open_a_quotation_mark(line: st
 
 def test_millions_of_blank_lines_take_no_time_and_lines_keep_their_numbers() -> None:
     text = "image,label\n" + "\n \n" * 500_000 + '0.png,a\n\n1.png,"b\n'
-    assert len(list(delimited.lines_of(io.StringIO(text)))) < 20
+    assert len(list(delimited.lines_of(io.StringIO(text)))) < 100
     notes: list[str] = []
     found = list(delimited._records(io.StringIO(text), ",", 2, notes.append, Path("x.csv")))
     assert found == [(1, ["image", "label"]), (1_000_002, ["0.png", "a"]), (1_000_004, ["1.png", "b"])]
