@@ -265,7 +265,7 @@ def _separator(lines: list[str], suffix: str, *, blanks: bool) -> str:
 
 
 def _records(
-    lines: io.TextIOWrapper | list[str],
+    lines: TextIO | list[str],
     separator: str,
     width: int | None,
     note: Callable[[str], object],
