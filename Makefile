@@ -21,7 +21,7 @@ help:
 	@echo "make fuzz    the seeded fuzz tests at length: 100,000 inputs for each reader"
 	@echo "make check   ruff, mypy --strict, the walls between the layers"
 	@echo "make browser the page of nshot serve in a real Chromium (chromium and chromium-driver must be there)"
-	@echo "make cluster two Ray nodes on this machine, whose processes are killed (installs Ray in its own environment)"
+	@echo "make cluster two Ray nodes and, where it is installed, Slurm on this machine (installs Ray in its own environment)"
 	@echo "make parity  compare with transformers (installs torch in its own environment)"
 	@echo "make wheel   build the wheel, install it into an empty environment, and try it there"
 	@echo "make docs    write the command line's page, build the site, check its links"
@@ -64,7 +64,7 @@ browser: $(BROWSER)/.installed
 
 $(CLUSTER)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(CLUSTER)
-	$(CLUSTER)/bin/python -m pip install --quiet --editable ".[cloud,ray]" "pytest>=8.3" "moto[server]>=5.0"
+	$(CLUSTER)/bin/python -m pip install --quiet --editable ".[cloud,ray]" "ray[default]>=2.40" "pytest>=8.3" "moto[server]>=5.0" kubernetes-validate
 	@touch $@
 
 cluster: $(CLUSTER)/.installed

@@ -6,7 +6,7 @@ import http.client
 import re
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape, unescape
 
 import pytest
 
-from nshot.objects import stores
+from nshot.objects import settings, stores
 
 
 def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
@@ -36,7 +36,7 @@ def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 def forget() -> None:
     """Settings are read anew."""
     stores._store.cache_clear()
-    stores._aws.cache_clear()
+    settings.forget()
 
 
 @contextmanager
@@ -69,6 +69,8 @@ class FaultyStore:
         lists: pages that were listed.
         cut_lists: whether the so-and-so-many-th page is cut off in the middle.
         names: for a listing of many: the keys behind one, so many of them.
+        seen: the headers of each request.
+        page: the most names in a page of a listing.
     """
 
     def __init__(self) -> None:
@@ -76,9 +78,11 @@ class FaultyStore:
         self.faults: dict[str, Callable[[int], str | None]] = {}
         self.asked: Counter[str] = Counter()
         self.lists = 0
+        self.page = 1000
         self.cut_lists: Callable[[int], bool] = lambda _: False
         self.heads = 0
         self.names: Callable[[str, int], list[str]] | None = None
+        self.seen: deque[Mapping[str, str]] = deque(maxlen=1000)
         self.let_go = threading.Event()
         self._lock = threading.Lock()
 
@@ -115,6 +119,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Nothing."""
+
+    def parse_request(self) -> bool:
+        """Read the headers, and keep them."""
+        fine = super().parse_request()
+        if fine:
+            self.store.seen.append(dict(self.headers))
+        return fine
 
     def handle(self) -> None:
         try:
@@ -210,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.store.lists += 1
         prefix = query.get("prefix", "")
         after = max(query.get("start-after", ""), query.get("continuation-token", ""))
-        count = int(query.get("max-keys", 1000))
+        count = min(int(query.get("max-keys", 1000)), self.store.page)
         folders: list[str] = []
         if self.store.names is not None:
             page = self.store.names(after, count)
@@ -256,17 +267,19 @@ def use_google(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 
 
 @contextmanager
-def azure_server(objects: dict[str, bytes]) -> Iterator[str]:
+def azure_server(objects: dict[str, bytes], *, signed: bool = True) -> Iterator[str]:
     """A stand-in for Azure's blobs, as far as they are listed, read, written and deleted here.
 
     Args:
         objects: name of a blob -> its bytes; of one container.
+        signed: whether every request must be signed with the account's key; else none may be.
     """
 
     class Handler(_Azure):
         pass
 
-    Handler.objects, Handler.blocks = objects, {}
+    Handler.objects, Handler.blocks, Handler.signed = objects, {}, signed
+    Handler.store = FaultyStore()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -289,13 +302,15 @@ def use_azure(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 class _Azure(_Handler):
     objects: dict[str, bytes]
     blocks: dict[str, bytes]
+    signed: bool
 
     def _asked(self) -> tuple[str, dict[str, str]]:
         parts = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         account, container, *key = unquote(parts.path).lstrip("/").split("/", 2)
         assert (account, container) == ("devstoreaccount1", "container")
-        assert self.headers["Authorization"].startswith("SharedKey devstoreaccount1:")
+        signature = self.headers.get("Authorization", "")
+        assert signature.startswith("SharedKey devstoreaccount1:") if self.signed else not signature
         return (key or [""])[0], query
 
     def do_GET(self) -> None:

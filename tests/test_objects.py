@@ -23,7 +23,7 @@ from nshot.embeddings.parts import Parts
 from nshot.errors import ImageTooLarge, SourceError
 from nshot.images.remarks import Remarks
 from nshot.images.sources import expand
-from nshot.objects import ObjectFile, Place, open_folder, stores
+from nshot.objects import ObjectFile, Place, open_folder, settings, stores
 from nshot.types import Embedded, Failure, Limits
 
 pytest.importorskip("obstore", reason="object stores need obstore")
@@ -320,8 +320,8 @@ def test_settings_are_those_of_everybodys_tools(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     forget()
-    assert stores._aws(None) == {"region": "eu-north-1", "skip_signature": True}
-    assert stores._aws("lab") == {
+    assert settings._aws(None).given == {"region": "eu-north-1", "skip_signature": True}
+    assert settings._aws("lab").given == {
         "endpoint": "http://lab:9000",
         "access_key_id": "k",
         "secret_access_key": "s",
@@ -329,10 +329,10 @@ def test_settings_are_those_of_everybodys_tools(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     forget()
-    assert stores._aws(None) == {"region": "eu-north-1", "request_payer": True}
+    assert settings._aws(None).given == {"region": "eu-north-1", "request_payer": True}
     monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "true")
     forget()
-    assert stores._aws(None)["skip_signature"] is True
+    assert settings._aws(None).given["skip_signature"] is True
     forget()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -188,6 +190,63 @@ def test_what_a_worker_finds_wrong_is_said(nodes: Nodes, photos: Path, home: Pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "use a shared folder" in done.stdout
+
+
+def test_a_driver_that_is_no_part_of_the_cluster_gets_the_same(
+    nodes: Nodes, photos: Path, home: Path, alone: Path
+) -> None:
+    pytest.importorskip("grpc", reason='ray:// needs grpcio: pip install "nshot[ray]"')
+    with driver(arguments(photos, home / "client", "--ray", nodes.client)) as process:
+        out, error = process.communicate(timeout=200)
+        assert process.returncode == 1, out + error
+    same(home / "client", alone)
+
+
+def test_ctrl_c_is_one_line_and_the_next_run_goes_on(
+    nodes: Nodes, photos: Path, home: Path, alone: Path
+) -> None:
+    folder = home / "interrupted"
+    with driver(arguments(photos, folder, "--ray", nodes.address)) as process:
+        assert _wait(process, lambda: parts(folder) > 4)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out, error.strip()) == (130, "", "nshot: interrupted")
+    assert parts(folder) < SHARDS
+    _run(nodes, photos, folder)
+    same(folder, alone)
+
+
+def _told(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_each_gpu_of_the_cluster_has_a_worker_of_its_own(
+    nodes: Nodes, photos: Path, home: Path, alone: Path
+) -> None:
+    code = (
+        "import json, sys; from nshot.distributed import ray, run; from two_nodes import seen\n"
+        f"ray.start({nodes.address!r})\n"
+        "found = ray.run(ray.Job(seen, {}, gpu=True), range(12))\n"
+        "print(json.dumps(sorted(found)))\n"
+    )
+    with nodes.with_gpus(2):
+        found = json.loads(_told(code))
+        assert {tuple(ids) for ids, _, _ in found} == {(0,), (1,)}
+        assert all([str(each) for each in ids] == visible.split(",") for ids, visible, _ in found)
+        assert {cores for *_, cores in found} == {1}
+        # and where the model runs on the CPU all the same, every node takes part and none asks for a GPU
+        assert _run(nodes, photos, home / "gpus") == 1
+        same(home / "gpus", alone)
+
+
+def test_a_gpu_that_no_node_has_is_said(nodes: Nodes, photos: Path, home: Path) -> None:
+    command = arguments(photos, home / "cuda", "--ray", nodes.address, "--device", "cuda")
+    with driver(command) as process:
+        _, error = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert "has a GPU: leave out --device cuda" in error
 
 
 def test_a_cluster_that_is_not_there_is_said(nodes: Nodes, photos: Path, home: Path) -> None:

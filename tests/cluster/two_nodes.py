@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ class Nodes:
 
     Attributes:
         address: host:port, for --ray.
+        client: ray://host:port, for a driver that is no part of the cluster.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
@@ -38,8 +41,14 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._environment = environment
-        self._cluster = Cluster(initialize_head=True, head_node_args=self._arguments())
+        (port,) = free_ports(1)
+        head = self._arguments() | {"ray_client_server_port": port}
+        with warnings.catch_warnings():  # Ray leaves the logs of its server for ray:// open
+            warnings.simplefilter("ignore", ResourceWarning)
+            self._cluster = Cluster(initialize_head=True, head_node_args=head)
+            gc.collect()
         self.address: str = self._cluster.address
+        self.client = f"ray://127.0.0.1:{port}"
         self.second: Any = None
         self.add()
 
@@ -59,6 +68,15 @@ class Nodes:
     def add(self) -> None:
         """A second node."""
         self.second = self._cluster.add_node(**self._arguments())
+
+    @contextmanager
+    def with_gpus(self, gpus: int) -> Iterator[None]:
+        """For a while a third node, which says that it has so many GPUs, and as many cores."""
+        third = self._cluster.add_node(**(self._arguments() | {"num_cpus": gpus, "num_gpus": gpus}))
+        try:
+            yield
+        finally:
+            self._cluster.remove_node(third, allow_graceful=False)
 
     def kill_second(self) -> None:
         """SIGKILL to the raylet of the second node."""
@@ -107,6 +125,14 @@ def environment(home: Path) -> dict[str, str]:
         "NSHOT_CACHE": str(home / "cache"),
         "PYTHONPATH": os.pathsep.join([str(Path(nshot.__file__).parents[1]), str(Path(__file__).parent)]),
     }
+
+
+def seen(*, cores: int) -> Callable[[Sequence[int]], list[Any]]:
+    """A job that tells what its worker was given: GPUs by Ray and by CUDA, and cores."""
+    import ray
+
+    given = (ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"), cores)
+    return lambda numbers: [given for _ in numbers]
 
 
 @contextmanager

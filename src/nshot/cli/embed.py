@@ -29,7 +29,7 @@ from nshot.images.remarks import Remarks
 from nshot.types import Failure
 
 if TYPE_CHECKING:
-    from nshot.distributed.plan import Plan
+    from nshot.distributed.plan import Maker, Plan
     from nshot.distributed.run import Request
     from nshot.model import Model
 
@@ -135,12 +135,11 @@ def command(
         "float16" if half else "float32",
         shard_size or SHARD,
     )
-    model, plan = _planned(output, request, model_options, shard=shard, quiet=quiet)
+    model, plan = _planned(output, request, model_options, shard=shard, ray=ray, quiet=quiet)
     if plan_only:
         echo(f"{plan.images:,} images in {plan.shards:,} shards: {plan.folder.name}")
         return 0
-    options = replace(model_options, precision=plan.meta["precision"])
-    return _shards(plan, model, shard, ray, options, again=again, quiet=quiet, verbose=verbose)
+    return _shards(plan, model, shard, ray, model_options, again=again, quiet=quiet, verbose=verbose)
 
 
 def _is_folder(output: str, *, parted: bool) -> bool:
@@ -155,20 +154,28 @@ def _is_folder(output: str, *, parted: bool) -> bool:
 
 
 def _planned(
-    output: str, request: Request, options: ModelOptions, *, shard: str | None, quiet: bool
-) -> tuple[Model, Plan]:
-    """The model in the plan's precision, and the plan."""
+    output: str,
+    request: Request,
+    options: ModelOptions,
+    *,
+    shard: str | None,
+    ray: str | None,
+    quiet: bool,
+) -> tuple[Model | Maker, Plan]:
+    """The model as it was planned, here or, as far as it can be told of, on a Ray cluster; and the plan."""
     from nshot.distributed.plan import Plan
-    from nshot.distributed.run import planned
+    from nshot.distributed.run import maker_there, planned
     from nshot.objects import open_folder
 
     folder = open_folder(output, make=True)
     known = Plan.open(folder)
     if known is not None and options.precision == "auto":
         options = replace(options, precision=known.meta["precision"])
+    if known is not None and options.device == "auto" and known.meta["device"] == "cpu":
+        options = replace(options, device="cpu")
     if shard is not None and options.store is None:
         options = replace(options, no_store=True)  # the parts are what is kept
-    model = options.load(quiet=quiet)
+    model = options.load(quiet=quiet) if ray is None else maker_there(options.told(), ray)
     remarks = Remarks()
     terminal = sys.stderr.isatty() and not quiet
 
@@ -188,7 +195,7 @@ def _planned(
 
 def _shards(
     plan: Plan,
-    model: Model,
+    model: Model | Maker,
     shard: str | None,
     ray: str | None,
     options: ModelOptions,
@@ -199,6 +206,7 @@ def _shards(
 ) -> int:
     from nshot.distributed.report import Progress
     from nshot.distributed.run import make_shards
+    from nshot.embedder import Embedder
 
     images = plan.images
     if shard is not None:
@@ -219,6 +227,7 @@ def _shards(
             for summary in share_out(plan, options.told(), ray, again=again):
                 bar.shard(summary, counted=False)
         else:
+            assert isinstance(model, Embedder)
             for summary in make_shards(plan, model, shard=shard, again=again, told=told):
                 bar.shard(summary)
     finally:

@@ -49,6 +49,15 @@ class InStore:
         """The objects right in it."""
         return self._listed()[1]
 
+    def below(self, endings: tuple[str, ...]) -> Sequence[str]:
+        """The names within it of all objects below with such an ending, by name."""
+        start = f"{Place.of(self.place).key}/".removeprefix("/")
+        try:
+            names = (meta.key.removeprefix(start) for meta in Place.of(self.place).listing())
+            return [each for each in names if each.lower().endswith(endings) and not _hidden(each)]
+        except StoreFailure as error:
+            raise SourceError(f"{self.place}/ cannot be listed: {error}") from error
+
     def says_labels(self, table: str) -> bool:
         """Whether a table right in it has a column of labels."""
         return bool(stored.open_table(f"{self.place}/{table}").known(LABEL_COLUMNS))

@@ -103,7 +103,7 @@ def open_labelled(
     if vectors:
         return _of_vectors(path, name, read)
     if is_object_url(name):
-        return _in_store(name, domain_folders, read)
+        return _in_store(name, domain_folders, config, read)
     if path.is_dir() and clip_benchmark.is_benchmark(path):
         return clip_benchmark.of_folder(path, read)
     if path.is_dir():
@@ -133,7 +133,8 @@ def _folder(path: Path, name: str, by_domain: bool, config: str | None, read: Re
     if not by_domain and not here.holds_images():
         if tars := _files(path, archives.TAR):
             return _webdataset(_of_part(name, tars, read), name, read)
-        if shards := _local_shards(path, config, read):
+        files = [(each.relative_to(path).as_posix(), str(each)) for each in sorted(path.rglob("*.parquet"))]
+        if shards := _parquet(name, files, config, read):
             return of_shards(name, shards, replace(read, split=None))
     return _tree(here, name, by_domain, read)
 
@@ -162,8 +163,8 @@ def _tree(here: Tree, name: str, by_domain: bool, read: Reading) -> LabelledSet:
     return _classes(name, found, read, opened)
 
 
-def _in_store(name: str, by_domain: bool, read: Reading) -> LabelledSet:
-    """What lies in an object store: a table, an archive, shards of webdataset, or folders of labels.
+def _in_store(name: str, by_domain: bool, config: str | None, read: Reading) -> LabelledSet:
+    """What lies in an object store: a table, an archive, shards of either kind, or folders of labels.
 
     Raises:
         SourceError: a pattern, or nothing with labels.
@@ -176,11 +177,11 @@ def _in_store(name: str, by_domain: bool, read: Reading) -> LabelledSet:
         raise SourceError(f"{name} has no labels: name a folder with a folder per label, a table, an archive")
     here = InStore(name.rstrip("/"))
     if not by_domain and not here.holds_images():
-        tars = [ObjectPath(f"{here.place}/{file}") for file in here.files() if file.endswith(archives.TAR)]
+        tars = [f"{here.place}/{file}" for file in here.files() if file.lower().endswith(archives.TAR)]
         if tars:
-            return _webdataset(_of_part(name, tars, read), name, read)
-        shards = [f"{here.place}/{file}" for file in here.files() if file.endswith(PARQUET)]
-        if shards:
+            return _webdataset(_of_part(name, list(map(ObjectPath, tars)), read), name, read)
+        files = [(each, f"{here.place}/{each}") for each in here.below(PARQUET)]
+        if shards := _parquet(name, files, config, read):
             return of_shards(name, shards, replace(read, split=None))
         if not here.folders() and not here.files():
             raise SourceError(f"{name} holds nothing")
@@ -204,7 +205,7 @@ def _archive(path: Path | ObjectPath, name: str, by_domain: bool, read: Reading)
             for label, domain in layouts.chosen(found, source.name):
                 yield replace(source, labels=(read.cells.name(label, source.name),), domain=domain)
 
-    return _classes(name, found, read, opened)
+    return replace(_classes(name, found, read, opened), shards=(name,))
 
 
 def _count_loose(found: Classes, read: Reading) -> None:
@@ -257,20 +258,29 @@ def _webdataset(shards: Sequence[Shard], name: str, read: Reading) -> LabelledSe
     if not first:
         raise SourceError(f"{name} holds no image with a .cls, .txt or .json that says what it is")
     read.checked(dict.fromkeys(first), name)
-    return LabelledSet(name, None if names is None else tuple(names), False, opened, read.remarks)
+    classes = None if names is None else tuple(names)
+    return LabelledSet(name, classes, False, opened, read.remarks, shards=tuple(map(str, shards)))
 
 
-def _local_shards(path: Path, config: str | None, read: Reading) -> list[str]:
-    """Parquet files as the Hub's data sets keep them, in a folder."""
+def _parquet(
+    place: str, files: Sequence[tuple[str, str]], config: str | None, read: Reading
+) -> Sequence[str]:
+    """Of Parquet files below a folder, as the Hub's data sets keep them, those of one part.
+
+    Args:
+        place: the folder.
+        files: each one's name within it, and its path or URL.
+        config: the configuration to read, where there are several.
+        read: which part.
+    """
     from nshot.datasets.hub import placed
 
-    files = sorted(path.rglob("*.parquet"))
     found: dict[tuple[str, str], list[str]] = {}
-    for file in files:
-        found.setdefault(placed(file.relative_to(path).as_posix()) or ("", ""), []).append(str(file))
+    for name, file in files:
+        found.setdefault(placed(name) or ("", ""), []).append(file)
     configs = sorted({of for of, _ in found})
     if len(configs) > 1 and config is None:
-        raise SourceError(f"{path} has several: choose with --config, one of: {', '.join(configs)}")
+        raise SourceError(f"{place} has several: choose with --config, one of: {', '.join(configs)}")
     splits = {split: held for (of, split), held in found.items() if config is None or of == config}
     if read.split is not None and read.split in splits:
         return splits[read.split]
@@ -278,9 +288,9 @@ def _local_shards(path: Path, config: str | None, read: Reading) -> list[str]:
         for wanted in [part_of(read.split)] if read.split is not None else read.prefer:
             for split, held in splits.items():
                 if part_of(split) == wanted:
-                    read.remarks.note(f"images are those of {split!r} in {path} (--split names another)")
+                    read.remarks.note(f"images are those of {split!r} in {place} (--split names another)")
                     return held
-        raise SourceError(f"{path} has no part {read.split!r}; there is: {', '.join(splits)}")
+        raise SourceError(f"{place} has no part {read.split!r}; there is: {', '.join(splits)}")
     return next(iter(splits.values()), [])
 
 

@@ -27,6 +27,8 @@ class LabelledSet:
         remarks: how the data was understood; counts what the last iteration passed over.
         embeddings: the images' vectors, where the data is a file of vectors; nothing has to be embedded then.
         templates: the prompts that the data brings along, if it does.
+        shards: the files that hold the images, where several images lie in one, and each can be opened as a
+            labelled set of its own; None elsewhere.
     """
 
     name: str
@@ -36,6 +38,7 @@ class LabelledSet:
     remarks: Remarks = field(default_factory=Remarks)
     embeddings: Embeddings | None = None
     templates: tuple[str, ...] | None = None
+    shards: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[Source]:
         self.remarks.start()

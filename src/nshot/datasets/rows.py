@@ -256,7 +256,9 @@ def of_shards(name: str, shards: Sequence[str], read: Reading) -> LabelledSet:
                 yield replace(source, name=f"{name}[{row}]")
                 row += 1
 
-    return LabelledSet(name, None if names is None else tuple(names), first.multi, opened, read.remarks)
+    classes = None if names is None else tuple(names)
+    files = tuple(shards) if isinstance(shards, (list, tuple)) else None  # else they come from the Hub
+    return LabelledSet(name, classes, first.multi, opened, read.remarks, shards=files)
 
 
 def opened_table(name: str, read: Reading) -> Table:

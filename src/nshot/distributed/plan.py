@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nshot.embedder import Embedder
 from nshot.embeddings.parts import MANIFEST, is_plan, meta_of
 from nshot.errors import NONSENSE, OutputError, RequestError, SourceError, brief
 from nshot.extras import pyarrow
@@ -28,6 +29,7 @@ from nshot.images.footer import Chunk, row_groups
 from nshot.images.sources import Source
 from nshot.objects import Folder
 from nshot.paths import spelled, unspelled
+from nshot.types import Limits, Recipe
 
 SHARD = 2000  # images in a shard
 _PIECE = 50_000  # names in a piece of the listing, and in a row group of the plan
@@ -78,6 +80,40 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Maker:
+    """What a plan pins of the model that makes its vectors, as it is loaded here or on another machine.
+
+    Attributes:
+        name: the model as it was asked for.
+        recipe: everything that can change a vector.
+        precision: what it computes in.
+        device: where it runs.
+        dimension: length of the vectors.
+        limits: what a single image may take.
+    """
+
+    name: str
+    recipe: Recipe
+    precision: str
+    device: str
+    dimension: int
+    limits: Limits
+
+    @classmethod
+    def of(cls, embedder: Embedder) -> Maker:
+        """A model that is loaded here."""
+        encoder = embedder.encoder
+        return cls(
+            embedder.name,
+            embedder.recipe,
+            encoder.precision,
+            encoder.device,
+            embedder.dimension,
+            embedder.limits,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What ``manifest.parquet`` says.
 
@@ -118,7 +154,7 @@ class Plan:
             with folder.open(MANIFEST) as file, pa.parquet.ParquetFile(file) as opened:
                 meta, rows = meta_of(opened), opened.metadata.num_rows
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise SourceError(f"{folder.path(MANIFEST)} is damaged: {brief(error)}") from error
+            raise SourceError(f"{folder.path(MANIFEST)} is damaged: {damage(error)}") from error
         if not is_plan(meta, rows) or not isinstance(meta.get("request"), dict):
             raise SourceError(f"{folder.path(MANIFEST)} is no plan that nshot made: name another folder")
         return cls(folder, meta)
@@ -148,7 +184,7 @@ class Plan:
                         found += (_entry(rows, row) for row in range(first, last))
                     yield number, found
         except (OSError, *NONSENSE, pa.ArrowException) as error:
-            raise SourceError(f"{self.folder.path(MANIFEST)} is damaged: {brief(error)}") from error
+            raise SourceError(f"{self.folder.path(MANIFEST)} is damaged: {damage(error)}") from error
 
 
 def tidy(plan: Plan) -> None:
@@ -388,6 +424,12 @@ def _spans(groups: Iterable[tuple[int, Sequence[Chunk]]]) -> list[tuple[int, int
             raise ValueError("its shards are not told")
         spans.append((int.from_bytes(shard.least, "little"), int.from_bytes(shard.most, "little")))
     return spans
+
+
+def damage(error: BaseException) -> str:
+    """What is wrong with a Parquet file, in a few words."""
+    said = str(error)
+    return "cut off, or not Parquet" if "magic bytes" in said or "Parquet file size" in said else brief(error)
 
 
 def absolute(path: str, folder: str) -> str:

@@ -1,8 +1,9 @@
 """Shards over the nodes of a Ray cluster: one worker per node, or per GPU, and nothing but summaries back.
 
 Ray starts the workers and says which are gone; that every shard is made, and none twice, is the plan's doing.
-A worker takes all of a node's cores and loads the model once. What it makes it writes itself. When it dies,
-its shards are given to others and it is started again; nodes that come later are taken on.
+A worker takes all of a node's cores, or its share of them where there is one per GPU, and loads the model
+once. What it makes it writes itself. When it dies, its shards are given to others and it is started again;
+nodes that come later are taken on.
 """
 
 from __future__ import annotations
@@ -76,16 +77,18 @@ class Job:
     """What every worker does.
 
     Attributes:
-        make: called in the worker with ``arguments``, the cores and whether there is a GPU; what it returns
-            is called with the numbers of shards, and returns a result per shard. A function of a module, so
-            that the other machines find it.
+        make: called in the worker with ``arguments`` and the cores; what it returns is called with the
+            numbers of shards, and returns a result per shard. A function of a module, so that the other
+            machines find it.
         arguments: for ``make``.
         at_once: shards in a piece of work.
+        gpu: whether each worker needs a GPU; then nodes without one are left out.
     """
 
     make: Callable[..., Callable[[Sequence[int]], list[Any]]]
     arguments: Mapping[str, Any]
     at_once: int = 1
+    gpu: bool = False
 
 
 @dataclass(slots=True)
@@ -94,13 +97,11 @@ class _Seat:
 
     Attributes:
         node: its id.
-        gpu: whether the worker has a GPU.
-        cores: the cores that it has.
+        cores: the cores that the worker has.
     """
 
     node: str
     cores: int
-    gpu: bool
     worker: Any = None
     running: dict[Any, list[int]] = field(default_factory=dict)
     deaths: int = 0
@@ -109,14 +110,14 @@ class _Seat:
 class _Worker:
     """Lives on a node."""
 
-    def __init__(self, job: Job, cores: int, gpu: bool) -> None:
-        self._job, self._cores, self._gpu = job, cores, gpu
+    def __init__(self, job: Job, cores: int) -> None:
+        self._job, self._cores = job, cores
         self._do: Callable[[Sequence[int]], list[Any]] | None = None
 
     def do(self, numbers: Sequence[int]) -> list[Any]:
         try:
             if self._do is None:  # here, so that what is wrong with the request is told and not died of
-                self._do = self._job.make(**self._job.arguments, cores=self._cores, gpu=self._gpu)
+                self._do = self._job.make(**self._job.arguments, cores=self._cores)
             return self._do(numbers)
         except NshotError as error:
             return [_Wrong(f"{error}", type(error).__name__)]
@@ -212,24 +213,24 @@ class _Crew:
             return
         self._looked = time.monotonic()
         alive = {}
-        for node in self._ray.nodes():
-            cores = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
-            gpus = int(node["Resources"].get("GPU", 0)) if node["Alive"] else 0
-            for place in range(max(gpus, 1) if cores else 0):
-                alive[node["NodeID"], place] = (max(1, cores // max(gpus, 1)), gpus > 0)
+        for node, cores, gpus in _nodes():
+            places = gpus if self._job.gpu else 1
+            for place in range(places):
+                alive[node, place] = max(1, cores // places)
         for key in [key for key in self._seats if key not in alive]:
             seat = self._seats.pop(key)
             for numbers in seat.running.values():
                 self._waiting.extendleft(reversed(numbers))
-        for key, (cores, gpu) in alive.items():
+        for key, cores in alive.items():
             if key not in self._seats:
-                self._seats[key] = _Seat(key[0], cores, gpu)
+                self._seats[key] = _Seat(key[0], cores)
         if self._seats:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = time.monotonic()
         elif time.monotonic() - self._alone_since > _NOBODY:
-            raise RequestError("the Ray cluster has had no node with a CPU for two minutes")
+            kind = "GPU" if self._job.gpu else "CPU"
+            raise RequestError(f"the Ray cluster has had no node with a {kind} for two minutes")
 
     def _hand_out(self) -> None:
         for seat in self._seats.values():
@@ -251,11 +252,11 @@ class _Crew:
 
         kind = ray.remote(_Worker).options(
             num_cpus=seat.cores,
-            num_gpus=1 if seat.gpu else 0,
+            num_gpus=1 if self._job.gpu else 0,
             max_restarts=0,  # started again here, where it is known which shards it had
             scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
         )
-        return kind.remote(self._job, seat.cores, seat.gpu)
+        return kind.remote(self._job, seat.cores)
 
     def dismiss(self) -> None:
         """End the workers."""
@@ -263,6 +264,19 @@ class _Crew:
             if seat.worker is not None:
                 with suppress(Exception):
                     self._ray.kill(seat.worker)
+
+
+def gpus() -> int:
+    """The GPUs of the cluster's nodes."""
+    return sum(found for _, _, found in _nodes())
+
+
+def _nodes() -> Iterator[tuple[str, int, int]]:
+    """The nodes that can work: the id of each, its cores, its GPUs."""
+    for node in _ray().nodes():
+        cores, found = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
+        if node["Alive"] and cores:
+            yield node["NodeID"], cores, found
 
 
 def _told(error: Exception) -> str:
@@ -283,8 +297,22 @@ def _ray() -> Any:
 # What workers do; found by name on the other machines.
 
 
+def telling(*, model: Mapping[str, Any], cores: int) -> Callable[[Sequence[int]], list[Any]]:
+    """Say what the model is on this machine.
+
+    Args:
+        model: arguments of ``nshot.load``.
+        cores: to be used.
+    """
+    from nshot.distributed.plan import Maker
+    from nshot.model import load
+
+    maker = Maker.of(load(**model, threads=cores))
+    return lambda numbers: [maker for _ in numbers]
+
+
 def embedding(
-    *, folder: str, model: Mapping[str, Any], again: bool, cores: int, gpu: bool
+    *, folder: str, model: Mapping[str, Any], again: bool, cores: int
 ) -> Callable[[Sequence[int]], list[Any]]:
     """Make shards of vectors.
 
@@ -293,7 +321,6 @@ def embedding(
         model: arguments of ``nshot.load``.
         again: make shards that hold failures once more.
         cores: to be used.
-        gpu: whether there is one.
     """
     from nshot.distributed.plan import Plan
     from nshot.distributed.shards import Work
@@ -305,8 +332,7 @@ def embedding(
         raise RequestError(
             f"{folder} is not there for a worker on {socket.gethostname()}: use a shared folder"
         )
-    loaded = load(**model, threads=None if gpu else cores)
-    work = Work(plan, loaded, again=again)
+    work = Work(plan, load(**model, threads=cores), again=again)
     return lambda numbers: list(work.run(sorted(numbers)))
 
 
@@ -317,7 +343,6 @@ def asking(
     classifier: tuple[Mapping[str, Any], Mapping[str, Any]],
     top_k: int,
     cores: int,
-    gpu: bool,
 ) -> Callable[[Sequence[int]], list[Any]]:
     """Answer parts of a folder of vectors.
 
@@ -327,7 +352,6 @@ def asking(
         classifier: its arrays, and what ``told`` told of it.
         top_k: how many labels to tell of each image, at most.
         cores: to be used.
-        gpu: not used.
     """
     from nshot.classifier.classifier import Classifier
     from nshot.distributed.asking import Asking

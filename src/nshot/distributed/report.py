@@ -61,8 +61,10 @@ class Progress:
         self.total.add(summary)
         if not summary.made:
             self._kept += summary.rows
-            if self._bar is not None:
-                self._bar.update(summary.rows)
+            if self._bar is not None:  # beside the rate, by which the time that is left is told
+                self._bar.initial += summary.rows
+                self._bar.n += summary.rows
+                self._bar.refresh()
         elif not counted:
             self.count(summary.rows, summary.kinds)
 

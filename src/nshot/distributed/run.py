@@ -10,10 +10,10 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from nshot.classifier.classifier import Classifier
-from nshot.datasets.labelled import Columns, open_labelled
+from nshot.datasets.labelled import LabelledSet
 from nshot.distributed.asking import Answered
-from nshot.distributed.plan import SHARD, Entry, Plan, check_same, make_plan, tidy
-from nshot.distributed.shards import Summary, Work, check_recipe, looked_at, shards_of
+from nshot.distributed.plan import SHARD, Entry, Maker, Plan, check_same, make_plan, tidy
+from nshot.distributed.shards import Summary, Work, check_recipe, labelled, looked_at, shards_of
 from nshot.embedder import Embedder
 from nshot.embeddings import is_vector_file
 from nshot.embeddings.part_writer import Width
@@ -21,10 +21,10 @@ from nshot.embeddings.parts import Parts
 from nshot.errors import RequestError, SourceError
 from nshot.images import archives
 from nshot.images.remarks import Remarks
-from nshot.images.sources import Source, expand, found_after
+from nshot.images.sources import expand, found_after
 from nshot.images.tables import is_table
 from nshot.objects import Folder, is_object_url, open_folder
-from nshot.types import Embedded, Failure
+from nshot.types import Embedded, Failure, Limits
 
 _TRIED = 100  # rows of a table, by which it is told whether they hold images or name them
 
@@ -67,7 +67,7 @@ class Request:
 def planned(
     folder: str | os.PathLike[str],
     request: Request,
-    embedder: Embedder,
+    model: Embedder | Maker,
     *,
     remarks: Remarks | None = None,
     stdin: BinaryIO | None = None,
@@ -78,7 +78,8 @@ def planned(
     Args:
         folder: a folder, or the URL of one in an object store; made if it is not there.
         request: what goes into it.
-        embedder: the model, whose recipe and precision the plan pins.
+        model: what makes the vectors, here or on the nodes of a cluster (``maker_there``): the plan pins its
+            recipe, precision and device.
         remarks: where it is noted what was skipped.
         stdin: where ``-`` reads its list.
         told: called with the names listed so far.
@@ -93,34 +94,35 @@ def planned(
     if request.shard_size < 1:
         raise RequestError(f"a shard needs at least 1 image, not {request.shard_size}")
     said = request.told()
+    maker = model if isinstance(model, Maker) else Maker.of(model)
     if (plan := Plan.open(place)) is not None:
         check_same(plan, said)
-        check_recipe(plan, embedder)
+        check_recipe(plan, maker)
         tidy(plan)
         return plan
     _check_empty(place)
-    recipe, classes, multi = embedder.recipe, None, False
+    recipe, classes, multi = maker.recipe, None, False
     remarks = remarks or Remarks()
     if request.labelled:
-        sets = [_labelled(source, request) for source in request.sources]
+        sets = [labelled(source, said) for source in request.sources]
         listings = [(each.name, partial(_of_labelled, each, remarks)) for each in sets]
         named = [each.classes for each in sets]
         classes = list(dict.fromkeys(label for each in named for label in each or ()))
         multi = any(each.multi for each in sets)
     else:
         listings = [
-            (each, partial(_listed, each, request, embedder, remarks, stdin)) for each in request.sources
+            (each, partial(_listed, each, request, maker.limits, remarks, stdin)) for each in request.sources
         ]
     meta = {
         "request": said,
         "shard_size": request.shard_size,
-        "model": embedder.name,
+        "model": maker.name,
         "space": recipe.space,
         "encoder": recipe.fingerprint,
         "preprocessing": recipe.preprocessing,
-        "precision": embedder.encoder.precision,
-        "device": embedder.encoder.device,
-        "dimension": embedder.dimension,
+        "precision": maker.precision,
+        "device": maker.device,
+        "dimension": maker.dimension,
         "classes": classes,
         "multi": multi,
         "cwd": os.getcwd(),  # noqa: PTH109
@@ -158,10 +160,35 @@ def make_shards(
     return Work(plan, embedder, again=again).run(numbers, told=told)
 
 
+def maker_there(model: Mapping[str, Any], address: str) -> Maker:
+    """What a model is on the nodes of a Ray cluster: on those with a GPU, where there are some and it may be.
+
+    Args:
+        model: arguments of ``nshot.load``, for each node.
+        address: see ``nshot.distributed.ray.start``.
+
+    Raises:
+        RequestError: no cluster, no node with the GPU that was asked for, or what a node finds wrong.
+        MissingExtra: Ray is not installed.
+    """
+    from nshot.distributed import ray
+
+    ray.start(address)
+    device = model.get("device", "auto")
+    gpu = device in ("auto", "cuda") and ray.gpus() > 0
+    if device == "cuda" and not gpu:
+        raise RequestError(f"no node of the Ray cluster at {address} has a GPU: leave out --device cuda")
+    (maker,) = ray.run(ray.Job(ray.telling, {"model": dict(model)}, gpu=gpu), [0])
+    assert isinstance(maker, Maker)
+    return maker
+
+
 def share_out(
     plan: Plan, model: Mapping[str, Any], address: str, *, again: bool = False
 ) -> Iterator[Summary]:
     """Make the shards of a plan that are not there yet, on the nodes of a Ray cluster.
+
+    Vectors that were planned on a GPU ("cuda") are made by a worker per GPU, others by one per node.
 
     Args:
         plan: from ``planned``; in a folder that all nodes see.
@@ -188,8 +215,12 @@ def share_out(
                 yield summary
         folder = plan.folder.name
         folder = folder if "://" in folder else os.path.abspath(folder)  # noqa: PTH100
-        arguments = {"folder": folder, "model": dict(model), "again": again}
-        yield from ray.run(ray.Job(ray.embedding, arguments), missing)
+        model = dict(model)
+        for name in ("device", "precision"):  # what was planned, and not the best of each node
+            if model.get(name, "auto") == "auto":
+                model[name] = plan.meta[name]
+        arguments = {"folder": folder, "model": model, "again": again}
+        yield from ray.run(ray.Job(ray.embedding, arguments, gpu=model["device"] == "cuda"), missing)
     finally:
         ray.stop()
 
@@ -237,7 +268,7 @@ def _check_empty(folder: Folder) -> None:
 def _listed(
     source: str,
     request: Request,
-    embedder: Embedder,
+    limits: Limits,
     remarks: Remarks,
     stdin: BinaryIO | None,
     after: str | None,
@@ -251,12 +282,12 @@ def _listed(
         return (Entry("whole", name, name) for name in names)
     if after is not None and is_object_url(source) and not is_table(source):
         # the store begins its listing there, where a folder on disk is walked again
-        found = found_after(source, after, limits=embedder.limits, strict=request.strict, remarks=remarks)
+        found = found_after(source, after, limits=limits, strict=request.strict, remarks=remarks)
         return map(Entry.of, found)
     listing = partial(
         expand,
         [source],
-        limits=embedder.limits,
+        limits=limits,
         stdin=stdin,
         image_column=request.image_column,
         image_root=request.image_root,
@@ -307,21 +338,23 @@ def _magic(source: str) -> bool:
     return "://" not in source and folders.is_pattern(source)
 
 
-def _labelled(source: str, request: Request) -> Any:
-    return open_labelled(
-        source,
-        columns=Columns(request.image_column),
-        image_root=request.image_root,
-        strict=request.strict,
-    )
+def _of_labelled(found: LabelledSet, remarks: Remarks, after: str | None) -> Iterator[Entry]:
+    """The entries of labelled images; where several lie in one file, the files."""
 
-
-def _of_labelled(labelled: Any, remarks: Remarks, after: str | None) -> Iterator[Entry]:
     def entries() -> Iterator[Entry]:
-        for source in labelled:
-            assert isinstance(source, Source)
-            yield Entry.of(source)
-        for line in (*labelled.remarks.news(), *labelled.remarks.counts()):
+        if (shards := found.shards or _of_bytes(found)) is not None:
+            yield from (Entry("whole", shard, shard) for shard in shards)
+        else:
+            yield from map(Entry.of, found)
+        for line in (*found.remarks.news(), *found.remarks.counts()):
             remarks.note(line)
 
     return _after(entries(), after)
+
+
+def _of_bytes(found: LabelledSet) -> tuple[str] | None:
+    """The table whose rows hold the images themselves; None where they name them, and of all else."""
+    if not is_table(found.name):
+        return None
+    first = islice(found, _TRIED)
+    return (found.name,) if any(each.address is None and each.failure is None for each in first) else None

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from nshot.distributed.plan import Entry, Plan, absolute
+from nshot.datasets.labelled import Columns, LabelledSet, open_labelled
+from nshot.distributed.plan import Entry, Maker, Plan, absolute, damage
 from nshot.embedder import Embedder
 from nshot.embeddings.part_writer import PartWriter, add_to_digest
 from nshot.embeddings.parts import meta_of, part_name
-from nshot.errors import NONSENSE, RequestError, SourceError, brief
+from nshot.errors import NONSENSE, RequestError, SourceError
 from nshot.extras import pyarrow
 from nshot.images.sources import Source, found_again
 from nshot.paths import spelled
@@ -153,7 +154,7 @@ class Work:
     """
 
     def __init__(self, plan: Plan, embedder: Embedder, *, again: bool = False) -> None:
-        check_recipe(plan, embedder)
+        check_recipe(plan, Maker.of(embedder))
         self.plan = plan
         self.embedder = embedder
         self._again = again
@@ -223,12 +224,14 @@ class Work:
         request, cwd = self.plan.meta["request"], self.plan.meta["cwd"]
         assert entry.address is not None
         address, root = absolute(entry.address, cwd), request["image_root"]
-        listed = self.embedder.sources(
-            [address],
-            image_column=request["image_column"],
-            image_root=None if root is None else absolute(root, cwd),
-            strict=request["strict"],
-        )
+        root = None if root is None else absolute(root, cwd)
+        listed: Iterable[Source | Embedded | Failure]
+        if request["labelled"]:
+            listed = labelled(address, request | {"image_root": root})
+        else:
+            listed = self.embedder.sources(
+                [address], image_column=request["image_column"], image_root=root, strict=request["strict"]
+            )
         for item in listed:
             name = item.name if isinstance(item, Source) else item.source
             own = f"{entry.source}{name.removeprefix(address)}" if name.startswith(address) else name
@@ -266,6 +269,21 @@ class Work:
         raise AssertionError("a shard without an end")
 
 
+def labelled(source: str, request: Mapping[str, Any]) -> LabelledSet:
+    """Labelled images, as a plan's request says that they are read.
+
+    Raises:
+        SourceError: nothing there, or no labels to be found.
+        LabelError: labels that are numbers, codes, or the parts of a data set.
+    """
+    return open_labelled(
+        source,
+        columns=Columns(request["image_column"]),
+        image_root=request["image_root"],
+        strict=request["strict"],
+    )
+
+
 _CARRIED = ("model", "space", "encoder", "preprocessing", "precision", "dimension", "classes", "multi")
 
 
@@ -284,22 +302,22 @@ class _Mark(Failure):
     broken: str | None
 
 
-def check_recipe(plan: Plan, embedder: Embedder) -> None:
+def check_recipe(plan: Plan, maker: Maker) -> None:
     """Refuse a model that would not make the plan's vectors.
 
     Raises:
         RequestError: it says why.
     """
-    recipe, meta, encoder = embedder.recipe, plan.meta, embedder.encoder
+    recipe, meta = maker.recipe, plan.meta
     if recipe.space != meta["space"]:
         raise RequestError(
-            f"{plan.folder.name} was planned with {meta['model']} and {embedder.name} has other weights: "
+            f"{plan.folder.name} was planned with {meta['model']} and {maker.name} has other weights: "
             "vectors of two models cannot be compared"
         )
     if recipe.fingerprint != meta["encoder"]:
         raise RequestError(
             f"{plan.folder.name} was planned in {meta['precision']} on {meta['device']}, and here the model "
-            f"works in {encoder.precision} on {encoder.device}, which gives other vectors: plan with "
+            f"works in {maker.precision} on {maker.device}, which gives other vectors: plan with "
             "--precision f32 for machines of different kinds, and use the same version of nshot on all"
         )
     if recipe.preprocessing != meta["preprocessing"]:
@@ -377,7 +395,7 @@ def _fault(plan: Plan, number: int, entries: Sequence[Entry]) -> str | None:
                 add_to_digest(digest, table)
                 names += table.column("source").to_pylist()
     except (OSError, *NONSENSE, pa.ArrowException) as error:
-        return f"it is damaged: {brief(error)}"
+        return f"it is damaged: {damage(error)}"
     if (said.get("plan"), said.get("shard")) != (plan.id, number):
         return "it belongs to another plan"
     if said.get("digest") != digest.hexdigest() or said.get("rows") != len(names):

@@ -50,8 +50,12 @@ class Source:
 
     @property
     def address(self) -> str | None:
-        """The path or URL that it can be found by again; None for what lies in memory or in an archive."""
-        return self.path if self.path is not None else self.name if is_url(self.name) else None
+        """The path or URL to find it by again; None for what lies in memory, a table or an archive."""
+        if self.path is not None:
+            return self.path
+        read: Any = self._read
+        url = read.args[0] if isinstance(read, partial) and read.args else getattr(read, "url", None)
+        return url if isinstance(url, str) and is_url(url) else None
 
     @property
     def remote(self) -> bool:

@@ -75,16 +75,17 @@ class Object:
         max_bytes: the most to take.
 
     Attributes:
+        url: which.
         meta: what the store says of it, once it was asked or read.
     """
 
     def __init__(self, url: str, max_bytes: int) -> None:
-        self._url = url
+        self.url = url
         self._max_bytes = max_bytes
         self.meta: Meta | None = None
 
     def __call__(self, *, before_more: tuple[int, Callable[[], object]] | None = None) -> bytes:
-        return read(self._url, self._max_bytes, before_more=before_more, told=self._take)
+        return read(self.url, self._max_bytes, before_more=before_more, told=self._take)
 
     def ask(self) -> None:
         """Ask the store, without reading the object.
@@ -94,7 +95,7 @@ class Object:
             FetchError: the store gave no answer.
         """
         with _told():
-            self.meta = Place.of(self._url).head()
+            self.meta = Place.of(self.url).head()
 
     def _take(self, meta: Meta) -> None:
         self.meta = meta

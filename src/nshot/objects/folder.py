@@ -22,6 +22,7 @@ from nshot.objects.file import ObjectFile
 from nshot.objects.stores import Place, StoreFailure, asking, is_object_url
 
 _STALE = 86_400  # seconds after which a draft of another machine is nobody's
+_OWN: set[str] = set()  # the drafts that this process is writing
 
 
 class Folder(ABC):
@@ -164,6 +165,7 @@ class _OnDisk(Folder):
         self.clear(name)
         with writing(self.path(name)):
             try:
+                _OWN.add(draft.name)
                 draft.open("wb").close()
                 yield draft
                 if over:
@@ -173,6 +175,7 @@ class _OnDisk(Folder):
                 self._settle()
             finally:
                 draft.unlink(missing_ok=True)
+                _OWN.discard(draft.name)
 
     def _put(self, draft: Path, path: Path) -> None:
         """Take a name that nobody has."""
@@ -201,7 +204,9 @@ class _OnDisk(Folder):
             for left in self._path.glob(f".{name}.*.part"):
                 *_, owner, process, _, _ = left.name.rsplit(".", 4)
                 if owner == host and process.isdecimal():
-                    gone = not _alive(int(process))
+                    # a container that is started again has the number of the one that was killed
+                    own = int(process) == os.getpid()
+                    gone = left.name not in _OWN if own else not _alive(int(process))
                 else:
                     gone = time.time() - left.stat().st_mtime > _STALE
                 if gone:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import configparser
 import hashlib
 import os
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from nshot.errors import RequestError
 from nshot.extras import obstore
+from nshot.objects import settings
 
 SCHEMES = ("s3", "gs", "az")
 
 _READ_TIMEOUT = "10s"  # without a byte
 _PATIENCE = 30  # seconds in which a request is tried again
 _PAGE = 1000  # names asked for at once: what the stores give at most
-_CREDENTIALS = (
-    *("AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
-    *("AWS_WEB_IDENTITY_TOKEN_FILE",),
-)
 _REFUSED = {
     "ExpiredToken": "the credentials have expired: renew them, and run it again",
     "InvalidAccessKeyId": "the store does not know these credentials",
     "SignatureDoesNotMatch": "the store does not accept the secret key of these credentials",
     "RequestTimeTooSkewed": "the clock of this machine is wrong, which the store refuses: set it",
 }
-_ANONYMOUS = ("AWS_SKIP_SIGNATURE", "AWS_NO_SIGN_REQUEST")
-_METADATA = ("169.254.169.254", 80)  # where a machine of AWS is asked for the credentials of its role
 
 
 class StoreFailure(Exception):
@@ -243,8 +235,8 @@ def _short(said: str) -> str:
 
 
 def _without_credentials(place: Place) -> str:
-    if place.scheme == "s3" and _aws(os.environ.get("AWS_PROFILE")).get("skip_signature"):
-        return " without credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    if settings.of(place.scheme).given.get("skip_signature"):
+        return f" without credentials: set {settings.CREDENTIALS[place.scheme]}"
     return ""
 
 
@@ -260,26 +252,14 @@ def _meta(found: Any) -> Meta:
 @lru_cache(maxsize=64)
 def _store(scheme: str, bucket: str, _process: int) -> Any:
     library = obstore()
-    settings: dict[str, Any] = {}
+    said = settings.of(scheme)
     client: dict[str, Any] = {
         "connect_timeout": "5s",
         "read_timeout": _READ_TIMEOUT,
         "timeout": "300s",
         "user_agent": "nshot",
     }
-    if scheme == "s3":
-        settings = _aws(os.environ.get("AWS_PROFILE"))
-        endpoint = settings.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3")
-        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT") or ""
-        if endpoint.startswith("http://"):  # a store of one's own: whoever named it has decided
-            client["allow_http"] = True
-    elif scheme == "gs":
-        if emulator := os.environ.get("STORAGE_EMULATOR_HOST"):
-            settings = {"base_url": emulator if "://" in emulator else f"http://{emulator}"}
-            # without a token of some kind it would ask a machine of Google's for one before it writes
-            settings["credential_provider"] = lambda: {"token": "none", "expires_at": None}
-            client["allow_http"] = True
-    elif os.environ.get("AZURE_STORAGE_USE_EMULATOR", "").lower() in ("1", "true"):
+    if said.plain:
         client["allow_http"] = True
     # Eight tries of what is refused at once, for half a minute: of what hangs that is three tries.
     retries = {
@@ -289,61 +269,7 @@ def _store(scheme: str, bucket: str, _process: int) -> Any:
     }
     try:
         return library.store.from_url(
-            f"{scheme}://{bucket}", client_options=client, retry_config=retries, **settings
+            f"{scheme}://{bucket}", client_options=client, retry_config=retries, **said.given
         )
     except (library.exceptions.BaseError, ValueError, OSError, TypeError) as error:
         raise RequestError(f"{scheme}://{bucket}: {_short(' '.join(str(error).split()))}") from error
-
-
-@lru_cache(maxsize=8)
-def _aws(profile: str | None) -> dict[str, Any]:
-    """What obstore does not read by itself: the files of AWS's tools, and whether nobody is known here."""
-    given = {name for name in os.environ if name.startswith("AWS_")}
-    settings: dict[str, Any] = {}
-    said = _profile(profile or "default")
-    if not given & {"AWS_REGION", "AWS_DEFAULT_REGION"} and "region" in said:
-        settings["region"] = said["region"]
-    if not given & {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"} and "endpoint_url" in said:
-        settings["endpoint"] = said["endpoint_url"]
-    if os.environ.get("AWS_REQUEST_PAYER", "").lower() == "requester":
-        settings["request_payer"] = True
-    if any(os.environ.get(name, "").lower() in ("1", "true", "yes") for name in _ANONYMOUS):
-        return settings | {"skip_signature": True}
-    if profile is not None or not given & set(_CREDENTIALS):
-        keys = {"aws_access_key_id": "access_key_id", "aws_secret_access_key": "secret_access_key"}
-        keys["aws_session_token"] = "session_token"
-        found = {own: said[name] for name, own in keys.items() if name in said}
-        settings |= found
-        if not found and not given & set(_CREDENTIALS) and not _on_aws():
-            settings["skip_signature"] = True  # as anybody may read a public bucket
-    return settings
-
-
-def _profile(name: str) -> dict[str, str]:
-    """What AWS's own files say of a profile; nothing where they are not there."""
-    said: dict[str, str] = {}
-    places = (
-        (
-            os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
-            name if name == "default" else f"profile {name}",
-        ),
-        (os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), name),
-    )
-    for file, section in places:
-        parser = configparser.ConfigParser(interpolation=None)
-        with suppress(OSError, ValueError, configparser.Error, RuntimeError):
-            parser.read_string(Path(file).expanduser().read_text("utf-8"))
-            if parser.has_section(section):
-                said |= dict(parser.items(section))
-    return said
-
-
-def _on_aws() -> bool:
-    """Whether the machine can be asked for a role's credentials; elsewhere nobody answers, for minutes."""
-    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        return False
-    try:
-        with socket.create_connection(_METADATA, timeout=1):
-            return True
-    except OSError:
-        return False
