@@ -240,6 +240,27 @@ def test_none_of_these_is_an_answer_that_the_promise_holds_for(smaller: Path, dr
         cascade((first, small), (last, large), str(drawings), agree=0.5)
 
 
+def test_one_model_in_two_precisions_says_none_of_these_at_once(drawings: Path) -> None:
+    last = nshot.load("sketchbook", precision="f32")
+    large = nshot.zero_shot(last, LABELS)
+    rows = nshot.zero_shot(last, ["dog", "cat", "house", "car", "tree", "person", "boat", "chair"]).matrix
+    usual = default_rejection(large.matrix, rows)
+    vectors = last.embed(str(drawings)).vectors
+    line = float(np.median(usual.evidence(large.compare(vectors))))
+    large = large.with_decision(Decision(rejection=replace(usual, threshold=line)))
+    assert usual.background is not None
+    plain = large.with_decision(None)
+    both = CascadeClassifier.of(plain, large, 1.0, {}, usual.background)
+    margins = both.margins(vectors)
+    rejected = np.array([each.answer == "none" for each in verdicts_of(large, vectors)])
+    assert (margins >= 0).all()
+    assert (margins[rejected] > 1.0).any()
+    padded = np.stack([both.joined(each) for each in vectors])
+    assert [each.answer for each in both.verdicts(padded)] == [
+        each.answer for each in verdicts_of(large, vectors)
+    ]
+
+
 def test_a_calibration_is_learnt_on_the_cascade_s_own_scores(smaller: Path, drawings: Path) -> None:
     first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
     small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))

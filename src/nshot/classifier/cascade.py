@@ -51,8 +51,9 @@ class CascadeClassifier(Classifier):
     of another scale, bias or activation is brought there, so that its scores stay its own. The cosine that
     is told of an image is the one that the last stage would need for that logit.
 
-    The last classifier's decision is that of the cascade. What seems to show none of the labels to the first
-    stage, or is not among the surest, goes on: by the decision as it was when the cascade was made.
+    The last classifier's decision is that of the cascade. What seems to show none of the labels to another
+    model at the first stage, or is not among the surest, goes on: by the decision as it was when the cascade
+    was made.
 
     Build it with ``cascade``.
     """
@@ -190,7 +191,8 @@ class CascadeClassifier(Classifier):
         """How sure the first stage is, in logits: [n, the first model's d] -> float64[n].
 
         Its best logit less the second; where there is a rule of "none of these", no more than what speaks
-        for any label over the rule's threshold. Below zero, an image goes on whatever the margin.
+        for any label over the rule's threshold. Below zero, an image goes on whatever the margin: so does
+        what seems to show none of the labels, unless both stages are one model in two precisions.
         """
         vectors = np.asarray(vectors)
         found = margins_of(self.first.logits(vectors))
@@ -200,7 +202,10 @@ class CascadeClassifier(Classifier):
         compared = self.compare(np.pad(vectors, ((0, 0), (0, self.dimension - vectors.shape[1]))))
         if sure.rejection is not None:
             over = sure.rejection.evidence(compared) - sure.rejection.threshold
-            found = np.minimum(found, over * float(np.mean(self.scale)))
+            lead = over * float(np.mean(self.scale))
+            found = np.minimum(found, lead)
+            if self.stage["space"] is not None and self.stage["space"] == self.stage["last space"]:
+                found = np.where(lead < 0, -lead, found)  # one model: its line is the last stage's
         if sure.surest is not None:
             best = sure.scores(compared.logits, self.activation).max(axis=1)
             found = np.where(best < sure.surest.threshold, -np.inf, found)
