@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 import time
+import weakref
 import zlib
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from nshot.images.cost import Cost, cost
 from nshot.images.decode import decode
 from nshot.images.prepare import Preparing, load, prepare
 from nshot.images.preprocess import Preprocessor
+from nshot.pipeline import Pipeline
 from nshot.types import Failure, Limits
 
 PREPROCESSOR = Preprocessor.from_config({})
@@ -244,3 +246,28 @@ def test_a_forked_process_has_workers_of_its_own() -> None:
             os._exit(99)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
     assert preparing()(data).pixels.shape == (3, 224, 224)
+
+
+def test_with_a_store_as_without_one_pixels_are_let_go_of_once_they_are_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[weakref.ref[object]] = []
+    decode_slot = Pipeline._decode
+
+    def watched(*args: object) -> object:
+        pixels = decode_slot(*args)  # type: ignore[arg-type]
+        prepared.append(weakref.ref(pixels))  # type: ignore[arg-type]
+        return pixels
+
+    monkeypatch.setattr(Pipeline, "_decode", watched)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(160):
+        (folder / f"{number:03}.png").write_bytes(encoded("PNG", (20 + number, 20)))
+    clip = nshot.load("sketchbook", store=tmp_path / "store.sqlite")
+    most = 0
+    for _ in clip.embed_images(folder):
+        most = max(most, sum(each() is not None for each in prepared))
+    assert len(prepared) == 160
+    # what is decoded ahead, what is being encoded in each stream, and one batch that waits
+    assert most <= clip.batch_size * (2 * clip.encoder.streams + 3)

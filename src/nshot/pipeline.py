@@ -46,7 +46,10 @@ log = logging.getLogger("nshot")
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One image's place in the queue: what is known of it so far."""
+    """One image's place in the queue: what is known of it so far.
+
+    Slots are looked up many at a time and leave together, so none keeps its pixels once they are in a batch.
+    """
 
     name: str
     source: Source | None = None
@@ -54,7 +57,9 @@ class _Slot:
     digest: bytes | None = None
     held: int = 0
     decoding: Future[Pixels | None] | None = None
+    read: bool = False
     pixels: Pixels | None = None
+    encoded: bool = False
     notes: tuple[str, ...] = ()
     result: Embedded | Failure | None = None
 
@@ -244,7 +249,7 @@ class Pipeline:
         wanting = 0
         for slot in slots:
             if slot.decoding is not None:
-                slot.pixels = slot.decoding.result()
+                slot.pixels, slot.decoding, slot.read = slot.decoding.result(), None, True
                 wanting += slot.pixels is not None
             group.append(slot)
             if wanting == self.batch_size or len(group) == _LOOKUP:
@@ -254,12 +259,17 @@ class Pipeline:
             yield self._encode(group, pool)
 
     def _encode(self, slots: list[_Slot], pool: Executor) -> _Batch:
-        pixels = [slot.pixels for slot in slots if slot.pixels is not None]
-        return _Batch(slots, pool.submit(self.encoder.encode_images, np.stack(pixels)) if pixels else None)
+        wanting = [slot for slot in slots if slot.pixels is not None]
+        if not wanting:
+            return _Batch(slots, None)
+        batch = np.stack([slot.pixels for slot in wanting if slot.pixels is not None])
+        for slot in wanting:
+            slot.pixels, slot.encoded = None, True
+        return _Batch(slots, pool.submit(self.encoder.encode_images, batch))
 
     def _finish(self, batch: _Batch) -> Iterator[Embedded | Failure]:
         if batch.vectors is not None:
-            fresh = (slot for slot in batch.slots if slot.pixels is not None)
+            fresh = (slot for slot in batch.slots if slot.encoded)
             for slot, vector in zip(fresh, batch.vectors.result(), strict=True):
                 slot.finish(vector, slot.digest)
         self._remember(batch.slots)
@@ -277,7 +287,7 @@ class Pipeline:
         vectors, files, notes = {}, {}, {}
         for slot in slots:
             if slot.digest is not None and isinstance(slot.result, Embedded):
-                if slot.pixels is not None or (self._earlier is not None and slot.decoding is not None):
+                if slot.encoded or (self._earlier is not None and slot.read):
                     vectors[slot.digest] = slot.result.vector
                     if slot.notes:
                         notes[slot.digest] = slot.notes
