@@ -256,7 +256,7 @@ def test_with_a_store_as_without_one_pixels_are_let_go_of_once_they_are_encoded(
 
     def watched(*args: object) -> object:
         pixels = decode_slot(*args)  # type: ignore[arg-type]
-        prepared.append(weakref.ref(pixels))  # type: ignore[arg-type]
+        prepared.append(weakref.ref(pixels))
         return pixels
 
     monkeypatch.setattr(Pipeline, "_decode", watched)
