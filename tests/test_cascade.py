@@ -348,6 +348,8 @@ def test_calibrate_keeps_a_cascade_and_classify_takes_it(
         (("--first", "f32-small", "--adapt"), "leave out --adapt"),
         (("--first", "missing.nshot"), "no classifier file missing.nshot"),
         (("--first", "f32-small", "--multi"), "this is several labels per image"),
+        (("--first", "f32-small", "--tree", "tree.json"), "this is a tree of labels"),
+        (("--first", "f32-small", "--facets", "weather"), "this is several questions"),
     ],
 )
 def test_a_request_that_makes_no_cascade_says_why(
@@ -394,6 +396,27 @@ def test_every_command_answers_with_a_cascade_as_with_one_classifier(
     status, out, err = run(capsys, "sort", tmp_path / "s", "--table", table, "--first", smaller)
     assert status == 2
     assert "leave out --first" in err
+
+
+def test_both_stages_may_be_classifier_files(
+    smaller: Path, drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, model in (("small", smaller), ("large", "sketchbook")):
+        clip = nshot.load(model, precision="f32")
+        examples = clip.embed(sorted(drawings.iterdir())[:60])
+        zero = nshot.zero_shot(clip, LABELS)
+        own = [str(each.label) for each in zero.predict(examples)]
+        nshot.fit(examples.with_labels(own), zero).save(tmp_path / f"{name}.nshot")
+    stages = ("--classifier", tmp_path / "large.nshot", "--first", tmp_path / "small.nshot", "--agree", 0.5)
+    status, out, err = run(capsys, "classify", drawings, *stages, "--no-store", "--format", "jsonl")
+    assert status == 0, err
+    assert "times fewer operations" in err
+    assert "of 340 images went on to sketchbook" in err
+    large = nshot.open(tmp_path / "large.nshot")
+    assert isinstance(large, Classifier)
+    wanted = large.predict(nshot.load("sketchbook").embed(str(drawings)))
+    told = [json.loads(line)["label"] for line in out.splitlines()]
+    assert np.mean([a == b.label for a, b in zip(told, wanted, strict=True)]) >= 0.5
 
 
 REFUSED = [
