@@ -86,13 +86,16 @@ def open_clip_library() -> Any:
     return open_clip
 
 
-def open_clip(model: str, labels: list[str], files: list[str]) -> Any:
+def open_clip(model: str, labels: list[str], files: list[str], bf16: bool = False) -> Any:
     """open_clip's own README: preprocess each image, encode_image in batches of 32. Weights are random."""
     import torch
     from PIL import Image
 
     library = open_clip_library()
-    clip, _, preprocess = library.create_model_and_transforms("ViT-B-32-quickgelu")
+    kind = torch.bfloat16 if bf16 else torch.float32
+    clip, _, preprocess = library.create_model_and_transforms(
+        "ViT-B-32-quickgelu", precision="bf16" if bf16 else "fp32"
+    )
     clip.eval()
     tokenizer = library.get_tokenizer("ViT-B-32-quickgelu")
     with torch.inference_mode():
@@ -103,7 +106,8 @@ def open_clip(model: str, labels: list[str], files: list[str]) -> Any:
         with torch.inference_mode():
             for start in range(0, len(some), 32):
                 pixels = torch.stack([preprocess(Image.open(path)) for path in some[start : start + 32]])
-                best += (clip.encode_image(pixels, normalize=True) @ rows.T).argmax(dim=-1).tolist()
+                vectors = clip.encode_image(pixels.to(kind), normalize=True)
+                best += (vectors @ rows.T).argmax(dim=-1).tolist()
         return best
 
     return classify
@@ -196,6 +200,7 @@ WAYS: dict[str, Callable[..., Any]] = {
     "tutorial": tutorial,
     "tutorial-bf16": functools.partial(tutorial, bf16=True),
     "open_clip": open_clip,
+    "open_clip-bf16": functools.partial(open_clip, bf16=True),
     "sentence-transformers": sentence_transformers,
     "onnx": onnx,
 }

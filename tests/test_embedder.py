@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 import nshot
+from nshot import encoders
 from nshot.errors import LabelError, RequestError, SourceError, StoreError
+from nshot.images import apart
 from nshot.types import Embedded, Failure
 
 
@@ -48,6 +50,73 @@ def test_answers_do_not_depend_on_batch_size_or_workers(tiny: Path, photos: Path
     ]
     np.testing.assert_allclose(several[1], several[0], atol=1e-6)
     np.testing.assert_allclose(several[2], several[0], atol=1e-6)
+
+
+def test_decoding_in_processes_gives_the_same_vectors_and_the_same_failures(
+    tiny: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "05b.jpg").write_bytes(b"\xff\xd8 no image")
+    (photos / "05c.png").write_bytes((photos / "04.png").read_bytes()[:60])
+    threads = list(nshot.load(tiny, device="cpu", workers=2).embed_images(photos))
+    starved: list[int] = []
+    own = apart.done
+
+    def watched(work: Any, data: bytes, allowance: int, seconds: float) -> Any:
+        try:
+            return own(work, data, allowance, seconds)
+        except apart.Starved:
+            starved.append(len(data))
+            raise
+
+    def not_here(*_: object, **__: object) -> None:
+        raise AssertionError("it was decoded in this process")
+
+    monkeypatch.setattr("nshot.images.prepare.decode", not_here)
+    monkeypatch.setattr(apart, "done", watched)
+    clip = nshot.load(tiny, device="cpu", workers=2, processes=True)
+    assert clip.processes
+    processes = list(clip.embed_images(photos))
+    assert not starved  # what a modest image may take is enough for it: none is decoded twice
+    assert [type(each) for each in processes] == [type(each) for each in threads]
+    for one, other in zip(threads, processes, strict=True):
+        assert one.source == other.source
+        if isinstance(one, Failure):
+            assert one == other
+        else:
+            assert isinstance(other, nshot.Embedded)
+            assert np.array_equal(one.vector, other.vector)
+    assert sum(isinstance(each, Failure) for each in processes) == 2
+
+
+def test_a_gpu_that_many_threads_decode_for_has_them_decode_in_processes(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = encoders.load
+
+    def pretended(*given: Any, **options: Any) -> encoders.Encoder:
+        encoder = own(*given, **{**options, "device": "cpu"})
+        encoder.device = options["device"]
+        return encoder
+
+    monkeypatch.setattr(encoders, "load", pretended)
+    assert nshot.load(tiny, device="cuda", workers=16).processes
+    assert not nshot.load(tiny, device="cuda", workers=4).processes
+    assert not nshot.load(tiny, device="cpu", workers=16).processes
+    assert not nshot.load(tiny, device="cuda", workers=16, processes=False).processes
+
+
+def test_compiled_is_handed_to_the_runtime(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    own = encoders.load
+
+    def watched(*given: Any, compiled: bool, **options: Any) -> encoders.Encoder:
+        asked.append(compiled)
+        return own(*given, **options)
+
+    monkeypatch.setattr(encoders, "load", watched)
+    nshot.load(tiny)
+    nshot.load(tiny, compiled=True)
+    assert asked == [False, True]
 
 
 def test_every_form_of_an_image_gives_the_same_vector(clip: nshot.Embedder, photos: Path) -> None:

@@ -24,7 +24,7 @@ from nshot.images import apart
 from nshot.images.budget import Budget
 from nshot.images.cost import Cost, cost
 from nshot.images.decode import decode
-from nshot.images.prepare import Preparing, load, prepare
+from nshot.images.prepare import Preparing, Small, load, prepare
 from nshot.images.preprocess import Preprocessor
 from nshot.pipeline import Pipeline
 from nshot.types import Failure, Limits
@@ -64,6 +64,30 @@ def test_pixels_are_the_same_in_a_process_of_its_own(kind: str, monkeypatch: pyt
     decoded.image.thumbnail((40, 40))
     assert np.array_equal(np.asarray(loaded.image), np.asarray(decoded.image))
     assert (loaded.notes, loaded.size) == (decoded.notes, decoded.size)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_small_image_comes_with_the_square_from_a_process_of_its_own_too(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    data = encoded(kind, (300, 200), exif=turned)
+    here = preparing()(data, Small(100))
+    monkeypatch.setattr("nshot.images.prepare.cost", lambda *_: Cost(10**8, alone=True))
+    there = preparing()(data, Small(100))
+    expected = decode(data).image
+    expected.thumbnail((100, 100))
+    assert here.small is not None
+    assert there.small is not None
+    assert here.small.shape == (100, 67, 3)
+    assert np.array_equal(there.small, here.small)
+    assert np.abs(here.small - np.asarray(expected).astype(int)).max() <= 1  # made small first, then turned
+    plain = prepare(data, PREPROCESSOR, Limits())
+    for each in (here, there):
+        assert np.array_equal(each.pixels, plain.pixels)
+        assert each[1:4] == plain[1:4]
+    assert preparing()(data, Small(100, least=300 * 200 + 1)).small is None
 
 
 def test_usual_images_need_no_process_and_rare_ones_do() -> None:

@@ -20,11 +20,21 @@ CLIP = {"size": 224, "crop_size": 224}
 SIGLIP = {"size": {"height": 224, "width": 224}, "resample": 2, "do_center_crop": False}
 
 
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every image counts as large, and the library is there."""
-    if resample._library() is None:
+@pytest.fixture(params=[1, 2], ids=["AVX2", "VNNI"])
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image counts as large, and the library is there, in each form that this processor has."""
+    library = resample._library()
+    if library is None:
         pytest.skip("no C compiler, or no processor with AVX2")
+    if request.param == 2 and not library.vnni:
+        pytest.skip("no processor with AVX-512 VNNI, or a compiler that does not know it")
+    own = resample._Passes.of
+
+    def limited(loaded: Any, able: int) -> resample._Passes:
+        return own(loaded, min(able, request.param))
+
+    monkeypatch.setattr(resample._Passes, "of", limited)
+    monkeypatch.setattr(resample, "_found", [])
     monkeypatch.setattr(resample, "LARGE", 1)
 
 

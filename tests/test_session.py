@@ -9,8 +9,10 @@ import os
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +23,12 @@ from nshot import sketchbook
 from nshot.classifier.classifier import Classifier
 from nshot.decision import Calibration, Decision
 from nshot.errors import ImageError, OutputError, RequestError
+from nshot.images import prepare
 from nshot.metrics import wilson
 from nshot.server.session import JOURNAL, Journal, Question, Session, Word, read_words, taking_away
 from nshot.server.session.asked import NONE
 from nshot.server.session.questions import two_best
-from nshot.server.session.thumbnails import Thumbnails
+from nshot.server.session.thumbnails import SIDE, Thumbnails, render
 
 SHAPES = ("circle", "star", "heart", "fish")
 ASKED = Question.of(SHAPES, templates=("a drawing of a {}",))
@@ -395,6 +398,121 @@ def test_thumbnails_are_small_kept_and_without_metadata(
     assert Thumbnails(tmp_path / "t.sqlite").get(bytes.fromhex(star)) == webp
     with pytest.raises(RequestError, match="no image"):
         session.thumbnail("00" * 32)
+
+
+def photograph(number: int, size: tuple[int, int] = (1200, 900)) -> bytes:
+    rng = np.random.default_rng(number)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+    held = io.BytesIO()
+    coarse.resize(size, Image.Resampling.BICUBIC).save(held, "JPEG", quality=90)
+    return held.getvalue()
+
+
+def decodes_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one number with each image that is decoded in this process."""
+    decoded: list[int] = []
+    own = prepare.decode
+
+    def counted(data: bytes, **settings: Any) -> prepare.Decoded:
+        decoded.append(len(data))
+        return own(data, **settings)
+
+    monkeypatch.setattr(prepare, "decode", counted)
+    return decoded
+
+
+def opened(clip: nshot.Embedder, source: Path, folder: Path) -> Session:
+    session = Session(lambda: clip, [str(source)], Journal(folder / JOURNAL), thumbnails=folder / "t.sqlite")
+    session.start()
+    assert session.wait(60)
+    assert session.state()["phase"] == "ready"
+    return session
+
+
+def test_a_photograph_is_decoded_once_for_its_vector_and_its_small_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(4):
+        (photos / f"{number}.jpg").write_bytes(photograph(number))
+    vectors = nshot.load("sketchbook").embed(photos).vectors
+    decoded = decodes_of(monkeypatch)
+    clip = nshot.load("sketchbook", store=tmp_path / "store.sqlite")
+    session = opened(clip, photos, tmp_path)
+    assert len(decoded) == 4
+    small = [session.thumbnail(row.digest) for row in session.images.rows]
+    assert len(decoded) == 4
+    assert np.array_equal(session.images.snapshot().vectors, vectors)  # the square is what it is without
+    for number, webp in enumerate(small):
+        image = Image.open(io.BytesIO(webp))
+        assert image.size == (256, 192)
+        loaded = prepare.load(photograph(number), draft=2 * SIDE, side=SIDE).image
+        alone = Image.open(io.BytesIO(render(loaded)))
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(alone)).mean() < 1.5
+    session.close()
+    decoded.clear()
+    # with vectors from the store nothing is decoded at first, and what is kept is shown
+    again = opened(clip, photos, tmp_path)
+    assert [again.thumbnail(row.digest) for row in again.images.rows] == small
+    assert not decoded
+    again.close()
+    (tmp_path / "t.sqlite").unlink()
+    anew = opened(clip, photos, tmp_path)
+    assert not decoded
+    anew.thumbnail(anew.images.rows[0].digest)
+    assert len(decoded) == 1
+    anew.close()
+
+
+def test_a_member_of_an_archive_has_a_small_image_though_it_cannot_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.jpg", photograph(10 + number, (120, 90)))
+    clip = nshot.load("sketchbook", store=tmp_path / "store.sqlite")
+    decoded = decodes_of(monkeypatch)
+    first = opened(clip, tmp_path / "photos.zip", tmp_path)
+    digests = [row.digest for row in first.images.rows]
+    small = [first.thumbnail(each) for each in digests]
+    assert len(decoded) == 3
+    first.close()
+    (tmp_path / "t.sqlite").unlink()
+    second = opened(clip, tmp_path / "photos.zip", tmp_path)  # vectors from the store, small images anew
+    assert [Image.open(io.BytesIO(second.thumbnail(each))).size for each in digests] == [(120, 90)] * 3
+    assert len(decoded) == 6
+    assert len(small) == 3
+    second.close()
+
+
+def test_small_images_that_cannot_be_kept_or_made_cost_no_vector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(photograph(20))
+    clip = nshot.load("sketchbook")
+
+    def broken(*_: object) -> bytes:
+        raise OSError("encoder error -2")
+
+    monkeypatch.setattr("nshot.server.session.files.render", broken)
+    session = opened(clip, photos, tmp_path)
+    assert session.state()["failed"] == 0
+    session.close()
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        "nshot.server.session.thumbnails.ROOM", 0
+    )  # the file is full: none but what is asked for
+    session = opened(clip, photos, tmp_path)
+    [row] = session.images.rows
+    kept = Thumbnails(tmp_path / "t.sqlite")
+    assert not kept.holds(bytes.fromhex(row.digest))
+    assert session.thumbnail(row.digest)
+    assert kept.holds(bytes.fromhex(row.digest))
+    kept.close()
+    session.close()
 
 
 def test_a_file_that_changed_does_not_show_under_the_old_content(

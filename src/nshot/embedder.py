@@ -21,7 +21,7 @@ from nshot.images.sources import Source, expand
 from nshot.models.catalogue import is_multilingual
 from nshot.models.checkpoint import Checkpoint
 from nshot.models.tokenizer import Tokenizer
-from nshot.pipeline import Pipeline
+from nshot.pipeline import Pipeline, Thumbnails
 from nshot.store.memory import Memory
 from nshot.store.store import Store
 from nshot.types import Activation, Embedded, Failure, Floats, Recipe
@@ -35,6 +35,7 @@ ImageLike: TypeAlias = (
 
 _LISTED = (Source, Embedded, Failure)  # what needs no more listing
 _TEXTS = 32  # texts encoded at once
+_MANY = 8  # threads that decode for a GPU: from here on each has a process, or they wait for Python's lock
 
 
 class Embedder:
@@ -51,6 +52,7 @@ class Embedder:
         *,
         batch_size: int | None = None,
         workers: int | None = None,
+        processes: bool | None = None,
         store: Store | None = None,
         limits: Limits = Limits(),  # noqa: B008  (frozen)
     ) -> None:
@@ -63,6 +65,8 @@ class Embedder:
         self.memory = Memory(store)
         self.batch_size = batch_size or encoder.batch
         self.workers = workers or os.cpu_count() or 1
+        many = encoder.device != "cpu" and self.workers >= _MANY
+        self.processes = many if processes is None else processes
         self.limits = limits
         self.recipe = Recipe(encoder.fingerprint, preprocessor.fingerprint, checkpoint.digest)
         self._tokenizer: Tokenizer | None = None
@@ -133,7 +137,9 @@ class Embedder:
             model=self.name,
         )
 
-    def embed_images(self, sources: ImageLike | Iterable[ImageLike]) -> Iterator[Embedded | Failure]:
+    def embed_images(
+        self, sources: ImageLike | Iterable[ImageLike], *, thumbnails: Thumbnails | None = None
+    ) -> Iterator[Embedded | Failure]:
         """Unit vectors of images, in input order, with bounded memory.
 
         Args:
@@ -141,6 +147,7 @@ class Embedder:
                 encoded image, PIL images, arrays of numpy or torch (see ``nshot.images.in_memory``), what
                 ``Embedder.sources`` lists; one, or any collection of them: a list, a column of a DataFrame, a
                 batch [n, h, w, 3], a labelled set. What is embedded already passes through.
+            thumbnails: takes a small image of each that is decoded, made of the same decoded pixels.
 
         Yields:
             An ``Embedded`` for each image, or the ``Failure`` that says why there is none.
@@ -148,10 +155,13 @@ class Embedder:
         Raises:
             RequestError: a table instead of one of its columns, or an array that is no image and no batch.
         """
-        return self._stream(sources, Remarks())
+        return self._stream(sources, Remarks(), thumbnails)
 
     def _stream(
-        self, sources: ImageLike | Iterable[ImageLike], remarks: Remarks
+        self,
+        sources: ImageLike | Iterable[ImageLike],
+        remarks: Remarks,
+        thumbnails: Thumbnails | None = None,
     ) -> Iterator[Embedded | Failure]:
         pipeline = Pipeline(
             self.encoder,
@@ -161,6 +171,8 @@ class Embedder:
             batch_size=self.batch_size,
             workers=self.workers,
             limits=self.limits,
+            thumbnails=thumbnails,
+            processes=self.processes,
         )
         return pipeline.run(self.list_images(sources, remarks))
 

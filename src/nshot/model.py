@@ -195,7 +195,9 @@ def load(
     fit: Fit = "own",
     batch_size: int | None = None,
     workers: int | None = None,
+    processes: bool | None = None,
     threads: int | None = None,
+    compiled: bool = False,
     store: bool | str | Path = False,
     limits: Limits | None = None,
     progress: bool = False,
@@ -215,7 +217,11 @@ def load(
             for SigLIP), or ``crop``, ``pad`` or ``squash``.
         batch_size: images encoded at once; the runtime's preference by default.
         workers: decoding threads; one per core by default, or as many as ``threads``.
+        processes: whether each decoding thread has a process of its own, so that many cores do not wait for
+            Python's lock; by default where a GPU has 8 of them or more.
         threads: the most to compute with on a CPU, where a machine is shared; all cores by default.
+        compiled: on a GPU, have torch compile the image tower first, which takes a minute or so and pays in
+            long runs. On a CPU, OpenVINO always compiles.
         store: keep vectors on disk and use them again: True for the usual place, or a file.
         limits: what a single image may take, and which addresses may be fetched.
         progress: show downloads on stderr.
@@ -235,12 +241,13 @@ def load(
         encoders.check_int8(checkpoint)
     return Model(
         checkpoint,
-        encoders.load(checkpoint, device=device, precision=precision, threads=threads),
+        encoders.load(checkpoint, device=device, precision=precision, threads=threads, compiled=compiled),
         Preprocessor.from_config(
             checkpoint.preprocessor, decode=decode, fit=fit, size=checkpoint.config.vision.image_size
         ),
         batch_size=batch_size,
         workers=threads if workers is None else workers,
+        processes=processes,
         store=None if store is False else Store(default_path() if store is True else Path(store)),
         limits=limits or Limits(),
     )

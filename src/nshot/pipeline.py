@@ -18,15 +18,16 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Semaphore
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nshot.encoders import Encoder
 from nshot.errors import DeviceError, ImageError, UndecodableImage
 from nshot.images.budget import Budget
 from nshot.images.decode import Limits
-from nshot.images.prepare import Preparing
+from nshot.images.prepare import Preparing, Small
 from nshot.images.preprocess import Preprocessor
 from nshot.images.sources import Source
 from nshot.store.memory import Memory
@@ -86,6 +87,19 @@ class _Batch:
     vectors: Future[Floats] | None
 
 
+class Thumbnails(Protocol):
+    """Where small images go that are made while their large ones are decoded. Called from several threads."""
+
+    def wanted(self, source: Source, digest: bytes) -> Small | None:
+        """What small image to make of one that is about to be decoded for its vector; None: none."""
+
+    def put(self, digest: bytes, pixels: NDArray[np.uint8]) -> None:
+        """Take one: uint8[h,w,3], and the sha256 of the encoded image."""
+
+    def passed(self, source: Source, digest: bytes, data: bytes) -> None:
+        """An encoded image went by that is not decoded, since its vector is known."""
+
+
 class Pipeline:
     """The moving parts behind ``Embedder.embed_images``.
 
@@ -97,6 +111,8 @@ class Pipeline:
         batch_size: images encoded at once.
         workers: threads that read and decode.
         limits: what a single image may take.
+        thumbnails: takes a small image of each that is decoded; None: none are made.
+        processes: whether each thread decodes by a process of its own.
     """
 
     def __init__(
@@ -109,6 +125,8 @@ class Pipeline:
         batch_size: int,
         workers: int,
         limits: Limits,
+        thumbnails: Thumbnails | None = None,
+        processes: bool = False,
     ) -> None:
         self.encoder = encoder
         self.preprocessor = preprocessor
@@ -117,6 +135,8 @@ class Pipeline:
         self.workers = workers
         self.limits = limits
         self.recipe = recipe
+        self._thumbnails = thumbnails
+        self._processes = processes
         earlier = replace(recipe, preprocessing=preprocessor.earlier).digest
         self._earlier = earlier if memory.holds(earlier) else None
         self._prepare = Preparing(preprocessor, limits, Budget(limits.memory))
@@ -147,7 +167,7 @@ class Pipeline:
         """Slots in order, with decoding under way some batches ahead of the one that is asked for."""
         ahead: deque[_Slot] = deque()
         budget = Budget(self.limits.memory)
-        self._prepare = Preparing(self.preprocessor, self.limits, budget)
+        self._prepare = Preparing(self.preprocessor, self.limits, budget, processes=self._processes)
         waiting = self.limits.memory // (32 * self.preprocessor.size**2)  # images in a tenth of it
         undecoded, most = 0, max(self.batch_size, min(self.batch_size * (self.encoder.streams + 1), waiting))
         for slot in self._looked_up(items):
@@ -217,9 +237,14 @@ class Pipeline:
                 if slot.digest in known:
                     slot.notes = self.memory.notes([slot.digest], self.recipe.digest).get(slot.digest, ())
                     slot.finish(known[slot.digest], slot.digest)
+                    if self._thumbnails is not None:
+                        self._thumbnails.passed(source, slot.digest, data)
                     return None
+            small = None if self._thumbnails is None else self._thumbnails.wanted(source, slot.digest)
             with self._cores if source.remote else nullcontext():
-                prepared = self._prepare(data)
+                prepared = self._prepare(data, small)
+            if self._thumbnails is not None and prepared.small is not None:
+                self._thumbnails.put(slot.digest, prepared.small)
             slot.notes = prepared.notes
             if self._earlier is not None and not prepared.changed:
                 known = self.memory.vectors([slot.digest], self._earlier)

@@ -51,6 +51,7 @@ def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
     Exit status: 0 all is well, 1 something disagrees, 2 the model cannot be used.
     """
     from nshot.encoders import gpus
+    from nshot.images.resample import in_use
     from nshot.paths import cache_dir
     from nshot.store.store import Store, default_path
 
@@ -61,6 +62,7 @@ def command(model_options: ModelOptions, quiet: bool, verbose: bool) -> int:
             _tell(package, found or "not installed")
     _tell("processor", _processor())
     _tell("gpu", gpus())
+    _tell("large images", f"resized by {in_use()}")
     _tell("cache", str(cache_dir()))
     try:
         store = Store(model_options.store or default_path()).info()

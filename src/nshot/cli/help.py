@@ -37,6 +37,7 @@ _OPTIONS = {
         "model_revision",
         "device",
         "precision",
+        "compiled",
         "fit",
         "decode",
     ),
@@ -45,7 +46,10 @@ _OPTIONS = {
         *("allow_urls", "allow_origin", "classifiers"),
         *("max_waiting", "max_items", "max_body", "max_seconds"),
     ),
-    "Speed and memory": ("batch_size", "workers", "store", "no_store", "memory", "timeout", "allow_private"),
+    "Speed and memory": (
+        *("batch_size", "workers", "processes", "store", "no_store", "memory", "timeout"),
+        "allow_private",
+    ),
 }
 
 COMMANDS = {

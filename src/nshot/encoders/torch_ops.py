@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from nshot.models.family import ImageTower
     from nshot.models.ops import Gelu, Node, Rope
+
+
+def multiplied(tower: ImageTower, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+    """Names of the weights of linear maps and convolutions, which may lie in the precision of the products.
+
+    Args:
+        tower: an image tower; it runs over shapes here, without values.
+        shapes: of each of its weights.
+    """
+    ops = _Noting()
+    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    tower(ops, weights, torch.empty((1, 3, tower.image_size, tower.image_size), device="meta"))
+    return frozenset(name for name, each in weights.items() if id(each) in ops.weights)
 
 
 class TorchOps:
@@ -126,3 +141,18 @@ class TorchOps:
             q, k = q.to(v.dtype), k.to(v.dtype)
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return y.transpose(1, 2).flatten(2)
+
+
+class _Noting(TorchOps):
+    """Notes what products multiply with."""
+
+    def __init__(self) -> None:
+        self.weights: set[int] = set()
+
+    def linear(self, x: Node, weight: Node, bias: Node | None = None) -> Node:
+        self.weights.add(id(weight))
+        return super().linear(x, weight, bias)
+
+    def convolution(self, x: Node, weight: Node, stride: int, **settings: Any) -> Node:
+        self.weights.add(id(weight))
+        return super().convolution(x, weight, stride, **settings)

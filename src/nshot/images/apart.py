@@ -36,6 +36,7 @@ _ANSWER = struct.Struct("<QQ")  # bytes of the JSON, and of the pixels
 _READY = b"nshot"
 _KEPT = 2**28  # a worker that has grown larger is not used again
 _LARGEST_ANSWER = 2**20
+_LOOKS = 0.1  # seconds between two looks at the time that workers take
 _LARGEST_PIXELS = 2**30
 
 _Told: TypeAlias = dict[str, Any]
@@ -88,9 +89,8 @@ class _Worker:
         """
         # the worker counts its processor time; this is for one that waits for what never comes
         patience = 10 * seconds + 10 if hasattr(signal, "setitimer") else seconds
-        watch = threading.Timer(patience, self._expire)
-        watch.daemon = True
-        watch.start()
+        watch = _ours().watch
+        watch.begin(self, time.monotonic() + patience)
         try:
             self._in.write(_REQUEST.pack(len(settings), len(data), allowance, seconds))
             self._in.write(settings)
@@ -103,9 +103,10 @@ class _Worker:
         except (OSError, EOFError, ValueError) as error:
             raise Crashed from error
         finally:
-            watch.cancel()
+            watch.end(self)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """It has had its time."""
         self.expired = True
         self.process.kill()
 
@@ -122,10 +123,43 @@ class _Worker:
         return code
 
 
+class _Watch:
+    """One thread that ends the workers which take longer than they may; a thread for each image is dear."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Condition()
+        self._ends: dict[_Worker, float] = {}
+        self._running = False
+
+    def begin(self, worker: _Worker, end: float) -> None:
+        with self._turn:
+            self._ends[worker] = end
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="nshot-watch", daemon=True).start()
+
+    def end(self, worker: _Worker) -> None:
+        with self._turn:
+            self._ends.pop(worker, None)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_LOOKS)
+            with self._turn:
+                now = time.monotonic()
+                for worker in [each for each, end in self._ends.items() if end < now]:
+                    self._ends.pop(worker)
+                    worker.expire()
+                if not self._ends:
+                    self._running = False
+                    return
+
+
 class _Workers:
     """The idle workers of this process."""
 
     def __init__(self) -> None:
+        self.watch = _Watch()
         self.pid = os.getpid()
         self.lock = threading.Lock()
         self.idle: list[_Worker] = []
@@ -202,7 +236,7 @@ def done(work: Work, data: bytes, allowance: int, seconds: float) -> tuple[_Told
         worker.process.kill()
         worker.end()
         raise
-    if told.pop("keep", False):
+    if told.pop("keep", False) and not worker.expired:  # it may have been killed over its answer
         workers.keep(worker)
     else:
         worker.end()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,11 +16,12 @@ from nshot.errors import UndecodableImage
 from nshot.images import apart
 from nshot.images.budget import Budget, too_large
 from nshot.images.cost import cost
-from nshot.images.decode import Decoded, decode, opened
+from nshot.images.decode import Decoded, decode, opened, upright
 from nshot.images.preprocess import Preprocessor
 from nshot.types import DEFAULT_LIMITS, Limits, Pixels
 
 _OWN = 0.9  # of an image's time: the rest is for sending it to another process, and for what follows
+_LEAST = 2**25  # bytes for a process that decodes a modest image: its heap grows by more than the image
 _WANT = "decoder error -9"  # as Pillow says that there was no memory
 
 
@@ -37,6 +39,18 @@ class Maker(Protocol):
         """One upright RGB image -> an array of any shape; safe in several threads."""
 
 
+class Small(NamedTuple):
+    """A small image that is made of the same decoded pixels as the square, to be looked at.
+
+    Attributes:
+        side: it fits into a square of so many pixels.
+        least: pixels of an image from which on it is made; a smaller image is soon decoded again.
+    """
+
+    side: int
+    least: int = 0
+
+
 class Prepared(NamedTuple):
     """What became of one image.
 
@@ -45,12 +59,14 @@ class Prepared(NamedTuple):
         notes: what a person should know of how it was decoded and fitted.
         changed: see ``nshot.images.decode.Decoded``.
         size: width and height of the upright image, in pixels, whatever the decoder shrank it to.
+        small: uint8[h,w,3], the upright image made small, where that was asked for.
     """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
     changed: bool = False
     size: tuple[int, int] = (0, 0)
+    small: NDArray[np.uint8] | None = None
 
 
 def prepare(data: bytes, preprocessor: Maker, limits: Limits) -> Prepared:
@@ -72,29 +88,48 @@ class Preparing:
         preprocessor: what turns an image into pixels.
         limits: what a single image may take.
         budget: the run's memory; None: that of all callers in this process.
+        processes: decode every image in a process of its own: for many cores, which would wait for
+            each other's Python.
     """
 
     def __init__(
-        self, preprocessor: Maker, limits: Limits = DEFAULT_LIMITS, budget: Budget | None = None
+        self,
+        preprocessor: Maker,
+        limits: Limits = DEFAULT_LIMITS,
+        budget: Budget | None = None,
+        *,
+        processes: bool = False,
     ) -> None:
         self._preparation = _Preparation(preprocessor, limits)
         self._draft = preprocessor.draft
         self._limits = limits
         self._budget = budget or _shared(limits.memory)
+        self._processes = processes
 
-    def __call__(self, data: bytes) -> Prepared:
+    def __call__(self, data: bytes, small: Small | None = None) -> Prepared:
         """The pixels of one image.
+
+        Args:
+            data: the encoded image.
+            small: make a small image as well, of the same decoded pixels.
 
         Raises:
             ImageError: it cannot be decoded, or not within the limits.
         """
-        work = self._preparation
-        found = _within(work, work.apart, data, self._limits, self._draft, self._budget)
+        work = self._preparation if small is None else replace(self._preparation, small=small)
+        found = _within(
+            work, work.apart, data, self._limits, self._draft, self._budget, processes=self._processes
+        )
         if isinstance(found, Prepared):
             return found
         told, pixels = found
         width, height = map(int, told["size"])
-        return Prepared(pixels, tuple(map(str, told["notes"])), bool(told["changed"]), (width, height))
+        made = None
+        if "small" in told:  # the two of them came one after the other
+            shape = tuple(map(int, told["pixels"]))
+            both, pixels = pixels, pixels[: math.prod(shape)].reshape(shape)
+            made = both[pixels.size :].reshape(tuple(map(int, told["small"])))
+        return Prepared(pixels, tuple(map(str, told["notes"])), bool(told["changed"]), (width, height), made)
 
 
 def load(
@@ -162,6 +197,7 @@ class _Preparation:
 
     preprocessor: Maker
     limits: Limits
+    small: Small | None = None
 
     def __call__(self, data: bytes) -> Prepared:
         make = self.preprocessor
@@ -172,12 +208,21 @@ class _Preparation:
             decoded = decode(data, limits=self.limits, draft=make.draft)
             pixels = make(decoded.image)
         notes = (*decoded.notes, *make.notes(decoded.upright))
-        return Prepared(pixels, notes, decoded.changed, _upright(decoded))
+        return Prepared(pixels, notes, decoded.changed, _upright(decoded), self._small(decoded))
+
+    def _small(self, decoded: Decoded) -> NDArray[np.uint8] | None:
+        if self.small is None or math.prod(decoded.size) < self.small.least:
+            return None
+        decoded.image.thumbnail((self.small.side, self.small.side))  # the last that is done with it
+        return np.asarray(upright(decoded.image, decoded.turn))
 
     def apart(self, data: bytes) -> tuple[dict[str, Any], Pixels]:
         prepared = self(data)
         told = {"notes": prepared.notes, "changed": prepared.changed, "size": prepared.size}
-        return told, prepared.pixels
+        if prepared.small is None:
+            return told, prepared.pixels
+        told |= {"pixels": prepared.pixels.shape, "small": prepared.small.shape}
+        return told, np.concatenate([prepared.pixels.reshape(-1), prepared.small.reshape(-1)])
 
 
 def _upright(decoded: Decoded) -> tuple[int, int]:
@@ -224,6 +269,8 @@ def _within(
     limits: Limits,
     draft: int | None,
     budget: Budget,
+    *,
+    processes: bool = False,
 ) -> Any:
     """What one of the two makes of an image, by what the image takes: in this thread, or in a process."""
     found = cost(data, limits, draft)
@@ -231,8 +278,8 @@ def _within(
     if found.alone and apart.available():
         return _apart(there, data, found.size or most // 2, limits, budget)
     size = min(found.size or 0, most)
-    if size > most // 4 and apart.available():
-        return _apart(there, data, size, limits, budget)
+    if (processes or size > most // 4) and apart.available():
+        return _apart(there, data, min(max(size, _LEAST), most), limits, budget)
     with budget.decoding(size):
         return here(data)
 

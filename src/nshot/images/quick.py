@@ -1,7 +1,8 @@
-"""Decoders for what Pillow decodes pixel by pixel in Python: the same pixels, ten times as fast.
+"""Quicker ways through Pillow, to the same pixels: decoders for what it decodes in Python, and whole pixels.
 
 Ordinary images of these formats took Pillow a minute: plain PPM and PPM of other depths, DDS that is not
-compressed, QOI. Only their pixels are decoded here; Pillow goes on to read the headers.
+compressed, QOI. Only their pixels are decoded here; Pillow goes on to read the headers. They take a tenth of
+the time. A JPEG's decoder is asked for pixels of four bytes, as Pillow holds them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 _PIECE = 2**20  # bytes, or pixels, of a step: what numpy works on stays small
 
@@ -25,9 +26,12 @@ _MOST_DIGITS = 9  # of a number, leading zeros included
 
 
 def quicken(image: Image.Image) -> None:
-    """Let an opened image be decoded by a decoder from here where there is one."""
+    """Let an opened image be decoded in a quicker way where there is one."""
     tiles = getattr(image, "tile", ())
-    if any(tile.codec_name in _DECODERS for tile in tiles):
+    if [tile[3] for tile in tiles] == [("RGB", "")] and tiles[0].codec_name == "jpeg" and image.mode == "RGB":
+        if features.check_feature("libjpeg_turbo"):  # else Pillow moves each pixel from three bytes to four
+            image.tile = [tiles[0]._replace(args=("RGBX", ""))]  # type: ignore[attr-defined]
+    elif any(tile.codec_name in _DECODERS for tile in tiles):
         image.tile = [  # type: ignore[attr-defined]
             tile._replace(codec_name=_DECODERS.get(tile.codec_name, tile.codec_name)) for tile in tiles
         ]

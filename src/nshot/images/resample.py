@@ -2,7 +2,8 @@
 
 From a JPEG of 12 megapixels to a square of 224 pixels, Pillow resizes longer than it decodes: one value at a
 time. ``passes.c`` does the same sums eight at a time. The machine's own compiler makes a library of it when
-the first large image comes, in half a second, and the cache folder keeps it. Where there is no compiler or no
+the first large image comes, in half a second, and the cache folder keeps it. A processor with VNNI does more
+at once. Where there is no compiler or no
 AVX2, Pillow resizes as ever. Only what survives the crop is computed, and an image is turned upright while it
 is resized, not before.
 
@@ -85,7 +86,7 @@ def _across_first(upright: tuple[int, int], size: tuple[int, int], box: Box) -> 
 
 
 def _resized(
-    library: ctypes.CDLL,
+    library: _Passes,
     image: Image.Image,
     size: tuple[int, int],
     resample: int,
@@ -95,30 +96,32 @@ def _resized(
 ) -> NDArray[np.uint8]:
     swapped = turn >= 5
     width, height = image.size[::-1] if swapped else image.size
-    across = _weights(width, box[0], box[2], size[0], resample, turn in (2, 3, 6, 7)).part(keep[0], keep[2])
-    down = _weights(height, box[1], box[3], size[1], resample, turn in (3, 4, 7, 8)).part(keep[1], keep[3])
+    vnni = library.vnni
+    across = _weights(width, box[0], box[2], size[0], resample, turn in (2, 3, 6, 7), vnni)
+    down = _weights(height, box[1], box[3], size[1], resample, turn in (3, 4, 7, 8), vnni)
+    across, down = across.part(keep[0], keep[2]), down.part(keep[1], keep[3])
     if swapped:  # what runs across the upright image runs down the file's
         return _turned(library, image, down, across).transpose(1, 0, 2)[..., :3]
     return _straight(library, image, across, down)[..., :3]
 
 
-def _straight(
-    library: ctypes.CDLL, image: Image.Image, across: _Weights, down: _Weights
-) -> NDArray[np.uint8]:
+def _straight(library: _Passes, image: Image.Image, across: _Weights, down: _Weights) -> NDArray[np.uint8]:
     """First across, then down, in the file's own directions -> uint8[down, across, 4]."""
     (left, right), (top, bottom) = across.span, down.span
     narrow = np.empty((bottom - top, len(across.first), 4), np.uint8)
     step = max(1, _BAND // (4 * (right - left)))
     for y in range(top, bottom, step):
         with _bytes(image, (left, y, right, min(y + step, bottom))) as (band, rows, columns):
-            library.across(band - 4 * left, 4 * columns, rows, *_at(narrow[y - top :]), *across.told(4))
+            library.across(
+                band - 4 * left, 4 * columns, rows, *_at(narrow[y - top :]), *across.told(across.along)
+            )
     out = np.empty((len(down.first), len(across.first), 4), np.uint8)
     start, stride = _at(narrow)
-    library.down(start - stride * top, stride, narrow.shape[1], *_at(out), *down.told(1))
+    library.down(start - stride * top, stride, narrow.shape[1], *_at(out), *down.told(down.down))
     return out
 
 
-def _turned(library: ctypes.CDLL, image: Image.Image, across: _Weights, down: _Weights) -> NDArray[np.uint8]:
+def _turned(library: _Passes, image: Image.Image, across: _Weights, down: _Weights) -> NDArray[np.uint8]:
     """First down, then across, in the file's own directions -> uint8[down, across, 4]."""
     (left, right), (top, bottom) = across.span, down.span
     flat = np.empty((len(down.first), right - left, 4), np.uint8)
@@ -126,10 +129,12 @@ def _turned(library: ctypes.CDLL, image: Image.Image, across: _Weights, down: _W
     for x in range(left, right, step):
         with _bytes(image, (x, top, min(x + step, right), bottom)) as (strip, _, columns):
             stride = 4 * columns
-            library.down(strip - stride * top, stride, columns, *_at(flat[:, x - left :]), *down.told(1))
+            library.down(
+                strip - stride * top, stride, columns, *_at(flat[:, x - left :]), *down.told(down.down)
+            )
     out = np.empty((len(down.first), len(across.first), 4), np.uint8)
     start, stride = _at(flat)
-    library.across(start - 4 * left, stride, len(flat), *_at(out), *across.told(4))
+    library.across(start - 4 * left, stride, len(flat), *_at(out), *across.told(across.along))
     return out
 
 
@@ -143,26 +148,27 @@ def _at(pixels: NDArray[np.uint8]) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Weights:
-    """Of each output: its first input, how many there are, and their weights, int32[outputs, most].
+    """Of each output: its first input, how many there are, and their weights in the forms of passes.c.
 
-    ``fourfold`` holds each weight four times, once for each byte of a pixel.
+    ``along``, for a pass along rows: int32[outputs, most, 4], each weight once for each byte of a pixel; or
+    with VNNI int8[outputs, groups of 8, 3 digits, 32]. ``down``, for one down columns:
+    int32[outputs, most], or int8[outputs, groups of 4, 3 digits, 4].
     """
 
     first: NDArray[np.int32]
     count: NDArray[np.int32]
-    values: NDArray[np.int32]
-    fourfold: NDArray[np.int32]
+    along: NDArray[Any]
+    down: NDArray[Any]
 
     def part(self, start: int, stop: int) -> _Weights:
         """Those of some outputs."""
         kept = slice(start, stop)
-        return _Weights(self.first[kept], self.count[kept], self.values[kept], self.fourfold[kept])
+        return _Weights(self.first[kept], self.count[kept], self.along[kept], self.down[kept])
 
-    def told(self, times: int) -> tuple[int, int, int, int, int]:
-        """As passes.c takes them, each weight once or four times."""
-        values = self.fourfold if times == 4 else self.values
+    def told(self, values: NDArray[Any]) -> tuple[int, int, int, int, int]:
+        """As passes.c takes them, in one of the two forms."""
         pointers = (array.ctypes.data for array in (self.first, self.count, values))
-        return (len(self.first), *pointers, self.values.shape[1])
+        return (len(self.first), *pointers, values.shape[1])
 
     @property
     def span(self) -> tuple[int, int]:
@@ -171,7 +177,9 @@ class _Weights:
 
 
 @lru_cache(maxsize=32)
-def _weights(inputs: int, start: float, stop: float, outputs: int, resample: int, mirrored: bool) -> _Weights:
+def _weights(
+    inputs: int, start: float, stop: float, outputs: int, resample: int, mirrored: bool, vnni: bool
+) -> _Weights:
     """Pillow's own, in the order of its operations: the last bit of a double may decide a rounding."""
     begin, end = np.float32(start), np.float32(stop)
     scale = float(end - begin) / outputs
@@ -191,8 +199,29 @@ def _weights(inputs: int, start: float, stop: float, outputs: int, resample: int
         first = inputs - first - count
         taken = np.where(inside, count[:, None] - 1 - places, places)
         whole = np.take_along_axis(whole, taken, axis=1)
-    fourfold = np.repeat(whole, 4, axis=1)
-    return _Weights(first.astype(np.int32), count.astype(np.int32), np.ascontiguousarray(whole), fourfold)
+    if vnni:
+        along, down = _digits(whole)
+    else:
+        along, down = np.repeat(whole[:, :, None], 4, axis=2), np.ascontiguousarray(whole)
+    return _Weights(first.astype(np.int32), count.astype(np.int32), along, down)
+
+
+def _digits(weights: NDArray[np.int32]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
+    """Weights as three digits with signs, d0 + 256 d1 + 65536 d2, for passes along and down.
+
+    Returns:
+        int8[outputs, groups of 8, 3, 32]: the digits of four weights four times, and those of the next four;
+        int8[outputs, groups of 4, 3, 4].
+    """
+    padded = np.pad(weights, ((0, 0), (0, -weights.shape[1] % 8)))
+    digits = np.empty((3, *padded.shape), np.int8)
+    for digit in digits:
+        digit[:] = padded.astype(np.int8)  # the lowest 8 bits
+        padded = (padded - digit) >> 8
+    down = np.ascontiguousarray(digits.reshape(3, len(weights), -1, 4).transpose(1, 2, 0, 3))
+    pairs = digits.reshape(3, len(weights), -1, 2, 1, 4).repeat(4, axis=4)
+    along = np.ascontiguousarray(pairs.transpose(1, 2, 0, 3, 4, 5))
+    return along.reshape(*along.shape[:3], 32), down
 
 
 def _bicubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -235,11 +264,40 @@ def _bytes(image: Image.Image, region: Region) -> Iterator[tuple[int, int, int]]
 
 # The library
 
+
+@dataclass(frozen=True, slots=True)
+class _Passes:
+    """The two functions of passes.c, in the form that this processor has."""
+
+    across: Any
+    down: Any
+    vnni: bool = False
+
+    @classmethod
+    def of(cls, library: ctypes.CDLL, able: int) -> _Passes:
+        """Those for what ``able`` says, 1 or 2."""
+        names = ("across_vnni", "down_vnni") if able == 2 else ("across", "down")
+        functions = [getattr(library, name) for name in names]
+        whole, place = ctypes.c_int64, ctypes.c_void_p
+        for function in functions:
+            function.argtypes = [place, whole, whole, place, whole, whole, place, place, place, whole]
+            function.restype = None
+        return cls(*functions, vnni=able == 2)
+
+
 _lock = Lock()
-_found: list[ctypes.CDLL | None] = []
+_found: list[_Passes | None] = []
 
 
-def _library() -> ctypes.CDLL | None:
+def in_use() -> str:
+    """What resizes large images here, in words; the library is compiled where it was not yet."""
+    library = _library()
+    if library is None:
+        return f"Pillow {PIL.__version__}"
+    return f"a library of nshot's own, by {'AVX-512 VNNI' if library.vnni else 'AVX2'}"
+
+
+def _library() -> _Passes | None:
     """``passes.c``, compiled and loaded at the first call; None where that cannot be."""
     if not _found and _lock.acquire(blocking=False):  # meanwhile, other threads let Pillow resize
         try:
@@ -250,7 +308,7 @@ def _library() -> ctypes.CDLL | None:
     return _found[0] if _found else None
 
 
-def _loaded() -> ctypes.CDLL | None:
+def _loaded() -> _Passes | None:
     if sys.platform == "win32" or platform.machine() not in ("x86_64", "AMD64"):
         return None
     try:
@@ -266,14 +324,12 @@ def _loaded() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         log.debug("large images are resized by Pillow: %s", error)
         return None
-    whole, place = ctypes.c_int64, ctypes.c_void_p
-    for function in (library.across, library.down):
-        function.argtypes = [place, whole, whole, place, whole, whole, place, place, place, whole]
-        function.restype = None
-    return library if library.able() and _agrees(library) else None
+    able = int(library.able())
+    passes = _Passes.of(library, able) if able else None
+    return passes if passes is not None and _agrees(passes) else None
 
 
-def _agrees(library: ctypes.CDLL) -> bool:
+def _agrees(library: _Passes) -> bool:
     """Whether it gives this Pillow's bytes: another version may resize in another way."""
     for number, (width, height, wide, high) in enumerate(_PROBES):
         noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
@@ -296,7 +352,7 @@ def _compiled(source: Path, path: Path) -> bool:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         subprocess.run(
-            [found, "-O2", "-fPIC", "-shared", "-o", str(temporary), str(source)],
+            [found, "-O3", "-fPIC", "-shared", "-o", str(temporary), str(source)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_PATIENCE,

@@ -45,10 +45,12 @@ class ModelOptions:
     revision: str | None
     device: Any
     precision: Any
+    compiled: bool
     decode: Any
     fit: Any
     batch_size: int | None
     workers: int | None
+    processes: bool | None
     store: Path | None
     no_store: bool
     memory: int | None
@@ -77,10 +79,12 @@ class ModelOptions:
             "revision": self.revision,
             "device": self.device,
             "precision": self.precision,
+            "compiled": self.compiled,
             "decode": self.decode,
             "fit": self.fit,
             "batch_size": self.batch_size,
             "workers": self.workers,
+            "processes": self.processes,
             "limits": self.limits,
         }
 
@@ -113,10 +117,12 @@ class ModelOptions:
             revision=self.revision,
             device=self.device,
             precision=self.precision,
+            compiled=self.compiled,
             decode=self.decode,
             fit=self.fit,
             batch_size=self.batch_size,
             workers=self.workers,
+            processes=self.processes,
             store=False if self.no_store else self.store or True,
             limits=self.limits,
             progress=not quiet,
@@ -132,6 +138,9 @@ class ModelOptions:
 
         if self.store is not None and self.no_store:
             raise click.UsageError("--store and --no-store exclude each other.")
+        for given, option in ((self.compiled, "--compile"), (self.processes, "--processes")):
+            if given:
+                raise click.UsageError(f"{option} is for models of images and texts, not for a detector.")
         return load_detector(
             self.model or DEFAULT_DETECTOR,
             revision=self.revision,
@@ -169,6 +178,12 @@ _MODEL = (
         "nshot quantise made; where it is missing, it is made first, on a sample of the images.",
     ),
     click.option(
+        "--compile",
+        "compiled",
+        is_flag=True,
+        help="On a GPU, compile the image tower first: it takes a minute or so, and pays in long runs.",
+    ),
+    click.option(
         "--decode",
         type=click.Choice(["exact", "fast"]),
         default="exact",
@@ -189,6 +204,12 @@ _MODEL = (
         type=click.IntRange(min=1),
         metavar="N",
         help="Threads that decode.  [default: one per core]",
+    ),
+    click.option(
+        "--processes/--no-processes",
+        default=None,
+        help="Decode in processes, one for each of --workers, which do not wait for each other's Python.  "
+        "[default: for a GPU with 8 workers or more]",
     ),
     click.option(
         "--store",

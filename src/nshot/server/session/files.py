@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from nshot.errors import ImageError
-from nshot.images.prepare import header, load
+from nshot.images.prepare import Small, header, load
 from nshot.images.sources import Source
 from nshot.server.session.images import Images
 from nshot.server.session.thumbnails import SIDE, Thumbnails, render
 from nshot.types import Embedded, Failure
 
 LARGE = 1280  # pixels of the large view's longer side
+_DEAR = 2**20  # pixels of an image that is not decoded twice: of a smaller one only what is looked at is
+
+log = logging.getLogger("nshot")
 
 
 class Files:
@@ -38,21 +44,32 @@ class Files:
         self._thumbnails.close()
 
     def noted(self, sources: Iterable[Source | Embedded | Failure]) -> Iterator[Source | Embedded | Failure]:
-        """The sources, remembered; where a file cannot be read twice, its small image is made on the way."""
+        """The sources, remembered."""
         for source in sources:
             if isinstance(source, Source):
                 self._sources[source.name] = source
-                if source.path is None:
-                    source = replace(source, _read=partial(self._read_and_keep, source))
             yield source
 
-    def _read_and_keep(self, source: Source) -> bytes:
-        data = source.read()
-        with suppress(ImageError):
-            self._thumbnails.put(
-                hashlib.sha256(data).digest(), render(load(data, draft=2 * SIDE, side=SIDE).image)
-            )
-        return data
+    # Small images that are made on the way, see ``nshot.pipeline.Thumbnails``
+
+    def wanted(self, source: Source, digest: bytes) -> Small | None:
+        """One of each large image, and of each that cannot be read twice."""
+        if self._thumbnails.full or self._thumbnails.holds(digest):
+            return None
+        return Small(SIDE, 0 if source.path is None else _DEAR)
+
+    def put(self, digest: bytes, pixels: NDArray[np.uint8]) -> None:
+        """Keep one."""
+        try:
+            self._thumbnails.put(digest, render(Image.fromarray(pixels)))
+        except Exception:  # it is made when it is looked at: no reason to lose the image's vector
+            log.debug("no small image was made", exc_info=True)
+
+    def passed(self, source: Source, digest: bytes, data: bytes) -> None:
+        """Make one of an image that cannot be read twice, though its vector is known."""
+        if source.path is None and self.wanted(source, digest) is not None:
+            with suppress(ImageError):
+                self.put(digest, np.asarray(load(data, draft=2 * SIDE, side=SIDE).image))
 
     def thumbnail(self, digest: str) -> bytes:
         """A small WebP of an image.

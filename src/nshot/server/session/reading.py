@@ -142,7 +142,7 @@ class Reading:
             threading.Thread(target=self._count, daemon=True).start()
             assert self._model is not None
             listed = self._files.noted(self._model.sources(self._specs))
-            for record in self._model.embed_images(listed):
+            for record in self._model.embed_images(listed, thumbnails=self._files):
                 self._done += 1
                 self._images.add([record])
                 self._going.wait()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 256
+ROOM = 2**30  # bytes of the file from which on small images are kept only of what is looked at
 _FORM = f"webp70-{SIDE}"  # what a later form of the same images must not be taken for
 
 
@@ -39,6 +40,24 @@ class Thumbnails:
                 row = connection.execute(query, (digest, _FORM)).fetchone()
                 return None if row is None else bytes(row[0])
         return None
+
+    def holds(self, digest: bytes) -> bool:
+        """Whether that of an image was kept."""
+        with self._lock, suppress(sqlite3.Error, OSError):
+            if (connection := self._open()) is not None:
+                query = "SELECT 1 FROM thumbnails WHERE digest = ? AND form = ?"
+                return connection.execute(query, (digest, _FORM)).fetchone() is not None
+        return False
+
+    @property
+    def full(self) -> bool:
+        """Whether no more should be kept than what is looked at."""
+        if self.path is None:
+            return True
+        try:
+            return self.path.stat().st_size >= ROOM
+        except OSError:
+            return False
 
     def put(self, digest: bytes, webp: bytes) -> None:
         """Keep one."""
