@@ -119,7 +119,7 @@ def measured(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 rows[name]["cosine"] = round(float(both.sum(axis=1).min()), 6)
         except (ImportError, SystemExit, RuntimeError) as missing:
             rows.setdefault(name, {})["missing"] = f"{type(missing).__name__}: {missing}"[:200]
-    alone = {
+    decoders = {
         how: round(decoding(args, files, processes=how == "processes"), 1) for how in ("threads", "processes")
     }
     return {
@@ -131,7 +131,7 @@ def measured(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "rows": args.rows,
         "files": len(files),
         "product, TFLOP/s": {kind: round(each, 2) for kind, each in limits.items()},
-        "decoding alone, images/s": alone,
+        "decoding alone, images/s": decoders,
         "ways": rows,
     }
 

@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -429,7 +429,7 @@ def beside_peers(peers: dict[str, Any], machine: dict[str, Any]) -> str:
     )
 
 
-def _lines(rows: list[tuple[str, ...]]) -> str:
+def _lines(rows: Sequence[tuple[str, ...]]) -> str:
     lined = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
     return "\n".join("| " + " | ".join(row) + " |" for row in lined)
 

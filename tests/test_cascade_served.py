@@ -166,7 +166,8 @@ def test_serve_learns_a_cascade_for_its_labels_and_says_what_it_found(
     # the usual line was measured on photographs: with it most drawings show none of these labels, and go on
     monkeypatch.setattr("nshot.decision.rejection.DEFAULT_THRESHOLD", -0.5)
     model = ModelOptions(
-        "sketchbook", None, "cpu", "f32", "exact", "own", None, None, None, True, None, None, False
+        *("sketchbook", None, "cpu", "f32", False, "exact", "own", None, None, None, None, True),
+        *(None, None, False),
     )
     labels = LabelOptions(", ".join(LABELS), None, None, (), None)
     staging = Staging(CascadeOptions(str(smaller), 0.5), labels, None, [str(drawings)], quiet=True)

@@ -23,7 +23,7 @@ from nshot import sketchbook
 from nshot.classifier.classifier import Classifier
 from nshot.decision import Calibration, Decision
 from nshot.errors import ImageError, OutputError, RequestError
-from nshot.images import prepare
+from nshot.images import decode, prepare
 from nshot.metrics import wilson
 from nshot.server.session import JOURNAL, Journal, Question, Session, Word, read_words, taking_away
 from nshot.server.session.asked import NONE
@@ -411,9 +411,9 @@ def photograph(number: int, size: tuple[int, int] = (1200, 900)) -> bytes:
 def decodes_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows by one number with each image that is decoded in this process."""
     decoded: list[int] = []
-    own = prepare.decode
+    own = decode.decode
 
-    def counted(data: bytes, **settings: Any) -> prepare.Decoded:
+    def counted(data: bytes, **settings: Any) -> decode.Decoded:
         decoded.append(len(data))
         return own(data, **settings)
 

@@ -6,6 +6,7 @@ overwritten before: the copies of a GPU, at their latest.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,6 +22,7 @@ from nshot.models.checkpoint import find
 from nshot.types import Pixels
 
 torch = pytest.importorskip("torch", reason="the [torch] extra is not installed")
+TorchFunctionMode: Any = importlib.import_module("torch.overrides").TorchFunctionMode
 pytest.importorskip("transformers", reason="the [torch] extra is not installed")
 pytestmark = pytest.mark.parity
 
@@ -51,7 +53,7 @@ class Pretended:
     def here(self) -> Iterator[None]:
         gpu = self
 
-        class Mode(torch.overrides.TorchFunctionMode):  # type: ignore[misc]
+        class Mode(TorchFunctionMode):  # type: ignore[misc]
             def __torch_function__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 kwargs = dict(kwargs or {})
                 later = kwargs.pop("non_blocking", False)

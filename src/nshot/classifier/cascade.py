@@ -33,6 +33,7 @@ from nshot.errors import RequestError
 from nshot.images.remarks import Remarks
 from nshot.images.sources import Source
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
+from nshot.pipeline import Thumbnails
 from nshot.types import Embedded, Failure, Floats, Recipe
 from nshot.unit import normalize
 
@@ -376,7 +377,10 @@ class Cascade(Embedder):
         return joint_rows(rows[0], rows[1], self.classifier.first, self.classifier.last)
 
     def _stream(
-        self, sources: ImageLike | Iterable[ImageLike], remarks: Remarks
+        self,
+        sources: ImageLike | Iterable[ImageLike],
+        remarks: Remarks,
+        thumbnails: Thumbnails | None = None,
     ) -> Iterator[Embedded | Failure]:
         listed = self.list_images(sources, remarks)
         classifier, threshold = self.classifier, self.classifier.threshold
@@ -384,7 +388,8 @@ class Cascade(Embedder):
             for item in items:
                 if isinstance(item, Source):
                     item.hold()  # it may be read twice
-            seen = list(self.first.embed_images(item for item in items if isinstance(item, Source)))
+            new = (item for item in items if isinstance(item, Source))
+            seen = list(self.first.embed_images(new, thumbnails=thumbnails))
             fresh = [row for row, item in enumerate(items) if isinstance(item, Source)]
             there = [(row, each) for row, each in zip(fresh, seen, strict=True) if isinstance(each, Embedded)]
             results: list[Any] = list(items)

@@ -27,7 +27,7 @@ _MOST_DIGITS = 9  # of a number, leading zeros included
 
 def quicken(image: Image.Image) -> None:
     """Let an opened image be decoded in a quicker way where there is one."""
-    tiles = getattr(image, "tile", ())
+    tiles: Any = getattr(image, "tile", ())
     if [tile[3] for tile in tiles] == [("RGB", "")] and tiles[0].codec_name == "jpeg" and image.mode == "RGB":
         if features.check_feature("libjpeg_turbo"):  # else Pillow moves each pixel from three bytes to four
             image.tile = [tiles[0]._replace(args=("RGBX", ""))]  # type: ignore[attr-defined]

@@ -282,7 +282,7 @@ class _Passes:
         for function in functions:
             function.argtypes = [place, whole, whole, place, whole, whole, place, place, place, whole]
             function.restype = None
-        return cls(*functions, vnni=able == 2)
+        return cls(functions[0], functions[1], vnni=able == 2)
 
 
 _lock = Lock()
