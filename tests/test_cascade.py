@@ -480,6 +480,8 @@ def test_trees_facets_and_fitting_take_classifiers_of_one_model(smaller: Path, d
     ):
         with pytest.raises(RequestError, match="one model, and this classifier is a cascade of two"):
             ask()
+    with pytest.raises(RequestError, match=r"is a cascade of .* and sketchbook, and the vectors are of"):
+        last.classify(sorted(drawings.iterdir())[0], both)
 
 
 # --- the work ---------------------------------------------------------------------------------------------

@@ -157,6 +157,14 @@ class CascadeClassifier(Classifier):
             )
         return said
 
+    def check_space(self, recipe: Recipe | None, model: str | None, *, name: str = "this classifier") -> None:
+        """Refuse vectors that were not made by both models; see ``Classifier.check_space``."""
+        if recipe is not None and recipe.space != self.space:
+            raise RequestError(
+                f"{name} is a cascade of {' and '.join(self.names)}, and the vectors are of "
+                f"{model or 'another model'}: they must come from both (nshot.classifier.cascade.Cascade)"
+            )
+
     def went_on(self, vectors: ArrayLike) -> NDArray[np.bool_]:
         """Which images the last stage answers: [n, d] -> bool[n]."""
         return np.asarray(np.asarray(vectors)[:, self.stage["dimension"] :].any(axis=1), bool)
