@@ -1,13 +1,14 @@
 """Ends commands at random moments, by KILL, TERM and INT in turn, and goes on.
 
-python bench/kills.py [kills of each signal] [images] [command ...]
+python bench/kills.py [kills of each signal] [images] [command or signal ...]
 
-The commands are classify, embed, shards (embed into a folder), fit, sort, tag, clear (store clear) and serve;
-all of them by default. After every kill the same command is run again (classify with --resume where there is
-an output), and what is there then is compared with a run that nobody disturbed: the answers, the vectors, the
-classifier, the tree of files. sort and tag are taken back as well, and the images compared byte for byte. Of
-serve's page every correction that was answered with 200 has to be in its journal, and the next server goes on
-with that. One line per command; exit status 1 where anything was lost.
+The signals are KILL, TERM and INT; the commands classify, embed, shards (embed into a folder), fit, sort,
+tag, clear (store clear) and serve; all of them by default. After every kill the same command is run again
+(classify with --resume where there is an output), and what is there then is compared with a run that nobody
+disturbed: the answers, the vectors, the classifier, the tree of files. sort and tag are taken back as well,
+and the images compared byte for byte. Of serve's page every correction that was answered with 200 has to be
+in its journal, and the next server goes on with that. One line per command; exit status 1 where anything
+was lost.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -39,7 +40,8 @@ def main() -> None:
     """Print one line per command."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a background job starts ignores it
     kills, images = (int(number) for number in (*sys.argv[1:3], "50", "200")[:2])
-    wanted = sys.argv[3:]
+    signals = [each for each in _SIGNALS if each.name[3:] in sys.argv[3:]] or list(_SIGNALS)
+    wanted = [word for word in sys.argv[3:] if not word.isupper()]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         photos = folder / "photos"
@@ -51,9 +53,9 @@ def main() -> None:
         lost = 0
         for trial in (classify, embed, shards, fit, sort, tag, clear):
             if not wanted or trial.__name__ in wanted:
-                lost += _killed(trial.__name__, trial(folder, photos), kills * len(_SIGNALS))
+                lost += _killed(trial.__name__, trial(folder, photos), signals * kills)
         if not wanted or "serve" in wanted:
-            lost += serve(folder, photos, kills * len(_SIGNALS))
+            lost += serve(folder, photos, signals * kills)
     sys.exit(1 if lost else 0)
 
 
@@ -79,7 +81,7 @@ class Trial:
         self.command, self.again, self.reset, self.state, self.safe = command, again, reset, state, safe
 
 
-def _killed(name: str, trial: Trial, kills: int) -> int:
+def _killed(name: str, trial: Trial, kills: Sequence[signal.Signals]) -> int:
     rng = random.Random(name)
     took = 60.0
     for _ in range(2):  # the first run has to read everything from the disk
@@ -89,9 +91,8 @@ def _killed(name: str, trial: Trial, kills: int) -> int:
         took = min(took, time.monotonic() - begun)
     expected = trial.state()
     bad, ends = 0, Counter[str]()
-    for number in range(kills):
+    for number, sent in enumerate(kills):
         trial.reset()
-        sent = _SIGNALS[number % len(_SIGNALS)]
         with subprocess.Popen(
             _python(trial.command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as run:
@@ -108,7 +109,7 @@ def _killed(name: str, trial: Trial, kills: int) -> int:
                 f"{name}, kill {number} by {sent.name}, exit status {run.returncode}: {said[-500:]}",
                 flush=True,
             )
-    _tell(name, kills, bad, ends)
+    _tell(name, len(kills), bad, ends)
     return bad
 
 
@@ -260,7 +261,7 @@ def clear(folder: Path, photos: Path) -> Trial:
     return Trial(command, lambda: command, reset, state, safe)
 
 
-def serve(folder: Path, photos: Path, kills: int) -> int:
+def serve(folder: Path, photos: Path, kills: Sequence[signal.Signals]) -> int:
     """Corrections are said to the page one after the other until it is killed; all that it took are kept."""
     from nshot.server.session import Journal
 
@@ -269,8 +270,7 @@ def serve(folder: Path, photos: Path, kills: int) -> int:
     command = ["serve", str(photos), "--labels", "circle, star", "--no-open", "--port", "0"]
     command += ["--journal", str(journal), "--store", str(folder / "store.sqlite")]
     bad, ends, said, number = 0, Counter[str](), list[str](), 0
-    for kill in range(kills):
-        sent = _SIGNALS[kill % len(_SIGNALS)]
+    for kill, sent in enumerate(kills):
         with subprocess.Popen(
             _python(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as run:
@@ -298,7 +298,7 @@ def serve(folder: Path, photos: Path, kills: int) -> int:
             bad += 1
             print(f"serve, kill {kill} by {sent.name}: {len(set(said) - set(kept))} lost, {rest[-500:]}")
         said += asked
-    _tell(f"serve, {len(said)} corrections", kills, bad, ends)
+    _tell(f"serve, {len(said)} corrections", len(kills), bad, ends)
     return bad
 
 
