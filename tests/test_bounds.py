@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import tiny_checkpoint
 from hub_server import hub_server
 from PIL import Image
 
@@ -25,6 +26,7 @@ from nshot.images import delimited, hub, records, tables
 from nshot.images.footer import row_groups
 from nshot.images.prepare import header
 from nshot.images.sources import Source
+from nshot.models.checkpoint import find
 from nshot.models.files import read_json
 from nshot.models.weights import read_weights
 
@@ -100,6 +102,18 @@ def test_a_zip_s_directory_that_would_fill_the_memory_is_refused(tmp_path: Path,
     path.write_bytes(entry * entries + b"PK\x05\x06" + end)
     with pytest.raises(NshotError, match=f"{name}.* (directory of|table of contents)"):
         read_weights(path) if name.endswith(".bin") else read_vectors(path)
+
+
+@pytest.mark.parametrize("context", [2**31, 10**6])
+def test_a_text_of_gigabytes_that_a_config_asks_for_is_refused(tmp_path: Path, context: int) -> None:
+    """Each text takes that many numbers, whatever it says: it was 17 GB."""
+    tiny_checkpoint(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["max_position_embeddings"] = context
+    path.write_text(json.dumps(config))
+    with pytest.raises(CorruptCheckpoint, match=r"config\.json: max_position_embeddings is .* no model has"):
+        find(tmp_path)
 
 
 def test_settings_and_headers_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:

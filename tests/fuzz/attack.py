@@ -155,7 +155,7 @@ def one_line(error: NshotError, name: str = "") -> None:
     assert 0 < len(said) < _LONGEST, f"{type(error).__name__} of {len(said)} characters: {said[:200]!r}"
     assert "\n" not in said, f"{type(error).__name__} of several lines: {said[:300]!r}"
     # a configuration may only turn out wrong against the weights
-    against = isinstance(error, CheckpointError) and "model.safetensors" in said
+    against = isinstance(error, CheckpointError) and ".safetensors" in said
     assert name in said or against, f"{name} is not named: {said[:300]!r}"
 
 

@@ -40,6 +40,8 @@ _MOST = {
     "height": 10_000,
     "width": 1_000_000,
     "hidden_size": 1_000_000,
+    "position": 100_000,
+    "context": 100_000,
 }
 
 
