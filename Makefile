@@ -21,7 +21,7 @@ help:
 	@echo "make fuzz    the seeded fuzz tests at length: 100,000 inputs for each reader"
 	@echo "make check   ruff, mypy --strict, the walls between the layers"
 	@echo "make browser the page of nshot serve in a real Chromium (chromium and chromium-driver must be there)"
-	@echo "make cluster two Ray nodes and, where it is installed, Slurm on this machine (installs Ray in its own environment)"
+	@echo "make cluster the recipes of docs/scale.md on this machine: Ray, Slurm where it is installed (installs Ray in its own environment)"
 	@echo "make parity  compare with transformers (installs torch in its own environment)"
 	@echo "make wheel   build the wheel, install it into an empty environment, and try it there"
 	@echo "make docs    write the command line's page, build the site, check its links"
