@@ -226,6 +226,8 @@ def test_what_does_not_go_together_is_refused(
         ([*model, "--labels", "a cat", "--like", image], "not both"),
         ([*model, "--like", image, "--like", image], "different names"),
         ([*model], "give the labels"),
+        ([*model, "--labels", "a cat", "--compile"], "not for a detector"),
+        ([*model, "--labels", "a cat", "--processes"], "not for a detector"),
         (["--model", "sketchbook", "-q", "--labels", "red star", "--nms", "0.5"], "are for detectors"),
         (["--model", "sketchbook", "-q", "--labels", "a", "--method", "boxes"], "finds no boxes of its own"),
     ):

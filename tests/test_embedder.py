@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from PIL import Image
 import nshot
 from nshot import encoders
 from nshot.errors import LabelError, RequestError, SourceError, StoreError
-from nshot.images import apart
+from nshot.images import apart, decode
 from nshot.types import Embedded, Failure
 
 
@@ -103,6 +104,47 @@ def test_a_gpu_that_many_threads_decode_for_has_them_decode_in_processes(
     assert not nshot.load(tiny, device="cuda", workers=4).processes
     assert not nshot.load(tiny, device="cpu", workers=16).processes
     assert not nshot.load(tiny, device="cuda", workers=16, processes=False).processes
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no process to cores")
+def test_no_more_threads_decode_than_there_are_cores_to_use(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr("nshot.images.budget._QUOTA", quota)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)})
+    for said, cores in (
+        (None, 8),
+        ("max 100000\n", 8),
+        ("250000 100000\n", 3),
+        ("5000 100000", 1),
+        ("what", 8),
+        ("1 0", 8),
+        ("9900000 100000", 8),
+    ):
+        if said is not None:
+            quota.write_text(said)
+        assert nshot.load(tiny, device="cpu").workers == cores
+    quota.write_text("200000 100000\n")
+    at_once, most, lock = 0, 0, threading.Lock()
+    own = decode.decode
+
+    def watched(data: bytes, **settings: Any) -> Any:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        try:
+            return own(data, **settings)
+        finally:
+            with lock:
+                at_once -= 1
+
+    monkeypatch.setattr("nshot.images.prepare.decode", watched)
+    images = np.random.default_rng(0).integers(0, 256, (40, 120, 160, 3), np.uint8)
+    assert len(nshot.load(tiny, device="cpu").embed(images)) == 40
+    assert 1 <= most <= 2
 
 
 def test_compiled_is_handed_to_the_runtime(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

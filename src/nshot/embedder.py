@@ -13,6 +13,7 @@ import numpy as np
 from nshot.embeddings import Embeddings, Parts, is_parts, is_vector_file, read_vectors, stored
 from nshot.encoders import Encoder
 from nshot.errors import RequestError, SourceError
+from nshot.images.budget import usable_cores
 from nshot.images.decode import Limits
 from nshot.images.in_memory import each, is_array, is_one_image
 from nshot.images.preprocess import Preprocessor
@@ -64,7 +65,7 @@ class Embedder:
         self.preprocessor = preprocessor
         self.memory = Memory(store)
         self.batch_size = batch_size or encoder.batch
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or usable_cores()
         many = encoder.device != "cpu" and self.workers >= _MANY
         self.processes = many if processes is None else processes
         self.limits = limits

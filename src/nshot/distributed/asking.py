@@ -20,6 +20,7 @@ from nshot.embeddings.blocks import Block, split_error
 from nshot.embeddings.parts import Parts, meta_of, part_name
 from nshot.errors import OutputError, SourceError
 from nshot.extras import one_thread_each, pyarrow
+from nshot.images.budget import usable_cores
 from nshot.objects import Folder, open_folder
 from nshot.types import Failure
 
@@ -75,7 +76,7 @@ class Asking:
         self.folder: Folder = open_folder(output, make=True)
         self._classifier = classifier
         self._top_k = top_k
-        self._cores = cores or os.cpu_count() or 1
+        self._cores = cores or usable_cores()
         self._request = _digest(vectors, classifier, top_k)
         if self.folder.name == vectors.name:
             raise OutputError(f"{self.folder.name} holds the vectors: name another folder with -o")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from nshot.embeddings.parts import Parts
 from nshot.embeddings.stored import HELD
 from nshot.errors import NONSENSE, SourceError, brief
 from nshot.extras import one_thread_each, pyarrow
+from nshot.images.budget import usable_cores
 from nshot.output.sinks.many import Many, can, spelled_names
 from nshot.output.sinks.sink import InOrder, Sink
 from nshot.paths import unspelled
@@ -71,7 +71,7 @@ def ask_into(
         OutputError: they cannot be written.
     """
     asking = _Asking(sink, classifier, top_k)
-    workers = cores or os.cpu_count() or 1
+    workers = cores or usable_cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="nshot-ask")
     waiting: deque[Future[_Encoded]] = deque()
     with one_thread_each():

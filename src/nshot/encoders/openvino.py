@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from nshot.encoders import Detections, Precision, blobs, digest_of, forks, openvino_graph
 from nshot.encoders.runtime import ov
 from nshot.encoders.tower import Tower
+from nshot.images.budget import usable_cores
 from nshot.models.owlv2 import BoxTower
 from nshot.paths import cache_dir
 from nshot.types import Floats, Pixels, Tokens
@@ -65,7 +65,7 @@ class OpenVINOEncoder:
             own = (int8.required(checkpoint)["digest"],)
         self.fingerprint = digest_of(checkpoint, "openvino", openvino_graph.VERSION, self.precision, *own)
         self.dimension = checkpoint.config.dimension
-        self.streams = min(threads or _cores(), _MOST_STREAMS)
+        self.streams = min(threads or usable_cores(), _MOST_STREAMS)
         version = (openvino_graph.VERSION, openvino_graph.FORM, ov.get_version(), *own)
         key = digest_of(checkpoint, *version, processor)[:16]
 
@@ -212,10 +212,3 @@ def _check(rows: NDArray[Any], dtype: DTypeLike, row: tuple[int, ...]) -> None:
     if rows.dtype != dtype or rows.shape[1:] != row:
         wanted = ", ".join(map(str, ("n", *row)))
         raise ValueError(f"expected {np.dtype(dtype)}[{wanted}], not {rows.dtype}{list(rows.shape)}")
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

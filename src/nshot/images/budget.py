@@ -7,11 +7,25 @@ first.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import ceil
+from pathlib import Path
 
 from nshot.errors import ImageTooLarge
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time, in so many
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those it is bound to, within its container's share of time."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError, ZeroDivisionError):  # no container, or no limit: "max 100000"
+        quota, period = map(int, _QUOTA.read_text().split())
+        there = min(there, max(1, ceil(quota / period)))
+    return there
 
 
 class Budget:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from typing import IO, Any
 
@@ -184,13 +185,19 @@ def _packed(red: int, green: int, blue: int, alpha: int = 0) -> int:
     return red & 255 | (green & 255) << 10 | (blue & 255) << 20 | alpha << 30 | place << _PLACE
 
 
-_SMALL = [_packed((n >> 4 & 3) - 2, (n >> 2 & 3) - 2, (n & 3) - 2) for n in range(128)]  # by code
-_LARGE = [
-    [_packed(green - 40 + (n >> 4), green - 32, green - 40 + (n & 15)) for n in range(256)]
-    for green in [*[0] * 128, *range(64)]
-]  # by code and the byte after it
 _STRETCH = 16  # colours in full in a row, from which on numpy is faster
 _CODES = 2**16
+
+
+@cache
+def _differences() -> tuple[list[int], list[list[int]]]:
+    """Small differences by code; large ones by code and the byte after it: 16,000, which few runs need."""
+    small = [_packed((n >> 4 & 3) - 2, (n >> 2 & 3) - 2, (n & 3) - 2) for n in range(128)]
+    large = [
+        [_packed(green - 40 + (n >> 4), green - 32, green - 40 + (n & 15)) for n in range(256)]
+        for green in [*[0] * 128, *range(64)]
+    ]
+    return small, large
 
 
 class _QOI(ImageFile.PyDecoder):
@@ -215,7 +222,7 @@ class _QOI(ImageFile.PyDecoder):
 
 def _qoi_pixels(data: bytes) -> Iterator[list[int]]:
     """The pixels of all codes in turn, some thousands at a time; it ends where the data do."""
-    small, large, mask = _SMALL, _LARGE, _MASK
+    (small, large), mask = _differences(), _MASK
     pixel, seen = _packed(0, 0, 0, 255), [0] * 64
     codes: Any = iter(data)
     while codes.__length_hint__():

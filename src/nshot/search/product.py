@@ -7,7 +7,6 @@ which reads them at the speed of memory, and otherwise by numpy after widening.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nshot.extras import numkong
+from nshot.images.budget import usable_cores
 from nshot.types import Floats
 
 Rows = NDArray[np.intp]
@@ -195,7 +195,7 @@ class _Packed:
     def threads(self) -> int:
         """How many parts to multiply at once: one where numpy's product takes every core by itself."""
         alone = self._library is None and len(self._queries) > 1
-        return 1 if alone else os.cpu_count() or 1
+        return 1 if alone else usable_cores()
 
     def best(self, rows: NDArray[Any], edge: Floats, count: int) -> tuple[Rows, Rows, Floats]:
         """What of a part of the rows may be among the best: whose, which row, its product.
