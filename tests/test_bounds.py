@@ -217,7 +217,7 @@ def test_requests_of_brackets_are_refused_before_they_fill_the_memory() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-@pytest.mark.parametrize("moment", ["importing", "converted", "cleared", "ended"])
+@pytest.mark.parametrize("moment", ["importing", "converted", "cleared", "lost", "ended"])
 def test_ctrl_c_at_any_moment_is_no_traceback(moment: str, tmp_path: Path) -> None:
     hit = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
     program = {
@@ -227,6 +227,13 @@ def test_ctrl_c_at_any_moment_is_no_traceback(moment: str, tmp_path: Path) -> No
         " except KeyboardInterrupt:\n  raise ImportError\n"
         "c.main = main",
         "cleared": "import time, weakref, nshot.cli as c\nclass Some: pass\n"  # where nothing can be raised
+        f"def main(begins):\n begins()\n some = Some()\n weakref.finalize(some, exec, {hit!r})\n"
+        " del some\n time.sleep(60)\n"
+        "c.main = main",
+        "lost": "import time, weakref, nshot.__main__ as m, nshot.cli as c\nclass Some: pass\n"  # and once more
+        "soon, times = m._soon, []\n"
+        f"def twice():\n times.append(0)\n if len(times) == 1: exec({hit!r})\n soon()\n"
+        "m._soon = twice\n"
         f"def main(begins):\n begins()\n some = Some()\n weakref.finalize(some, exec, {hit!r})\n"
         " del some\n time.sleep(60)\n"
         "c.main = main",

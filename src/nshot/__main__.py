@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 
 _INTERRUPTED = 130
 _SAID = b"nshot: interrupted\n"
@@ -47,13 +48,18 @@ class _CtrlC:
         """A command begins."""
         self.begun = True
 
-    def __call__(self, number: int, frame: object) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.over:  # all is said and written
             os._exit(self.status)
         if not self.begun:
             os.write(2, _SAID)
             os._exit(_INTERRUPTED)
         self.heard = True
+        while frame is not None:
+            if frame.f_code is _CtrlC.lost.__code__:  # raised in there it would be lost, and printed
+                _soon()
+                return
+            frame = frame.f_back
         raise KeyboardInterrupt
 
     def lost(self, what: sys.UnraisableHookArgs) -> None:
@@ -61,15 +67,20 @@ class _CtrlC:
         if not self.heard or not isinstance(what.exc_value, KeyboardInterrupt):
             sys.__unraisablehook__(what)
             return
-        import _thread
-        from threading import Timer, main_thread
+        _soon()
 
-        if hasattr(signal, "pthread_kill"):  # which also wakes what sleeps
-            again = Timer(0.01, signal.pthread_kill, (main_thread().ident, signal.SIGINT))
-        else:
-            again = Timer(0.01, _thread.interrupt_main)
-        again.daemon = True
-        again.start()
+
+def _soon() -> None:
+    """Send the signal once more, in a moment."""
+    import _thread
+    from threading import Timer, main_thread
+
+    if hasattr(signal, "pthread_kill"):  # which also wakes what sleeps
+        again = Timer(0.01, signal.pthread_kill, (main_thread().ident, signal.SIGINT))
+    else:
+        again = Timer(0.01, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
 
 
 if __name__ == "__main__":
