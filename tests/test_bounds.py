@@ -230,7 +230,7 @@ def test_ctrl_c_at_any_moment_is_no_traceback(moment: str, tmp_path: Path) -> No
         f"def main(begins):\n begins()\n some = Some()\n weakref.finalize(some, exec, {hit!r})\n"
         " del some\n time.sleep(60)\n"
         "c.main = main",
-        "lost": "import time, weakref, nshot.__main__ as m, nshot.cli as c\nclass Some: pass\n"  # and once more
+        "lost": "import time, weakref, nshot.__main__ as m, nshot.cli as c\nclass Some: pass\n"  # twice
         "soon, times = m._soon, []\n"
         f"def twice():\n times.append(0)\n if len(times) == 1: exec({hit!r})\n soon()\n"
         "m._soon = twice\n"
