@@ -225,6 +225,8 @@ def test_the_endpoint_answers_by_a_saved_cascade_and_says_which_model_answered(
         lines = client.post("/v1/classify", json={"images": images, "classifier": "both", "stream": True})
         rows = [json.loads(line) for line in lines.text.splitlines()]
         assert [each.get("stage") for each in rows] == [*stages, None]
+        sent = 60 + sum(stage == cascade.classifier.names[1] for stage in stages)  # images, in both requests
+        assert f"nshot_encoded_total {2 * sent}" in client.get("/metrics").text
         plain = client.post("/v1/classify", json={"images": images[:1], "labels": list(LABELS)}).json()
         assert "stage" not in plain["results"][0]
     endpoint.close()

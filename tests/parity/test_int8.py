@@ -257,7 +257,12 @@ def test_the_command_says_what_int8_is_worth_and_classify_uses_it(
     assert cli.run(["quantise", str(made[1]), *asked, "--report", str(report)]) == 0
     out, _ = capsys.readouterr()
     assert "those of f32" in out
-    assert json.loads(report.read_text())["calibrated_on"] == 300
+    told = json.loads(report.read_text())
+    assert told["calibrated_on"] == 300
     images = [str(path) for path in sorted(made[1].iterdir())[:5]]
     assert cli.run(["classify", *images, *asked, "--precision", "int8", "--format", "jsonl"]) == 0
     assert len(capsys.readouterr()[0].splitlines()) == 5
+    assert cli.run(["doctor", "--model", "sketchbook", "--no-store"]) == 0
+    out = capsys.readouterr()[0]
+    assert "int8: " in out
+    assert f"{told['agreement']:.1%} of its answers were those of f32" in out

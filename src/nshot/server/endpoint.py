@@ -238,7 +238,12 @@ class Endpoint:
             "nshot_bodies_bytes": ("Bytes of the bodies that are held.", "gauge", float(self._bodies.held)),
         }
         if batcher is not None:
-            values = (batcher.waiting, batcher.batches, batcher.encoded)
+            every = [batcher, *self._first.values()]
+            values = (
+                sum(each.waiting for each in every),
+                sum(each.batches for each in every),
+                sum(each.encoded for each in every),
+            )
             for name, value in zip(list(gauges), values, strict=False):
                 gauges[name] = (*gauges[name][:2], float(value))
         return PlainTextResponse(self.metrics.text(gauges), media_type="text/plain; version=0.0.4")
