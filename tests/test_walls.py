@@ -73,7 +73,7 @@ WHOLE = {
     "models.files": "its size was judged",
     "models.hub": "in the Hub's cache: a commit",
     "objects.folder": "a draft that was just written",
-    "objects.stores": "the person's own settings",
+    "objects.settings": "the person's own settings",
     "output.sorting.journal": "in the cache: a key",
     "pages.engine": "a file of the package",
     "search.index": "its size was judged by the vectors",
