@@ -394,3 +394,62 @@ def test_a_first_line_that_is_nested_too_deeply_is_one_row(tmp_path: Path) -> No
     found = records.read(path, 900_000_000)
     assert [row.get("image") for row in found.rows] == [None, "0.png", "1.png"]
     assert found.notes == [f"{path}: its first line is no JSON object"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.parametrize("kind", ["link", "pipe", "dangling"])
+def test_a_journal_in_a_folder_from_elsewhere_leads_to_no_other_file(tmp_path: Path, kind: str) -> None:
+    from nshot.output import sorting, tagging
+    from nshot.output.sorting.journal import JOURNAL as SORTED
+    from nshot.output.tagging.tagging import JOURNAL as TAGGED
+    from nshot.server.session import JOURNAL, Journal
+
+    folder, victim = tmp_path / "folder", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("the person's own\nwithout an end")
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    for name in (SORTED, TAGGED, JOURNAL):
+        if kind == "pipe":
+            os.mkfifo(folder / name)
+        else:
+            (folder / name).symlink_to(victim if kind == "link" else tmp_path / "made")
+    tags, _ = tagging.plan_tags([(folder / "a.png", ["cat"])])
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    moves = sorting.plan([(tmp_path / "b.png", "cat")], folder, {"cat": "cat"})
+    for act in (
+        lambda: sorting.carry_out(moves, folder, "copy"),
+        lambda: sorting.undo(folder),
+        lambda: tagging.write_tags(tags, folder),
+        lambda: tagging.undo_tags(folder),
+        lambda: Journal(folder / JOURNAL),
+    ):
+        with pytest.raises(RequestError, match=r"is a link, a pipe or a folder|nothing to undo"):
+            act()
+    assert victim.read_text() == "the person's own\nwithout an end"
+    assert not (tmp_path / "made").exists()
+    assert not (folder / "cat").exists()
+
+
+def test_a_sidecar_that_is_a_link_is_left_alone(tmp_path: Path) -> None:
+    from nshot.output.tagging import plan_tags
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    plain, failed = plan_tags([(tmp_path / "a.png", ["cat"])])
+    assert not failed
+    (tmp_path / "elsewhere.xmp").write_bytes(plain[0].after)
+    (tmp_path / "a.png.xmp").symlink_to(tmp_path / "elsewhere.xmp")
+    tags, failed = plan_tags([(tmp_path / "a.png", ["dog"])])
+    assert tags == []
+    assert "it is a link" in failed[0][1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_in_the_place_of_a_store_keeps_nobody_waiting(tmp_path: Path) -> None:
+    from nshot.errors import StoreError
+    from nshot.store.store import Store
+
+    os.mkfifo(tmp_path / "store.sqlite")
+    with pytest.raises(StoreError, match="a pipe or a device"):
+        Store(tmp_path / "store.sqlite").known_files([])
+    with pytest.raises(StoreError, match="a pipe or a device"):
+        Store(tmp_path / "store.sqlite").info()

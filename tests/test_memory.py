@@ -295,3 +295,11 @@ def test_with_a_store_as_without_one_pixels_are_let_go_of_once_they_are_encoded(
     assert len(prepared) == 160
     # what is decoded ahead, what is being encoded in each stream, and one batch that waits
     assert most <= clip.batch_size * (2 * clip.encoder.streams + 3)
+
+
+def test_a_webp_that_does_not_fit_says_so_and_is_not_called_damaged() -> None:
+    """Its decoder says only that it could not be made."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (6000, 6000)).save(buffer, "WEBP", lossless=True, method=0, quality=0)
+    with pytest.raises(ImageTooLarge, match="give more with --memory"):
+        preparing(memory=120_000_000)(buffer.getvalue())

@@ -158,6 +158,59 @@ def test_a_full_disk_is_one_line_at_every_write(
     assert sorted(path.read_bytes() for path in photos.glob("??.*")) == before
 
 
+@limited
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(f"classify PHOTOS LABELS -o x.{ending}" for ending in ("jsonl", "csv", "tsv", "json", "parquet")),
+        *(f"classify PHOTOS LABELS --format {kind} -o x.json" for kind in ("coco", "labelstudio")),
+        *(f"embed PHOTOS -o x.{ending}" for ending in ("npz", "parquet")),
+        *(f"search PHOTOS --text cat -o x.{ending}" for ending in ("html", "csv", "jsonl", "parquet")),
+        *(f"duplicates PHOTOS -o x.{ending}" for ending in ("html", "csv", "parquet")),
+        *(f"cluster PHOTOS -k 2 -o x.{ending}" for ending in ("html", "csv", "parquet")),
+        *(f"locate PHOTOS --labels cat,dog -o x.{ending}" for ending in ("json", "csv", "jsonl")),
+        "fit DATA -o x.nshot",
+        "calibrate DATA --labels a,b --coverage 0.5 --reject off -o x.nshot",
+    ],
+)
+def test_a_full_disk_leaves_what_was_there_before(
+    tiny: Path, photos: Path, tmp_path: Path, command: str
+) -> None:
+    if "parquet" in command:
+        pytest.importorskip("pyarrow")
+    if "locate" in command or "fit" in command or "calibrate" in command:
+        data = tmp_path / "labelled"
+        for number, path in enumerate(sorted(photos.iterdir())):
+            (data / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, data / "ab"[number % 2])
+    out = tmp_path / "out"
+    out.mkdir()
+    asked = command.replace(" LABELS", " --labels cat,dog --reject off").split()
+    places = {"PHOTOS": photos, "DATA": tmp_path / "labelled", asked[-1]: out / asked[-1]}
+    (out / asked[-1]).write_bytes(b"what was there before")
+    done = run(*(places.get(part, part) for part in asked), "--model", tiny, "--no-store", largest=10)
+    one_line(done, 2, asked[-1])
+    assert (out / asked[-1]).read_bytes() == b"what was there before"
+    assert all(path.stat().st_size == 0 for path in out.iterdir() if path.name != asked[-1])
+
+
+@limited
+@pytest.mark.parametrize("largest", [10, 6000])
+@pytest.mark.parametrize("command", ["evaluate --labels a,b", "curve", "robustness --labels a,b"])
+def test_a_report_on_a_full_disk_holds_no_half_of_a_file(
+    tiny: Path, photos: Path, tmp_path: Path, command: str, largest: int
+) -> None:
+    data, out = tmp_path / "labelled", tmp_path / "report"
+    for number, path in enumerate(sorted(photos.iterdir())):
+        (data / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, data / "ab"[number % 2])
+    name, *others = command.split()
+    done = run(name, data, *others, "-o", out, "--model", tiny, "--no-store", largest=largest)
+    one_line(done, 2, str(out))
+    assert not [path for path in out.rglob("*") if path.is_file() and path.stat().st_size in (0, largest)]
+    assert not list(out.rglob("*.part"))
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("command", [["--help"], ["store", "info"], ["completion", "bash"]])
 def test_a_full_disk_behind_standard_output_is_one_line(command: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import weakref
@@ -115,6 +116,20 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, locked: bool = 
     """
     with replacing(path, locked=locked) as part:
         part.write_bytes(content)
+
+
+def own_file(path: Path) -> None:
+    """Refuse a journal that is no file of its own.
+
+    Whoever made the folder could have another file of the person's cut and written to through a link, and a
+    pipe would keep everybody waiting.
+
+    Raises:
+        OutputError: it is a link, a pipe, a folder or a device.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OutputError(f"{path} is a link, a pipe or a folder, where a journal is kept: remove it")
 
 
 def cut_torn_line(path: Path) -> None:

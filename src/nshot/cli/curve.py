@@ -90,7 +90,7 @@ def command(
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
-    from nshot.atomic import make_folder, writing
+    from nshot.atomic import make_folder, write_bytes
     from nshot.evaluation.curve_chart import draw
     from nshot.few_shot.curve import curve
 
@@ -127,11 +127,9 @@ def command(
             "seed": seed,
             "points": [asdict(p) | {"mean": p.mean, "low": p.low, "high": p.high} for p in points],
         }
-        with writing(output):
-            (output / "curve.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-            (output / "curve.svg").write_text(
-                draw(points, f"{Path(name).name}: accuracy by examples"), encoding="utf-8"
-            )
+        write_bytes(output / "curve.json", (json.dumps(content, indent=2) + "\n").encode())
+        chart = draw(points, f"{Path(name).name}: accuracy by examples")
+        write_bytes(output / "curve.svg", chart.encode("utf-8", "surrogateescape"))
         echo(f"\n{output / 'curve.svg'}")
     return tell_failures(list(examples.failures.values()), len(examples), quiet=quiet)
 

@@ -100,7 +100,7 @@ def compare(
     \b
     nshot models compare photos-by-class/ --models clip-b32,siglip2-b16 -o frontier.svg
     """
-    from nshot.atomic import writing
+    from nshot.atomic import write_bytes
     from nshot.evaluation.models import compare_models, frontier
 
     names = [name.strip() for name in models.split(",") if name.strip()]
@@ -138,8 +138,7 @@ def compare(
         )
     _table(table)
     if output is not None:
-        with writing(output):
-            output.write_text(frontier(rows), encoding="utf-8")
+        write_bytes(output, frontier(rows).encode())
         if not quiet:
             say(f"the chart is in {output}")
     return 0

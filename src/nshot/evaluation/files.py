@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nshot import metrics
-from nshot.atomic import replace, writing
+from nshot.atomic import replacing, write_bytes
 from nshot.evaluation import placed
 from nshot.evaluation.evaluation import Evaluation, Rival
 from nshot.evaluation.placed import PlacedEvaluation
@@ -147,8 +147,7 @@ def write_placed(path: Path, evaluation: PlacedEvaluation) -> None:
 def _write_rows(
     path: Path, columns: Sequence[str], kinds: Sequence[str], rows: Iterator[Sequence[Any]]
 ) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with writing(path):
+    with replacing(path) as temporary:
         if path.suffix == ".parquet":
             pa = pyarrow()
             types = {"str": pa.string(), "bool": pa.bool_(), "f8": pa.float64(), "i4": pa.int32()}
@@ -162,7 +161,6 @@ def _write_rows(
                 table = csv.writer(file)
                 table.writerow(columns)
                 table.writerows(rows)
-        replace(temporary, path)
 
 
 def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
@@ -215,7 +213,4 @@ def _plain(value: Any) -> Any:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    with writing(path):
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-        replace(temporary, path)
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))

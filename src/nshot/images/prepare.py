@@ -279,7 +279,7 @@ def _within(
         return _apart(there, data, found.size or most // 2, limits, budget)
     size = min(found.size or 0, most)
     if (processes or size > most // 4) and apart.available():
-        return _apart(there, data, min(max(size, _LEAST), most), limits, budget)
+        return _apart(there, data, max(found.size or 0, _LEAST), limits, budget)
     with budget.decoding(size):
         return here(data)
 

@@ -24,6 +24,9 @@ def file_digest(path: Path) -> str:
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the answer
         note.parent.mkdir(parents=True, exist_ok=True)
         unfinished = note.with_name(f"{note.name}.{os.getpid()}")
-        unfinished.write_text(digest)
-        unfinished.replace(note)
+        try:
+            unfinished.write_text(digest)
+            unfinished.replace(note)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
     return digest

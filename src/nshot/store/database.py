@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 import weakref
 import zlib
@@ -232,6 +233,8 @@ class Database:
         """Whether there is a store; a file of somebody else's is refused before SQLite touches it."""
         with self._translated():
             try:
+                if not stat.S_ISREG(self.path.stat().st_mode) and not self.path.is_dir():
+                    raise StoreError(f"the store {self.path} is a pipe or a device: name a file with --store")
                 with self.path.open("rb") as file:
                     first = file.read(_PAGE)
                     following = [file.read(_PAGE)[:1] for _ in range(_PAGES)]

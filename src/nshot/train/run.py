@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nshot.atomic import writing
+from nshot.atomic import write_bytes, writing
 from nshot.errors import OutputError, RequestError
 from nshot.images.preprocess import Preprocessor
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -249,9 +249,8 @@ def train(
         result = Report(done, kept, len(training), failures, figures, tuple(curve), blend, reason, worth)
         processes.wait()
         if processes.rank == 0:
-            with writing(output):
-                content = json.dumps({"recipe": recipe, **asdict(result)}, indent=2)
-                (output / _REPORT).write_text(content + "\n", encoding="utf-8")
+            content = json.dumps({"recipe": recipe, **asdict(result)}, indent=2)
+            write_bytes(output / _REPORT, f"{content}\n".encode())
             checkpoints.write(begin, output, half=options.half)
             shutil.rmtree(folder)
         return result

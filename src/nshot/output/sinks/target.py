@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from nshot.atomic import write_bytes, writing
+from nshot.atomic import replacing, writing
 from nshot.errors import OutputError
 
 
@@ -80,12 +82,24 @@ class FileTarget:
 
     def begin(self, keep: int | None) -> None:
         """Open the file: emptied, or cut to the bytes of an earlier run that are kept."""
-        with writing(self.path):
+        with self._noted(), writing(self.path):
             self._file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "rb+", buffering=0)
             self._end = keep or 0
             self._file.truncate(self._end)
-            if self._resumable:
-                write_bytes(self.note, self._request.encode(), locked=True)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Put down the request, on a disk that has room for it, around what empties the file.
+
+        Where there is no room, what the file held before stays; and no other request's answers are ever
+        under this one's note.
+        """
+        if not self._resumable:
+            yield
+            return
+        with replacing(self.note, locked=True) as part:
+            part.write_bytes(self._request.encode())
+            yield
 
     def append(self, data: bytearray) -> None:
         """Write at the end of what is known to be whole, and empty ``data``; on failure, cut back to that."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
-from nshot.atomic import cut_torn_line
+from nshot.atomic import cut_torn_line, own_file
 from nshot.bounded import parsed, weight
 from nshot.errors import OutputError, brief
 from nshot.paths import cache_dir
@@ -296,6 +296,7 @@ def open_journal(target: Path) -> Iterator[Journal]:
         OutputError: another process has it.
     """
     path = target / JOURNAL
+    own_file(path)
     with path.open("ab") as file:
         try:
             import fcntl

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from nshot.atomic import Lock, cut_torn_line, replacing, writing
+from nshot.atomic import Lock, cut_torn_line, own_file, replacing, writing
 from nshot.bounded import lines, parsed, read_regular
 from nshot.errors import NONSENSE, OutputError, brief
 from nshot.output.tagging.xmp import LARGEST, SidecarError, with_keywords
@@ -84,6 +84,8 @@ def plan_tags(
     tags, failed = [], []
     for sidecar, own in wanted.items():
         try:
+            if sidecar.is_symlink():
+                raise SidecarError("it is a link: tag the images beside the file that it leads to")
             before = read_regular(sidecar) if os.path.lexists(sidecar) else None
             after = with_keywords(before, tuple(own))
         except (OSError, SidecarError) as error:
@@ -117,6 +119,7 @@ def write_tags(
         return []
     failed = []
     journal = folder / JOURNAL
+    own_file(journal)
     lock = Lock(journal)
     try:
         with writing(journal), journal.open("ab") as file:
@@ -149,6 +152,7 @@ def undo_tags(folder: Path) -> TagsUndone:
     """
     folder = folder.absolute()
     journal = folder / JOURNAL
+    own_file(journal)
     if not journal.exists():
         raise OutputError(f"nothing to undo in {folder}: there is no {JOURNAL}")
     left: list[tuple[str, str]] = []

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
+from nshot.atomic import own_file
 from nshot.bounded import Heavy, lines, parsed, weight
 from nshot.errors import NONSENSE, OutputError, RequestError, brief
 from nshot.types import CORRECTED, DEFAULT_LIMITS, Answer, Decided, Faceted, Failure, Placed, Prediction
@@ -263,6 +264,7 @@ class Journal:
         self.version = 0  # grows with every act
         self.lines: list[dict[str, Any]] = []
         self._lock = threading.RLock()
+        own_file(self.path)
         try:
             self._file: BinaryIO = self.path.open("ab")
         except OSError as error:
