@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,16 @@ from nshot.embeddings import Embeddings
 from nshot.embeddings.reader import read_vectors
 from nshot.errors import CorruptCheckpoint, ImageError, NshotError, RequestError, SourceError
 from nshot.images import delimited, hub, records, tables
+from nshot.images.archives import _open_gz, tar_members
+from nshot.images.cost import cost
 from nshot.images.footer import row_groups
 from nshot.images.prepare import header
+from nshot.images.resolve import Resolver
 from nshot.images.sources import Source
 from nshot.models.checkpoint import find
 from nshot.models.files import read_json
 from nshot.models.weights import read_weights
+from nshot.types import Limits
 
 
 def shared(text: str, rows: int) -> Any:
@@ -453,3 +459,73 @@ def test_a_pipe_in_the_place_of_a_store_keeps_nobody_waiting(tmp_path: Path) -> 
         Store(tmp_path / "store.sqlite").known_files([])
     with pytest.raises(StoreError, match="a pipe or a device"):
         Store(tmp_path / "store.sqlite").info()
+
+
+def test_a_jpeg_of_hundreds_of_exif_blocks_is_refused_before_they_are_put_together() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    block = b"\xff\xe1\x00\x10Exif\0\0MM\0*\0\0\0\x08"
+    assert cost(data[:2] + block * 3 + data[2:], Limits()).alone is False
+    with pytest.raises(ImageError, match="more than 64 blocks of EXIF"):
+        cost(data[:2] + block * 65 + data[2:], Limits())
+
+
+def test_a_jpeg_padded_within_its_scan_is_refused() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    assert cost(data[:-2] + b"\xff" * 1000 + data[-2:], Limits()).alone is False
+    with pytest.raises(ImageError, match="padding within it"):
+        cost(data[:-2] + b"\xff" * 2**16 + data[-2:], Limits())
+
+
+@pytest.mark.parametrize("where", ["name", "comment", "padding"])
+def test_a_gz_header_without_an_end_is_refused_not_read_a_byte_at_a_time(tmp_path: Path, where: str) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("a.png"), io.BytesIO())
+    path = tmp_path / "a.tar.gz"
+    whole = gzip.compress(data.getvalue()[:-1024])
+    if where == "padding":
+        path.write_bytes(whole + bytes(2**21))
+        assert [member.name for member in tar_members(path, 1000)] == ["a.png"]
+        with pytest.raises(gzip.BadGzipFile, match="without an end"):
+            _open_gz(path, "rb").read()
+        return
+    path.write_bytes(whole[:3] + (b"\x08" if where == "name" else b"\x10") + whole[4:10] + b"a" * 2**21)
+    with pytest.raises(SourceError, match="without an end"):
+        tar_members(path, 1000)
+
+
+def test_a_large_page_that_unpacks_from_little_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "table.parquet"
+    monkeypatch.setattr(tables, "_LARGE_PAGE", 2**20)
+    kinds = {"use_dictionary": False, "compression": "zstd"}
+    pq.write_table(pa.table({"image": [b"\0" * 100_000 + os.urandom(10_000)] * 20}), path, **kinds)
+    with pytest.raises(SourceError, match="which no column of images does"):
+        next(tables.open_table(path).rows("image"))
+    pq.write_table(pa.table({"image": [os.urandom(100_000) for _ in range(20)]}), path, **kinds)
+    assert len(list(tables.open_table(path).rows("image"))) == 20
+
+
+def test_a_name_of_thousands_of_folders_is_looked_for_in_few_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    is_file = os.path.isfile
+
+    def counted(path: str) -> bool:
+        nonlocal asked
+        asked += 1
+        return is_file(path)
+
+    monkeypatch.setattr(os.path, "isfile", counted)
+    resolver = Resolver(str(tmp_path))
+    assert resolver.find("a/" * 100_000 + "b.png") is None
+    assert resolver.find("a/" * 2000 + "b.png") is None
+    assert asked < 1000

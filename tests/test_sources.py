@@ -232,6 +232,31 @@ def test_a_list_names_missing_files_and_folders_which_fail_alone(tree: Path) -> 
     assert good.read() == b"a.jpg"
 
 
+@pytest.mark.parametrize("kind", ["gz", "tar", "zip", "pdf", "noise"])
+def test_what_is_piped_and_is_no_list_is_one_failure(kind: str) -> None:
+    data = bytes(range(1, 9)) * 200 + b"\n" + b"\x02\n" * 100
+    if kind == "gz":
+        data = gzip.compress(data)
+    elif kind == "tar":
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo("a.png"), io.BytesIO())
+        data = buffer.getvalue()
+    elif kind in ("zip", "pdf"):
+        data = (b"PK\x03\x04" if kind == "zip" else b"%PDF-1.7\n") + data
+    (source,) = listed("-", stdin=io.BytesIO(data))
+    with pytest.raises(UndecodableImage, match="'-' takes one image, or a name for each line"):
+        source.read()
+
+
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "TIFF", "WEBP", "JPEG2000"])
+def test_an_image_of_any_format_with_a_signature_may_be_piped(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (10, 10, 10)).save(buffer, kind)
+    (source,) = listed("-", stdin=io.BytesIO(buffer.getvalue()))
+    assert source.read() == buffer.getvalue()
+
+
 def test_one_image_piped_in_place_of_a_list_is_read() -> None:
     for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
         buffer = io.BytesIO()

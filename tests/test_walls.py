@@ -176,7 +176,14 @@ def test_no_file_that_others_may_have_made_is_read_whole_without_a_bound() -> No
 
 def test_commands_print_by_the_one_function_that_writes_out_escape_codes() -> None:
     """A label, a file's name, a report: whatever they hold, a terminal acts on none of it."""
-    raw = {"cli.options.talk", "cli.completion", "cli.next", "cli.embed", "cli.train"}  # itself, bars, data
+    raw = {
+        "cli",
+        "cli.options.talk",
+        "cli.completion",
+        "cli.next",
+        "cli.embed",
+        "cli.train",
+    }  # itself, bars, data
     found = {
         name
         for name, path in modules().items()

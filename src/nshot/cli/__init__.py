@@ -17,7 +17,6 @@ import click
 
 import nshot
 from nshot.cli.help import nearest, sections
-from nshot.cli.options.talk import echo
 from nshot.errors import NshotError, brief
 from nshot.paths import spelled
 
@@ -110,10 +109,10 @@ def run(args: Sequence[str] | None = None, begins: Callable[[], object] | None =
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        echo("nshot: interrupted", err=True)
+        click.echo("nshot: interrupted", err=True)
         return 130
     except NshotError as error:
-        echo(f"nshot: {spelled(str(error))}", err=True)
+        click.echo(f"nshot: {spelled(str(error))}", err=True)
         return 2
     except BrokenPipeError:  # `nshot classify ... | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,5 +120,5 @@ def run(args: Sequence[str] | None = None, begins: Callable[[], object] | None =
     except OSError as error:  # no permission, a full disk: where nothing nearer says what was done there
         log.debug("unexpected", exc_info=True)
         where = "cannot write" if error.filename is None else spelled(str(error.filename))
-        echo(f"nshot: {where}: {brief(error)}", err=True)
+        click.echo(f"nshot: {where}: {spelled(brief(error))}", err=True)
         return 2

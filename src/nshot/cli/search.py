@@ -169,7 +169,7 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in read_bytes(path).decode("utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
-        raise RequestError(f"cannot read {path}: {error}") from error
+        raise RequestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     found = [line for line in lines if line]
     if not found:
         raise RequestError(f"{path} holds no question")

@@ -214,11 +214,11 @@ def _open_tar(path: Path | ObjectPath) -> tuple[tarfile.TarFile, _Bounded]:
     with path.open("rb") as file:
         magic = file.read(6)
     unpack: Callable[..., Any] = open
-    for signature, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", _open_xz)):
+    for signature, opener in ((b"\x1f\x8b", _open_gz), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", _open_xz)):
         if magic.startswith(signature):
             unpack = opener
     stream: Any
-    if isinstance(path, Path) or unpack is _open_xz:
+    if isinstance(path, Path) or unpack in (_open_gz, _open_xz):
         stream = unpack(path, "rb")
     else:  # an object in a store
         stream = path.open("rb") if unpack is open else unpack(path.open("rb"), "rb")
@@ -322,6 +322,38 @@ class _Bounded:
 
     def tell(self) -> int:
         return self._place
+
+
+def _open_gz(path: Path | ObjectPath, mode: str) -> IO[bytes]:
+    file = path.open(mode)
+    stream = gzip.GzipFile(fileobj=_Stepped(file))  # type: ignore[arg-type]
+    stream.myfileobj = file  # type: ignore[assignment]  # closed with it
+    return stream  # type: ignore[return-value]
+
+
+class _Stepped:
+    """A file that gzip reads names, comments and padding of a byte at a time; hundreds of megabytes of them
+    would take minutes.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._steps = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self._steps = self._steps + 1 if size == 1 else 0
+        if self._steps > _HEADER:
+            raise gzip.BadGzipFile("a name, a comment or padding without an end")
+        return self._file.read(size)
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
 
 
 def _open_xz(path: Path | ObjectPath, mode: str) -> IO[bytes]:

@@ -30,6 +30,8 @@ UNKNOWN = Cost(None, alone=True)
 
 _MOST_PARTS = 2000  # of a JPEG's segments or a PNG's chunks: Pillow reads each in Python
 _REFUSED_PARTS = 100_000
+_MOST_EXIF = 64
+_FILL = b"\xff" * 2**16  # of a JPEG: longer than any segment
 _MOST_SCANNED = 2**28  # pixels x scans of a JPEG, at some 100 million a second
 _REFUSED_SCANNED = 2**32
 _THREADS = 2**28  # of address space: a decoder of HEIF or AVIF starts threads, each with a stack and a heap
@@ -105,7 +107,7 @@ def _of(width: int, height: int, copies: float, limits: Limits, *, also: int = 0
 
 
 def _jpeg(data: bytes, limits: Limits, draft: int | None) -> Cost:
-    place, parts, fill, coloured, turned = 2, 0, 0, False, False
+    place, parts, fill, coloured, turned = 2, 0, 0, False, 0
     while True:
         if data[place] != 0xFF:
             return UNKNOWN  # noise between the segments
@@ -125,9 +127,13 @@ def _jpeg(data: bytes, limits: Limits, draft: int | None) -> Cost:
             place += 2
             continue
         coloured |= data.startswith(b"ICC_PROFILE", place + 4)
-        turned |= data.startswith(b"Exif", place + 4)
+        turned += data.startswith(b"Exif", place + 4)
+        if turned > _MOST_EXIF:  # Pillow puts each behind all before it, one copy after the other
+            raise UndecodableImage(f"damaged: more than {_MOST_EXIF} blocks of EXIF")
         place += 2 + max(2, struct.unpack_from(">H", data, place + 2)[0])
     _, height, width, bands = struct.unpack_from(">BHHB", data, place + 4)
+    if data.find(_FILL, place) >= 0:  # a decoder that is fed in pieces begins anew with each
+        raise UndecodableImage(f"damaged: {len(_FILL):,} bytes or more of padding within it")
     scans = max(1, data.count(b"\xff\xda", place))
     scanned = width * height * scans
     if scanned > _REFUSED_SCANNED:
@@ -138,7 +144,7 @@ def _jpeg(data: bytes, limits: Limits, draft: int | None) -> Cost:
     while draft is not None and shrunk < 8 and min(width, height) // (2 * shrunk) >= draft:
         shrunk *= 2
     coefficients = 2 * width * height * bands if scans > 1 else 0  # the whole image's, not a row's
-    copies = 1 + coloured + turned + (bands == 4)
+    copies = 1 + coloured + (turned > 0) + (bands == 4)
     within = _of(width, height, 0, limits).size or 0
     return Cost(within + (_of(width, height, copies, limits).size or 0) // shrunk**2 + coefficients)
 

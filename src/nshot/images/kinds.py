@@ -9,6 +9,7 @@ Nothing is opened to find out, but files whose name says nothing: those that hol
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -176,6 +177,7 @@ def is_plain_text(data: bytes) -> bool:
 _SIGNATURES = (
     *((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n"), (0, b"GIF87a"), (0, b"GIF89a"), (8, b"WEBP"), (4, b"jP  ")),
     *((0, b"II*\x00"), (0, b"MM\x00*"), (4, b"ftyp"), (0, b"\xff\x4f\xff\x51"), (0, b"BM"), (0, b"qoif")),
+    *((0, b"\0\0\1\0"), (0, b"8BPS"), (0, b"DDS "), (0, b"icns")),
 )
 
 
@@ -183,7 +185,25 @@ def is_image(data: bytes) -> bool:
     """Whether bytes begin as an image does, and not as a list of names."""
     signed = any(data.startswith(signature, place) for place, signature in _SIGNATURES)
     binary = any(0 < byte < 9 or 13 < byte < 32 or byte > 126 for byte in data[:8])
-    return signed and (binary or b"\0\0" in data[:32])
+    return (signed and (binary or b"\0\0" in data[:32])) or _PLAIN_MAP.match(data) is not None
+
+
+_PLAIN_MAP = re.compile(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d{1,9}\s+\d{1,9}\s")
+_HOLDERS = (
+    *((0, b"\x1f\x8b", "gzip"), (0, b"PK\x03\x04", "a zip archive"), (257, b"ustar", "a tar archive")),
+    *((0, b"BZh", "bzip2"), (0, b"\xfd7zXZ\x00", "xz"), (0, b"\x28\xb5\x2f\xfd", "zstd")),
+    *((0, b"PAR1", "Parquet"), (0, b"%PDF", "a PDF"), (0, b"\x93NUMPY", "an array")),
+)
+
+
+def no_list(data: bytes) -> str | None:
+    """What bytes are that are plainly no list of names; None: they may be one."""
+    for place, signature, kind in _HOLDERS:
+        if data.startswith(signature, place):
+            return kind
+    start = data[:_PEEK]
+    odd = sum(0 < byte < 9 or 13 < byte < 27 for byte in start)  # a name may hold one
+    return "binary data" if odd > 3 and odd > len(start) / 50 else None
 
 
 def is_image_name(name: str) -> bool:

@@ -27,7 +27,7 @@ from nshot.errors import ImageError, SourceError, UndecodableImage, UnreadableIm
 from nshot.images import folders, hub
 from nshot.images.archives import Member, gathered
 from nshot.images.entries import entry, held, listed
-from nshot.images.kinds import is_image, is_image_name, is_plain_text, kind_of, no_image
+from nshot.images.kinds import is_image, is_image_name, is_plain_text, kind_of, no_image, no_list
 from nshot.images.lists import BLOCK, LONGEST_NAME, separated
 from nshot.images.remarks import Remarks
 from nshot.images.source import Source, is_url, reason
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Source", "expand", "found_after", "found_again", "table_sources"]
 
 _TELLING = 32  # bytes by which an image is told from a list of names
+_MAP = 64  # bytes by which one is told that begins with a line of text, as PPM does
 
 
 def expand(
@@ -259,12 +260,20 @@ class _Listing:
     def _list(self, stream: BinaryIO) -> Iterator[Source]:
         more: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
         first = b""
-        while len(first) < _TELLING and b"\n" not in first and (block := more(BLOCK)):
+        while len(first) < _TELLING and (
+            b"\n" not in first or (first.startswith(b"P") and len(first) < _MAP)
+        ):
+            if not (block := more(BLOCK)):
+                break
             first += block
         first = first.removeprefix(b"\xef\xbb\xbf")
         if is_image(first):
             data = gathered(stream, self.max_bytes + 1 - len(first), first)
             yield held("-", data, self.limits)
+            return
+        if (kind := no_list(first)) is not None:
+            told = f"{kind}: '-' takes one image, or a name for each line; name the file itself"
+            yield Source.failed("-", UndecodableImage(told))
             return
         for name in separated(stream, first):
             if len(name) > LONGEST_NAME:

@@ -66,6 +66,7 @@ _KNOWN = frozenset(
 )
 _IMAGES_ROWS, _ROWS = 16, 4096  # of a Parquet file in memory at a time; a row of images may hold megabytes
 _MOST_UNPACKED, _MOST_PACKED = 2**26, 100  # bytes of a column's part, and how many to one packed
+_LARGE_PAGE, _OF_IMAGES = 2**28, 4  # bytes of a page, and how many to one packed where it is larger
 _LONGEST_TEXT = 2**20  # characters of a cell
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
@@ -297,8 +298,11 @@ def _parquet_rows(
         raise SourceError(f"{path} is damaged after row {number}: {brief(error)}") from error
 
 
+_LONG = object()
+
+
 def _is_long(cell: Any) -> bool:
-    return isinstance(cell, str) and len(cell) > _LONGEST_TEXT
+    return cell is _LONG or (isinstance(cell, str) and len(cell) > _LONGEST_TEXT)
 
 
 def _largest_mean(path: Path, columns: Sequence[str]) -> int:
@@ -313,8 +317,11 @@ def _largest_mean(path: Path, columns: Sequence[str]) -> int:
             for chunk in chunks:
                 if not chunk.path or chunk.path[0] not in columns:
                     continue
-                unpacked = max(chunk.unpacked, largest_page(file, chunk))
-                if unpacked > max(_MOST_UNPACKED, _MOST_PACKED * chunk.packed):
+                page = largest_page(file, chunk)
+                unpacked = max(chunk.unpacked, page)
+                if unpacked > max(_MOST_UNPACKED, _MOST_PACKED * chunk.packed) or (
+                    page > max(_LARGE_PAGE, _OF_IMAGES * chunk.packed)
+                ):
                     raise SourceError(
                         f"{path}: column {'.'.join(chunk.path)} unpacks from {chunk.packed:,} to "
                         f"{unpacked:,} bytes, which no column of images does"
@@ -326,6 +333,8 @@ def _largest_mean(path: Path, columns: Sequence[str]) -> int:
 def _cell(pa: Any, scalar: Any) -> Any:
     if pa.types.is_dictionary(scalar.type):
         scalar = scalar.value
+    if _is_text(pa.types, scalar.type) and scalar.is_valid and scalar.as_buffer().size > 4 * _LONGEST_TEXT:
+        return _LONG  # all rows may share it: a copy for each takes time
     try:
         return scalar.as_py()
     except UnicodeDecodeError:  # a file's name may be of any bytes; within a pair or a list it names nothing
