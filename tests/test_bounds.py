@@ -529,3 +529,17 @@ def test_a_name_of_thousands_of_folders_is_looked_for_in_few_places(
     assert resolver.find("a/" * 100_000 + "b.png") is None
     assert resolver.find("a/" * 2000 + "b.png") is None
     assert asked < 1000
+
+
+def test_a_member_with_holes_is_no_image(tmp_path: Path) -> None:
+    """Half a kilobyte stands for as much as an image may take, as often as it is repeated."""
+    header = bytearray(tarfile.TarInfo("holes.png").tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = b"S"
+    header[386:398] = header[398:410] = b"00000000000\0"  # one piece of nothing
+    header[483:495] = b"%011o\0" % 200_000_000
+    header[148:156] = b"%06o\0 " % (256 + sum(header[:148]) + sum(header[156:]))
+    path = tmp_path / "a.tar"
+    path.write_bytes(bytes(header) * 50 + bytes(1024))
+    for member in tar_members(path, 2**28):
+        with pytest.raises(ImageError, match="a file with holes"):
+            member()

@@ -264,6 +264,8 @@ def _cut_off(last: str, error: BaseException) -> Member:
 def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: int) -> bytes:
     if not member.isfile():
         raise UnreadableImage("a link or a device in the archive, not a file")
+    if member.issparse():  # half a kilobyte may stand for all that an image may take
+        raise UnreadableImage("a file with holes (sparse), as no image is; unpack the archive first")
     if member.size > max_bytes:
         raise _too_large(max_bytes)
     try:
@@ -326,7 +328,7 @@ class _Bounded:
 
 def _open_gz(path: Path | ObjectPath, mode: str) -> IO[bytes]:
     file = path.open(mode)
-    stream = gzip.GzipFile(fileobj=_Stepped(file))  # type: ignore[arg-type]
+    stream = gzip.GzipFile(fileobj=_Stepped(file))
     stream.myfileobj = file  # type: ignore[assignment]  # closed with it
     return stream  # type: ignore[return-value]
 
