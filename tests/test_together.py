@@ -69,12 +69,12 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "tag": (
         ("t.csv",),
-        ("classifier", "multi", "journal", "background", "reject", "threshold", "coverage",
+        ("classifier", "multi", "first", "journal", "background", "reject", "threshold", "coverage",
          "table"),
     ),
     "sort": (
         ("t.csv", "sorted"),
-        ("classifier", "multi", "journal", "background", "reject", "threshold", "coverage",
+        ("classifier", "multi", "first", "journal", "background", "reject", "threshold", "coverage",
          "table"),
     ),
 }  # fmt: skip
