@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -310,3 +311,72 @@ def test_on_real_vectors_a_label_without_examples_answers_and_costs_the_others_l
 def zero_of(classifier: Classifier, labels: list[str]) -> Classifier:
     rows = [classifier.labels.index(label) for label in labels]
     return Classifier(labels, classifier.matrix[rows], scale=classifier.scale[rows])
+
+
+def test_many_examples_are_learnt_from_block_by_block_as_few_are_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vectors, of = blobs(600, noise=0.2)
+    once = [fit(vectors, of, start, seed=1) for start in (None, words(), words(shift=1))]
+    monkeypatch.setattr("nshot.few_shot.heads._AT_ONCE", 256 * 16)
+    for first, prompts in zip(once, (None, words(), words(shift=1)), strict=True):
+        second = fit(vectors, of, prompts, seed=1)
+        assert second.candidate == first.candidate
+        assert [trial.right for trial in second.trials] == [trial.right for trial in first.trials]
+        assert np.allclose(second.classifier.matrix, first.classifier.matrix, atol=2e-3)
+        assert np.allclose(second.classifier.scale, first.classifier.scale, rtol=1e-2)
+        assert np.allclose(second.classifier.scores(vectors), first.classifier.scores(vectors), atol=2e-3)
+
+
+@pytest.mark.parametrize("alike", [0, 5, 70])
+def test_examples_are_put_in_order_and_merged_however_alike_they_begin(alike: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 80)).astype(np.float32)
+    rows[:, :alike] = 0.5
+    rows = np.concatenate([rows, rows[rng.integers(0, 400, 200)]])
+    targets = np.concatenate([np.arange(400) % 2, np.zeros(200, int)])
+    weights = rng.uniform(0.5, 2.0, 600)
+    shown = Shown(rows, targets, weights).merged()
+    keys = [np.array([target, *row], np.float64).tobytes() for target, row in zip(targets, rows, strict=True)]
+    expected: dict[bytes, float] = {}
+    for key, weight in zip(keys, weights.tolist(), strict=True):
+        expected[key] = expected.get(key, 0.0) + weight
+    made = [
+        np.array([t, *row], np.float64).tobytes() for t, row in zip(shown.targets, shown.vectors, strict=True)
+    ]
+    assert made == sorted(expected)
+    assert np.allclose(shown.weights, [expected[key] for key in made])
+
+
+_PEAK = """
+import resource, sys
+import numpy as np
+import nshot.few_shot.fitting as fitting
+import nshot.few_shot.heads as heads
+from nshot.few_shot.growth import growth
+heads._AT_ONCE, fitting._MANY = 2**18, 2**20
+rng = np.random.default_rng(0)
+count = int(sys.argv[1])
+rows = rng.standard_normal((count, 256), dtype=np.float32)
+rows += 3 * np.eye(256, dtype=np.float32)[np.arange(count) % 4]
+rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+of = [f"label {row % 4}" for row in range(count)]
+found = fitting.fit(rows, of)
+assert growth(rows, of, found) is not None
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_learning_from_many_examples_takes_few_copies_of_them() -> None:
+    peaks = []
+    for count in (2_000, 12_000):
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, str(count)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # no buffers of more threads
+        )
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout) * 1024)
+    assert peaks[1] - peaks[0] < 4 * 12_000 * 256 * 4, peaks

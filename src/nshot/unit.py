@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from nshot.errors import RequestError
 from nshot.types import Floats
 
+_ROWS = 8192  # widened at once
+
 
 def normalize(rows: ArrayLike, names: Sequence[str] | None = None) -> Floats:
     """Each row divided by its own length: float[n, d] -> float32[n, d], unit norm along the feature axis.
@@ -21,13 +23,23 @@ def normalize(rows: ArrayLike, names: Sequence[str] | None = None) -> Floats:
     Raises:
         RequestError: a row that is zero or not finite has no direction.
     """
-    wide = np.asarray(rows, dtype=np.float64)
-    unit: Floats = (wide / lengths(wide, names)).astype(np.float32)
+    given = np.asarray(rows)
+    unit = np.empty(given.shape, np.float32)
+    for start in range(0, len(given), _ROWS):
+        wide = given[start : start + _ROWS].astype(np.float64)
+        unit[start : start + _ROWS] = wide / lengths(wide, names, start)
     return unit
 
 
-def lengths(rows: NDArray[np.float64], names: Sequence[str] | None = None) -> NDArray[np.float64]:
+def lengths(
+    rows: NDArray[np.float64], names: Sequence[str] | None = None, start: int = 0
+) -> NDArray[np.float64]:
     """Each row's Euclidean length: float64[n, d] -> float64[n, 1], none of them zero.
+
+    Args:
+        rows: the vectors.
+        names: what to call them in an error, and all before them; their numbers otherwise.
+        start: the number of the first.
 
     Raises:
         RequestError: a row that is zero or not finite has no direction.
@@ -35,7 +47,7 @@ def lengths(rows: NDArray[np.float64], names: Sequence[str] | None = None) -> ND
     length: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows))[:, None]
     bad = np.flatnonzero(~(np.isfinite(length) & (length > 0)).ravel())
     if bad.size:
-        first = int(bad[0])
+        first = start + int(bad[0])
         name = repr(names[first]) if names is not None else str(first)
         raise RequestError(f"the vector of row {name} is zero or not finite, so it has no direction")
     return length

@@ -122,11 +122,12 @@ def trust(shown: Shown, prompts: Prompts) -> float:
     """
     if not prompts.known.any():
         return 0.0
-    cosines = shown.vectors @ prompts.rows.T
     shares = np.linspace(0.0, 1.0, 21)
-    costs = [
-        shown.weights @ log_loss(share * prompts.scale * cosines, shown.targets)
-        + 0.5 * _DOUBT * (1 - share) ** 2
-        for share in shares
-    ]
+    costs = np.zeros(len(shares))
+    for block in shown.blocks(len(prompts.rows)):
+        cosines, targets = shown.wide(block) @ prompts.rows.T, shown.targets[block]
+        costs += [
+            shown.weights[block] @ log_loss(share * prompts.scale * cosines, targets) for share in shares
+        ]
+    costs += 0.5 * _DOUBT * (1 - shares) ** 2
     return float(shares[int(np.argmin(costs))]) * prompts.scale

@@ -152,18 +152,25 @@ def knowledge(shown: Shown, prompts: Prompts) -> Knowledge:
     asked = prompts.known[shown.targets]
     if len(known) < 2 or not asked.any():
         return Knowledge(math.inf, math.inf, 0, 0)
-    targets = shown.targets[asked]
-    cosines, places = shown.vectors[asked] @ prompts.rows[known].T, np.searchsorted(known, targets)
-    hit = cosines.argmax(axis=1) == places
-    share = _per_label(targets, shown.weights[asked])
+    share = np.zeros(len(asked))
+    share[asked] = _per_label(shown.targets[asked], shown.weights[asked])
+    hit, losses = np.zeros(len(asked), bool), np.zeros(21)
+    for block in shown.blocks(len(known)):
+        rows = np.arange(len(asked))[block][asked[block]]
+        cosines = shown.vectors[rows].astype(np.float64, copy=False) @ prompts.rows[known].T
+        places = np.searchsorted(known, shown.targets[rows])
+        hit[rows] = cosines.argmax(axis=1) == places
+        losses += [
+            share[rows] @ log_loss(s * prompts.scale * cosines, places) for s in np.linspace(0.0, 1.0, 21)
+        ]
+    share, hit = share[asked], hit[asked]
     count = 1.0 / float(share @ share)
     hits, chance = count * float(share @ hit), 1 / len(known)
     accuracy = chance + (1 - chance) * (np.arange(1000) + 0.5) / 1000
     prior = accuracy ** (_PRIOR - 1)
     likelihood = hits * np.log(accuracy / chance) + (count - hits) * np.log((1 - accuracy) / (1 - chance))
     evidence = float(log_sum_exp(likelihood + np.log(prior / prior.sum())))
-    losses = [share @ log_loss(s * prompts.scale * cosines, places) for s in np.linspace(0.0, 1.0, 21)]
-    explained = count * (math.log(len(known)) - float(min(losses)))
+    explained = count * (math.log(len(known)) - float(losses.min()))
     return Knowledge(evidence, explained, int(hit.sum()), len(hit))
 
 
@@ -196,14 +203,14 @@ def _cross_validate(
     """Logits float64[candidates, asked, labels] of held-out examples, and which examples those are."""
     n, generator = len(shown.targets), np.random.default_rng(seed)
     # half the time, and no answer turns on the seventh digit
-    shown = shown._replace(vectors=shown.vectors.astype(np.float32))
+    shown = shown._replace(vectors=shown.vectors.astype(np.float32, copy=False), exact=False)
     folds = min(FOLDS, n) if n <= _MANY else n // _ASKED
     numbers = fold_numbers(shown.targets, folds, generator)
     held_out = np.arange(max(1, round(_ASKED * folds / n)))
     parts, rows = [], []
     for fold in held_out[held_out < folds]:
         out = numbers == fold
-        heads = train(shown.rows(~out), prompts, tried, complete=complete, tolerance=_ROUGH)
+        heads = train(shown.but(out), prompts, tried, complete=complete, tolerance=_ROUGH)
         asked = np.flatnonzero(out & useful)
         parts.append(np.stack([head.logits(shown.vectors[asked]) for head in heads]))
         rows.append(asked)

@@ -19,6 +19,9 @@ from nshot.unit import normalize
 MIDDLE: dict[Method, float] = {"zero-shot": 1.0, "probe": 10.0, "pulled": 1.0, "gaussian": 0.1}
 """The strength of a method that was asked for without one."""
 
+_MANY = 2**24  # numbers of examples that are not copied without need
+_BLOCK = 8192  # rows
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
@@ -120,17 +123,19 @@ def fit(
         )
     weight = _weights(weights, len(rows))
     kept = weight > 0
-    rows, weight = rows[kept], weight[kept]
-    labels_of = [label for label, of in zip(labels_of, kept.tolist(), strict=True) if of]
-    units = normalize(rows).astype(np.float64)
+    if not kept.all():
+        rows, weight = rows[kept], weight[kept]
+        labels_of = [label for label, of in zip(labels_of, kept.tolist(), strict=True) if of]
+    rows = unit_rows(rows)
     names = _names(labels, labels_of, prompts)
-    known = _prompt_rows(names, prompts, units.shape[1])
+    known = _prompt_rows(names, prompts, rows.shape[1])
     place = {name: i for i, name in enumerate(names)}
     targets = np.array([place[label] for label in labels_of], dtype=np.intp)
     counts = np.bincount(targets, minlength=len(names))
     if empty := [name for name, n, has in zip(names, counts, known.known, strict=True) if not n and not has]:
         raise LabelError(f"label with neither an example nor a prompt: {', '.join(map(repr, empty[:5]))}")
-    shown = Shown(units, targets, weight).merged()
+    shown = Shown(rows, targets, weight).merged()
+    del vectors, rows  # where the caller holds them no longer, one copy is enough
     choice = _asked(method, strength, known, counts) or choose(shown, known, seed=seed)
     return Fitted(
         classifier=_build(shown, names, known, choice, prompts, space),
@@ -156,6 +161,16 @@ def _build(
     start = known if choice.prompted else Prompts.none(*known.rows.shape)
     [head] = train(shown, start, [choice.candidate], complete=complete)
     return head.classifier(names, space or (prompts.space if prompts else None))
+
+
+def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Unit rows; many that are that already, as vectors of a folder are, without a copy."""
+    if rows.size > _MANY and rows.dtype == np.float32:
+        blocks = range(0, len(rows), _BLOCK)
+        lengths = (np.linalg.norm(rows[start : start + _BLOCK], axis=1) for start in blocks)
+        if all((np.abs(each - 1) < 2e-6).all() for each in lengths):
+            return rows
+    return normalize(rows)
 
 
 def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,9 +30,13 @@ def discriminant(shown: Shown, start: Array, *, strengths: Sequence[float]) -> l
     Returns:
         One head per strength, in the order given.
     """
-    shares = np.zeros((len(shown.targets), len(start)))
-    shares[np.arange(len(shares)), shown.targets] = shown.weights
-    rows, bias = shared_gaussian(shown.vectors, shares)
+    moments = Moments.none(*start.shape)
+    for block in shown.blocks(len(start)):
+        targets = shown.targets[block]
+        shares = np.zeros((len(targets), len(start)))
+        shares[np.arange(len(shares)), targets] = shown.weights[block]
+        moments.add(shown.wide(block), shares)
+    rows, bias = moments.gaussian()
     return [Head(start + strength * rows, strength * bias) for strength in strengths]
 
 
@@ -46,16 +51,49 @@ def shared_gaussian(vectors: Array, shares: Array) -> tuple[Array, Array]:
     Returns:
         float64[labels, d] and float64[labels].
     """
-    counts = shares.sum(axis=0)
-    present = counts > 0
-    means = (shares.T @ vectors) / np.where(present, counts, 1.0)[:, None]
-    scatter = (vectors.T * shares.sum(axis=1)) @ vectors - (means.T * counts) @ means  # (n - 1) S
-    dimension = vectors.shape[1]
-    ridge = float(np.trace(scatter)) / max(float(counts.sum()) - 1, 1.0)
-    if ridge < 1e-9:  # one example per label: nothing is known of the spread, so all directions count alike
-        rows = means.copy()
-    else:
-        rows = dimension * np.linalg.solve(scatter + ridge * np.eye(dimension), means.T).T
-    bias = -0.5 * (means * rows).sum(axis=1)
-    rows = np.where(present[:, None], rows - rows[present].mean(axis=0), 0.0)
-    return rows, np.where(present, bias - bias[present].mean(), 0.0)
+    moments = Moments.none(shares.shape[1], vectors.shape[1])
+    moments.add(vectors, shares)
+    return moments.gaussian()
+
+
+@dataclass(slots=True)
+class Moments:
+    """What a Gaussian per label is made of, added up over the examples.
+
+    Attributes:
+        counts: float64[labels], what the examples of each label weigh.
+        sums: float64[labels, d], of their vectors.
+        squares: float64[d, d], of all vectors' products with themselves.
+    """
+
+    counts: Array
+    sums: Array
+    squares: Array
+
+    @classmethod
+    def none(cls, labels: int, dimension: int) -> Moments:
+        """Of no example yet."""
+        return cls(np.zeros(labels), np.zeros((labels, dimension)), np.zeros((dimension, dimension)))
+
+    def add(self, vectors: Array, shares: Array) -> None:
+        """Some examples more, as ``shared_gaussian`` has them."""
+        self.counts += shares.sum(axis=0)
+        self.sums += shares.T @ vectors
+        self.squares += (vectors.T * shares.sum(axis=1)) @ vectors
+
+    def gaussian(self) -> tuple[Array, Array]:
+        """The rows and biases, as ``shared_gaussian`` returns them."""
+        present = self.counts > 0
+        means = self.sums / np.where(present, self.counts, 1.0)[:, None]
+        scatter = self.squares - (means.T * self.counts) @ means  # (n - 1) S
+        dimension = means.shape[1]
+        ridge = float(np.trace(scatter)) / max(float(self.counts.sum()) - 1, 1.0)
+        if (
+            ridge < 1e-9
+        ):  # one example per label: nothing is known of the spread, so all directions count alike
+            rows = means.copy()
+        else:
+            rows = dimension * np.linalg.solve(scatter + ridge * np.eye(dimension), means.T).T
+        bias = -0.5 * (means * rows).sum(axis=1)
+        rows = np.where(present[:, None], rows - rows[present].mean(axis=0), 0.0)
+        return rows, np.where(present, bias - bias[present].mean(), 0.0)

@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike
 
 from nshot.classifier.classifier import Classifier
 from nshot.decision.folds import fold_numbers
-from nshot.few_shot.fitting import Fitted, fit
+from nshot.few_shot.fitting import Fitted, fit, unit_rows
 from nshot.metrics import paired_gain
-from nshot.unit import normalize
 
 if TYPE_CHECKING:
     from nshot.embedder import Embedder
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 FEWEST = 20  # images per label, below which the answer is: more images
 _FOLDS = 5
 _MANY = 3000  # images from which one part is held out, once
+_AT_ONCE = 4096  # held-out images that are asked at once
 _BACK = 3  # a step forward and back takes about three times the way forward
 _EPOCHS = 20  # of `nshot train --from`, unless it stops early
 _TIMED = 0.3  # seconds of encoding
@@ -73,7 +73,7 @@ def growth(
     """
     if not fitted.examples or min(fitted.examples.values()) < FEWEST:
         return None
-    rows, own = normalize(vectors), np.array(labels_of)
+    rows, own = unit_rows(np.asarray(vectors)), np.array(labels_of)
     folds = fold_numbers(own, _FOLDS, np.random.default_rng(seed))
     right: list[list[bool]] = [[], []]
     for fold in range(_FOLDS if len(rows) <= _MANY else 1):
@@ -83,8 +83,11 @@ def growth(
             found = fit(
                 rows[part], own[part].tolist(), prompts, method=fitted.method, strength=fitted.strength
             )
-            named = np.array(found.classifier.labels)[found.classifier.logits(rows[asked]).argmax(axis=1)]
-            answers += (named == own[asked]).tolist()
+            names = np.array(found.classifier.labels)
+            for start in range(0, len(asked), _AT_ONCE):
+                some = asked[start : start + _AT_ONCE]
+                named = names[found.classifier.logits(rows[some]).argmax(axis=1)]
+                answers += (named == own[some]).tolist()
     low, high = paired_gain(right[1], right[0])
     half, whole = (float(np.mean(answers)) for answers in right)
     return Growth(half, whole, low, high, len(right[0]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +36,9 @@ def plain_probe(
     Returns:
         One head per strength, in the order given.
     """
-    mean = shown.vectors.mean(axis=0)  # b takes up any shift, so centring is for the numbers' sake
-    nothing = np.zeros((len(shown.vectors), labels))
-    centred = shown._replace(vectors=shown.vectors - mean)
-    heads = _path(centred, nothing, [1 / c for c in strengths], None, tolerance)
+    mean = _mean(shown)  # b takes up any shift, so centring is for the numbers' sake
+    start = _Start(np.zeros((labels, len(mean))), np.zeros(labels), mean)
+    heads = _path(shown, start, [1 / c for c in strengths], None, tolerance)
     return [Head(weights, bias - weights @ mean) for weights, bias in heads]
 
 
@@ -75,24 +75,52 @@ def pulled_probe(
     present = np.flatnonzero(counts)
     offset = np.log(counts[present])
     held = np.ones(len(present)) if known is None else np.where(known[present], 1.0, 0.01)
-    given = shown.vectors @ start[present].T + offset
+    begin = _Start(start[present], offset, None)
     renumbered = shown._replace(targets=np.searchsorted(present, shown.targets))
     heads = []
-    for gained, _ in _path(renumbered, given, pulls, held, tolerance):
+    for gained, _ in _path(renumbered, begin, pulls, held, tolerance):
         weights = start.copy()
         weights[present] += gained
         heads.append(Head(weights, np.zeros(len(start))))
     return heads
 
 
+class _Start(NamedTuple):
+    """The logits before anything is learnt: rows @ x + bias, and what is taken off of every vector x then.
+
+    Attributes:
+        rows: float64[labels, d].
+        bias: float64[labels].
+        mean: [d], which is taken off; None: nothing.
+    """
+
+    rows: Array
+    bias: Array
+    mean: Array | None
+
+    def shifted(self, vectors: Array) -> Array:
+        """Vectors without the mean."""
+        return vectors if self.mean is None else vectors - self.mean.astype(vectors.dtype, copy=False)
+
+
+def _mean(shown: Shown) -> Array:
+    """The vectors' mean, [d]."""
+    blocks = shown.blocks(1)
+    if len(blocks) == 1:
+        mean: Array = shown.working(blocks[0]).mean(axis=0)
+        return mean
+    total: Array = sum((shown.wide(block).sum(axis=0) for block in blocks), np.zeros(shown.vectors.shape[1]))
+    return total / len(shown.vectors)
+
+
 def _path(
     shown: Shown,
-    given: Array,
+    start: _Start,
     pulls: Sequence[float],
     held: Array | None,
     tolerance: float,
 ) -> list[tuple[Array, Array]]:
-    """What to add to the logits ``given``, for each pull: [labels, d] weights and [labels] intercepts.
+    """What to add to the rows and the bias of ``start``, for each pull: [labels, d] weights and [labels].
 
     ``held`` weighs each row's pull and means no intercept; without it, an intercept that costs nothing.
 
@@ -101,13 +129,11 @@ def _path(
     scaled by it, every direction asks for the same step. The strongest pull comes first, and each answer
     starts the next.
     """
-    vectors, targets, weight = shown
-    spread, directions = _singular(vectors * np.sqrt(weight)[:, None])
-    inside = vectors @ directions.T.astype(vectors.dtype)
-    given = given.astype(vectors.dtype)
-    labels, free = given.shape[1], held is None
+    labels, free = len(start.rows), held is None
+    spread, directions = _singular(shown, start)
+    examples = _Examples(shown, start, directions)
+    weight = shown.weights.astype(examples.dtype)
     row_pull = np.ones((labels, 1)) if held is None else held[:, None]
-    rows, weight = np.arange(len(targets)), weight.astype(vectors.dtype)
     level = 1 / np.sqrt(0.5 * weight.sum()) if free else 0.0
     gained, lift = np.zeros((labels, len(spread))), np.zeros(labels)
     answers: dict[float, tuple[Array, Array]] = {}
@@ -118,20 +144,25 @@ def _path(
         def objective(flat: Array, cost: Array = cost, step: Array = step) -> tuple[float, Array]:
             variables = flat.reshape(labels, -1)
             weights = variables[:, :-1] * step
-            logits = given + inside @ weights.T.astype(inside.dtype)
-            if free:
-                logits += (level * variables[:, -1]).astype(inside.dtype)
-            logits -= logits.max(axis=1, keepdims=True)
-            right = logits[rows, targets]
-            shares = np.exp(logits, out=logits)
-            total = shares.sum(axis=1, keepdims=True)
-            loss = float(((np.log(total[:, 0]) - right) * weight).sum(dtype=np.float64))
-            shares /= total
-            shares[rows, targets] -= 1.0  # what is left is the error
-            shares *= weight[:, None]
+            slopes, falls, loss = examples.none(), np.zeros(labels), 0.0
+            for block, inside, logits in examples.blocks(weights):
+                targets, own = shown.targets[block], weight[block]
+                if free:
+                    logits += (level * variables[:, -1]).astype(inside.dtype)
+                logits -= logits.max(axis=1, keepdims=True)
+                rows = np.arange(len(targets))
+                right = logits[rows, targets]
+                shares = np.exp(logits, out=logits)
+                total = shares.sum(axis=1, keepdims=True)
+                loss += float(((np.log(total[:, 0]) - right) * own).sum(dtype=np.float64))
+                shares /= total
+                shares[rows, targets] -= 1.0  # what is left is the error
+                shares *= own[:, None]
+                slopes += shares.T @ inside
+                falls += shares.sum(axis=0)
             gradient = np.empty_like(variables)
-            gradient[:, :-1] = (shares.T @ inside + cost * weights) * step
-            gradient[:, -1] = level * shares.sum(axis=0)
+            gradient[:, :-1] = (examples.turned(slopes) + cost * weights) * step
+            gradient[:, -1] = level * falls
             return loss + 0.5 * float((cost * weights**2).sum()), gradient.ravel()
 
         begin = np.column_stack([gained / step, lift / level if free else lift])
@@ -141,14 +172,68 @@ def _path(
     return [answers[pull] for pull in pulls]
 
 
-def _singular(vectors: Array) -> tuple[Array, Array]:
+class _Examples:
+    """The examples and their logits, block by block.
+
+    A few are turned into the directions once, and what they start from is computed once. Of many there is no
+    second copy: the weights are turned instead, each time they are asked for.
+    """
+
+    def __init__(self, shown: Shown, start: _Start, directions: Array) -> None:
+        self._shown, self._start, self._directions = shown, start, directions
+        self._blocks = shown.blocks(len(start.rows))
+        self.dtype = np.dtype(np.float64) if shown.exact else shown.vectors.dtype
+        self._inside: Array | None = None
+        if len(self._blocks) == 1:
+            vectors = start.shifted(shown.working(self._blocks[0]))
+            self._inside = vectors @ directions.T.astype(vectors.dtype)
+            self._given = (vectors @ start.rows.T + start.bias).astype(self.dtype)
+
+    def none(self) -> Array:
+        """Room for the errors' products with the examples."""
+        width = self._directions.shape[0] if self._inside is not None else self._directions.shape[1]
+        return np.zeros((len(self._start.rows), width))
+
+    def blocks(self, weights: Array) -> Iterator[tuple[slice, Array, Array]]:
+        """Each block: its rows, what its errors are multiplied with, and its logits, which may be used up.
+
+        Args:
+            weights: float64[labels, directions].
+        """
+        if self._inside is not None:
+            inside = self._inside
+            yield self._blocks[0], inside, self._given + inside @ weights.T.astype(inside.dtype)
+            return
+        rows = (self._start.rows + weights @ self._directions).T.astype(self.dtype)
+        bias = self._start.bias.astype(self.dtype)
+        for block in self._blocks:
+            vectors = self._start.shifted(self._shown.working(block))
+            yield block, vectors, vectors @ rows + bias
+
+    def turned(self, slopes: Array) -> Array:
+        """The errors' products with the examples, along the directions."""
+        return slopes if self._inside is not None else slopes @ self._directions.T
+
+
+def _singular(shown: Shown, start: _Start) -> tuple[Array, Array]:
     """Singular values [r] and right singular vectors [r, d], through the smaller of the two Gram matrices."""
-    vectors = vectors.astype(np.float64)  # squares of single precision would lose the small ones
-    if len(vectors) <= vectors.shape[1]:
+    blocks, root = shown.blocks(1), np.sqrt(shown.weights)[:, None]
+
+    def weighed(block: slice) -> Array:
+        # squares of single precision would lose the small ones
+        vectors: Array = (start.shifted(shown.working(block)) * root[block]).astype(np.float64, copy=False)
+        return vectors
+
+    if len(shown.vectors) <= shown.vectors.shape[1]:
+        vectors = weighed(slice(None))
         squares, left = np.linalg.eigh(vectors @ vectors.T)
         kept = squares > _SAME**2 * max(float(squares.max(initial=0.0)), 1e-300)
         spread = np.sqrt(squares[kept])
         return spread, (left[:, kept] / spread).T @ vectors
-    squares, right = np.linalg.eigh(vectors.T @ vectors)
+    gram = np.zeros((shown.vectors.shape[1],) * 2)
+    for block in blocks:
+        vectors = weighed(block)
+        gram += vectors.T @ vectors
+    squares, right = np.linalg.eigh(gram)
     kept = squares > _SAME**2 * max(float(squares.max(initial=0.0)), 1e-300)
     return np.sqrt(squares[kept]), right[:, kept].T
