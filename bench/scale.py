@@ -114,12 +114,14 @@ def ask(count: int, folder: Path) -> None:
     centres = vectors(folder / "vectors", count)
     np.save(folder / "labels.npy", centres)
     code = f"""
-import resource, time
+import os, resource, time
+from functools import partial
 import numpy as np
 from nshot.classifier.classifier import Classifier
 from nshot.distributed.asking import Asking
+from nshot.distributed.into_file import ask_into
 from nshot.embeddings.parts import Parts
-from nshot.extras import one_thread_each
+from nshot.output.sinks import open_sink
 centres = np.load({str(folder / "labels.npy")!r})
 classifier = Classifier([f"label {{row}}" for row in range(1000)], centres, 100.0)
 parts = Parts({str(folder / "vectors")!r})
@@ -135,16 +137,23 @@ def bare():
     while done < count:
         block @ table
         done += len(block)
-def asked():
+def into_folder():
     assert sum(part.rows for part in Asking(parts, {str(folder / "answers")!r}, classifier).run()) == count
-for _ in range(1):
-    product = timed(bare)
-    answers = timed(asked)
+def into_file(format):
+    path = {str(folder)!r} + "/answers." + format
+    same = dict(request="r" * 40, labels=classifier.labels, many=True)
+    with open_sink(format, path, top_k=5, **same) as sink:
+        assert sum(written.rows for written in ask_into(sink, [parts], classifier, 5)) == count
+    os.unlink(path)
+product = timed(bare)
+for name in ("folder", "jsonl", "csv", "parquet"):
+    answers = timed(into_folder if name == "folder" else partial(into_file, name))
     again = timed(bare)
     for what, place in (("processor", 0), ("clock", 1)):
         mean = (product[place] + again[place]) / 2
-        print(f"{{what}}: product {{product[place]:.1f}} and {{again[place]:.1f}} us per image, asked "
-              f"{{answers[place]:.1f}} us: {{mean / answers[place]:.0%}} of its speed")
+        print(f"into {{name}}, {{what}}: product {{product[place]:.1f}} and {{again[place]:.1f}} us per "
+              f"image, asked {{answers[place]:.1f}} us: {{mean / answers[place]:.0%}} of its speed")
+    product = again
 print(f"peak {{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f}} MB")
 """
     subprocess.run([sys.executable, "-c", code], check=True)

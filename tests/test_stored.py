@@ -182,6 +182,36 @@ def test_too_many_images_are_not_compared_each_with_each(
     assert len(nshot.duplicates(there, kinds=["same"])) == 0
 
 
+def test_neighbours_are_looked_for_by_parts_and_among_too_many_not_at_all(
+    both: Callable[..., tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nshot.search import nearest, neighbours
+
+    held, there = both()
+    products = held.vectors @ held.vectors.T
+    np.fill_diagonal(products, -np.inf)
+    monkeypatch.setattr("nshot.search.product._MINE", 70)
+    monkeypatch.setattr("nshot.search.product._OTHERS", 90)
+    monkeypatch.setattr(type(there.vectors), "__array__", None)  # nobody reads all of them
+    rows, cosines = neighbours(there.vectors, 7)
+    assert np.array_equal(rows, np.argsort(-products, axis=1, kind="stable")[:, :7])
+    assert np.allclose(cosines, -np.sort(-products, axis=1)[:, :7], atol=1e-6)
+    assert [list(hits) for hits in nearest(there, 3)][:2] == [list(hits) for hits in nearest(held, 3)][:2]
+    monkeypatch.setattr("nshot.search.searching._COMPARED", 100)
+    with pytest.raises(RequestError, match="too many to compare each with each"):
+        nearest(there)
+
+
+def test_one_vector_of_many_is_read_without_a_list_of_all_rows(
+    both: Callable[..., tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, there = both()
+    monkeypatch.setattr(module.np, "arange", None)
+    assert np.array_equal(there.vectors[-2], held.vectors[-2])
+    with pytest.raises(IndexError):
+        there.vectors[300]
+
+
 _PEAK = """
 import resource, sys
 import numpy as np

@@ -9,7 +9,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, NamedTuple, SupportsIndex, cast, overload
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -130,6 +130,8 @@ class StoredVectors(NDArrayOperatorsMixin):
             start, stop, step = key.indices(len(self))
             if step == 1:
                 return self._between(start, stop)
+        if isinstance(key, SupportsIndex) and not isinstance(key, np.ndarray):
+            return self._at(np.array([range(len(self))[key]]))[0]
         rows = np.arange(len(self))[key]
         if np.ndim(rows) == 0:
             return self._at(np.array([rows]))[0]

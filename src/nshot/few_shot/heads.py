@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
         exact: compute in float64, in which form ever the vectors are held.
     """
 
-    vectors: Array
+    vectors: NDArray[Any]
     targets: Targets
     weights: Array
     exact: bool = True

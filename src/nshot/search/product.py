@@ -27,6 +27,7 @@ _WIDE_MANY = 4096  # the same for several queries: enough for a product on every
 _PLACES = np.array(0x8FFFE000, np.uint32).view(np.int32)  # bits of a float32 that a float16 has as well
 _FEW = 4  # questions up to which a row is better read once per question than packed
 _EXTRA = 32  # more candidates than asked for, told again in float32
+_MINE, _OTHERS = 2048, 16_384  # rows whose neighbours are looked for at once, and among how many
 _BLOCK = (2048, 4096)  # rows and columns of a block of all pairs: 32 MB
 
 
@@ -69,16 +70,22 @@ def neighbours(vectors: Floats, count: int) -> tuple[Rows, Floats]:
     count = min(count, max(len(vectors) - 1, 0))
     rows = np.empty((len(vectors), count), np.intp)
     cosines = np.empty((len(vectors), count), np.float32)
-    step = max(1, 2**24 // max(len(vectors), 1))  # 64 MB of products at once
-    for start in range(0, len(vectors) if count else 0, step):
-        products = vectors[start : start + step] @ vectors.T
-        own = np.arange(len(products))
-        products[own, own + start] = -np.inf
-        near = np.argpartition(-products, count - 1, axis=1)[:, :count]
-        values = np.take_along_axis(products, near, 1)
-        order = np.lexsort((near, -values), axis=1)
-        rows[start : start + step] = np.take_along_axis(near, order, 1)
-        cosines[start : start + step] = np.take_along_axis(values, order, 1)
+    for start in range(0, len(vectors) if count else 0, _MINE):
+        mine = np.asarray(vectors[start : start + _MINE], np.float32)
+        best = np.empty((len(mine), 0), np.intp)
+        high = np.empty((len(mine), 0), np.float32)
+        for left in range(0, len(vectors), _OTHERS):  # vectors of a folder are read by parts each time
+            products = mine @ np.asarray(vectors[left : left + _OTHERS], np.float32).T
+            own = np.arange(len(mine)) + start - left
+            there = np.flatnonzero((own >= 0) & (own < products.shape[1]))
+            products[there, own[there]] = -np.inf
+            kept = min(count, products.shape[1])
+            near = np.argpartition(-products, kept - 1, axis=1)[:, :kept]
+            best = np.concatenate([best, near + left], axis=1)
+            high = np.concatenate([high, np.take_along_axis(products, near, 1)], axis=1)
+            order = np.lexsort((best, -high), axis=1)[:, :count]
+            best, high = np.take_along_axis(best, order, 1), np.take_along_axis(high, order, 1)
+        rows[start : start + _MINE], cosines[start : start + _MINE] = best, high
     return rows, cosines
 
 

@@ -22,6 +22,7 @@ _AGAINST = 0.5  # weight of what is not wanted
 _LOOKED_AT = 1000  # of the best rows, when asking whether anything fits
 _CHOOSE_FROM = 10  # times as many candidates as hits, where they shall differ
 _SEED = 0
+_COMPARED = 500_000  # images that are compared each with each: half an hour on two cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,15 @@ def nearest(images: Embeddings, count: int = 10) -> list[Hits]:
     """Each image's nearest other images: a recommendation per image.
 
     The score is the cosine's distance from the image's mean cosine with the others, in deviations.
+
+    Raises:
+        RequestError: so many images that comparing each with each would take hours.
     """
+    if len(images) > _COMPARED:
+        raise RequestError(
+            f"{len(images):,} images are too many to compare each with each (at most {_COMPARED:,}: time "
+            "grows with the square): look for what is like some of them, or name a part of them"
+        )
     rows, cosines = _neighbours(images.vectors, count)
     generic = _sample(images)
     answers = []
