@@ -10,7 +10,7 @@ process:
 
     tower alone   pixels (bytes, on the host) to vectors on the host, in batches of ``--rows``
     end to end    files to vectors; nshot as it decodes by itself, a peer by torch's DataLoader with a worker
-                  per core and pinned memory, which is the best that its users write
+                  per core and pinned memory, which is the best that its users write; once to warm up
     share         the tower's multiplications against the GPU's own product of two square matrices, in the
                   same precision and the same run
     cosine        nshot's vectors with those of f32 on the CPU: the least of 64 images
@@ -202,15 +202,21 @@ def of_peer(
         with torch.inference_mode():
             return vectors(torch.from_numpy(pixels) / 255)
 
+    loaders: list[Any] = []  # its workers start in the warm-up and stay
+
     def whole(files: list[Path]) -> int:
-        loader = torch.utils.data.DataLoader(
-            Files(files, prepare),
-            batch_size=args.rows,
-            num_workers=CORES if CORES > 2 else 0,
-            pin_memory=args.device == "cuda",
-        )
+        if not loaders:
+            loaders.append(
+                torch.utils.data.DataLoader(
+                    Files(files, prepare),
+                    batch_size=args.rows,
+                    num_workers=CORES if CORES > 2 else 0,
+                    persistent_workers=CORES > 2,
+                    pin_memory=args.device == "cuda",
+                )
+            )
         with torch.inference_mode():
-            return sum(len(vectors(values)) for values in loader)
+            return sum(len(vectors(values)) for values in loaders[0])
 
     return Way("bf16", encode, whole)
 
@@ -269,7 +275,7 @@ def rate(way: Way, pixels: Pixels, rounds: int) -> float:
 
 
 def end_to_end(way: Way, files: list[Path]) -> float:
-    way.whole(files[: max(1, len(files) // 8)])
+    way.whole(files)  # warms up, and starts the processes that decode
     return timed(lambda: way.whole(files), len(files))
 
 
