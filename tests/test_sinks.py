@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from answers import answer
+from PIL import Image
 
 from nshot.atomic import check_output
 from nshot.errors import MissingExtra, OutputError, RequestError
@@ -453,6 +454,17 @@ def test_a_full_device_is_an_output_error() -> None:
         sink = open_sink("table", top_k=1, stream=stream)
         with pytest.raises(OutputError, match=r"standard output: No space left"):
             sink.write(answer(0))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "gif", "tif"])
+def test_no_output_takes_the_place_of_an_image(tmp_path: Path, kind: str) -> None:
+    """``-o photos/a.png``, beside a folder that is read, would destroy what is read."""
+    path = tmp_path / f"a.{kind}"
+    Image.new("RGB", (8, 8)).save(path)
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="is an image, which would be lost"):
+        check_output(path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("format", RESUMABLE)

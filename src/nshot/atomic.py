@@ -17,6 +17,7 @@ from typing import BinaryIO
 from nshot.errors import OutputError
 
 _BLOCK = 2**20
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
 
 
 def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None] = ()) -> Path:
@@ -27,7 +28,8 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
         inputs: what the command reads; the output must be none of it.
 
     Raises:
-        OutputError: a folder is missing, the path is a folder or an input, or nothing may be written there.
+        OutputError: a folder is missing, the path is a folder, an image or an input, or nothing may be
+            written there.
     """
     if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
         return Path(path)  # a device or a pipe: what its link points to may have no name of its own
@@ -40,11 +42,21 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
         raise OutputError(
             f"{path} cannot be written (no permission, or a read-only place): name another file with -o"
         )
+    if real.exists() and _is_image(real):
+        raise OutputError(f"{path} is an image, which would be lost: name another file with -o")
     for given in inputs:
         with suppress(OSError, ValueError):  # a URL, a pattern: no file
             if given is not None and real.exists() and real.samefile(given):
                 raise OutputError(f"{path} is read by this command too: name another file with -o")
     return real
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file begins as images do: nothing that is written over with -o does."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(16)
+        return head.startswith(_IMAGES) or head[8:12] == b"WEBP" or head[4:8] in (b"ftyp", b"jP  ")
+    return False
 
 
 @contextmanager
