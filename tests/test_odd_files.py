@@ -21,7 +21,7 @@ import pytest
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets, open_classifier
 from nshot.embeddings.embeddings import Embeddings
-from nshot.errors import LabelError, NshotError, OutputError, SourceError
+from nshot.errors import LabelError, NshotError, OutputError, SourceError, StoreError
 from nshot.evaluation.boxes import read_boxes
 from nshot.images.delimited import open_delimited
 from nshot.images.footer import largest_page, row_groups
@@ -165,6 +165,17 @@ def test_a_classifier_that_holds_something_else_is_named(tmp_path: Path) -> None
                     path,
                     data[:8] + data[8 : 8 + length].replace(old, new) + data[8 + length :],
                 )
+
+
+def test_an_index_whose_vectors_begin_a_byte_too_early_is_damaged(tmp_path: Path) -> None:
+    """No product takes numbers that lie between two places: it was a traceback when something was asked."""
+    folder = tmp_path / "x.index"
+    Index.build(Embeddings.of(np.eye(3, 8, dtype=np.float32), sources=list("abc")), folder)
+    data = bytearray((folder / "vectors.npy").read_bytes())
+    data[8] -= 1  # the length of the header, of which the last bytes are blank
+    (folder / "vectors.npy").write_bytes(data)
+    with pytest.raises(StoreError, match=r"x\.index cannot be used"):
+        Index.open(folder)
 
 
 def test_an_index_that_tells_nonsense_of_itself(tmp_path: Path) -> None:

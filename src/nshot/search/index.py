@@ -147,6 +147,8 @@ class Index:
             vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
             if vectors.shape != tuple(about["shape"]) or vectors.dtype != np.float16:
                 raise ValueError("the vectors are of another shape")
+            if not vectors.flags.aligned:  # no product takes them: where they begin is off by a byte
+                raise ValueError("the vectors do not lie where they should")
             lists = None
             if about.get("lists") is not None:
                 held = (path / "lists.faiss").read_bytes()
