@@ -66,6 +66,7 @@ WHOLE = {
     "encoders.int8": "in the cache: what a measurement said of a model",
     "evaluation.models": "the system's own description of itself",
     "images.apart": "the system's own description of itself",
+    "images.budget": "the system's own description of itself",
     "images.hub": "its size was judged",
     "images.resample": "a file of the package",
     "labels.wordnet": "installed on this machine",
