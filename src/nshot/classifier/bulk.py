@@ -57,13 +57,19 @@ def can(classifier: Any) -> bool:
     return isinstance(classifier, Classifier) and classifier.decision is None
 
 
-def ask(classifier: Classifier, vectors: Floats, top_k: int = 5) -> Answers:
+def columns(classifier: Classifier) -> Floats:
+    """The labels as the product takes them, float32[d, labels]: once for many calls of ``ask``."""
+    return np.ascontiguousarray(classifier.matrix.T)
+
+
+def ask(classifier: Classifier, vectors: Floats, top_k: int = 5, *, table: Floats | None = None) -> Answers:
     """The best labels of each vector.
 
     Args:
         classifier: without a decision.
         vectors: float32[n, d], unit rows.
         top_k: how many labels to tell of each, at most.
+        table: the classifier's ``columns``, where they are made already.
 
     Raises:
         RequestError: vectors of another length, or ``top_k`` under 1.
@@ -77,7 +83,7 @@ def ask(classifier: Classifier, vectors: Floats, top_k: int = 5) -> Answers:
         )
     count, told = len(vectors), min(top_k, len(classifier.labels))
     answers = Answers.none(count, told)
-    table = np.ascontiguousarray(classifier.matrix.T)
+    table = columns(classifier) if table is None else table
     near: list[int] = []
     # one piece of memory for all products: a fresh one each time costs a fifth of the product
     held = np.empty((min(count, _ROWS), len(classifier.labels)), np.float32)

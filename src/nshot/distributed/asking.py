@@ -75,6 +75,7 @@ class Asking:
         self.vectors = vectors
         self.folder: Folder = open_folder(output, make=True)
         self._classifier = classifier
+        self._columns = bulk.columns(classifier)
         self._top_k = top_k
         self._cores = cores or usable_cores()
         self._request = _digest(vectors, classifier, top_k)
@@ -160,7 +161,7 @@ class Asking:
 
     def _table(self, block: Block, schema: Any) -> Any:
         pa = pyarrow()
-        answers = bulk.ask(self._classifier, block.vectors, self._top_k)
+        answers = bulk.ask(self._classifier, block.vectors, self._top_k, table=self._columns)
         count, told = answers.labels.shape
         names = pa.array(self._classifier.labels, pa.string())
         margins = pa.array(answers.margins, mask=np.isnan(answers.margins))

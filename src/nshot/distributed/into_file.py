@@ -172,6 +172,7 @@ class _Asking:
     def __init__(self, sink: Sink, classifier: Classifier, top_k: int) -> None:
         self._sink = sink
         self._classifier = classifier
+        self._columns = bulk.columns(classifier)
         self._top_k = top_k
 
     def one(self, block: Block | Failure, rows: NDArray[np.int64] | None) -> _Encoded:
@@ -189,7 +190,7 @@ class _Asking:
 
     def _many(self, block: Block) -> Many:
         labels, there = self._classifier.labels, block.there
-        answers = bulk.ask(self._classifier, block.vectors, self._top_k)
+        answers = bulk.ask(self._classifier, block.vectors, self._top_k, table=self._columns)
         if not len(block.vectors):
             answers = Answers.none(len(there), 1)
         elif not there.all():  # an answer stands where its image does
