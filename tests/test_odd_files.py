@@ -21,7 +21,7 @@ import pytest
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets, open_classifier
 from nshot.embeddings.embeddings import Embeddings
-from nshot.errors import LabelError, NshotError, OutputError, SourceError, StoreError
+from nshot.errors import LabelError, NshotError, OutputError, RequestError, SourceError, StoreError
 from nshot.evaluation.boxes import read_boxes
 from nshot.images.delimited import open_delimited
 from nshot.images.footer import largest_page, row_groups
@@ -165,6 +165,17 @@ def test_a_classifier_that_holds_something_else_is_named(tmp_path: Path) -> None
                     path,
                     data[:8] + data[8 : 8 + length].replace(old, new) + data[8 + length :],
                 )
+
+
+def test_regions_of_a_kind_that_is_no_number_s_are_not_known() -> None:
+    whole = Kept((8, 6), (), {"grid": np.ones((2, 3), np.float16)}).to_bytes()
+    assert Kept.from_bytes(whole) is not None
+    assert Kept.from_bytes(whole.replace(b"<f2", b"01,")) is None
+
+
+def test_a_bias_too_large_for_a_classifier_is_refused() -> None:
+    with pytest.raises(RequestError, match="bias must be one finite number"):
+        Classifier(["a"], np.eye(1, 8, dtype=np.float32), scale=100.0, model="m", bias=1e300)
 
 
 def test_an_index_whose_vectors_begin_a_byte_too_early_is_damaged(tmp_path: Path) -> None:

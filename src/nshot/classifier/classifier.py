@@ -421,7 +421,8 @@ def _not_embedded(given: Any) -> RequestError:
 
 
 def _per_label(name: str, value: float | ArrayLike, labels: int) -> Floats:
-    numbers = np.asarray(value, dtype=np.float32)
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, which is refused
+        numbers = np.asarray(value, dtype=np.float32)
     if numbers.ndim > 1 or numbers.size not in (1, labels) or not np.isfinite(numbers).all():
         raise RequestError(f"{name} must be one finite number, or one for each of the {labels} labels")
     return np.broadcast_to(numbers, (labels,))

@@ -58,7 +58,7 @@ class Kept:
                 place += arrays[name].nbytes
             width, height = told["size"]
             return cls((int(width), int(height)), tuple(map(str, told["notes"])), arrays)
-        except (struct.error, *NONSENSE):
+        except (struct.error, SyntaxError, *NONSENSE):  # numpy reads some kinds as Python does
             return None
 
 
