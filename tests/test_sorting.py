@@ -17,7 +17,7 @@ import pytest
 
 from nshot.errors import OutputError
 from nshot.output.sorting import JOURNAL, Mode, Move, carry_out, folder_names, plan, undo
-from nshot.output.sorting.journal import Journal
+from nshot.output.sorting.journal import Journal, _key
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int] | int]:
@@ -431,3 +431,20 @@ def test_naming_takes_as_long_for_each_of_many_equal_names(tmp_path: Path) -> No
         return time.process_time() - begun
 
     assert spent(16_000) < 16 * spent(4_000) + 0.5
+
+
+@pytest.mark.parametrize("left", [None, b"", b"short"])
+def test_what_a_full_disk_left_of_the_key_is_replaced(
+    left: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    path = tmp_path / "cache" / "journal.key"
+    if left is not None:
+        path.write_bytes(left)
+    key = _key(make=True)
+    assert key is not None
+    assert len(key) == 32
+    assert path.stat().st_mode & 0o077 == 0
+    assert _key(make=True) == key
+    assert [each.name for each in path.parent.iterdir()] == ["journal.key"]

@@ -236,6 +236,13 @@ def test_the_prompt_of_an_inner_node_is_evidence_for_the_leaves_under_it(tmp_pat
         nshot.TreeClassifier(leaves, tree, inner=nshot.Classifier(["dog"], axes[:1], scale=1.0))
 
 
+@pytest.mark.parametrize("placing", [Placing((0.1,), 0.5, float("inf")), Placing((float("nan"),), 0.5)])
+def test_what_was_learnt_of_a_tree_is_numbers(placing: Placing) -> None:
+    leaves = nshot.Classifier(["dog", "cat", "car"], np.eye(3, 4), scale=20.0)
+    with pytest.raises(RequestError, match="numbers"):
+        nshot.TreeClassifier(leaves, Tree([("animal", "dog"), ("animal", "cat"), ("car",)]), placing)
+
+
 def test_pooling_by_parents_is_pooling_by_forks() -> None:
     paths = [*ANIMALS, ("animal", "bird", "owl"), ("bus",), ("animal", "fish", "shark", "hammerhead")]
     tree, rng = Tree(paths), np.random.default_rng(0)

@@ -66,8 +66,8 @@ class TreeClassifier:
 
     Raises:
         LabelError: the leaves are not the classifier's labels, or one of ``inner`` is no inner node.
-        RequestError: a coverage outside (0, 1), a rank that the tree does not have, or ``inner`` of another
-            model.
+        RequestError: a coverage outside (0, 1), a weight outside [0, 1], a score that is no number, a rank
+            that the tree does not have, or ``inner`` of another model.
     """
 
     def __init__(
@@ -90,6 +90,10 @@ class TreeClassifier:
         self._nodes = Ancestors(tree.paths)
         if placing is not None:
             threshold_for(placing.scores, placing.coverage)  # refuses what is no coverage
+            if not 0 <= placing.weight <= 1 or np.isnan(placing.scores).any():
+                raise RequestError(
+                    "what was learnt of the tree must be a weight between 0 and 1 and scores that are numbers"
+                )
         self._siblings: Siblings | None = None
         if inner is not None:
             if strange := sorted(set(inner.labels) - set(tree.inner)):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ JOURNAL = ".nshot-sort.jsonl"
 
 _SEAL = ', "seal": "'  # the last of a line, so that the seal is told before the rest is read
 _BLOCK = 2**20
+_KEY = 32  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +195,43 @@ def _key(*, make: bool) -> bytes | None:
     """The secret that seals this person's journals, so that undoing trusts no other's; None without one."""
     path = cache_dir() / "journal.key"
     try:
-        if make and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with suppress(FileExistsError):
-                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(secrets.token_bytes(32))
+        if make and not _is_key(path):
+            _make_key(path)
         key = path.read_bytes()
     except OSError:
         return None
-    return key if len(key) == 32 else None
+    return key if len(key) == _KEY else None
+
+
+def _is_key(path: Path) -> bool:
+    """Whether a key is there, and not what a full disk left of one."""
+    return path.exists() and path.stat().st_size == _KEY
+
+
+def _make_key(path: Path) -> None:
+    """A new key, there as a whole or not at all; of several that are made at once the first stays."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, made = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # nobody else may read it
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_bytes(_KEY))
+        if path.exists():
+            Path(made).replace(path)
+        else:
+            with suppress(FileExistsError):
+                _name(Path(made), path)
+    finally:
+        Path(made).unlink(missing_ok=True)
+
+
+def _name(made: Path, path: Path) -> None:
+    """Give a file its name unless another has it, where the file system can tell."""
+    try:
+        path.hardlink_to(made)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here
+        made.replace(path)
 
 
 def _seal(entry: dict[str, Any], key: bytes) -> str:
