@@ -314,6 +314,22 @@ def test_of_two_plans_made_at_once_the_first_stands(tiny: Path, photos: Path, tm
     assert files(tmp_path / "v") == {"manifest.parquet": b"early"}
 
 
+def test_of_two_that_list_at_once_the_later_takes_the_plan_of_the_other(
+    tiny: Path, photos: Path, tmp_path: Path
+) -> None:
+    model, request, begun = nshot.load(tiny), Request([str(photos)], shard_size=5), []
+
+    def told(_: object) -> None:
+        if len(begun) < 2:  # when the listing is done: the other is quicker, and puts it away
+            begun.append(0)
+            if len(begun) == 2:
+                planned(tmp_path / "v", request, model)
+
+    plan = planned(tmp_path / "v", request, model, told=told)
+    assert sorted(files(tmp_path / "v")) == ["manifest.parquet"]
+    assert sum(len(each) for _, each in plan.entries(range(plan.shards))) == 12
+
+
 def test_a_full_disk_or_an_interrupt_leaves_whole_shards(
     tiny: Path, photos: Path, whole: Path, tmp_path: Path
 ) -> None:

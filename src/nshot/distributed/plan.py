@@ -232,13 +232,13 @@ def make_plan(
         SourceError: a source cannot be listed.
     """
     pieces = _Pieces(folder, _digest(meta["request"]))
-    pieces.fill(listings, told)
-    if not pieces.rows:
-        raise RequestError(f"no image in {' '.join(name for name, _ in listings)}")
     try:
+        pieces.fill(listings, told)
+        if not pieces.rows:
+            raise RequestError(f"no image in {' '.join(name for name, _ in listings)}")
         with folder.drafting(MANIFEST, over=False) as draft:
             _compose(draft, pieces, meta)
-    except FileNotFoundError as error:  # another process was done, and has put the pieces away
+    except _PutAway as error:
         if (plan := Plan.open(folder)) is not None:
             return plan
         raise SourceError(f"the listing in {folder.name} is gone: begin again") from error
@@ -246,6 +246,13 @@ def make_plan(
     assert plan is not None
     pieces.remove()
     return plan
+
+
+class _PutAway(Exception):
+    """Another process has made the plan meanwhile, and put the pieces of the listing away.
+
+    It is no OSError, which would be told as one of the file that is being written.
+    """
 
 
 class _Pieces:
@@ -311,8 +318,12 @@ class _Pieces:
         self.rows += len(piece)
 
     def _opened(self, number: int) -> Any:
-        with self._folder.open(self._name(number)) as file:
-            return pyarrow().parquet.ParquetFile(io.BytesIO(file.read()))
+        try:
+            with self._folder.open(self._name(number)) as file:
+                content = file.read()
+        except FileNotFoundError as error:
+            raise _PutAway from error
+        return pyarrow().parquet.ParquetFile(io.BytesIO(content))
 
     def read(self) -> Iterator[Entry]:
         """All that was listed."""
