@@ -91,13 +91,17 @@ class Slurm:
         return sorted(int(line) for line in told.split())
 
     def requeue(self, job: str, task: int) -> None:
-        """Stop a task that runs, and have it begin again at once; Slurm by itself waits for two minutes."""
+        """Stop a task that runs, and have it begin again soon; Slurm by itself waits for two minutes.
+
+        Not at once: its credentials are told apart by the second, and one of the second in which the task
+        was stopped is taken for the stopped one's.
+        """
         self.tell("scontrol", "requeue", f"{job}_{task}")
         until = time.monotonic() + _START
         while task not in self.tasks(job, "pending"):
             assert time.monotonic() < until, self.logs()
             time.sleep(0.2)
-        self.tell("scontrol", "update", f"jobid={job}_{task}", "starttime=now")
+        self.tell("scontrol", "update", f"jobid={job}_{task}", "starttime=now+3")
 
     def ended(self, job: str) -> dict[int, str]:
         """How each task of an array ended, once all have: task -> such as "COMPLETED" or "CANCELLED"."""
