@@ -317,7 +317,8 @@ def test_of_two_plans_made_at_once_the_first_stands(tiny: Path, photos: Path, tm
 def test_of_two_that_list_at_once_the_later_takes_the_plan_of_the_other(
     tiny: Path, photos: Path, tmp_path: Path
 ) -> None:
-    model, request, begun = nshot.load(tiny), Request([str(photos)], shard_size=5), []
+    model, request = nshot.load(tiny), Request([str(photos)], shard_size=5)
+    begun: list[int] = []
 
     def told(_: object) -> None:
         if len(begun) < 2:  # when the listing is done: the other is quicker, and puts it away
