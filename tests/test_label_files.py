@@ -240,3 +240,14 @@ def test_a_set_of_lists_is_no_list_of_labels(tmp_path: Path) -> None:
     path.write_text('{["cat"], ["dog"]}')
     with pytest.raises(LabelError, match="not"):
         read_label_file(path)
+
+
+@pytest.mark.parametrize("endless", ["9" * 2_000_000, "cat " * 500_000, "é" * 2_000_000])
+def test_a_label_of_megabytes_is_refused_before_each_of_its_letters_is_looked_at(
+    endless: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nshot.labels.lint._garbled", lambda *_: pytest.fail("looked at"))
+    with pytest.raises(
+        LabelError, match=r"shelf: a label of 2,000,000 characters .*: a label is a few words"
+    ):
+        check([endless, "dog"], source="shelf")

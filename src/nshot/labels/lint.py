@@ -57,6 +57,7 @@ _PUNCTUATION = re.compile(
     r"^[\"'`\[{<]|^[-*•] |[\[{,;]$|[:=]$|^\d+\s*[,;:\t]\s*[^\d\s]|^</?\w|^\||\|$|[\"']\]|\[[\"']|=\s*[\[{(]"
     r"|^\w+=\S|%[0-9A-F]{2}"
 )
+_LONGEST = 10_000  # characters; a model reads some hundred
 _SEPARATORS = re.compile(r"[,;|\t，、；/]")
 
 
@@ -90,7 +91,7 @@ def check(
     if not names:
         raise LabelError(f"{where}no label given")
     plain = [name for name in names if not (isinstance(labels, Mapping) and labels.get(name))]
-    for refuse in (_file_names, _garbled, _punctuated, _parts, _truths, _codes, _alike):
+    for refuse in (_endless, _file_names, _garbled, _punctuated, _parts, _truths, _codes, _alike):
         if reason := refuse(plain, names, typed):
             raise LabelError(where + reason)
     notes = []
@@ -104,6 +105,14 @@ def check(
     if not multilingual and (note := other_language(labels)):
         notes.append(note)
     return notes
+
+
+def _endless(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
+    """First of all: whatever else is asked of a label looks at each of its letters."""
+    for name in names:
+        if len(name) > _LONGEST:
+            return f"a label of {len(name):,} characters ({name[:30]!r}...): a label is a few words"
+    return None
 
 
 def _file_names(plain: Sequence[str], names: Sequence[str], typed: bool) -> str | None:
