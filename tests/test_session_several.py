@@ -250,7 +250,7 @@ def test_an_audit_tells_of_each_label_and_of_all_together(session: Session) -> N
     told = found.to_dict()
     assert told["asked"] == 40
     assert told["right"] >= 30
-    assert told["low"] < told["right"] / 40 < told["high"]
+    assert told["low"] < told["right"] / 40 <= told["high"]  # the draw may be right in all
     assert [each["label"] for each in told["each"]] == list(LABELS)
     assert sum(each["images"] for each in told["each"]) == sum(
         len(truth_of(session, row)) for row in rows[:40]
