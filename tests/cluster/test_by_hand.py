@@ -77,7 +77,8 @@ def typed(photos: Path, vectors: Path) -> dict[str, str]:
 
 
 def held(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """All but the draft of a machine that lost its power, whose name begins with a dot: it goes in a day."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
 @pytest.fixture(scope="module")
