@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nshot.atomic import write_bytes, writing
+from nshot.atomic import replace, writing
 from nshot.errors import OutputError, RequestError
 from nshot.images.preprocess import Preprocessor
 from nshot.labels.prompts import DEFAULT_TEMPLATE
@@ -250,7 +250,10 @@ def train(
         processes.wait()
         if processes.rank == 0:
             content = json.dumps({"recipe": recipe, **asdict(result)}, indent=2)
-            write_bytes(output / _REPORT, f"{content}\n".encode())
+            with writing(output / _REPORT):
+                part = folder / _REPORT  # what a killed process leaves of it goes with the state
+                part.write_text(content + "\n", encoding="utf-8")
+                replace(part, output / _REPORT)
             checkpoints.write(begin, output, half=options.half)
             shutil.rmtree(folder)
         return result
