@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hosts import Host, missing, two_hosts
-from PIL import Image
-from recipes import DOCS, changed
-from two_nodes import environment
+from recipes import DOCS, changed, made_photos, shell
 
 pytestmark = pytest.mark.cluster
 pytest.importorskip("ray", reason='a cluster needs Ray: pip install "nshot[ray]", or make cluster')
@@ -37,26 +32,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def photos(home: Path) -> Path:
     """Four hundred images, in a folder that both machines see."""
-    folder = home / "photos"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(IMAGES):
-        pixels = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:04}.jpg", quality=90)
-    return folder
+    return made_photos(home / "photos", IMAGES)
 
 
 @pytest.fixture(scope="module")
 def machines(home: Path) -> Iterator[tuple[Host, Host]]:
     if (why := missing()) is not None:
         pytest.skip(why)
-    programs = home / "bin"
-    programs.mkdir()
-    for name, command in (("nshot", "-m nshot"), ("ray", "-m ray.scripts.scripts")):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
-        program.chmod(0o755)
-    own = os.environ | environment(home) | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    own = shell(home, nshot="nshot", ray="ray.scripts.scripts")
     own["GRPC_DNS_RESOLVER"] = "native"  # there is no server of names, which gRPC by itself waits for
     try:
         with two_hosts(home / "hosts", own) as found:

@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,8 @@ import numpy as np
 import pytest
 from object_stores import FaultyStore
 from PIL import Image
-from recipes import blocks, changed
-from two_nodes import environment, free_ports
+from recipes import blocks, changed, shell
+from two_nodes import free_ports
 
 pytestmark = pytest.mark.cluster
 pytest.importorskip("ray", reason='a cluster needs Ray: pip install "nshot[ray]", or make cluster')
@@ -58,13 +57,7 @@ def store() -> Iterator[tuple[FaultyStore, str]]:
 @pytest.fixture(scope="module")
 def inside(home: Path, store: tuple[FaultyStore, str]) -> dict[str, str]:
     """The environment of a container: the programs of its image, and a service account's credentials."""
-    programs = home / "bin"
-    programs.mkdir()
-    for name, command in (("nshot", "-m nshot"), ("ray", "-m ray.scripts.scripts")):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {command} "$@"\n')
-        program.chmod(0o755)
-    own = os.environ | environment(home) | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    own = shell(home, nshot="nshot", ray="ray.scripts.scripts")
     own |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
     return own | {"AWS_ENDPOINT_URL": store[1]}
 

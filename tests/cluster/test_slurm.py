@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from recipes import blocks, changed
+from recipes import blocks, changed, made_photos, shell
 from slurm import Slurm, missing, slurm
-from two_nodes import environment
 
 pytestmark = pytest.mark.cluster
 pytest.importorskip("pyarrow.parquet")
@@ -30,25 +26,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def photos(home: Path) -> Path:
     """Four hundred images."""
-    folder = home / "photos"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(IMAGES):
-        pixels = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:04}.jpg", quality=90)
-    return folder
+    return made_photos(home / "photos", IMAGES)
 
 
 @pytest.fixture(scope="module")
 def cluster(home: Path) -> Iterator[Slurm]:
     if (why := missing()) is not None:
         pytest.skip(why)
-    programs = home / "bin"
-    programs.mkdir()
-    program = programs / "nshot"  # the one that is tested, and not one that is installed
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m nshot "$@"\n')
-    program.chmod(0o755)
-    own = os.environ | environment(home) | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    own = shell(home, nshot="nshot")
     try:
         with slurm(home / "slurm", own) as found:
             yield found
