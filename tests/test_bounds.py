@@ -13,6 +13,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,17 @@ def test_ctrl_c_at_any_moment_is_no_traceback(moment: str, tmp_path: Path) -> No
     assert "Traceback" not in run.stderr
     assert run.returncode == (1 if moment == "ended" else 130)
     assert run.stderr == ("" if moment == "ended" else "nshot: interrupted\n")
+
+
+def test_ctrl_c_is_nothing_once_the_command_is_over() -> None:
+    from nshot.__main__ import _CtrlC, main
+
+    ctrl_c = _CtrlC()
+    ctrl_c.begin()
+    at_work = SimpleNamespace(f_code=test_ctrl_c_is_nothing_once_the_command_is_over.__code__, f_back=None)
+    with pytest.raises(KeyboardInterrupt):
+        ctrl_c(signal.SIGINT, at_work)  # type: ignore[arg-type]
+    ctrl_c(signal.SIGINT, SimpleNamespace(f_code=main.__code__, f_back=None))  # type: ignore[arg-type]
 
 
 def test_words_from_a_device_without_an_end_are_refused() -> None:

@@ -54,6 +54,8 @@ class _CtrlC:
         if not self.begun:
             os.write(2, _SAID)
             os._exit(_INTERRUPTED)
+        if frame is not None and frame.f_code is main.__code__:  # the command is over
+            return
         self.heard = True
         while frame is not None:
             if frame.f_code is _CtrlC.lost.__code__:  # raised in there it would be lost, and printed
