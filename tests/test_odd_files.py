@@ -265,7 +265,8 @@ def test_a_journal_of_the_page_that_is_damaged_says_in_which_line(line: str, tmp
 
 def test_an_act_about_one_image_many_times_is_read_in_a_moment(tmp_path: Path) -> None:
     pytest.importorskip("starlette")
-    from nshot.server.session.journal import Word, read_words
+    from nshot.server.session.journal import read_words
+    from nshot.server.session.words import Word
 
     path = tmp_path / "j.jsonl"
     path.write_text(json.dumps({"id": "1", "digests": ["ab"] * 20_000, "now": {"label": "cat"}}) + "\n")

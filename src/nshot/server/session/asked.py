@@ -15,7 +15,7 @@ from nshot.decision.several import Several
 from nshot.errors import LabelError, RequestError
 from nshot.labels.facets import TAKEN
 from nshot.labels.prompts import DEFAULT_TEMPLATE
-from nshot.server.session.journal import LABELS
+from nshot.server.session.acts import LABELS
 from nshot.types import Floats
 
 NONE = 0xFFFF  # in an answer's labels: none of these

@@ -18,8 +18,8 @@ from nshot.metrics import wilson
 from nshot.server.session import several
 from nshot.server.session.asked import NONE, UNREAD, Answers, Asked
 from nshot.server.session.images import Snapshot
-from nshot.server.session.journal import Word, told_of
 from nshot.server.session.questions import Questions
+from nshot.server.session.words import Word, told_of
 from nshot.types import Floats
 
 NEXT = 48  # images offered to be labelled next

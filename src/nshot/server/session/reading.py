@@ -16,9 +16,9 @@ from nshot.classifier.classifier import Classifier
 from nshot.embedder import Embedder
 from nshot.errors import NshotError
 from nshot.images.sources import expand
+from nshot.server.session.acts import LABELS
 from nshot.server.session.files import Files
 from nshot.server.session.images import Images
-from nshot.server.session.journal import LABELS
 from nshot.server.session.questions import Questions
 
 log = logging.getLogger("nshot")

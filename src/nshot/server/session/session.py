@@ -19,14 +19,16 @@ from nshot.classifier.facets import Facets
 from nshot.embedder import Embedder
 from nshot.errors import RequestError
 from nshot.server.session import finding, learning, several, taking_away
+from nshot.server.session.acts import LABELS
 from nshot.server.session.asked import Answers, Asked, Question
 from nshot.server.session.files import LARGE, Files
 from nshot.server.session.images import Images
-from nshot.server.session.journal import CLASSIFIERS, LABELS, Journal, ReadOnly, Word
+from nshot.server.session.journal import CLASSIFIERS, Journal, ReadOnly
 from nshot.server.session.learning import Audited, Proposal
 from nshot.server.session.questions import Questions
 from nshot.server.session.reading import Reading
 from nshot.server.session.thumbnails import render
+from nshot.server.session.words import Word
 from nshot.types import Faceted, Failure, Prediction
 
 _NEAR = 12

@@ -15,8 +15,8 @@ from nshot.few_shot.several import fit_several
 from nshot.metrics import clustered_wilson, per_label, share, wilson
 from nshot.server.session.asked import Answers, Asked
 from nshot.server.session.images import Snapshot
-from nshot.server.session.journal import Word, told_of
 from nshot.server.session.questions import Questions
+from nshot.server.session.words import Word, told_of
 from nshot.types import Floats
 
 

@@ -18,8 +18,9 @@ from nshot.output.sinks import open_sink
 from nshot.output.sinks.sink import Sink
 from nshot.output.sorting import Mode, Move, carry_out, folder_names, plan, undo
 from nshot.output.tagging import Tag, plan_tags, undo_tags, write_tags
+from nshot.server.session.acts import State, corrected_facets
 from nshot.server.session.images import Images
-from nshot.server.session.journal import State, Word, corrected, corrected_facets
+from nshot.server.session.words import Word, corrected
 from nshot.types import Decided, Embedded, Faceted, Failure, Prediction
 
 What: TypeAlias = Literal["all", "yours", "rows"]
