@@ -211,6 +211,14 @@ def test_a_cascade_is_saved_and_opened_again(tmp_path: Path) -> None:
 # --- decisions --------------------------------------------------------------------------------------------
 
 
+def test_a_cascade_with_a_scale_of_zero_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    one = Classifier(["a", "b"], np.eye(2, 8), scale=100.0)
+    path = tmp_path / "x.nshot"
+    CascadeClassifier.of(one, Classifier(["a", "b"], np.eye(2, 8), scale=[0.0, 1.0]), 1.5, {}).save(path)
+    with pytest.raises(RequestError, match=r"x\.nshot.*a scale of zero"):
+        CascadeClassifier.open(path)
+
+
 def test_none_of_these_is_an_answer_that_the_promise_holds_for(smaller: Path, drawings: Path) -> None:
     first, last = nshot.load(smaller, precision="f32"), nshot.load("sketchbook", precision="f32")
     words = ["dog", "cat", "house", "car", "tree", "person", "boat", "chair"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +228,66 @@ def test_an_inverted_file_says_what_it_misses(tmp_path: Path) -> None:
     index = search.Index.build(photos, tmp_path / "index", texts=some(20, seed=5))
     assert index.recall is not None
     assert 0.5 < index.recall <= 1.0
-    (tmp_path / "index" / "lists.faiss").write_bytes(b"rubbish")
-    with pytest.raises(StoreError, match="inverted file is damaged"):
-        search.Index.open(tmp_path / "index")
+
+
+def test_an_inverted_file_that_is_damaged_or_that_somebody_else_made_is_not_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faiss = pytest.importorskip("faiss", reason="needs the [search] extra")
+    photos, texts = Embeddings.of(some(400)), some(20, seed=5)
+    path = tmp_path / "vectors.npz"
+    with open_writer(path) as writer:
+        for item in photos:
+            writer.write(item)
+    index = search.Index.beside(path, texts=texts)
+    assert index.recall is not None
+    assert search.Index.beside(path).recall == index.recall
+    exact = index.exact().top(texts, 5)
+    monkeypatch.setattr(faiss, "deserialize_index", None)  # nothing of it is read
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "somebody_else"))
+    other = search.Index.beside(path)
+    assert other.recall is None
+    assert np.array_equal(other.top(texts, 5)[0], exact[0])
+    monkeypatch.undo()
+    lists = tmp_path / "vectors.npz.index" / "lists.faiss"
+    lists.write_bytes(b"rubbish")
+    damaged = search.Index.beside(path)
+    assert damaged.recall is None
+    assert np.array_equal(damaged.top(texts, 5)[0], exact[0])
+    assert search.Index.beside(path, texts=texts).recall is not None  # made again
+    assert lists.read_bytes() != b"rubbish"
+
+
+def test_a_search_without_a_place_for_the_key_looks_at_every_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss", reason="needs the [search] extra")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "file" / "cache"))
+    index = search.Index.build(Embeddings.of(some(400)), tmp_path / "index", texts=some(20, seed=5))
+    assert index.recall is None
+    assert not (tmp_path / "index" / "lists.faiss").exists()
+
+
+@pytest.mark.parametrize("names", [b'"a"\n' * 3, b"\xff\n" * 20, b"[" * 5000 + b"\n" + b'"a"\n' * 19])
+def test_names_of_an_index_that_somebody_changed_are_an_error(tmp_path: Path, names: bytes) -> None:
+    """Also where the checksum was made to fit."""
+    folder = tmp_path / "index"
+    search.Index.build(Embeddings.of(some(20)), folder)
+    (folder / "sources").write_bytes(names)
+    about = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(about | {"names": zlib.crc32(names)}))
+    with pytest.raises(StoreError, match="again"):
+        list(search.Index.open(folder).sources)
+
+
+def test_a_row_of_an_index_that_is_no_number_is_an_error_and_no_warning(tmp_path: Path) -> None:
+    search.Index.build(Embeddings.of(some(20)), tmp_path / "index")
+    held = np.load(tmp_path / "index" / "vectors.npy", mmap_mode="r+")
+    held[7, 0], held[8, 1], held[8, 2] = np.nan, np.inf, -np.inf
+    held.flush()
+    with pytest.raises(StoreError, match="damaged"):
+        search.Index.open(tmp_path / "index").top(some(1, seed=4), 20)
 
 
 def test_more_than_the_lists_hold_is_found_by_looking_at_everything(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from nshot.errors import OutputError
 from nshot.output.sorting import JOURNAL, Mode, Move, carry_out, folder_names, plan, undo
-from nshot.output.sorting.journal import Journal, _key
+from nshot.output.sorting.journal import Journal
+from nshot.seals import key_of_person
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int] | int]:
@@ -442,9 +443,9 @@ def test_what_a_full_disk_left_of_the_key_is_replaced(
     path = tmp_path / "cache" / "journal.key"
     if left is not None:
         path.write_bytes(left)
-    key = _key(make=True)
+    key = key_of_person(make=True)
     assert key is not None
     assert len(key) == 32
     assert path.stat().st_mode & 0o077 == 0
-    assert _key(make=True) == key
+    assert key_of_person(make=True) == key
     assert [each.name for each in path.parent.iterdir()] == ["journal.key"]

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "nshot"
 # a room knows the rooms above it in this list, never its neighbours on the same line and never those below
 LAYERS = [
     {"errors", "types", "paths"},
-    {"unit", "metrics", "atomic", "bounded", "extras", "pages"},
+    {"unit", "metrics", "atomic", "bounded", "extras", "pages", "seals"},
     {"objects"},
     {"images"},
     {"sketchbook", "models", "labels"},
@@ -75,8 +75,8 @@ WHOLE = {
     "models.hub": "in the Hub's cache: a commit",
     "objects.folder": "a draft that was just written",
     "objects.settings": "the person's own settings",
-    "output.sorting.journal": "in the cache: a key",
     "pages.engine": "a file of the package",
+    "seals": "in the cache: a key",
     "search.index": "its size was judged by the vectors",
     "server.page": "made here",
     "server.session.taking_away": "made here",

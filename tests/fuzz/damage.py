@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -246,6 +247,28 @@ def _nested(depth: int, source: random.Random) -> Any:
     return value
 
 
+def near(value: Any, source: random.Random) -> Any:
+    """What is almost this value: it is of the right type, and does not fit what else is said."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return source.choice((value + 1, value - 1, 2 * value, -value, value // 2, float(value), str(value)))
+    if isinstance(value, float):
+        return source.choice((value * 2, -value, value + 1, value * 1e-6, value * 1e12, int(value), [value]))
+    if isinstance(value, str):
+        return source.choice(
+            (value.upper(), f" {value}", f"{value} ", value[:-1], value * 2, f"{value}\u0301", value[::-1])
+        )
+    if isinstance(value, list):
+        return source.choice((value[:-1], value[::-1], value[1:], value + value, value[:1], [], tuple(value)))
+    if isinstance(value, dict):
+        names = list(value)
+        source.shuffle(names)
+        fewer = {name: value[name] for name in names[1:]}
+        return source.choice((fewer, dict(zip(names, value.values(), strict=True)), {}, list(value.values())))
+    return source.choice(("", 0, [], {}))
+
+
 def mutated_json(data: bytes, source: random.Random) -> bytes:
     """JSON, or lines of it, with a value, a name, or a few bytes that should not be there."""
     if source.randrange(5) == 0:
@@ -272,7 +295,7 @@ def _mutated_json(data: bytes, source: random.Random) -> bytes:
             lines[number] = deepcopy(source.choice(NONSENSE))
             continue
         holder, key = source.choice(places)
-        kind = source.randrange(12)
+        kind = source.randrange(16)
         if isinstance(holder, dict) and kind == 0:
             del holder[key]
         elif isinstance(holder, dict) and kind == 1:
@@ -289,6 +312,9 @@ def _mutated_json(data: bytes, source: random.Random) -> bytes:
             holder[key] = _nested(source.choice((3, 50, 200, 400)), source)
         elif kind == 6:
             holder[key] = {str(holder[key])[:50]: holder[key]} if source.randrange(2) else [holder[key]]
+        elif kind > 11:
+            with suppress(OverflowError, ValueError):  # infinity is no whole number
+                holder[key] = deepcopy(near(holder[key], source))
         else:
             holder[key] = deepcopy(source.choice(NONSENSE))
     text = "\n".join(json.dumps(line, ensure_ascii=source.randrange(2) == 0) for line in lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import pickle
 import random
@@ -96,11 +97,33 @@ def test_safetensors(room: Path) -> None:
     whole = save({"a": np.ones((2, 3), np.float32), "b": np.ones(4, np.float16)}, metadata={"x": "y"})
     path = room / "model.safetensors"
 
+    def change(source: random.Random) -> bytes:
+        if source.randrange(3):
+            return header_changed(whole, source)
+        entries = {}
+        for name in "abc"[: source.randrange(1, 4)]:
+            kind = source.choice(
+                ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "F4", "C64")
+            )
+            shape = [
+                source.choice((0, 1, 2, 3, 4, 8, 2**31, 2**32, 2**62))
+                for _ in range(source.choice((0, 1, 2, 2, 9)))
+            ]
+            start = source.choice((0, 0, 1, 4, 8, 24, 31, 2**63 - 8))
+            end = (
+                start + math.prod(shape) * source.choice((1, 2, 2, 4, 4, 8)) + source.choice((0, 0, 0, 1, -1))
+            )
+            entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+        header = json.dumps(entries).encode()
+        return len(header).to_bytes(8, "little") + header + bytes(32)
+
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        read_weights(path)
+        for tensor in read_weights(path).values():
+            assert tensor.nbytes <= len(data)
+            np.nan_to_num(tensor).max(initial=0)  # all of it is there
 
-    attack("safetensors", lambda source: header_changed(whole, source), read, short=300, named=path.name)
+    attack("safetensors", change, read, short=300, named=path.name)
 
 
 BODY = (
@@ -125,7 +148,7 @@ _CODES = (
 
 
 def pickle_changed(source: random.Random) -> bytes:
-    match source.randrange(12):
+    match source.randrange(14):
         case 0 | 1:
             return mutated(pickled(), source)
         case 2:
@@ -142,8 +165,48 @@ def pickle_changed(source: random.Random) -> bytes:
             )
         case 7:
             return pickled(BODY.replace(*source.choice(_REPLACED)))
+        case 8:
+            return tensors_in(source)
         case _:
             return pickled(mutated(BODY, source))
+
+
+def tensors_in(source: random.Random) -> bytes:
+    """Several tensors of any type, place, shape and strides, in storages that they share."""
+    numbers = (0, 1, 2, 3, 5, 6, 255, 2**16, 2**31 - 1, 2**31, 2**62, 2**63, 2**64, -1, -(2**31), 10**30)
+
+    def few() -> list[int]:
+        return [
+            source.choice(numbers[: source.choice((3, 6, 16))])
+            for _ in range(source.choice((0, 1, 2, 2, 3, 9)))
+        ]
+
+    def whole(number: int) -> bytes:
+        size = number.bit_length() // 8 + 1
+        return b"\x8a" + bytes([size]) + number.to_bytes(size, "little", signed=True)
+
+    body = b"\x80\x02}("
+    for name in range(source.choice((1, 2, 5))):
+        shape, strides = few(), few()
+        strides = (strides * 9)[: len(shape)] if source.randrange(4) else strides
+        kind = source.choice(
+            ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
+        )
+        body += (
+            b"X\x01\x00\x00\x00" + b"%d" % name + b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00"
+        )
+        body += (
+            b"storagectorch\n"
+            + kind.encode()
+            + b"Storage\nX\x01\x00\x00\x00"
+            + source.choice((b"0", b"0", b"1"))
+        )
+        body += b"X\x03\x00\x00\x00cpu" + whole(source.choice((0, 1, 6, 6, 24, 25, 2**40))) + b"tQ"
+        body += whole(source.choice(numbers[: source.choice((2, 16))]))
+        for sizes in (shape, strides):
+            body += b"(" + b"".join(map(whole, sizes)) + b"t"
+        body += b"\x89ccollections\nOrderedDict\n)RtR"
+    return pickled(body + b"u.")
 
 
 _REPLACED = (
@@ -191,7 +254,9 @@ def test_pickles_are_one_line_and_run_nothing(room: Path) -> None:
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        read_weights(path)
+        for tensor in read_weights(path).values():
+            assert tensor.nbytes <= 2**24 + len(data), tensor.shape
+            tensor.sum()  # all of it is there
 
     attack("pickles", pickle_changed, read, short=150, named=path.name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import zlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,7 @@ from nshot.embeddings.embeddings import Embeddings
 from nshot.labels.tree import Tree
 from nshot.regions.kept import Kept
 from nshot.search.index import Index
+from nshot.types import Prediction
 
 META = {
     "nshot": 1,
@@ -294,6 +296,8 @@ def test_classifiers(kind: str, room: Path) -> None:
         header = json.loads(data[8 : 8 + length])
         told = header["__metadata__"]
         name = source.choice(sorted(told))
+        if source.randrange(4) == 0:
+            return arrays_changed(data, source)
         if source.randrange(3) == 0 or name == "format":
             return header_changed(data, source)
         told[name] = mutated_json(told[name].encode(), source).decode("utf-8", "replace")
@@ -303,29 +307,119 @@ def test_classifiers(kind: str, room: Path) -> None:
     attack_file(f".nshot, {kind}", path, path.read_bytes(), change, opened_and_asked, 60, named=True)
 
 
+def arrays_changed(data: bytes, source: random.Random) -> bytes:
+    """A whole safetensors file, one of whose arrays holds other numbers, or is of another type or shape."""
+    from safetensors.numpy import load, save
+
+    length = int.from_bytes(data[:8], "little")
+    told = json.loads(data[8 : 8 + length]).get("__metadata__")
+    arrays = {name: array.copy() for name, array in load(data).items()}
+    name = source.choice(sorted(arrays))
+    array = arrays[name]
+    match source.randrange(8):
+        case 0 | 1 | 2:
+            number = source.choice(ODD_NUMBERS)
+            array.flat[source.randrange(array.size)] = number
+            if source.randrange(2):
+                array[...] = number
+        case 3:
+            with np.errstate(over="ignore"):
+                arrays[name] = array.astype(source.choice(("f2", "f8", "i8", "i1", "u1", "?")))
+        case 4:
+            arrays[name] = array.T[: source.randrange(1, 9)]
+        case 5:
+            arrays[name] = np.concatenate([array, array]) if array.ndim else array.reshape(1)
+        case 6:
+            arrays[source.choice(sorted(arrays))] = array
+        case 7:
+            arrays[source.choice(("bias", "other", "9.matrix", ""))] = arrays.pop(name)
+    return save({each: np.ascontiguousarray(held) for each, held in arrays.items()}, metadata=told)
+
+
+ODD_NUMBERS = (
+    *(float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-40, 1e-30),
+    *(3e38, -3e38, 1e20, -1),
+)
+
+
 def opened_and_asked(path: Path) -> None:
-    """What it opens as can be asked, or it was refused."""
+    """What it opens as can be asked and gives scores, or it was refused."""
     found = open_classifier(path)
-    image = np.eye(1, 16 if isinstance(found, CascadeClassifier) else 8, dtype=np.float32)
-    if getattr(found, "dimension", 0) in (0, image.shape[1]):
-        list(found.predict(image))
+    width = 16 if isinstance(found, CascadeClassifier) else 8
+    images = np.zeros((3, width), np.float32)
+    images[0, 0] = images[1, 1] = images[2, width - 1] = 1
+    if getattr(found, "dimension", 0) not in (0, width):
+        return
+    for answer in found.predict(images):
+        for told in answer.predictions if isinstance(answer, Prediction) else ():
+            assert 0 <= told.score <= 1, told
+            assert abs(told.cosine) <= 1.01 or isinstance(found, CascadeClassifier), told
 
 
 @pytest.mark.parametrize("damaged", ["index.json", "sources", "vectors.npy"])
 def test_indexes(damaged: str, room: Path) -> None:
-    unit = rows() / np.linalg.norm(rows(), axis=1, keepdims=True)
-    images = Embeddings.of(unit, sources=list("abcde"))
+    images = Embeddings.of(unit_rows(5), sources=list("abcde"))
     folder = room / "x.index"
     Index.build(images, folder)
     path = folder / damaged
 
-    def read(_: Path) -> None:
-        found = Index.open(folder)
-        found.top(unit[:1], 2)
-        assert len(list(found.sources)) == len(found)
+    def change(data: bytes, source: random.Random) -> bytes:
+        if damaged == "index.json":
+            return mutated_json(data, source)
+        if damaged == "sources" or source.randrange(2):
+            return mutated(data, source)
+        vectors = np.load(io.BytesIO(data)).astype(np.float32)
+        vectors.flat[source.randrange(vectors.size)] = source.choice((*ODD_NUMBERS[:-3], 6e4))
+        buffer = io.BytesIO()
+        with np.errstate(over="ignore"):
+            np.save(buffer, vectors.astype(np.float16))
+        return buffer.getvalue()
+
+    def written(data: bytes) -> None:
+        path.write_bytes(data)
+        if damaged == "sources":  # whoever changes the names can change their checksum
+            about = json.loads((folder / "index.json").read_bytes())
+            (folder / "index.json").write_text(json.dumps(about | {"names": zlib.crc32(data)}))
+        search(folder)
+
+    whole = path.read_bytes()
+    attack(f"index, {damaged}", lambda source: change(whole, source), written, short=60)
+
+
+@pytest.mark.skipif(not find_spec("faiss"), reason="needs faiss")
+@pytest.mark.parametrize("damaged", ["index.json", "lists.faiss"])
+def test_inverted_files(damaged: str, room: Path) -> None:
+    """What is not as this person left it is not looked into; what the index says of it may be anything."""
+    images = Embeddings.of(unit_rows(200), sources=[str(n) for n in range(200)])
+    folder = room / "x.index"
+    Index.build(images, folder, texts=unit_rows(3))
+    path = folder / damaged
+    whole = path.read_bytes()
+
+    def written(data: bytes) -> None:
+        path.write_bytes(data)
+        found = search(folder)
+        assert damaged == "index.json" or data == whole or found.recall is None
 
     change = mutated_json if damaged == "index.json" else mutated
-    attack_file(f"index, {damaged}", path, path.read_bytes(), change, read, 60)
+    attack(f"inverted file, {damaged}", lambda source: change(whole, source), written, short=60)
+
+
+def unit_rows(count: int) -> Any:
+    made = np.random.default_rng(count).standard_normal((count, 8))
+    return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+
+def search(folder: Path) -> Index:
+    """As a command does; what is found is there, and is as near as it is said to be."""
+    found = Index.open(folder)
+    rows, cosines = found.top(unit_rows(2), 3)
+    for row, cosine in zip(rows.ravel(), cosines.ravel(), strict=True):
+        assert isinstance(found.sources[int(row)], str)
+        assert abs(cosine) <= 1.01
+    assert len(list(found.sources)) == len(found)
+    assert found.recall is None or 0 <= found.recall <= 1
+    return found
 
 
 def test_what_a_store_keeps_of_regions() -> None:

@@ -318,6 +318,8 @@ class CascadeClassifier(Classifier):
             shape = (len(found.labels), found.stage["dimension"])
             if not 0 < shape[1] < found.dimension or math.isnan(found.threshold):
                 raise ValueError("the parts of its vectors do not fit")
+            if not found.scale.all():  # the first stage's logits are brought to it
+                raise ValueError("a scale of zero")
             _ = found.first, found.last, found.promise
             found.margins(found.first.matrix)
             return found

@@ -4,7 +4,7 @@ A folder beside the vectors, which is only a copy of them and can be made again 
 
     vectors.npy    float16[n, d], unit rows; mapped into memory, never loaded
     sources        n names, JSON, one per line
-    lists.faiss    an inverted file, if one was asked for
+    lists.faiss    an inverted file, if one was asked for; sealed with the person's own key
     index.json     what the others must be: counts, sizes, checksums, and the file they were made from
 
 The folder is finished under another name and then moved into place: whoever is killed leaves the old one, the
@@ -38,6 +38,7 @@ from nshot.errors import OutputError, RequestError, SourceError, StoreError, bri
 from nshot.extras import faiss
 from nshot.objects import is_object_url, open_folder
 from nshot.paths import cache_dir, unspelled
+from nshot.seals import is_sealed, key_of_person, seal
 from nshot.search.product import Rows, top
 from nshot.types import Floats, Recipe
 
@@ -93,7 +94,8 @@ class Index:
             images: what to search; a folder of parts is read part by part.
             folder: where.
             of: the file that the images come from; the index is void when that changes.
-            texts: float32[m, d], texts that recall is measured with; with them, an inverted file is made.
+            texts: float32[m, d], texts that recall is measured with; with them, an inverted file is made,
+                unless the cache folder cannot hold the key that seals it.
 
         Raises:
             OutputError: it cannot be written there.
@@ -109,7 +111,7 @@ class Index:
             try:
                 about = _write(made, images)
                 about["of"] = stamp
-                if texts is not None and about["shape"][0]:
+                if texts is not None and about["shape"][0] and key_of_person(make=True) is not None:
                     about["lists"] = _make_lists(made, np.load(made / "vectors.npy", mmap_mode="r"), texts)
                 _put(made / "index.json", json.dumps(about).encode())
                 if target.exists():
@@ -126,6 +128,9 @@ class Index:
     @classmethod
     def open(cls, folder: str | os.PathLike[str], *, of: str | os.PathLike[str] | None = None) -> Index:
         """Map an index into memory.
+
+        An inverted file is looked into only where it is whole and this person made it, as its key tells:
+        faiss believes what such a file says. Elsewhere every row is looked at.
 
         Args:
             folder: where it is.
@@ -147,17 +152,17 @@ class Index:
             vectors = np.load(path / "vectors.npy", mmap_mode="r", allow_pickle=False)
             if vectors.shape != tuple(about["shape"]) or vectors.dtype != np.float16:
                 raise ValueError("the vectors are of another shape")
+            if len(names) != len(vectors):
+                raise ValueError(f"there are {len(names):,} names for {len(vectors):,} vectors")
             if not vectors.flags.aligned:  # no product takes them: where they begin is off by a byte
                 raise ValueError("the vectors do not lie where they should")
             lists = None
             if about.get("lists") is not None:
-                held = (path / "lists.faiss").read_bytes()
-                if zlib.crc32(held) != about["lists"]["checksum"]:
-                    raise ValueError("the inverted file is damaged")
-                lists = faiss().deserialize_index(np.frombuffer(held, np.uint8))
-                lists.nprobe = about["lists"]["probed"]
+                lists = _opened(path / "lists.faiss", about["lists"], vectors.shape)
             recipe = None if about["recipe"] is None else Recipe(**about["recipe"])
-            recall = None if lists is None else about["lists"]["recall"]
+            recall = None if lists is None else float(about["lists"]["recall"])
+            if recall is not None and not 0 <= recall <= 1:
+                raise ValueError("the recall is no share")
             return cls(names, vectors, recipe, about["model"], recall, lists)
         except StoreError:
             raise
@@ -177,9 +182,10 @@ class Index:
             OutputError: nothing can be written beside it.
         """
         folder = _place(path)
+        held = None
         with suppress(StoreError):
             held = cls.open(folder, of=path)
-            if texts is None or held.recall is not None:
+            if texts is None or held.recall is not None or key_of_person(make=True) is None:
                 return held
         if (
             folder.exists()
@@ -188,14 +194,12 @@ class Index:
         ):
             shutil.rmtree(folder)  # a broken one of ours
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if is_parts(path):
-            parts = Parts(path)
-            if parts.missing:
-                raise SourceError(
-                    f"{len(parts.missing):,} shards of {parts.name} are not made yet: run nshot embed again"
-                )
-            return cls.build(parts, folder, of=path, texts=texts)
-        return cls.build(read_vectors(path), folder, of=path, texts=texts)
+        try:
+            return cls.build(_images(path), folder, of=path, texts=texts)
+        except OutputError:
+            if held is None:
+                raise
+            return held  # somebody else's, where they alone may write
 
     def top(self, queries: Floats, count: int) -> tuple[Rows, Floats]:
         """As ``product.top``; through the inverted file where there is one.
@@ -203,10 +207,11 @@ class Index:
         Raises:
             StoreError: a row that was found is no unit vector: the file is damaged.
         """
-        if self._lists is None:
-            rows, cosines = top(self.vectors, queries, count)
-        else:
-            rows, cosines = self._listed(queries, min(count, len(self)))
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no number is found out below
+            if self._lists is None:
+                rows, cosines = top(self.vectors, queries, count)
+            else:
+                rows, cosines = self._listed(queries, min(count, len(self)))
         for found in rows:
             lengths = np.linalg.norm(self.vectors[np.sort(found)].astype(np.float32), axis=1)
             if not np.all(np.abs(lengths - 1) < 0.01):
@@ -214,7 +219,8 @@ class Index:
         return rows, cosines
 
     def _listed(self, queries: Floats, count: int) -> tuple[Rows, Floats]:
-        _, found = self._lists.search(np.ascontiguousarray(queries, np.float32), min(2 * count, len(self)))
+        wanted = min(2 * count, len(self))
+        _, found = self._lists.search(np.ascontiguousarray(queries, np.float32), wanted)
         rows = np.zeros((len(queries), count), np.intp)
         cosines = np.full((len(queries), count), -1.0, np.float32)
         for number, vector in enumerate(queries):
@@ -253,7 +259,11 @@ class _Names(Sequence[str]):
         if isinstance(row, slice):
             return [self[each] for each in range(len(self))[row]]
         row = range(len(self))[row]
-        return str(json.loads(self._lines[self._ends[row] : self._ends[row + 1]].tobytes()))
+        line = self._lines[self._ends[row] : self._ends[row + 1]].tobytes()
+        try:
+            return str(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"the index is damaged: its name {row} is no text. Build it again") from error
 
 
 def _blocks(images: Embeddings | Parts) -> Iterator[tuple[Sequence[str], Floats]]:
@@ -326,7 +336,31 @@ def _make_lists(folder: Path, vectors: NDArray[np.float16], texts: Floats) -> di
     shares = [len(np.intersect1d(a, b)) / asked for a, b in zip(exact, found, strict=True)]
     held = library.serialize_index(lists).tobytes()
     _put(folder / "lists.faiss", held)
-    return {"checksum": zlib.crc32(held), "probed": lists.nprobe, "recall": float(np.mean(shares))}
+    return {"seal": seal(held, "lists"), "probed": lists.nprobe, "recall": float(np.mean(shares))}
+
+
+def _opened(path: Path, about: dict[str, Any], shape: tuple[int, ...]) -> Any:
+    """The inverted file; None where it is damaged, or this person did not make it."""
+    held = path.read_bytes()
+    if not is_sealed(held, "lists", about.get("seal")):
+        return None
+    lists = faiss().deserialize_index(np.frombuffer(held, np.uint8))
+    if (lists.ntotal, lists.d) != shape or not 0 < about["probed"] <= lists.nlist:
+        raise ValueError("the inverted file is of other vectors")
+    lists.nprobe = about["probed"]
+    return lists
+
+
+def _images(path: str | os.PathLike[str]) -> Embeddings | Parts:
+    """What an index is made of."""
+    if not is_parts(path):
+        return read_vectors(path)
+    parts = Parts(path)
+    if parts.missing:
+        raise SourceError(
+            f"{len(parts.missing):,} shards of {parts.name} are not made yet: run nshot embed again"
+        )
+    return parts
 
 
 def _clear(target: Path) -> None:

@@ -6,8 +6,6 @@ import hmac
 import json
 import os
 import re
-import secrets
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 from nshot.atomic import cut_torn_line, own_file
 from nshot.bounded import parsed, weight
 from nshot.errors import OutputError, brief
-from nshot.paths import cache_dir
+from nshot.seals import key_of_person
 from nshot.types import DEFAULT_LIMITS
 
 Mode: TypeAlias = Literal["copy", "link", "move"]
@@ -26,7 +24,6 @@ JOURNAL = ".nshot-sort.jsonl"
 
 _SEAL = ', "seal": "'  # the last of a line, so that the seal is told before the rest is read
 _BLOCK = 2**20
-_KEY = 32  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +132,7 @@ class Journal:
             memory: the most bytes that what others wrote may take.
         """
         runs: list[Run] = []
-        number, seal = 0, _key(make=False)
+        number, seal = 0, key_of_person(make=False)
         try:
             for line, sealed in self._lines(seal, memory):
                 number += 1
@@ -172,7 +169,7 @@ class Journal:
     def write(self, entry: dict[str, Any]) -> None:
         """Append a line; a kill cannot take it back, a power cut can before ``sync``."""
         line = json.dumps(entry, sort_keys=True)
-        if "items" in entry and (key := _key(make=True)) is not None:
+        if "items" in entry and (key := key_of_person(make=True)) is not None:
             line = f'{line.removesuffix("}")}{_SEAL}{_seal(entry, key)}"}}'
         self._file.write(f"{line}\n".encode())
         self._file.flush()
@@ -189,49 +186,6 @@ class Journal:
     def repair(self) -> None:
         """Cut off a line that a kill tore, so that what is appended stands on its own."""
         cut_torn_line(self._path)
-
-
-def _key(*, make: bool) -> bytes | None:
-    """The secret that seals this person's journals, so that undoing trusts no other's; None without one."""
-    path = cache_dir() / "journal.key"
-    try:
-        if make and not _is_key(path):
-            _make_key(path)
-        key = path.read_bytes()
-    except OSError:
-        return None
-    return key if len(key) == _KEY else None
-
-
-def _is_key(path: Path) -> bool:
-    """Whether a key is there, and not what a full disk left of one."""
-    return path.exists() and path.stat().st_size == _KEY
-
-
-def _make_key(path: Path) -> None:
-    """A new key, there as a whole or not at all; of several that are made at once the first stays."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, made = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # nobody else may read it
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_bytes(_KEY))
-        if path.exists():
-            Path(made).replace(path)
-        else:
-            with suppress(FileExistsError):
-                _name(Path(made), path)
-    finally:
-        Path(made).unlink(missing_ok=True)
-
-
-def _name(made: Path, path: Path) -> None:
-    """Give a file its name unless another has it, where the file system can tell."""
-    try:
-        path.hardlink_to(made)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links here
-        made.replace(path)
 
 
 def _seal(entry: dict[str, Any], key: bytes) -> str:
