@@ -333,7 +333,7 @@ def arrays_changed(data: bytes, source: random.Random) -> bytes:
             arrays[source.choice(sorted(arrays))] = array
         case 7:
             arrays[source.choice(("bias", "other", "9.matrix", ""))] = arrays.pop(name)
-    return save({each: np.ascontiguousarray(held) for each, held in arrays.items()}, metadata=told)
+    return bytes(save({each: np.ascontiguousarray(held) for each, held in arrays.items()}, metadata=told))
 
 
 ODD_NUMBERS = (
