@@ -17,7 +17,8 @@ from nshot.classifier.classifier import Classifier
 from nshot.errors import RequestError
 from nshot.types import Floats
 
-_ROWS = 2048  # vectors at once: their cosines with a thousand labels stay near the processor
+_ROWS = 2048  # vectors of one product
+_NEARBY = 128  # of those, how many are looked at together: their logits stay near the processor
 _NEAR = 1e-6  # in cosines: several times what float32 gets wrong
 
 
@@ -58,8 +59,8 @@ def can(classifier: Any) -> bool:
 
 
 def columns(classifier: Classifier) -> Floats:
-    """The labels as the product takes them, float32[d, labels]: once for many calls of ``ask``."""
-    return np.ascontiguousarray(classifier.matrix.T)
+    """The labels as the product takes them, scaled, float32[d, labels]: once for many calls of ``ask``."""
+    return np.ascontiguousarray(classifier.matrix.T * classifier.scale, np.float32)
 
 
 def ask(classifier: Classifier, vectors: Floats, top_k: int = 5, *, table: Floats | None = None) -> Answers:
@@ -89,64 +90,72 @@ def ask(classifier: Classifier, vectors: Floats, top_k: int = 5, *, table: Float
     held = np.empty((min(count, _ROWS), len(classifier.labels)), np.float32)
     for start in range(0, count, _ROWS):
         rows = slice(start, min(start + _ROWS, count))
-        cosines = np.matmul(vectors[rows], table, out=held[: rows.stop - rows.start])
-        near += _block(classifier, cosines, rows, answers)
+        logits = np.matmul(vectors[rows], table, out=held[: rows.stop - rows.start])
+        near += _block(classifier, logits, rows, answers)
     if near:
         _exactly(classifier, vectors, near, answers)
     return answers
 
 
-def _block(classifier: Classifier, cosines: Floats, rows: slice, answers: Answers) -> list[int]:
-    """Answer some rows; those come back that float32 cannot tell. ``cosines`` is used up."""
-    labels, told = cosines.shape[1], answers.labels.shape[1]
+def _block(classifier: Classifier, logits: Floats, rows: slice, answers: Answers) -> list[int]:
+    """Answer some rows; those come back that float32 cannot tell.
+
+    Args:
+        classifier: what is asked.
+        logits: float32[m, labels], the bias not yet added; used up.
+        rows: which they are.
+        answers: where their answers go.
+    """
+    labels, told = logits.shape[1], answers.labels.shape[1]
     scale, bias = classifier.scale, classifier.bias
-    alike = np.ptp(scale) == 0 and np.ptp(bias) == 0  # then the order of logits is that of cosines
-    logits = cosines if alike else cosines * scale + bias
+    if bias.any():
+        logits += bias
     # One label more than is told: the margin, and whether the last one told is surely before the next.
     wanted = min(told + 1, labels) if told > 1 else min(2, labels)
-    number = np.arange(len(cosines))
-    best = np.empty((len(cosines), wanted), np.int32)
-    high = np.empty((len(cosines), wanted), np.float32)
-    for rank in range(wanted):
-        best[:, rank] = logits.argmax(axis=1)
-        high[:, rank] = logits[number, best[:, rank]]
-        logits[number, best[:, rank]] = -np.inf
-    for rank in range(wanted):
-        logits[number, best[:, rank]] = high[:, rank]
+    best, high, others = _best(logits, wanted)
     with np.errstate(divide="ignore", invalid="ignore"):  # a label that weighs nothing: asked again below
-        own = high if alike else (high - bias[best]) / scale[best]
-    if alike:
-        high = high * scale[0] + bias[0]
+        cosines = (high - bias[best]) / scale[best]
     if classifier.activation == "softmax":
-        scores = np.exp(high[:, :told] - high[:, :1]) / _partition(
-            logits, scale[0], own if alike else high, alike
-        )
+        weights = np.exp(high - high[:, :1])
+        scores = weights[:, :told] / (weights.sum(axis=1, keepdims=True) + others)
     else:
         scores = 1 / (1 + np.exp(-high[:, :told].astype(np.float64)))
-    answers.labels[rows], answers.cosines[rows] = best[:, :told], np.clip(own[:, :told], -1, 1)
+    answers.labels[rows], answers.cosines[rows] = best[:, :told], np.clip(cosines[:, :told], -1, 1)
     answers.scores[rows] = scores
-    if wanted > 1:
-        answers.margins[rows] = own[:, 0] - own[:, 1]
-        width = _NEAR if alike else _NEAR * float(np.abs(scale).max())
-        gaps = (own if alike else high)[:, :-1] - (own if alike else high)[:, 1:]
-        again = ~(gaps >= width).all(axis=1)
-        if not alike:
-            again |= (scale[best] == 0).any(axis=1)
-        return (np.flatnonzero(again) + rows.start).tolist()  # type: ignore[no-any-return]
-    return []
+    if wanted == 1:
+        return []
+    answers.margins[rows] = cosines[:, 0] - cosines[:, 1]
+    width = _NEAR * float(np.abs(scale).max() + np.abs(bias).max())
+    again = ~(high[:, :-1] - high[:, 1:] >= width).all(axis=1) | (scale[best] == 0).any(axis=1)
+    return (np.flatnonzero(again) + rows.start).tolist()  # type: ignore[no-any-return]
 
 
-def _partition(logits: Floats, scale: Any, high: Floats, alike: bool) -> Floats:
-    """The sum that softmax divides by, over the greatest logit; ``logits`` is used up.
+def _best(logits: Floats, wanted: int) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """The greatest logits of each row; ``logits`` is used up.
 
-    Where all labels have one scale and one bias, logits are still cosines: the bias goes out of a softmax.
+    Returns:
+        Their columns, int[m, wanted]; themselves, float32[m, wanted], greatest first; and float32[m, 1], the
+        sum of exp(logit - the greatest) over all others.
     """
-    logits -= high[:, :1]
-    if alike:
-        logits *= scale
-    np.exp(logits, out=logits)
-    total: Floats = logits @ np.ones((logits.shape[1], 1), np.float32)  # faster than sum(axis=1)
-    return total
+    count, labels = logits.shape
+    best = np.empty((count, wanted), np.intp)
+    high = np.empty((count, wanted), np.float32)
+    others = np.empty((count, 1), np.float32)
+    begins = np.arange(0, _NEARBY * labels, labels)  # where each row begins
+    one = np.ones((labels, 1), np.float32)
+    for start in range(0, count, _NEARBY):
+        rows = slice(start, min(start + _NEARBY, count))
+        piece = logits[rows]
+        flat = piece.reshape(-1)
+        for rank in range(wanted):
+            best[rows, rank] = at = piece.argmax(axis=1)
+            at += begins[: len(at)]
+            high[rows, rank] = flat[at]
+            flat[at] = -np.inf
+        piece -= high[rows, :1]
+        np.exp(piece, out=piece)
+        np.matmul(piece, one, out=others[rows])  # faster than sum(axis=1)
+    return best, high, others
 
 
 def _exactly(classifier: Classifier, vectors: Floats, rows: list[int], answers: Answers) -> None:

@@ -78,7 +78,7 @@ def ask_into(
         try:
             for job in _Left(folders, sink).jobs():
                 waiting.append(pool.submit(asking.one, *job))
-                if len(waiting) > workers:
+                if len(waiting) > 2 * workers:
                     yield _take(sink, waiting.popleft())
             while waiting:
                 yield _take(sink, waiting.popleft())
