@@ -14,6 +14,8 @@ from starlette.types import Message, Receive
 from nshot.bounded import received, weight
 from nshot.errors import RequestError
 
+_DIGITS = 20  # of the bytes of a body: more are no number that anybody means, and Python reads only 4300
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -52,7 +54,7 @@ class Bodies:
         told = request.headers.get("content-length")
         if told is not None and not told.isdecimal():
             raise HTTPException(400, "Content-Length is not a number")
-        if told is not None and int(told) > self.bounds.body:
+        if told is not None and (len(told) > _DIGITS or int(told) > self.bounds.body):
             raise _too_large(self.bounds)
         held = Held(self)
         bounded = Request(request.scope, held.counting(request.receive))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import FormData, Headers
@@ -9,6 +10,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from nshot.errors import RequestError
+
+# a line for each form that is none would let a stranger fill the log; the answer says what is wrong
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 async def read_form(request: Request, *, files: int, fields: int) -> FormData:
