@@ -15,6 +15,7 @@ import pytest
 
 from fuzz.attack import attack
 from fuzz.damage import mutated, mutated_json, mutated_text
+from fuzz.test_tables import parquet_changed
 from nshot.output.sinks import open_sink
 from nshot.output.sorting import JOURNAL, carry_out, plan, undo
 from nshot.output.sorting.journal import Mode
@@ -236,14 +237,17 @@ def test_damaged_answers_are_gone_on_with_or_refused(format: str, room: Path) ->
         name = source.choice(sorted(name for name in files if files[name]))
         json_like = name.endswith(("jsonl", "json")) or "journal" in name or "part" in name
         data = files[name]
-        try:
-            files[name] = (
-                mutated_json(data, source)
-                if json_like and source.randrange(2)
-                else mutated_text(data, source)
-            )
-        except ValueError:
+        if data.startswith(b"PAR1"):
+            files[name] = parquet_changed(data, source)
+        elif b"\0" in data:  # batches of Arrow
             files[name] = mutated(data, source)
+        elif json_like and source.randrange(2):
+            try:
+                files[name] = mutated_json(data, source)
+            except ValueError:
+                files[name] = mutated(data, source)
+        else:
+            files[name] = mutated_text(data, source)
         return files
 
     def read(files: dict[str, bytes]) -> None:
