@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import tiny_checkpoint
 from fuzz.test_models import charsmap, sentencepiece
 
 from nshot.errors import CorruptCheckpoint, LabelError
+from nshot.models.checkpoint import find
 from nshot.models.files import TokenizerFiles
 from nshot.models.tokenizer import Tokenizer
 
@@ -107,6 +110,29 @@ def test_another_padding_token_is_taken_from_tokenizer_config(
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     (row,) = single(tmp_path, context=5).encode(["cat"]).tolist()
     assert row[3:] == [vocabulary["!"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("tokenizer.json", lambda c: c["model"]["vocab"].update({"cat</w>": 10**6}), "token id 1000000"),
+        (
+            "config.json",
+            lambda c: c["text_config"].update(eos_token_id=5),
+            "does not end texts with the id 5",
+        ),
+    ],
+)
+def test_a_tokenizer_and_settings_that_are_not_of_one_model_are_refused(
+    tmp_path: Path, file: str, change: Callable[[Any], None], said: str
+) -> None:
+    """The first ended in a traceback, and the second gave every text the same vector."""
+    tiny_checkpoint(tmp_path)
+    content = json.loads((tmp_path / file).read_text(encoding="utf-8"))
+    change(content)
+    (tmp_path / file).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CorruptCheckpoint, match=said):
+        find(tmp_path).tokenizer().encode(["a cat"])
 
 
 def test_half_a_character_is_an_error_and_not_a_crash(folder: Path) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoints import tiny_checkpoint
+from PIL import Image
 
+import nshot
 from fuzz.attack import attack
 from fuzz.damage import mutated, mutated_json, mutated_text
 from nshot.images.preprocess import Preprocessor
@@ -23,6 +25,7 @@ from nshot.models.files import TokenizerFiles
 from nshot.models.tokenizer import Tokenizer
 from nshot.models.weights import read_weights
 
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -52,6 +55,26 @@ def attack_settings(name: str, whole: bytes, room: Path, short: int) -> None:
 def test_settings_of_clip(name: str, room: Path) -> None:
     tiny_checkpoint(room)
     attack_settings(name, (room / name).read_bytes(), room, 60)
+
+
+def test_a_model_that_is_loaded_embeds(room: Path) -> None:
+    """Settings that pass: both towers are built and asked, and give unit vectors or one line."""
+    tiny_checkpoint(room, layers=1)
+    wholes = {name: (room / name).read_bytes() for name in SETTINGS}
+
+    def change(source: random.Random) -> dict[str, bytes]:
+        name = source.choice(SETTINGS)
+        return wholes | {name: mutated_json(wholes[name], source)}
+
+    def read(files: dict[str, bytes]) -> None:
+        for name, data in files.items():
+            (room / name).write_bytes(data)
+        model = nshot.load(room, store=False)
+        vectors = [model.embed_texts(["a photo of a cat", "zebra \U0001f993"]), model.embed([IMAGE]).vectors]
+        lengths = np.linalg.norm(np.concatenate(vectors), axis=1)
+        assert np.allclose(lengths, 1, atol=1e-3), lengths
+
+    attack("models, loaded", change, read, short=4, long=2000)
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])

@@ -32,6 +32,7 @@ from nshot.models.weights import Tensors
 if TYPE_CHECKING:
     from nshot.models.hub import Repository
     from nshot.models.tokenizer import Tokenizer
+from nshot.models.transformer import TextTransformer
 
 Mean: TypeAlias = tuple[float, float, float]
 
@@ -135,7 +136,9 @@ class Checkpoint:
         Raises:
             CorruptCheckpoint: a file is damaged.
         """
-        return self.config.family.tokenizer(self.vocabulary, self.config)
+        text = self.config.text
+        end = text.eos_token_id if isinstance(text, TextTransformer) and text.pool == "eos" else None
+        return self.config.family.tokenizer(self.vocabulary, self.config).fitting(text.vocab_size, end)
 
     def _normalisation(self, key: str, default: Mean, none: Mean) -> Mean:
         if self.preprocessor.get("do_normalize") is False:

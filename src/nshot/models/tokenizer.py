@@ -59,6 +59,18 @@ class Tokenizer:
         self._dropped = dropped
         self._specials = specials
         self._file = file
+        self._ids_of_model: int | None = None
+        self._end: int | None = None
+
+    def fitting(self, ids: int, end: int | None) -> Tokenizer:
+        """The same tokenizer, whose ids are looked at before a model gets them.
+
+        Args:
+            ids: how many the model has vectors for.
+            end: one that every text must hold, as its place is where the model reads the text's vector.
+        """
+        self._ids_of_model, self._end = ids, end
+        return self
 
     @classmethod
     def from_files(
@@ -196,7 +208,20 @@ class Tokenizer:
             row[: len(ids)] = ids
         if self._dropped is not None:
             rows[rows == self._dropped] = 0
+        self._check(rows)
         return rows
+
+    def _check(self, rows: Tokens) -> None:
+        """Refuse ids that the model cannot read: it would end, or give each text the same vector."""
+        wrong = None
+        if self._ids_of_model is not None and rows.max(initial=0) >= self._ids_of_model:
+            wrong = f"makes the token id {rows.max()}, and the model has {self._ids_of_model} of them"
+        elif self._end is not None and not (rows == self._end).any(axis=1).all():
+            wrong = f"does not end texts with the id {self._end}, as the model's settings have it"
+        if wrong is not None:
+            raise CorruptCheckpoint(
+                f"{self._file or 'the tokenizer'} {wrong}: they are not of one model. Fetch both again."
+            )
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         cleaned = [self._clean(text) for text in texts] if self._clean else list(texts)
