@@ -37,6 +37,13 @@ def test_a_classifier_comes_back_as_it_was(tmp_path: Path) -> None:
     assert saved.decision.to_dict() == decision.to_dict()
 
 
+def test_the_same_classifier_is_the_same_bytes(tmp_path: Path) -> None:
+    told = CLASSIFIER.with_provenance(model="openai/clip", made={"method": "pulled"}, examples=[b"1" * 32])
+    for number in range(8):  # what is told stood in another order each time
+        told.save(tmp_path / f"{number}.nshot")
+    assert len({(tmp_path / f"{number}.nshot").read_bytes() for number in range(8)}) == 1
+
+
 def test_without_a_decision_there_is_none(tmp_path: Path) -> None:
     CLASSIFIER.save(tmp_path / "c")
     assert Classifier.open(tmp_path / "c").decision is None

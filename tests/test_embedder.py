@@ -62,9 +62,9 @@ def test_decoding_in_processes_gives_the_same_vectors_and_the_same_failures(
     starved: list[int] = []
     own = apart.done
 
-    def watched(work: Any, data: bytes, allowance: int, seconds: float) -> Any:
+    def watched(work: Any, data: bytes, allowance: int, allowed: apart.Time) -> Any:
         try:
-            return own(work, data, allowance, seconds)
+            return own(work, data, allowance, allowed)
         except apart.Starved:
             starved.append(len(data))
             raise

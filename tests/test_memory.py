@@ -24,7 +24,7 @@ from nshot.images import apart
 from nshot.images.budget import Budget
 from nshot.images.cost import Cost, cost
 from nshot.images.decode import decode
-from nshot.images.prepare import Preparing, Small, load, prepare
+from nshot.images.prepare import Preparing, Small, _Heading, load, prepare
 from nshot.images.preprocess import Preprocessor
 from nshot.pipeline import Pipeline
 from nshot.types import Failure, Limits
@@ -102,6 +102,16 @@ def test_an_image_that_takes_too_long_is_killed_and_the_next_one_is_answered() -
     with pytest.raises(UndecodableImage, match=r"longer than 0\.3 s.*--timeout"):
         slow(qoi_of_differences(4000, 4000))
     assert slow(encoded("PPM")).pixels.shape == (3, 224, 224)
+
+
+def test_what_a_try_took_of_the_processor_is_not_left_for_the_next() -> None:
+    work, allowed = _Heading(Limits()).apart, apart.Time(60.0)
+    apart.done(work, encoded("PNG"), 10**9, allowed)
+    left = allowed.left
+    assert left < 60
+    with pytest.raises(UndecodableImage):
+        apart.done(work, b"no image", 10**9, allowed)
+    assert allowed.left < left
 
 
 def test_an_image_that_takes_too_much_memory_is_a_failure_that_says_so() -> None:

@@ -41,7 +41,17 @@ def write(
     real = check_output(path)
     tensors = {name: np.array(array, dtype=np.float32, order="C") for name, array in arrays.items()}
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in told.items()}
-    write_bytes(real, save(tensors, metadata={"format": format, **metadata}))
+    write_bytes(real, _ordered(save(tensors, metadata={"format": format, **metadata})))
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same file with what is told in its order: safetensors writes it in another one each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def format_of(path: str | Path) -> str | None:

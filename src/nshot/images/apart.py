@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -43,6 +44,17 @@ _Told: TypeAlias = dict[str, Any]
 _Answer: TypeAlias = tuple[_Told, bytes]  # what is told, and pixels
 Work: TypeAlias = Callable[[bytes], tuple[_Told, NDArray[np.uint8]]]
 """An encoded image -> what JSON can tell of it, and its pixels; it can be pickled."""
+
+
+@dataclass(slots=True)
+class Time:
+    """What an image may still take, over all tries.
+
+    Attributes:
+        left: seconds of processor time.
+    """
+
+    left: float
 
 
 class Starved(Exception):
@@ -202,14 +214,14 @@ def available() -> bool:
     return _ours().usable and bool(sys.executable)
 
 
-def done(work: Work, data: bytes, allowance: int, seconds: float) -> tuple[_Told, NDArray[np.uint8]]:
+def done(work: Work, data: bytes, allowance: int, allowed: Time) -> tuple[_Told, NDArray[np.uint8]]:
     """What a worker makes of an image.
 
     Args:
         work: what to do with it.
         data: the encoded image.
         allowance: bytes of memory for it.
-        seconds: of processor time.
+        allowed: the time for it; what it takes is taken off, down to a second for a worker's start.
 
     Raises:
         Starved: it takes more memory than that.
@@ -224,7 +236,7 @@ def done(work: Work, data: bytes, allowance: int, seconds: float) -> tuple[_Told
         workers.usable = False
         return work(data)
     try:
-        told, pixels = worker.ask(pickle.dumps(work), data, allowance, seconds)
+        told, pixels = worker.ask(pickle.dumps(work), data, allowance, allowed.left)
     except Crashed:
         code = worker.end()
         if worker.expired or -code in _TIMES:
@@ -240,6 +252,7 @@ def done(work: Work, data: bytes, allowance: int, seconds: float) -> tuple[_Told
         workers.keep(worker)
     else:
         worker.end()
+    allowed.left = max(1.0, allowed.left - float(told.pop("spent", 0)))
     if "starved" in told:
         raise Starved
     if "error" in told:
@@ -270,7 +283,9 @@ def serve() -> None:
     while head := requests.read(_REQUEST.size):
         settings, size, allowance, seconds = _REQUEST.unpack(head)
         work: Work = pickle.loads(_exactly(requests, settings))  # from our own parent; before any limit
+        begun = time.process_time()
         told, pixels = limit.within(allowance, seconds, partial(_answer, requests, work, size))
+        told["spent"] = time.process_time() - begun
         told["keep"] = limit.memory() < _KEPT
         said = json.dumps(told).encode()
         answers.write(_ANSWER.pack(len(said), len(pixels)) + said)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -285,14 +284,13 @@ def _within(
 
 
 def _apart(work: apart.Work, data: bytes, wanted: int, limits: Limits, budget: Budget) -> Any:
-    most, left = budget.most, _OWN * limits.timeout
+    most, allowed = budget.most, apart.Time(_OWN * limits.timeout)
     for allowance in dict.fromkeys((min(wanted, most), most)):
         with budget.decoding(allowance):
-            begun = time.monotonic()
             try:
-                return apart.done(work, data, allowance, left)
+                return apart.done(work, data, allowance, allowed)
             except apart.Starved:
-                left = max(1.0, left - (time.monotonic() - begun))
+                continue
             except apart.Expired as error:
                 raise UndecodableImage(
                     f"decoding it takes longer than {limits.timeout:g} s: give more with --timeout, "
@@ -303,7 +301,6 @@ def _apart(work: apart.Work, data: bytes, wanted: int, limits: Limits, budget: B
                     continue
                 if allowance == most:  # else other libraries' decoders may have wanted memory
                     raise
-                left = max(1.0, left - (time.monotonic() - begun))
             except apart.Crashed as error:
                 if allowance == most:  # else it may have been for want of memory
                     raise UndecodableImage("damaged: the decoder broke down over it") from error
