@@ -130,6 +130,15 @@ def test_the_evidence_for_what_was_not_asked_is_not_there(client: TestClient, se
         ("/api/acts", {"acts": [{"id": "x", "digests": ["00" * 32], "now": {"label": "cat"}}]}, 400),
         ("/api/acts", {"acts": [{"id": "x", "take": "../../x"}]}, 400),
         ("/api/take", {"token": "none", "id": "x"}, 400),
+        ("/api/search", {"like": 5}, 400),
+        ("/api/search", {"like": [{}]}, 400),
+        ("/api/export", {**ASK, "as": "csv", "what": "selection", "rows": True}, 400),
+        ("/api/export", {**ASK, "as": "csv", "facets": {"a": 1}}, 400),
+        ("/api/export", {**ASK, "as": "sort", "target": "x" * 300}, 400),
+        ("/api/export", {**ASK, "as": "sort", "target": "\0"}, 400),
+        ("/api/acts", {"acts": [{"id": "x", "digests": [{}], "now": {"label": "cat"}}]}, 400),
+        ("/api/acts", {"acts": [{"id": "x", "digests": 1.5, "now": {"label": "cat"}}]}, 400),
+        ("/api/acts", {"acts": [{"id": [], "digests": [], "now": {"label": "cat"}}]}, 400),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(
@@ -138,6 +147,15 @@ def test_a_wrong_request_is_told_what_is_wrong(
     answer = client.post(path, json=body)
     assert answer.status_code == status
     assert answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["rows?from=", "journal?from=", "events?acts="])
+def test_a_number_of_thousands_of_digits_is_none(client: TestClient, session: Session, path: str) -> None:
+    """Python reads no number of so many digits."""
+    assert client.get(f"/api/{path}{'9' * 5000}").status_code == 400
+    digest = session.images.rows[0].digest
+    assert client.get(f"/images/{digest}/k/{'9' * 5000}.webp").status_code == 400
+    assert client.get(f"/images/{digest}/k/x.webp").status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import base64
 import json
 import random
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from nshot.server import shapes
 from nshot.server.app import build
 from nshot.server.bounds import Bounds
 from nshot.server.endpoint import Endpoint
+from nshot.server.session import JOURNAL, Journal, Session
 
 PICTURE = base64.b64encode(IMAGE).decode()
 BODIES: dict[str, Any] = {
@@ -179,6 +181,59 @@ def with_images(path: str, source: random.Random) -> Any:
     return json.loads(text.replace(PICTURE, json.dumps(other)[1:-1], source.choice((1, 9))))
 
 
+async def asked(app: Any, given: Given, method: str = "POST") -> int:
+    """The status of an answer, 0 without one."""
+    path, headers, pieces, leaves = given
+    path, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(b"host", b"127.0.0.1:7860"), *headers],
+        "client": ("127.0.0.1", 5),
+        "server": ("127.0.0.1", 7860),
+    }
+    status = 0
+    gone = asyncio.Event()
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": piece, "more_body": True} for piece in pieces
+    ]
+    messages[-1]["more_body"] = False
+    if leaves:  # before it has sent all
+        messages[-1] = {"type": "http.disconnect"}
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        if leaves:
+            return {"type": "http.disconnect"}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            gone.set()
+
+    await app(scope, receive, send)
+    return status
+
+
+def in_pieces(path: str, kind: bytes, body: bytes, source: random.Random) -> Given:
+    """A request as a network may bring it, or that is broken off."""
+    headers = [(b"content-type", kind), *source.sample(HEADERS, source.choice((0, 0, 0, 1, 3)))]
+    cuts = sorted(source.randrange(len(body) + 1) for _ in range(source.choice((0, 1, 1, 5))))
+    pieces = [body[a:b] for a, b in pairwise((0, *cuts, len(body)))]
+    return path, headers, pieces, source.randrange(30) == 0
+
+
 def test_requests(clip: nshot.Model) -> None:
     """Through the whole endpoint; every answer is a status that is no fault of the server's."""
     endpoint = Endpoint(lambda: clip, bounds=Bounds(body=2**20, sending=5, answering=20))
@@ -194,55 +249,10 @@ def test_requests(clip: nshot.Model) -> None:
             path = source.choice(PATHS)
         if source.randrange(8) == 0:
             kind = source.choice(KINDS)
-        headers = [(b"content-type", kind)]
-        headers += source.sample(HEADERS, source.choice((0, 0, 0, 1, 3)))
-        cuts = sorted(source.randrange(len(body) + 1) for _ in range(source.choice((0, 1, 1, 5))))
-        pieces = [body[a:b] for a, b in pairwise((0, *cuts, len(body)))]
-        return path, headers, pieces, source.randrange(30) == 0
-
-    async def asked(path: str, headers: list[tuple[bytes, bytes]], pieces: list[bytes], leaves: bool) -> int:
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(b"host", b"127.0.0.1:7860"), *headers],
-            "client": ("127.0.0.1", 5),
-            "server": ("127.0.0.1", 7860),
-        }
-        status = 0
-        gone = asyncio.Event()
-        messages: list[dict[str, Any]] = [
-            {"type": "http.request", "body": piece, "more_body": True} for piece in pieces
-        ]
-        messages[-1]["more_body"] = False
-        if leaves:  # before it has sent all
-            messages[-1] = {"type": "http.disconnect"}
-
-        async def receive() -> dict[str, Any]:
-            if messages:
-                return messages.pop(0)
-            if leaves:
-                return {"type": "http.disconnect"}
-            await gone.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: Any) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            if message["type"] == "http.response.body" and not message.get("more_body"):
-                gone.set()
-
-        await app(scope, receive, send)
-        return status
+        return in_pieces(path, kind, body, source)
 
     def read(given: Given) -> None:
-        status = loop.run_until_complete(asked(*given))
+        status = loop.run_until_complete(asked(app, given))
         assert status in STATUSES or (given[3] and status in (0, 499)), status
 
     try:
@@ -255,3 +265,67 @@ def test_requests(clip: nshot.Model) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+def test_requests_of_the_page(clip: nshot.Model, room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of the page's; a plan is only looked at, as its token is not known."""
+    photos = room / "photos"
+    photos.mkdir()
+    for name in "abc":
+        (photos / f"{name}.jpg").write_bytes(IMAGE)
+    (photos / "d.jpg").write_bytes(b"torn")
+    monkeypatch.chdir(room)
+    session = Session(lambda: clip, [str(photos)], Journal(room / JOURNAL), thumbnails=room / "t.sqlite")
+    session.start()
+    assert session.wait(60)
+    app = build(session, {"title": "x", "sources": ["photos"], "facets": [], "ready": []})
+    loop = asyncio.new_event_loop()
+    digest = session.images.rows[0].digest
+    question = {"labels": ["circle", "star"], "templates": ["a drawing of a {}"], "facet": "", "multi": False}
+    act = {"id": "1", "digests": [digest], "now": {"label": "circle"}}
+    bodies: dict[str, Any] = {
+        "ask": question,
+        "ranked": {"key": "k", "place": 0},
+        "about": {"digest": digest, "key": "k"},
+        "acts": {"acts": [act, {"id": "2", "undo": "1"}, {"id": "3", "digests": [digest], "note": "odd"}]},
+        "fit": question,
+        "take": {"token": "x", "id": "4"},
+        "next": question,
+        "audit": question | {"anew": True},
+        "search": {"words": "a star", "like": [digest]},
+        "duplicates": {"move": [[str(photos / "a.jpg"), "same"]], "target": "trash"},
+        "export": question | {"as": "csv", "what": "selection", "rows": [0, 1]},
+        "export?": question | {"as": "sort", "target": "sorted", "facets": [question | {"facet": "a"}]},
+        "pause": {"on": False},
+    }
+    gets = (
+        *("rows?from=", "journal?from=", "state?", "events?acts=-"),
+        *(f"../images/{digest}/k/", "../thumbnails/", "../images/"),
+    )
+
+    def made(source: random.Random) -> tuple[str, Given]:
+        if source.randrange(6) == 0:
+            odd = source.choice(("0", "1", "9" * 30, "9" * 5000, "-1", "x", "%00", "\xb2", digest, "0.webp"))
+            place = source.choice(gets)
+            path = f"/api/{place}{odd}".replace("/api/../", "/") + source.choice(("", ".webp"))
+            return "GET", in_pieces(path, b"", b"", source)
+        name = source.choice(sorted(bodies))
+        body = mutated_json(json.dumps(bodies[name]).encode(), source)
+        return "POST", in_pieces(f"/api/{name}", b"application/json", body, source)
+
+    def read(given: tuple[str, Given]) -> None:
+        status = loop.run_until_complete(asked(app, given[1], given[0]))
+        assert status in (*STATUSES, 410) or (given[1][3] and status in (0, 499)), status
+
+    try:
+        attack("requests of the page", made, read, short=60, long=20_000)
+        assert sorted(path.name for path in photos.iterdir()) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+        assert {path.name for path in room.iterdir()} <= {"photos", JOURNAL, "t.sqlite", *LEFT}
+    finally:
+        session.close()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+LEFT = ("t.sqlite-wal", "t.sqlite-shm", f"{JOURNAL}.lock", "classifiers")

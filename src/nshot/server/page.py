@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import numpy as np
 from anyio import CapacityLimiter, to_thread
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -33,8 +33,11 @@ MAX_READ = 2**28  # bytes of memory that its JSON may take
 MAX_IMAGE = 64 * 2**20
 _ROWS = 50_000  # in one answer
 _TICK = 0.25  # seconds between looks for news
+_DIGITS = 15  # of a number
+_KINDS: Mapping[type, str] = {str: "texts", int: "numbers", dict: "objects"}
 _BEAT = 40  # ticks without news after which a comment keeps the connection open
 
+T = TypeVar("T")
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
@@ -69,7 +72,7 @@ class _Page:
             "/api/journal": self.journal,
             "/thumbnails/{digest}.webp": self.thumbnail,
             "/images/{digest}.webp": self.large,
-            "/images/{digest}/{key}/{place:int}.webp": self.heat,
+            "/images/{digest}/{key}/{place}.webp": self.heat,
         }
         posts: dict[str, Handler] = {
             "/api/ask": self.ask,
@@ -145,7 +148,7 @@ class _Page:
         return await self._webp(request, self.session.large)
 
     async def heat(self, request: Request) -> Response:
-        key, place = request.path_params["key"], request.path_params["place"]
+        key, place = request.path_params["key"], _whole("a label's place", request.path_params["place"])
         return await self._webp(request, lambda digest: self.session.heat(digest, key, place))
 
     async def _webp(self, request: Request, make: Callable[[str], bytes]) -> Response:
@@ -207,11 +210,7 @@ class _Page:
         body = await _json(request)
         return JSONResponse(
             await to_thread.run_sync(
-                partial(
-                    self.session.search,
-                    str(body.get("words") or ""),
-                    [str(digest) for digest in body.get("like") or ()],
-                )
+                partial(self.session.search, str(body.get("words") or ""), _list(body, "like", str))
             )
         )
 
@@ -275,8 +274,8 @@ class _Page:
             told = _many(count, "sidecar") if form == "xmp" else _many(count, "copy", "copies")
             return JSONResponse({"said": f"{told} taken back."})
         some, only = body.get("what") in ("selection", "shown"), body.get("what") == "yours"
-        rows = {row for row in body.get("rows") or () if isinstance(row, int)} if some else None
-        if several := [Question.from_dict(each) for each in body.get("facets") or ()]:
+        rows = set(_list(body, "rows", int)) if some else None
+        if several := [Question.from_dict(each) for each in _list(body, "facets", dict)]:
             if form == "nshot":
                 return _classifier(Facets({each.facet: self.session.learnt(each) for each in several}))
             asked = {each.facet: self.session.classifier(each) for each in several}
@@ -375,6 +374,8 @@ def told(handler: Handler) -> Handler:
             return JSONResponse({"error": str(error)}, 410)
         except NshotError as error:
             return JSONResponse({"error": str(error)}, 400)
+        except ClientDisconnect:
+            return JSONResponse({"error": "the request was broken off"}, 400)
 
     return handled
 
@@ -411,10 +412,21 @@ async def _json(request: Request) -> dict[str, Any]:
 
 
 def _number(request: Request, name: str) -> int:
-    text = request.query_params.get(name, "0")
-    if not text.isdecimal():
-        raise RequestError(f"{name} is a number, not {text!r}")
+    return _whole(name, request.query_params.get(name, "0"))
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdecimal() or len(text) > _DIGITS:
+        raise RequestError(f"{name} is a number, not {text[:80]!r}")
     return int(text)
+
+
+def _list(body: Mapping[str, Any], name: str, kind: type[T]) -> list[T]:
+    """A list that a request holds, all of one type; empty where it holds none."""
+    found = body.get(name) or []
+    if not isinstance(found, list) or not all(type(each) is kind for each in found):
+        raise RequestError(f"{name} is a list of {_KINDS[kind]}, not {str(found)[:80]!r}")
+    return found
 
 
 def _many(count: int, one: str, several: str = "") -> str:

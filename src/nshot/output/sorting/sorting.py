@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nshot.errors import OutputError
+from nshot.errors import OutputError, brief
 from nshot.output.sorting.journal import JOURNAL, Mode, Move, Run, open_journal, planned, sync_folder
 from nshot.output.sorting.names import UNSURE, folded, free_name
 from nshot.types import DEFAULT_LIMITS
@@ -50,6 +50,9 @@ def plan(files: Iterable[tuple[Path, str | None]], target: Path, folders: Mappin
         files: each file with its label, or None for ``unsure``.
         target: the folder of folders; need not exist.
         folders: each label's folder, from ``folder_names``.
+
+    Raises:
+        OutputError: the target cannot be a folder, or what it holds cannot be looked at.
     """
     target = Path(os.path.abspath(target))  # noqa: PTH100  (resolve would follow the links that are sorted)
     taken: dict[str, set[str]] = {}
@@ -61,9 +64,7 @@ def plan(files: Iterable[tuple[Path, str | None]], target: Path, folders: Mappin
             continue
         folder = UNSURE if label is None else folders[label]
         if folder not in taken:
-            with suppress(FileNotFoundError):
-                taken[folder] = {folded(path.name) for path in (target / folder).iterdir()}
-            taken.setdefault(folder, set())
+            taken[folder] = _names_in(target / folder)
         sidecars = {path: ending for path, ending in _sidecars(source) if path not in moves}
         numbers = last.setdefault(folder, {})
         name = free_name(source.name, taken[folder], numbers, sidecars.values())
@@ -73,6 +74,16 @@ def plan(files: Iterable[tuple[Path, str | None]], target: Path, folders: Mappin
             moves[sidecar] = Move(sidecar, Path(folder) / (stem + ending), sidecar=True)
         taken[folder] |= {folded(name), *(folded(stem + ending) for ending in sidecars.values())}
     return list(moves.values())
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        return {folded(path.name) for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+    except (OSError, ValueError) as error:  # a file stands there, or no folder can have such a name
+        why = getattr(error, "strerror", None) or brief(error)
+        raise OutputError(f"nothing can be sorted into {str(folder)[:300]}: {why}") from error
 
 
 def _sidecars(image: Path) -> list[tuple[Path, str]]:

@@ -93,7 +93,8 @@ class Journal:
             fresh: list[dict[str, Any]] = []
             ids: set[str] = set()
             for act in acts:
-                if not self.state.knows(str(act.get("id"))) and act.get("id") not in ids:
+                id = str(act.get("id"))
+                if not self.state.knows(id) and id not in ids:
                     fresh.append(self._checked(act, by))
                     ids.add(fresh[-1]["id"])
             if not fresh:

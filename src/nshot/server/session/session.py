@@ -229,8 +229,11 @@ class Session:
         for act in acts:
             if "take" in act or "sample" in act:
                 raise RequestError("a classifier is taken, and an audit drawn, by routes of their own")
-            for digest in act.get("digests", ()):
-                if complete or not _DIGEST.fullmatch(str(digest)):
+            digests = act.get("digests", [])
+            if not isinstance(digests, list) or not all(isinstance(each, str) for each in digests):
+                raise RequestError("the digests of what was done are a list of texts")
+            for digest in digests:
+                if complete or not _DIGEST.fullmatch(digest):
                     self.row(digest)
         return self.journal.append(acts, by=self.by)
 
