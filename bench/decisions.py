@@ -233,9 +233,8 @@ def every_calibration() -> None:
                 flipped = rng.random(len(half)) < wrong
                 given[flipped] = rng.integers(0, len(data.labels), flipped.sum())
                 zero, y = data.zero, data.targets[rest]
-                decision, _ = fit_decision(
-                    data.vectors[half], given, zero.matrix, scale=zero.scale, reject=None, seed=draw
-                )
+                images = zero.compare(data.vectors[half])
+                decision, _ = fit_decision(images, given, zero.matrix, reject=None, seed=draw)
                 logits = zero.logits(data.vectors[rest])
                 raw, final = Decision().scores(logits, "softmax"), decision.scores(logits, "softmax")
                 before, after = (

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import math
 import shutil
+from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -323,6 +329,71 @@ def test_classify_says_what_the_first_model_is_believed_for(
     assert "of 340 images went on to sketchbook" in err
 
 
+def test_each_record_of_a_file_says_which_model_answered(
+    smaller: Path, drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, last = (nshot.load(name, precision="f32") for name in (smaller, "sketchbook"))
+    small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
+    (images := tmp_path / "images").mkdir()
+    for path in sorted(drawings.iterdir())[:20]:
+        shutil.copy(path, images)
+    margins = margins_of(small.logits(first.embed(str(images)).vectors))
+    (images / "broken.png").write_bytes(b"no image")
+    made = {"precision": "f32", "last precision": "f32"}
+    both = CascadeClassifier.of(small, large, float(np.median(margins)), made)
+    both.save(tmp_path / "plain.nshot")
+    both.with_decision(Decision(rejection=Rejection("cosine", 0.1))).save(tmp_path / "decided.nshot")
+    formats = ["jsonl", "json", "csv", "tsv", *(["parquet"] if find_spec("pyarrow") else [])]
+    for kind, format in product(("plain", "decided"), formats):
+        output = tmp_path / f"{kind}.{format}"
+        asked = ("classify", images, "--classifier", tmp_path / f"{kind}.nshot", "--no-store", "-o", output)
+        status, _, err = run(capsys, *asked, "--precision", "f32")
+        assert status == 1, err
+        assert "10 of 20 images went on to sketchbook" in err
+        rows = {Path(row["source"]).name: row for row in rows_of(output)}
+        assert not rows.pop("broken.png").get("stage")
+        assert Counter(row["stage"] for row in rows.values()) == {str(smaller): 10, "sketchbook": 10}
+        answers = both.predict(Cascade(first, last, both).embed(str(images)))
+        assert {name: row["stage"] for name, row in rows.items()} == {
+            Path(each.source).name: each.stage for each in answers if isinstance(each, nshot.Prediction)
+        }
+        before = output.read_bytes()
+        status, _, err = run(capsys, *asked, "--precision", "f32", "--resume")
+        assert (status, output.read_bytes()) == (1, before), err
+    words = ("--labels", ", ".join(LABELS), "--model", "sketchbook", "--no-store")
+    for format in formats:
+        run(capsys, "classify", images, *words, "-o", tmp_path / f"one.{format}")
+        assert not any("stage" in row for row in rows_of(tmp_path / f"one.{format}"))
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    if output.suffix == ".parquet":
+        from pyarrow import parquet
+
+        found: list[dict[str, Any]] = parquet.read_table(output).to_pylist()
+        return found
+    text = output.read_text()
+    if output.suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines()]
+    if output.suffix == ".json":
+        return list(json.loads(text))
+    return list(csv.DictReader(io.StringIO(text), delimiter="," if output.suffix == ".csv" else "\t"))
+
+
+def test_answers_in_python_say_which_model_answered(smaller: Path, drawings: Path) -> None:
+    found, first, _ = staged(smaller, drawings, 0.5)
+    embedded = found.model.embed(str(drawings))
+    answers = found.classifier.predict(embedded)
+    assert isinstance(found.classifier, CascadeClassifier)
+    stages = found.classifier.answered_by(embedded.vectors)
+    assert len(set(stages)) == 2
+    assert answers.to_columns()["stage"] == stages
+    assert [answer.to_dict()["stage"] for answer in answers] == stages
+    alone = nshot.zero_shot(first, LABELS).predict(first.embed(str(drawings)))
+    assert "stage" not in alone.to_columns()
+    assert "stage" not in alone[0].to_dict()
+
+
 def test_calibrate_keeps_a_cascade_and_classify_takes_it(
     smaller: Path, drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -346,6 +417,23 @@ def test_calibrate_keeps_a_cascade_and_classify_takes_it(
     assert "images went on" in err
     status, out, err = run(capsys, "evaluate", data, "--classifier", saved, "--no-store")
     assert status == 0, err
+
+
+def test_a_saved_cascade_says_where_its_promise_was_learnt_with_other_settings(
+    smaller: Path, drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, _, _ = staged(smaller, drawings, 0.5)
+    found.classifier.save(tmp_path / "both.nshot")
+    words = ("--classifier", tmp_path / "both.nshot", "--no-store", "--format", "jsonl")
+    image = sorted(drawings.iterdir())[0]
+    status, _, err = run(capsys, "classify", image, *words, "--precision", "f32")
+    assert status == 0, err
+    assert "promised to be those of sketchbook" in err
+    assert "not promised" not in err
+    for other in (("--precision", "f32", "--fit", "pad"), ("--precision", "f32-small")):
+        status, _, err = run(capsys, "classify", image, *words, *other)
+        assert status == 0, err
+        assert "is not promised with these" in err
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,13 @@ def cascade(smaller: Path, drawings: Path) -> Cascade:
     first, last = (nshot.load(name, precision="f32", store=False) for name in (smaller, "sketchbook"))
     small, large = (nshot.zero_shot(model, LABELS) for model in (first, last))
     margins = margins_of(small.logits(first.embed(sorted(drawings.glob("[0-9]*"))).vectors))
-    made = {"precision": "f32", "last precision": "f32", "agree": 0.9, "learnt on": 60}
+    made = {
+        "precision": "f32",
+        "last precision": "f32",
+        "agree": 0.9,
+        "learnt on": 60,
+        "recipes": [first.recipe.digest, last.recipe.digest],
+    }
     return Cascade(first, last, CascadeClassifier.of(small, large, float(np.median(margins)), made))
 
 
@@ -222,11 +228,16 @@ def test_the_endpoint_answers_by_a_saved_cascade_and_says_which_model_answered(
         assert broken["status"] == "error"
         assert "stage" not in broken
         assert "of the answers are promised" in answer.json()["promise"]
+        assert "not promised" not in answer.json()["promise"]
         lines = client.post("/v1/classify", json={"images": images, "classifier": "both", "stream": True})
         rows = [json.loads(line) for line in lines.text.splitlines()]
         assert [each.get("stage") for each in rows] == [*stages, None]
-        sent = 60 + sum(stage == cascade.classifier.names[1] for stage in stages)  # images, in both requests
+        sent = 60 + sum(stage == cascade.classifier.stages[1] for stage in stages)  # images, in both requests
         assert f"nshot_encoded_total {2 * sent}" in client.get("/metrics").text
+        learnt = {**cascade.classifier.stage, "recipes": ["another", cascade.last.recipe.digest]}
+        cascade.classifier.with_provenance(made={"cascade": learnt}).save(tmp_path / "other.nshot")
+        answer = client.post("/v1/classify", json={"images": images[:1], "classifier": "other"})
+        assert "is not promised with these" in answer.json()["promise"]
         plain = client.post("/v1/classify", json={"images": images[:1], "labels": list(LABELS)}).json()
         assert "stage" not in plain["results"][0]
     endpoint.close()

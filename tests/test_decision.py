@@ -33,6 +33,7 @@ from nshot.decision.softmax import activate
 from nshot.errors import RequestError
 from nshot.metrics import auroc, nll, reliability
 from nshot.types import Decided, Prediction
+from nshot.unit import normalize
 
 RECORDED = Path(__file__).parents[1].parent / "shared" / "data" / "recorded"
 LABELS = ["a", "b", "c", "d"]
@@ -60,7 +61,8 @@ def decided(classifier: Classifier, vectors: Array, decision: Decision) -> list[
 
 def fit_for(classifier: Classifier, x: Array, y: Array, **options: Any) -> tuple[Decision, CalibrationReport]:
     """``fit_decision`` for a classifier's arrays."""
-    return fit_decision(x, y, classifier.matrix, scale=classifier.scale, **options)
+    options |= {name: classifier.compare(each) for name, each in options.items() if name == "none"}
+    return fit_decision(classifier.compare(x), y, classifier.matrix, **options)
 
 
 # Calibration
@@ -129,7 +131,7 @@ def test_calibration_changes_no_best_label(rng: np.random.Generator) -> None:
 def test_every_rule_tells_strangers_from_images_of_the_labels(rng: np.random.Generator) -> None:
     classifier, vectors, _ = world(rng)
     strangers = rng.normal(size=(300, 32)) * 2.5
-    background = rng.normal(size=(40, 32))
+    background = normalize(rng.normal(size=(40, 32)))
     for rule in RULES:
         asked = Rejection(rule, 0.0, unlike(background, classifier.matrix) if rule == "background" else None)
         known, unknown = (asked.evidence(classifier.compare(x)) for x in (vectors, strangers))
@@ -320,7 +322,7 @@ def test_a_coverage_without_labelled_images_says_what_to_do() -> None:
 
 def test_a_decision_survives_json_and_answers_the_same(rng: np.random.Generator) -> None:
     classifier, vectors, targets = world(rng)
-    background = rng.normal(size=(40, 32))
+    background = normalize(rng.normal(size=(40, 32)))
     decision, _ = fit_for(
         classifier,
         vectors,
@@ -369,7 +371,7 @@ def test_fitting_measures_on_images_held_out(rng: np.random.Generator) -> None:
         vectors,
         targets,
         none=strangers,
-        background=rng.normal(size=(40, 32)),
+        background=normalize(rng.normal(size=(40, 32))),
         wrong=0.1,
     )
     assert report.after is not None

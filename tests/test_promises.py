@@ -98,9 +98,8 @@ def test_calibrating_is_no_worse_on_other_images_or_leaves_the_scores_alone() ->
     change = []
     for seed in range(6):
         half, rest = split([12], seed)
-        decision, report = fit_decision(
-            VECTORS[half], TARGETS[half], ZERO.matrix, scale=ZERO.scale, reject=None, seed=seed
-        )
+        images = ZERO.compare(VECTORS[half])
+        decision, report = fit_decision(images, TARGETS[half], ZERO.matrix, reject=None, seed=seed)
         assert (decision.calibration is None) == any("kept as they are" in note for note in report.notes)
         logits, y = ZERO.logits(VECTORS[rest]), TARGETS[rest]
         before, after = (
@@ -115,9 +114,8 @@ def test_sets_hold_the_right_label_as_often_as_asked_on_other_images() -> None:
     held = []
     for seed in range(20):
         half, rest = split([12], seed)
-        decision, _ = fit_decision(
-            VECTORS[half], TARGETS[half], ZERO.matrix, scale=ZERO.scale, reject=None, coverage=0.9
-        )
+        images = ZERO.compare(VECTORS[half])
+        decision, _ = fit_decision(images, TARGETS[half], ZERO.matrix, reject=None, coverage=0.9)
         scores = decision.scores(ZERO.logits(VECTORS[rest]), "softmax")
         verdicts = decision.verdicts(ZERO.compare(VECTORS[rest]), scores)
         held += [own in verdict.labels for own, verdict in zip(TARGETS[rest], verdicts, strict=True)]

@@ -153,6 +153,7 @@ class Prediction:
         predictions: the best labels, best first.
         margin: the best label's cosine minus the second best's; None where there is only one label.
         notes: what decoding did that a person should know, one short sentence each; mostly none.
+        stage: of a cascade, the name of the model that answered; None where there is but one.
         label: the best label; None only where a decision (see ``Decided``) answers with no single label.
         score: the best label's score, in [0, 1]: its share of the softmax over the given labels, or its own
             sigmoid. Not a calibrated probability.
@@ -165,6 +166,7 @@ class Prediction:
     margin: float | None
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     beside: Mapping[str, str] | None = field(default=None, kw_only=True, compare=False)
+    stage: str | None = field(default=None, kw_only=True)
     label: str | None = field(init=False)
     score: float = field(init=False)
     cosine: float = field(init=False)
@@ -184,6 +186,7 @@ class Prediction:
             "cosine": self.cosine,
             "margin": self.margin,
             "predictions": [p._asdict() for p in self.predictions],
+            **_staged(self.stage),
             **_noted(self.notes, self.beside),
         }
 
@@ -221,6 +224,7 @@ class Decided(Prediction):
             "cosine": self.cosine,
             "margin": self.margin,
             "predictions": [{"label": p.label, score: p.score, "cosine": p.cosine} for p in self.predictions],
+            **_staged(self.stage),
             **_noted(self.notes, self.beside),
         }
 
@@ -332,6 +336,11 @@ class Faceted:
             for key in ("source", "notes", "columns"):
                 facets[name].pop(key, None)
         return {"source": self.source, "facets": facets, **_noted(self.notes, self.beside)}
+
+
+def _staged(stage: str | None) -> dict[str, Any]:
+    """Which model of a cascade answered, as a record holds it."""
+    return {} if stage is None else {"stage": stage}
 
 
 def _noted(notes: tuple[str, ...], beside: Mapping[str, str] | None) -> dict[str, Any]:

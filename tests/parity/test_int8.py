@@ -159,6 +159,24 @@ def test_classify_makes_the_form_on_its_own_images_where_there_is_none(
     assert "it is made now" not in capsys.readouterr()[1]
 
 
+def test_a_form_that_was_never_measured_is_refused_and_made_anew(
+    made: tuple[Path, Path, Int8Report], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = find("sketchbook")
+    kept = int8.required(checkpoint)["report"]
+    monkeypatch.setattr("nshot.encoders.int8.PAYS", 0.0)
+    asked = [str(made[1]), "--labels", ", ".join(LABELS), "--model", "sketchbook", "--no-store"]
+    try:
+        int8.keep_report(checkpoint, {})  # as where quantise is stopped before it has measured
+        with pytest.raises(DeviceError, match="never measured"):
+            nshot.load("sketchbook", precision="int8")
+        assert cli.run(["classify", *asked, "--precision", "int8", "--format", "jsonl"]) == 0
+        assert "it is made now" in capsys.readouterr()[1]
+        assert int8.required(checkpoint)["report"]["images"] == 400
+    finally:
+        int8.keep_report(checkpoint, kept)
+
+
 @pytest.mark.parametrize("command", ["embed", "evaluate", "calibrate", "tag", "duplicates"])
 def test_every_command_makes_the_form_on_its_own_images(
     made: tuple[Path, Path, Int8Report],

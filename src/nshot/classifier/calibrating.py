@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from nshot.classifier.cascade import CascadeClassifier
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.several import calibrate_several
-from nshot.decision import Rule, fit_compared
+from nshot.decision import Rule, fit_decision
 from nshot.decision.conformal import Kind
 from nshot.embeddings import Embeddings
 from nshot.errors import RequestError
@@ -77,7 +77,7 @@ def calibrate(
         rule = "cosine" if background is None else "background"
     if background is not None and not isinstance(classifier, CascadeClassifier):
         background = normalize(np.asarray(background))
-    decision, report = fit_compared(
+    decision, report = fit_decision(
         classifier.compare(examples.vectors[rows]),
         targets,
         classifier.matrix,

@@ -34,7 +34,7 @@ from nshot.images.remarks import Remarks
 from nshot.images.sources import Source
 from nshot.labels.prompts import DEFAULT_TEMPLATE, Labels
 from nshot.pipeline import Thumbnails
-from nshot.types import Embedded, Failure, Floats, Recipe
+from nshot.types import Embedded, Failure, Floats, Prediction, Recipe
 from nshot.unit import normalize
 
 BACKGROUND = (
@@ -132,7 +132,7 @@ class CascadeClassifier(Classifier):
         return float(self.stage["threshold"])
 
     @property
-    def names(self) -> tuple[str, str]:
+    def stages(self) -> tuple[str, str]:
         """What both stages are called: their models, with their precisions where it is one model."""
         told = self.stage
         if told["model"] != told["last model"]:
@@ -142,7 +142,7 @@ class CascadeClassifier(Classifier):
     @property
     def promise(self) -> str:
         """How often the answers are the last model's, how that was checked, and what went on: a sentence."""
-        told, (small, large) = self.stage, self.names
+        told, (small, large) = self.stage, self.stages
         if "agree" not in told:
             return f"{small} answers first, and what it is not sure of goes on to {large}"
         said = (
@@ -157,11 +157,28 @@ class CascadeClassifier(Classifier):
             )
         return said
 
+    def promise_with(self, first: Recipe, last: Recipe) -> str:
+        """The promise, and whether the stages are those that it was learnt with.
+
+        Another precision, another int8 form or another way to make an image square gives other vectors.
+
+        Args:
+            first: of the model that answers first.
+            last: of the model that the rest goes on to.
+        """
+        learnt = self.stage.get("recipes")
+        if learnt is None or list(learnt) == [first.digest, last.digest]:
+            return self.promise
+        return (
+            f"{self.promise}. This was learnt with other settings (--precision, --decode, --fit, or another "
+            "int8 form), and is not promised with these"
+        )
+
     def check_space(self, recipe: Recipe | None, model: str | None, *, name: str = "this classifier") -> None:
         """Refuse vectors that were not made by both models; see ``Classifier.check_space``."""
         if recipe is not None and recipe.space != self.space:
             raise RequestError(
-                f"{name} is a cascade of {' and '.join(self.names)}, and the vectors are of "
+                f"{name} is a cascade of {' and '.join(self.stages)}, and the vectors are of "
                 f"{model or 'another model'}: they must come from both (nshot.classifier.cascade.Cascade)"
             )
 
@@ -170,9 +187,14 @@ class CascadeClassifier(Classifier):
         return np.asarray(np.asarray(vectors)[:, self.stage["dimension"] :].any(axis=1), bool)
 
     def answered_by(self, vectors: ArrayLike) -> list[str]:
-        """The name of the stage that answers each image; see ``names``."""
-        names = self.names
+        """The name of the stage that answers each image; see ``stages``."""
+        names = self.stages
         return [names[int(each)] for each in self.went_on(vectors)]
+
+    def _answers(self, images: Sequence[Embedded], top_k: int, compared: Compared) -> list[Prediction]:
+        answers = super()._answers(images, top_k, compared)
+        stages = self.answered_by([image.vector for image in images])
+        return [replace(answer, stage=stage) for answer, stage in zip(answers, stages, strict=True)]
 
     def compare(self, vectors: ArrayLike) -> Compared:
         """As ``Classifier.compare``; vectors are zero in the part of the stage that does not answer."""
@@ -350,6 +372,11 @@ class Cascade(Embedder):
         fingerprint = hashlib.sha256(json.dumps(stages).encode()).hexdigest()
         preprocessing = f"{first.recipe.preprocessing} {last.recipe.preprocessing}"
         self.recipe = Recipe(fingerprint, preprocessing, self.space)
+
+    @property
+    def promise(self) -> str:
+        """What the classifier promises with these two models; see ``CascadeClassifier.promise_with``."""
+        return self.classifier.promise_with(self.first.recipe, self.last.recipe)
 
     @property
     def name(self) -> str:

@@ -148,6 +148,7 @@ def cascade(
     if not pays:
         return Cascaded(last[0], last[1], False, reason, *found, 1.0)
     made = {**precisions, "agree": agree, "learnt on": learning, "alike": alike, "seed": seed, "work": work}
+    made["recipes"] = [first[0].recipe.digest, last[0].recipe.digest]
     if checked is not None:
         made["checked"] = {
             "images": checked.images,

@@ -124,6 +124,11 @@ class Classifier:
         """How any number of labels is answered; None: the classifier answers with one label per image."""
         return None if self.decision is None else self.decision.several
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What the models of a cascade are called, in their order; empty where there is but one."""
+        return ()
+
     def with_decision(self, decision: Decision | None) -> Classifier:
         """The same classifier, whose answers this decision (or none) is applied to."""
         return self._with(decision=decision)

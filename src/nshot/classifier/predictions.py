@@ -29,7 +29,7 @@ class Predictions(Sequence[Prediction | Failure]):
 
     def to_columns(self) -> dict[str, list[Any]]:
         """Columns of equal length: source, label, score, cosine, margin, error; with a decision also answer
-        and labels, a list.
+        and labels, a list; of a cascade also stage.
 
         A failed image has None for all but its source and its error.
         """
@@ -46,6 +46,8 @@ class Predictions(Sequence[Prediction | Failure]):
             columns["labels"] = [
                 list(answer.labels) if isinstance(answer, Decided) else None for answer in answers
             ]
+        if any(stages := column("stage")):
+            columns["stage"] = stages
         columns["error"] = [answer.message if isinstance(answer, Failure) else None for answer in answers]
         return columns
 

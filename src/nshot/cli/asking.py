@@ -128,7 +128,7 @@ def _cascade_of(path: Path, model_options: ModelOptions, *, quiet: bool) -> tupl
     classifier = CascadeClassifier.open(path)
     cascade = load_stages(classifier, model_options, name=str(path), quiet=quiet)
     if not quiet:
-        say(classifier.promise)
+        say(cascade.promise)
     return cast("Model", cascade), classifier
 
 

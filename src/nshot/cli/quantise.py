@@ -123,7 +123,7 @@ def told(found: Int8Report) -> str:
 def make_where_missing(
     exact: ModelOptions, question: Callable[[Model], Classifier] | None, *, quiet: bool
 ) -> None:
-    """Make a model's int8 form on a sample of the images, where there is none.
+    """Make a model's int8 form on a sample of the images, where there is none that was measured.
 
     Args:
         exact: the model in f32, and the images.
@@ -139,7 +139,7 @@ def make_where_missing(
     from nshot.encoders.int8 import record
 
     model = exact.load(quiet=True)
-    if record(model.checkpoint) is not None or exact.asked is None:
+    if exact.asked is None or (record(model.checkpoint) or {}).get("report"):
         return
     if not quiet:
         say(f"there is no int8 form of {model.name} yet: it is made now, on a sample of these images")

@@ -163,8 +163,9 @@ class Staging:
         own = replace(model_options, asked=lambda model: model.sources(self._sources))
         only = next(iter(saved.values()), None) if len(saved) == 1 else None
         if isinstance(only, CascadeClassifier):
-            self.remark = only.promise
-            return cast("Model", load_stages(only, own, name=str(self._file), quiet=True))
+            cascade = load_stages(only, own, name=str(self._file), quiet=True)
+            self.remark = cascade.promise
+            return cast("Model", cascade)
         if self._options.first is None:
             return own.load(quiet=True)
         model = own.load(quiet=True, question=None if only is None else lambda _: only)

@@ -14,7 +14,7 @@ from nshot.decision.background import EVERYDAY
 from nshot.decision.calibration import Calibration, fit_calibration
 from nshot.decision.conformal import Conformal, fit_conformal
 from nshot.decision.decision import Decision, Surest, Verdict, fit_surest
-from nshot.decision.fit import CalibrationReport, fit_compared, fit_decision
+from nshot.decision.fit import CalibrationReport, fit_decision
 from nshot.decision.rejection import RULES, Rejection, Rule, default_rejection
 from nshot.decision.several import Several
 
@@ -32,7 +32,6 @@ __all__ = [
     "Verdict",
     "default_rejection",
     "fit_calibration",
-    "fit_compared",
     "fit_conformal",
     "fit_decision",
     "fit_surest",

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nshot.decision.background import apart
 from nshot.decision.calibration import Calibration, fit_calibration
-from nshot.decision.compared import Compared, compare
+from nshot.decision.compared import Compared
 from nshot.decision.conformal import Kind, fit_conformal, least_images
 from nshot.decision.decision import Decision, fit_surest
 from nshot.decision.folds import fold_numbers
@@ -20,7 +20,6 @@ from nshot.decision.softmax import Reals, activate
 from nshot.errors import RequestError
 from nshot.metrics import auroc, brier, fpr_at_tpr, nll, reliability, risk_coverage, share
 from nshot.types import Activation, Floats
-from nshot.unit import normalize
 
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 _TELLING = 0.03  # by how much another rule's AUROC must be better to be worth a word
@@ -97,69 +96,6 @@ class CalibrationReport:
 
 
 def fit_decision(
-    vectors: ArrayLike,
-    targets: ArrayLike,
-    matrix: ArrayLike,
-    *,
-    scale: float | ArrayLike,
-    bias: float | ArrayLike = 0.0,
-    activation: Activation = "softmax",
-    none: ArrayLike | None = None,
-    background: ArrayLike | None = None,
-    reject: Rule | None = "background",
-    wrong: float = 0.05,
-    coverage: float | None = None,
-    surest: float | None = None,
-    kind: Kind = "least",
-    randomized: bool = True,
-    folds: int = 5,
-    seed: int = 0,
-) -> tuple[Decision, CalibrationReport]:
-    """A decision for a classifier, from labelled images that it has not learnt from.
-
-    Args:
-        vectors: float[n, d].
-        targets: int[n], each image's label as its row of the matrix.
-        matrix: float[labels, d], unit rows: the classifier whose answers are to be believed or not.
-        scale: the classifier's, one number or one per label.
-        bias: likewise.
-        activation: how the classifier turns logits into scores.
-        none: float[m, d], images that show none of the labels. Without them each label is left out in
-            turn, and its images are then such images.
-        background: float[b, d], vectors of background labels; without them there is no background rule.
-        reject: the rule of "none of these"; None for no rule.
-        wrong: the wanted rate of wrong acceptances.
-        coverage: answer with sets of this coverage from now on; None keeps them ready for later.
-        surest: answer only this share of the images.
-        kind: the smallest sets, or sets that are larger for harder images; see ``Conformal``.
-        randomized: sets of exact coverage, which may be empty; see ``Conformal``.
-        folds: parts of the cross-validation.
-        seed: draws the parts and the sets.
-
-    Raises:
-        RequestError: too few images for what is asked, or a rule that these vectors cannot serve.
-    """
-    x, rows = np.asarray(vectors), np.asarray(matrix)
-    _check(len(x), len(np.asarray(targets)))
-    return fit_compared(
-        compare(x, rows, scale, bias),
-        targets,
-        rows,
-        activation=activation,
-        none=None if none is None else compare(none, rows, scale, bias),
-        background=None if background is None else normalize(np.asarray(background)),
-        reject=reject,
-        wrong=wrong,
-        coverage=coverage,
-        surest=surest,
-        kind=kind,
-        randomized=randomized,
-        folds=folds,
-        seed=seed,
-    )
-
-
-def fit_compared(
     images: Compared,
     targets: ArrayLike,
     matrix: ArrayLike,
@@ -176,26 +112,28 @@ def fit_compared(
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[Decision, CalibrationReport]:
-    """The same from images that a classifier has compared with its labels already.
+    """A decision for a classifier, from labelled images that it has not learnt from.
 
     Args:
-        images: n labelled images.
+        images: n images compared with the classifier's labels: ``Classifier.compare``, or ``compare``.
         targets: int[n], each image's label as its row of the matrix.
-        matrix: float[labels, d], which tells what of the background is like a label.
+        matrix: float[labels, d], the classifier's: it tells which background labels are too near a label.
         activation: how the classifier turns logits into scores.
-        none: images that show none of the labels.
-        background: float[b, d], vectors of background labels, as long as they count.
-        reject: as for ``fit_decision``, and so are all others.
-        wrong: likewise.
-        coverage: likewise.
-        surest: likewise.
-        kind: likewise.
-        randomized: likewise.
-        folds: likewise.
-        seed: likewise.
+        none: m images that show none of the labels. Without them each label is left out in turn, and its
+            images are then such images.
+        background: float[b, d], unit vectors of background labels (of a cascade, as
+            ``nshot.classifier.cascade.joint_rows`` makes them); without them there is no background rule.
+        reject: the rule of "none of these"; None for no rule.
+        wrong: the wanted rate of wrong acceptances.
+        coverage: answer with sets of this coverage from now on; None keeps them ready for later.
+        surest: answer only this share of the images.
+        kind: the smallest sets, or sets that are larger for harder images; see ``Conformal``.
+        randomized: sets of exact coverage, which may be empty; see ``Conformal``.
+        folds: parts of the cross-validation.
+        seed: draws the parts and the sets.
 
     Raises:
-        RequestError: as ``fit_decision``.
+        RequestError: too few images for what is asked, or a rule that these vectors cannot serve.
     """
     x, y = images.vectors, np.asarray(targets, np.int64)
     _check(len(x), len(y))

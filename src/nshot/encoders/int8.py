@@ -142,11 +142,15 @@ def check(checkpoint: Checkpoint) -> None:
     Where it was measured on another kind of processor, it is timed again, and that is kept.
 
     Raises:
-        DeviceError: its agreement is below ``LEAST``, its gain below ``PAYS``, or there is no form.
+        DeviceError: its agreement is below ``LEAST``, its gain below ``PAYS``, or it was never measured; or
+            there is no form.
     """
     report = required(checkpoint).get("report")
-    if not report:
-        return  # never measured: a run that was stopped in between
+    if not report:  # a run was stopped in between
+        raise DeviceError(
+            f"the int8 form of {checkpoint.name} was never measured, since nshot quantise was stopped: run "
+            "it again"
+        )
     if report["agreement"] < LEAST:
         raise DeviceError(
             f"int8 is refused for {checkpoint.name}: {report['agreement']:.1%} of its answers were those of "

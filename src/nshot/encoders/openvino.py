@@ -40,10 +40,10 @@ class OpenVINOEncoder:
             OpenVINO would emulate bf16, thirty times slower than f32 and less exact.) "f32-small" computes in
             f32 too, and holds the weights in 8 bits. "int8" computes the images in 8 bits, by a form that
             was made before (``nshot.encoders.int8``), and texts in f32.
+        threads: the most to compute with; all cores of this process by default.
 
     Raises:
         DeviceError: "int8", and there is no such form.
-        threads: the most to compute with; all cores of this process by default.
     """
 
     device = "cpu"

@@ -3,9 +3,8 @@
 From a JPEG of 12 megapixels to a square of 224 pixels, Pillow resizes longer than it decodes: one value at a
 time. ``passes.c`` does the same sums eight at a time. The machine's own compiler makes a library of it when
 the first large image comes, in half a second, and the cache folder keeps it. A processor with VNNI does more
-at once. Where there is no compiler or no
-AVX2, Pillow resizes as ever. Only what survives the crop is computed, and an image is turned upright while it
-is resized, not before.
+at once. Where there is no compiler or no AVX2, Pillow resizes as ever. Only what survives the crop is
+computed, and an image is turned upright while it is resized, not before.
 
 As in Pillow, weights are of double precision, rounded to 22 fractional bits; rows are resized first, columns
 then, with bytes in between.

@@ -109,6 +109,8 @@ class Batcher:
         self.encoded = 0
         self.answered_at = -float("inf")
         """When an image was last encoded, on the monotonic clock."""
+        self.recipe = model.recipe
+        """Of the vectors."""
         self._encoder = model.encoder
         self._size = model.preprocessor.size
         self._budget = Budget(model.limits.memory if memory is None else memory)

@@ -181,12 +181,12 @@ class Endpoint:
         answers = await self._within(self._gathered(asked.images, futures))
         records = classifier.stream(answers, top_k=asked.top_k)
         results = [
-            _record(k, given, each, _stage(classifier, answer))
-            for k, (given, each, answer) in enumerate(zip(asked.images, records, answers, strict=True))
+            _record(k, given, each) for k, (given, each) in enumerate(zip(asked.images, records, strict=True))
         ]
         told: dict[str, Any] = {"model": model.name, "results": results}
         if isinstance(classifier, CascadeClassifier):
-            told["promise"] = classifier.promise
+            first = self._batcher_of(classifier)
+            told["promise"] = classifier.promise_with(first.recipe, model.recipe)
         return JSONResponse(told)
 
     async def _lines(
@@ -201,7 +201,7 @@ class Endpoint:
                 except TimeoutError:
                     answer = Failure(_name(given, index), "TimeoutError", _late(self._bounds))
                 (record,) = classifier.stream([answer], top_k=asked.top_k)
-                told = _record(index, given, record, _stage(classifier, answer))
+                told = _record(index, given, record)
                 yield json.dumps(told).encode() + b"\n"
         finally:
             for future in futures:
@@ -325,9 +325,10 @@ class Endpoint:
         key = f"{told['space']} {told.get('precision')}"
         with self._loading:
             if key not in self._first:
-                page = self._page
-                if page is not None and page.classifier.stage["space"] == told["space"]:
-                    model: Embedder = page.first
+                own = None if self._page is None else self._page.first
+                precise = own is not None and told.get("precision") in (None, own.encoder.precision)
+                if own is not None and precise and own.space == told["space"]:
+                    model: Embedder = own
                 elif self._load_first is None:
                     raise RequestError("no cascade can be asked here")
                 else:
@@ -429,13 +430,6 @@ def _late(bounds: Bounds) -> str:
     return f"no answer within {bounds.answering:g} s"
 
 
-def _stage(classifier: Classifier, answer: Embedded | Failure) -> str | None:
-    """The model that answers for an image, where that is not the same for all."""
-    if not isinstance(classifier, CascadeClassifier) or isinstance(answer, Failure):
-        return None
-    return classifier.answered_by(answer.vector[None])[0]
-
-
 def _same(asked: Asked, own: CascadeClassifier) -> bool:
     """Whether a request asks what the page's cascade was learnt for."""
     known = own.made.get("asked")
@@ -446,12 +440,10 @@ def _same(asked: Asked, own: CascadeClassifier) -> bool:
     return words == dict(known["labels"]) and list(asked.templates) == list(known["templates"])
 
 
-def _record(index: int, given: Given, answer: Any, stage: str | None = None) -> dict[str, Any]:
+def _record(index: int, given: Given, answer: Any) -> dict[str, Any]:
     told = answer.to_dict()
     if given.name is None:
         told.pop("source")
-    if stage is not None:
-        told["stage"] = stage
     return {"index": index, "status": "error" if isinstance(answer, Failure) else "ok", **told}
 
 

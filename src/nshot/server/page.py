@@ -180,7 +180,7 @@ class _Page:
             "notes": list(asked.notes),
         }
         if isinstance(asked.classifier, CascadeClassifier):
-            header["stages"] = list(asked.classifier.names)
+            header["stages"] = list(asked.classifier.stages)
         elif remark := self.session.remark():
             header["notes"] = [*asked.notes, f"{remark[0].upper()}{remark[1:]}."]
         columns = [

@@ -208,6 +208,7 @@ def _sink(
         placed=placed,
         kept=remarks.kept,
         decided=placed or decision is not None,
+        staged=not isinstance(asked, TreeClassifier) and bool(asked.stages),
         calibrated=decision is not None and decision.calibrated,
         many=many,
     )

@@ -93,7 +93,7 @@ def _measured(
     labels = list(classifier.labels if classifier else images.classes) if given is None else given
     check_choice(labels, alone=_alone(request) or images.multi)
     if isinstance(classifier, CascadeClassifier):
-        ways = {f"{classifier.names[0]} alone": classifier.first_alone()}
+        ways = {f"{classifier.stages[0]} alone": classifier.first_alone()}
     else:
         ways = prompt_ways(model, labels, templates)
     if label_options.label_vectors is not None:
@@ -197,14 +197,14 @@ def _report(
     model: Model,
     templates: Sequence[str],
 ) -> None:
-    from nshot.classifier.cascade import CascadeClassifier
+    from nshot.classifier.cascade import Cascade
     from nshot.evaluation import files, page
 
     more: dict[str, object] = {}
     if request.classifier_file is not None:
         more = {"classifier": str(request.classifier_file), "templates": None}
-    if isinstance(evaluation.classifier, CascadeClassifier):
-        more["cascade"] = evaluation.classifier.promise
+    if isinstance(model, Cascade):
+        more["cascade"] = model.promise
     if request.data_options.on_hub:
         more |= {"config": request.data_options.config, "split": request.data_options.split}
     run, folder = request.facts(model, templates, more), request.output

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from nshot.atomic import Lock, check_output
 from nshot.errors import OutputError, RequestError
@@ -50,6 +51,19 @@ def format_by_name(output: str | Path) -> str:
     raise OutputError(f"{output}: {says} no format; {known}, or give --format")
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What the answers are like, which sets the columns of a format; see ``open_sink``."""
+
+    top_k: int
+    decided: bool
+    calibrated: bool
+    placed: bool
+    staged: bool
+    kept: Sequence[str]
+    facets: Mapping[str, tuple[bool, bool]] | None
+
+
 def open_sink(
     format: str,
     output: str | Path | None = None,
@@ -67,6 +81,7 @@ def open_sink(
     facets: Mapping[str, tuple[bool, bool]] | None = None,
     facet_labels: Mapping[str, Sequence[str]] | None = None,
     placed: bool = False,
+    staged: bool = False,
     many: bool = False,
 ) -> Sink:
     """A sink for answers; nothing is written, nor an existing file touched, before the first record.
@@ -88,6 +103,7 @@ def open_sink(
         facets: the answers are ``Faceted``: each facet's name -> whether it is decided, whether calibrated.
         facet_labels: all that each facet can answer, for the categories of COCO.
         placed: the answers are ``Placed``; ``decided`` holds for them too.
+        staged: the answers are a cascade's, and say which model each is of.
         many: the answers are plain ones, and come many at once (``Sink.take``), not as a
             table; names of what is answered are not kept.
 
@@ -109,6 +125,7 @@ def open_sink(
         raise OutputError("a table cannot be resumed: use --format jsonl, json, csv, tsv or parquet")
     if output is None and format in ("json", "parquet"):
         raise OutputError(f"{'Parquet' if format == 'parquet' else 'JSON'} needs a file: name it with -o")
+    kind = _Kind(top_k, decided, calibrated, placed, staged, kept, facets)
     path = None if output is None else check_output(output)
     if path is None or (path.exists() and not path.is_file()):  # a stream, a device or a pipe
         if resume:
@@ -116,29 +133,11 @@ def open_sink(
         if format in ("json", "parquet"):
             raise OutputError(f"{output} is not a regular file, so {format} cannot go there")
         target = StreamTarget(path or stream or sys.stdout.buffer)
-        lines = _lines(
-            format, top_k, "", decided, calibrated, kept, facets, placed
-        )  # what cannot be resumed needs no run
+        lines = _lines(format, "", kind)  # what cannot be resumed needs no run
         return Sink(lines or _table(target.stream, width, color, calibrated), target)
     lock = Lock(path)
     try:
-        return _file_sink(
-            format,
-            path,
-            lock,
-            top_k,
-            resume,
-            request,
-            labels,
-            width,
-            color,
-            decided,
-            calibrated,
-            kept,
-            facets,
-            placed,
-            many,
-        )
+        return _file_sink(format, path, lock, kind, resume, request, labels, width, color, many)
     except BaseException:
         lock.release()
         raise
@@ -148,17 +147,12 @@ def _file_sink(
     format: str,
     path: Path,
     lock: Lock,
-    top_k: int,
+    kind: _Kind,
     resume: bool,
     request: str,
     labels: Collection[str],
     width: int | None,
     color: bool | None,
-    decided: bool,
-    calibrated: bool,
-    kept: Sequence[str],
-    facets: Mapping[str, tuple[bool, bool]] | None,
-    placed: bool,
     many: bool,
 ) -> Sink:
     run = request[:_SHORT]
@@ -171,64 +165,49 @@ def _file_sink(
     if format == "parquet":
         from nshot.output.sinks.parquet import BatchedParquetSink, FacetParquetSink, ParquetSink
 
+        journal: dict[str, Any] = {
+            "resume": resume,
+            "request": request,
+            "run": run,
+            "labels": labels,
+            "lock": lock,
+        }
         if many:
-            return BatchedParquetSink(
-                path, resume=resume, request=request, run=run, labels=labels, lock=lock, names=False
-            )
-        if facets is not None:
-            return FacetParquetSink(
-                path,
-                facets=facets,
-                kept=kept,
-                resume=resume,
-                request=request,
-                run=run,
-                labels=labels,
-                lock=lock,
-            )
+            return BatchedParquetSink(path, names=False, **journal)
+        if kind.facets is not None:
+            return FacetParquetSink(path, facets=kind.facets, kept=kind.kept, **journal)
         return ParquetSink(
             path,
-            decided=decided,
-            calibrated=calibrated,
-            placed=placed,
-            kept=kept,
-            resume=resume,
-            request=request,
-            run=run,
-            labels=labels,
-            lock=lock,
+            decided=kind.decided,
+            calibrated=kind.calibrated,
+            placed=kind.placed,
+            staged=kind.staged,
+            kept=kind.kept,
+            **journal,
         )
     file = FileTarget(path, request=request, resumable=format != "table")
-    if (lines := _lines(format, top_k, run, decided, calibrated, kept, facets, placed)) is not None:
+    if (lines := _lines(format, run, kind)) is not None:
         return Sink(lines, file, resume=resume, labels=labels, run=run, lock=lock, names=not many)
-    return Sink(_table(None, width, color, calibrated), file, lock=lock)
+    return Sink(_table(None, width, color, kind.calibrated), file, lock=lock)
 
 
-def _lines(
-    format: str,
-    top_k: int,
-    run: str,
-    decided: bool,
-    calibrated: bool,
-    kept: Sequence[str],
-    facets: Mapping[str, tuple[bool, bool]] | None,
-    placed: bool,
-) -> Format | None:
+def _lines(format: str, run: str, kind: _Kind) -> Format | None:
     """What is written line by line for a program; None for a person's table, and for what needs a journal."""
     if format == "jsonl":
         return Jsonl(run)
     if format in ("csv", "tsv"):
         delimiter = "," if format == "csv" else "\t"
-        if facets is not None:
-            return FacetCsv(facets, delimiter=delimiter, run=run, kept=kept)
+        if kind.facets is not None:
+            return FacetCsv(kind.facets, delimiter=delimiter, run=run, kept=kind.kept)
         return Csv(
-            top_k,
-            decided=decided,
-            calibrated=calibrated,
-            placed=placed,
+            kind.top_k,
+            decided=kind.decided,
+            calibrated=kind.calibrated,
+            placed=kind.placed,
+            staged=kind.staged,
             delimiter=delimiter,
             run=run,
-            kept=kept,
+            kept=kind.kept,
         )
     return None
 

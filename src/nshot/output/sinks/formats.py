@@ -85,6 +85,8 @@ class Jsonl:
             line = _json(_located(record)).removesuffix("}")
         else:
             line = f'{{"source": {encode_basestring(spelled(record.source))}, {_told(record)}'
+        if isinstance(record, Prediction) and record.stage is not None:
+            line += f', "stage": {_quoted(record.stage)}'
         if record.notes:
             line += f', "notes": {_json([spelled(note) for note in record.notes])}'
         if record.beside is not None:
@@ -130,6 +132,7 @@ class Csv:
         decided: the answers are ``Decided``.
         calibrated: their scores are probabilities.
         placed: they are ``Placed``: two more columns, path (with "/" between two) and depth, before best.
+        staged: they are a cascade's: a column more, stage, before the notes.
         delimiter: what stands between two cells: "," or a tab.
         run: a short name of the request, in a column of its own; no such column if empty.
         kept: columns of the input that go along; "input_" stands before a name that is taken.
@@ -142,6 +145,7 @@ class Csv:
         decided: bool = False,
         calibrated: bool = False,
         placed: bool = False,
+        staged: bool = False,
         delimiter: str = ",",
         run: str = "",
         kept: Sequence[str] = (),
@@ -150,8 +154,10 @@ class Csv:
         following = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", score, "cosine")]
         answer = ["answer", "labels", *(["path", "depth"] if placed else []), "best"] if decided else []
         first = ["source", "label", *answer, score, "cosine", "margin"]
-        columns = [*first, *following, "notes", "error_type", "error_message", *(["run"] if run else [])]
+        last = [*(["stage"] if staged else []), "notes", "error_type", "error_message"]
+        columns = [*first, *following, *last, *(["run"] if run else [])]
         self._kept = tuple(kept)
+        self._staged = staged
         end = len(columns) - bool(run)
         columns[end:end] = kept_names(kept, columns)
         names = [cell(spelled(name)) for name in columns]
@@ -188,7 +194,8 @@ class Csv:
                 cells[1:1] = "/".join(record.path), str(record.depth)
             if isinstance(record, Decided):
                 cells[1:1] = record.label or "", record.answer, "; ".join(record.labels)
-            cells += [""] * (self._error - 1 - len(cells))
+            cells += [""] * (self._error - 1 - self._staged - len(cells))
+            cells += [record.stage or ""] if self._staged else []
             cells += notes, "", ""
         beside = record.beside or {}
         cells += [spelled(beside.get(name, "")) for name in self._kept]

@@ -21,7 +21,8 @@ class ParquetSink(JournaledSink):
     """Parquet, a row group every few thousand records.
 
     Columns: source, label, score, cosine, margin, predictions (a list of label, score, cosine), notes (a
-    list), error_type, error_message, run; decided answers have answer and labels after the label.
+    list), error_type, error_message, run; decided answers have answer and labels after the label, and those
+    of a cascade stage before the notes.
 
     Raises:
         MissingExtra: there is no pyarrow.
@@ -34,6 +35,7 @@ class ParquetSink(JournaledSink):
         decided: bool = False,
         calibrated: bool = False,
         placed: bool = False,
+        staged: bool = False,
         kept: Sequence[str] = (),
         **options: Any,
     ) -> None:
@@ -41,6 +43,7 @@ class ParquetSink(JournaledSink):
         self._kept = tuple(map(spelled, kept))
         self._decided = decided
         self._placed = placed
+        self._staged = staged
         self._score = score_name(calibrated)
         super().__init__(path, **options)
 
@@ -49,7 +52,7 @@ class ParquetSink(JournaledSink):
         """How the input's columns are called here -> their own names."""
         own = ["source", "label", "answer", "labels", "score", "probability", "cosine", "margin"]
         own += ["path", "depth", "coverage"] if self._placed else []
-        own += ["predictions", "notes", "error_type", "error_message"]
+        own += ["predictions", *(["stage"] if self._staged else []), "notes", "error_type", "error_message"]
         return dict(zip(kept_names(self._kept, own), self._kept, strict=True))
 
     def _records(self) -> Iterator[dict[str, Any]]:
@@ -82,7 +85,8 @@ class ParquetSink(JournaledSink):
         if self._placed:
             answer = [("path", pa.list_(text)), ("depth", pa.int64()), ("coverage", real), *answer]
         columns = [("source", text), ("label", text), *answer, (self._score, real), ("cosine", real)]
-        columns += [("margin", real), ("predictions", pa.list_(label)), ("notes", pa.list_(text))]
+        columns += [("margin", real), ("predictions", pa.list_(label))]
+        columns += [*([("stage", text)] if self._staged else []), ("notes", pa.list_(text))]
         columns += [("error_type", text), ("error_message", text), *([("run", text)] if self._run else [])]
         return columns + [(name, text) for name in self._names]
 
@@ -165,7 +169,7 @@ class BatchedParquetSink(ParquetSink):
     def __init__(self, path: Path, *, run: str = "", **options: Any) -> None:
         self._run = run
         self._score = score_name(False)
-        self._decided = self._placed = False
+        self._decided = self._placed = self._staged = False
         self._kept = ()
         self._batches = Batches(pyarrow().schema(self._columns), run)
         super().__init__(path, run=run, format=self._batches, **options)

@@ -182,7 +182,7 @@ class Questions:
         classifier, learnt = words, False
         if isinstance(taken, CascadeClassifier):
             if question.multi or not _same(question, taken):
-                first, last = taken.names
+                first, last = taken.stages
                 notes.insert(
                     0,
                     f"{last} was asked about the labels at the start alone: these answers are those of "
@@ -192,7 +192,8 @@ class Questions:
                 order = [taken.labels.index(label) for label in words.labels]
                 classifier = taken.reordered(words.labels).with_decision(_decision(taken, order))
                 learnt = True
-                notes.insert(0, f"{taken.promise}.")
+                assert self.cascade is not None
+                notes.insert(0, f"{self.cascade.promise}.")
         elif taken is not None:
             alike = (taken.several is not None) == question.multi
             combined = _combined(taken, words) if alike else None

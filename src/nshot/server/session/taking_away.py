@@ -164,6 +164,7 @@ def _sink(format: str, path: Path, asked: Classifier | Facets) -> Sink:
         labels=asked.labels,
         decided=True,
         calibrated=decision is not None and decision.calibrated,
+        staged=bool(asked.stages),
     )
 
 
@@ -173,7 +174,14 @@ def decided(record: Prediction | Failure) -> Prediction | Failure:
         return record
     labels = () if record.label is None else (record.label,)
     return Decided(
-        record.source, record.predictions, record.margin, "label", labels, False, notes=record.notes
+        record.source,
+        record.predictions,
+        record.margin,
+        "label",
+        labels,
+        False,
+        notes=record.notes,
+        stage=record.stage,
     )
 
 

@@ -87,6 +87,7 @@ def corrected(
         calibrated,
         notes=notes,
         beside=record.beside,
+        stage=record.stage,
     )
 
 
