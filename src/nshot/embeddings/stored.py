@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, SupportsIndex, cast, overload
 
 import numpy as np
@@ -202,25 +202,33 @@ class StoredNames(Sequence[str]):
     def __getitem__(self, key: slice) -> Sequence[str]: ...
 
     def __getitem__(self, key: int | slice) -> str | Sequence[str]:
-        if isinstance(key, slice):
-            return tuple(self[row] for row in range(len(self))[key])
-        row = range(len(self))[key]
-        row = row if self._rows is None else int(self._rows[row])
-        start, end = int(self._ends[row]), int(self._ends[row + 1])
-        with (self._folder.path / "names").open("rb") as file:
-            file.seek(start)
-            return unspelled(file.read(end - start).decode())
+        rows = range(len(self))[key]
+        if not isinstance(rows, range):
+            return next(self._read([rows if self._rows is None else int(self._rows[rows])]))
+        if self._rows is not None:
+            return tuple(self._read(self._rows[key].tolist()))
+        return tuple(self._between(rows.start, rows.stop) if rows.step == 1 else self._read(rows))
 
     def __iter__(self) -> Iterator[str]:
-        if self._rows is not None:
-            yield from (self[row] for row in range(len(self)))
-            return
+        if self._rows is None:
+            return self._between(0, len(self))
+        return self._read(map(int, self._rows))
+
+    def _read(self, rows: Iterable[int]) -> Iterator[str]:
         with (self._folder.path / "names").open("rb") as file:
-            for first in range(0, len(self), _NAMES):
-                ends = self._ends[first : first + _NAMES + 1].tolist()
+            for row in rows:
+                start, end = self._ends[row : row + 2].tolist()
+                file.seek(start)
+                yield unspelled(file.read(end - start).decode())
+
+    def _between(self, start: int, stop: int) -> Iterator[str]:
+        with (self._folder.path / "names").open("rb") as file:
+            file.seek(int(self._ends[start]))
+            for first in range(start, stop, _NAMES):
+                ends = self._ends[first : min(first + _NAMES, stop) + 1].tolist()
                 held = file.read(ends[-1] - ends[0])
-                for start, end in itertools.pairwise(ends):
-                    yield unspelled(held[start - ends[0] : end - ends[0]].decode())
+                for begin, end in itertools.pairwise(ends):
+                    yield unspelled(held[begin - ends[0] : end - ends[0]].decode())
 
     def __eq__(self, other: object) -> bool:
         return _equal(self, other)

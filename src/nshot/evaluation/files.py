@@ -169,13 +169,15 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
     labels, confidence = e.classifier.labels, e.confidence
     for start in range(0, len(e.images), _CHUNK):
         part = slice(start, start + _CHUNK)
+        sources = e.images.sources[part]
+        domains = None if e.images.domains is None else e.images.domains[part]
         cosines = e.classifier.cosines(e.images.vectors[part])
         best = np.sort(cosines, axis=1)[:, -2:][:, ::-1]
         for i in range(len(cosines)):
             row = start + i
             own, said = int(e.own[row]), int(e.answers[row])
             yield (
-                e.images.sources[row],
+                sources[i],
                 "|".join(e.labels_of(row)),
                 labels[said],
                 bool(e.place[row] == 0) if own >= 0 else None,
@@ -184,7 +186,7 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
                 float(best[i, 0] - best[i, 1]) if best.shape[1] > 1 else None,
                 float(e.own_scores[row]) if own >= 0 else None,
                 int(e.place[row]) + 1 if own >= 0 else None,
-                None if e.images.domains is None else e.images.domains[row],
+                None if domains is None else domains[i],
             )
     for failure in e.images.failures.values():
         yield (failure.source, *[None] * (len(COLUMNS) - 1))
