@@ -27,7 +27,7 @@ from nshot.embeddings import Embeddings
 from nshot.embeddings.reader import read_vectors
 from nshot.errors import CorruptCheckpoint, ImageError, NshotError, RequestError, SourceError
 from nshot.images import delimited, hub, records, tables
-from nshot.images.archives import _open_gz, tar_members
+from nshot.images.archives import _gz, tar_members
 from nshot.images.cost import cost
 from nshot.images.footer import row_groups
 from nshot.images.prepare import header
@@ -502,8 +502,8 @@ def test_a_gz_header_without_an_end_is_refused_not_read_a_byte_at_a_time(tmp_pat
     if where == "padding":
         path.write_bytes(whole + bytes(2**21))
         assert [member.name for member in tar_members(path, 1000)] == ["a.png"]
-        with pytest.raises(gzip.BadGzipFile, match="without an end"):
-            _open_gz(path, "rb").read()
+        with path.open("rb") as file, pytest.raises(gzip.BadGzipFile, match="without an end"):
+            _gz(file).read()
         return
     path.write_bytes(whole[:3] + (b"\x08" if where == "name" else b"\x10") + whole[4:10] + b"a" * 2**21)
     with pytest.raises(SourceError, match="without an end"):
@@ -552,6 +552,8 @@ def test_a_member_with_holes_is_no_image(tmp_path: Path) -> None:
     header[148:156] = b"%06o\0 " % (256 + sum(header[:148]) + sum(header[156:]))
     path = tmp_path / "a.tar"
     path.write_bytes(bytes(header) * 50 + bytes(1024))
-    for member in tar_members(path, 2**28):
+    found = list(tar_members(path, 2**28))
+    assert len(found) == 50
+    for member in found:
         with pytest.raises(ImageError, match="a file with holes"):
             member()

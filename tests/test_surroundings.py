@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from nshot import cli
+
 _SUPERUSER = os.name != "nt" and os.geteuid() == 0
 _DROP = (
     *("setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"),
@@ -233,3 +235,27 @@ def test_after_a_full_disk_the_same_command_goes_on(
     assert done.returncode == 0, done.stderr
     if command == "classify":
         assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 12
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["classify", "photos", "--labels", "circle, star"],
+        ["embed", "photos"],
+        ["evaluate", "photos"],
+        ["search", "photos", "--text", "a circle"],
+        ["duplicates", "photos"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_output_is_not_the_store_of_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for _ in range(2):  # the second time it is there
+        same = ["--store", "one.npz", "-o", str(tmp_path / "one.npz")]
+        status = cli.run([*command, "--model", "sketchbook", *same])
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert (status, "is the store of vectors: name another file" in told) == (2, True)
+        (tmp_path / "one.npz").touch()

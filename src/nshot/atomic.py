@@ -45,10 +45,19 @@ def check_output(path: str | os.PathLike[str], inputs: Iterable[str | os.PathLik
     if real.exists() and _is_image(real):
         raise OutputError(f"{path} is an image, which would be lost: name another file with -o")
     for given in inputs:
-        with suppress(OSError, ValueError):  # a URL, a pattern: no file
-            if given is not None and real.exists() and real.samefile(given):
-                raise OutputError(f"{path} is read by this command too: name another file with -o")
+        if given is not None and real.exists() and same_file(real, given):
+            raise OutputError(f"{path} is read by this command too: name another file with -o")
     return real
+
+
+def same_file(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether two paths name one file, whether it is there yet or not."""
+    with suppress(ValueError):  # no path at all
+        try:
+            return Path(one).samefile(other)
+        except OSError:  # one of them is not there
+            return os.path.realpath(one) == os.path.realpath(other)
+    return False
 
 
 def _is_image(path: Path) -> bool:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _READERS = 16  # images that are read from a network at once
 _LOOKUP = 512  # files asked of the store in one query, and answers passed on at once
+_AHEAD = 8 * _LOOKUP  # images that are known, or have failed, behind one that is being decoded
 
 _RESULTS = (Embedded, Failure)
 
@@ -173,13 +174,18 @@ class Pipeline:
         for slot in self._looked_up(items):
             if slot.source is not None and slot.result is None:
                 size = slot.source.expected()
-                slot.held = budget.hold(budget.unsized if size is None else min(size, self.limits.max_bytes))
-                slot.source.hold()
-                chosen = readers if slot.source.remote else pool
-                slot.decoding = chosen.submit(self._decode, slot, slot.source, budget)
-                undecoded += 1
+                if size == 0 and not slot.source.remote:  # a failure, which is not worth a thread
+                    slot.source.hold()
+                    slot.pixels, slot.read = self._decode(slot, slot.source, budget), True
+                else:
+                    take = budget.unsized if size is None else min(size, self.limits.max_bytes)
+                    slot.held = budget.hold(take)
+                    slot.source.hold()
+                    chosen = readers if slot.source.remote else pool
+                    slot.decoding = chosen.submit(self._decode, slot, slot.source, budget)
+                    undecoded += 1
             ahead.append(slot)
-            while undecoded > most or (ahead and ahead[0].decoding is None):
+            while undecoded > most or len(ahead) > _AHEAD or (ahead and ahead[0].decoding is None):
                 undecoded -= ahead[0].decoding is not None
                 yield ahead.popleft()
         yield from ahead
@@ -275,7 +281,7 @@ class Pipeline:
         for slot in slots:
             if slot.decoding is not None:
                 slot.pixels, slot.decoding, slot.read = slot.decoding.result(), None, True
-                wanting += slot.pixels is not None
+            wanting += slot.pixels is not None
             group.append(slot)
             if wanting == self.batch_size or len(group) == _LOOKUP:
                 yield self._encode(group, pool)

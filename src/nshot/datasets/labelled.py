@@ -194,7 +194,7 @@ def _archive(path: Path | ObjectPath, name: str, by_domain: bool, read: Reading)
     if not is_zip and webdataset.is_webdataset(path, most):
         return _webdataset(_of_part(name, [path], read), name, read)
     members = archives.zip_members(path, most) if is_zip else archives.tar_members(path, most)
-    tree = InArchive.of(name, (member.name for member in members))
+    tree = InArchive.of(name, (member.name for member in members if member.name))
     found = layout(tree, by_domain=by_domain, split=read.split, prefer=read.prefer, remarks=read.remarks)
     if isinstance(found, str):
         raise SourceError(f"{found} says what the images are: unpack the archive, and give the folder")
@@ -202,6 +202,8 @@ def _archive(path: Path | ObjectPath, name: str, by_domain: bool, read: Reading)
     def opened() -> Iterator[Source]:
         _count_loose(found, read)
         for source in read.sources([name]):
+            if source.name == name:  # the rest of it, which is lost
+                yield source
             for label, domain in layouts.chosen(found, source.name):
                 yield replace(source, labels=(read.cells.name(label, source.name),), domain=domain)
 
@@ -244,12 +246,14 @@ def _of_part(path: str, files: Sequence[Shard], read: Reading) -> Sequence[Shard
 def _webdataset(shards: Sequence[Shard], name: str, read: Reading) -> LabelledSet:
     names = read.columns.names or webdataset.class_names(shards[0])
     cells = Cells(names, read.columns.numbers, read.columns.separator)
-    most = read.limits.max_bytes
+    most, whole = read.limits.max_bytes, frozenset(map(str, shards))
 
     def opened() -> Iterator[Source]:
         for source, said in webdataset.samples(shards, most):
             labels = cells.labels(said, source.name)
-            if labels:
+            if source.name in whole:  # the rest of it, which is lost
+                yield source
+            elif labels:
                 yield replace(source, labels=labels)
             else:
                 read.remarks.unlabelled["with nothing beside them that says what they are"] += 1

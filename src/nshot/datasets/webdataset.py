@@ -76,7 +76,10 @@ def samples(
             elif ending in endings and member.size <= _MOST_SAID:
                 held[ending] = member
         if image is not None:
-            yield image, _said(held, endings, keys)
+            said = _said(held, endings, keys)
+            if said is None and member.damage is not None:  # else the rest would be lost as unlabelled
+                image = Source(str(path), None, member)
+            yield image, said
 
 
 def class_names(shard: Path | ObjectPath) -> list[str] | None:

@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -22,6 +23,8 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from nshot.errors import ImageError, ImageTooLarge, SourceError, UnreadableImage, brief
+from nshot.images import bombs
+from nshot.images.kinds import no_image
 from nshot.objects import ObjectPath
 
 ZIP = (".zip",)
@@ -33,6 +36,7 @@ _ZIP_TAIL = 2**16 + 98  # where a zip archive's end is looked for: a comment, an
 _DIRECTORY, _ENTRIES = 2**27, 1_300_000  # of a zip archive: bytes, and members
 _UNPACK = ": more than can be kept in memory; unpack it, or make it a tar archive, which is read in one pass"
 _DICTIONARY = 2**26  # bytes that unpacking may remember; xz -9 asks for that
+_STEP = 2**26  # bytes of a packed archive that are passed over before it is looked at again
 
 
 class Member:
@@ -59,9 +63,9 @@ class Member:
                 self._held = error
 
     @property
-    def damaged(self) -> bool:
-        """Whether it was held, and the archive is damaged there."""
-        return type(self._held) is UnreadableImage and self.size > 0
+    def damage(self) -> UnreadableImage | None:
+        """Where it was held, and the archive is damaged there: what is wrong with it."""
+        return self._held if isinstance(self._held, UnreadableImage) and self.size > 0 else None
 
     def __call__(self) -> bytes:
         self.hold()
@@ -101,22 +105,34 @@ def zip_members(path: Path | ObjectPath, max_bytes: int) -> Iterator[Member]:
         SourceError: at once, where the archive cannot be opened or listed.
     """
     try:
-        _refuse_endless(path)
+        there = _refuse_endless(path)
         archive = zipfile.ZipFile(path if isinstance(path, Path) else path.open("rb"))
     except _DAMAGED as error:
         raise SourceError(f"{path} is not a zip archive that can be read: {brief(error)}") from error
+    return _zip_members(archive, path, max_bytes, there)
+
+
+def _zip_members(
+    archive: zipfile.ZipFile, path: Path | ObjectPath, max_bytes: int, there: int
+) -> Iterator[Member]:
     overlapping = _overlapping(archive.infolist())
-    return (
-        Member(
-            info.filename,
-            min(info.file_size, max_bytes),
-            partial(_fail, UnreadableImage("it shares bytes with another entry, which no archiver does"))
-            if info.header_offset in overlapping
-            else partial(_read_zipped, archive, path, info, max_bytes),
-        )
-        for info in archive.infolist()
-        if info.filename and not info.is_dir() and not _is_hidden(info.filename)
-    )
+    unpacked = packed = 0
+    for info in archive.infolist():
+        if not info.filename or info.is_dir() or _is_hidden(info.filename):
+            continue
+        size = min(info.file_size, max_bytes)  # a member never has more than the directory says
+        if info.header_offset in overlapping:
+            error = UnreadableImage("it shares bytes with another entry, which no archiver does")
+            yield Member(info.filename, size, partial(_fail, error))
+            continue
+        if no_image(info.filename) is None:  # else it is not read
+            unpacked, packed = unpacked + size, min(packed + info.compress_size, there)
+            try:
+                bombs.refuse(unpacked, packed)
+            except UnreadableImage as error:
+                yield Member("", 0, partial(_fail, error))
+                return
+        yield Member(info.filename, size, partial(_read_zipped, archive, path, info, max_bytes))
 
 
 def directory_of(file: IO[bytes]) -> tuple[int, int]:
@@ -139,14 +155,14 @@ def directory_of(file: IO[bytes]) -> tuple[int, int]:
     return size, end
 
 
-def _refuse_endless(path: Path | ObjectPath) -> None:
-    """Refuse a directory that would fill the memory."""
+def _refuse_endless(path: Path | ObjectPath) -> int:
+    """Refuse a directory that would fill the memory; where it ends, otherwise."""
     with path.open("rb") as file:
         size, end = directory_of(file)
         if size > _DIRECTORY:
             raise SourceError(f"{path}: its directory takes {size:,} bytes{_UNPACK}")
         if size < 47 * _ENTRIES:  # an entry has 46 bytes and a name
-            return
+            return end
         file.seek(max(0, end - size))
         entries, rest = 0, b""
         while (left := end - file.tell()) > 0 and (block := file.read(min(_BLOCK, left))):
@@ -154,6 +170,7 @@ def _refuse_endless(path: Path | ObjectPath) -> None:
             rest = block[-3:]
     if entries > _ENTRIES:
         raise SourceError(f"{path}: {entries:,} members in one zip archive{_UNPACK}")
+    return end
 
 
 def _overlapping(entries: list[zipfile.ZipInfo]) -> set[int]:
@@ -211,32 +228,29 @@ def tar_members(path: Path | ObjectPath, max_bytes: int) -> Iterator[Member]:
 
 
 def _open_tar(path: Path | ObjectPath) -> tuple[tarfile.TarFile, _Bounded]:
-    with path.open("rb") as file:
-        magic = file.read(6)
-    unpack: Callable[..., Any] = open
-    for signature, opener in ((b"\x1f\x8b", _open_gz), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", _open_xz)):
-        if magic.startswith(signature):
-            unpack = opener
-    stream: Any
-    if isinstance(path, Path) or unpack in (_open_gz, _open_xz):
-        stream = unpack(path, "rb")
-    else:  # an object in a store
-        stream = path.open("rb") if unpack is open else unpack(path.open("rb"), "rb")
-    bounded = _Bounded(stream)
+    file = path.open("rb")
     try:
+        magic = file.read(6)
+        file.seek(0)
+        unpacked: Any = None
+        for signature, unpack in ((b"\x1f\x8b", _gz), (b"BZh", bz2.BZ2File), (b"\xfd7zXZ\x00", _xz)):
+            if magic.startswith(signature):
+                unpacked = unpack(file)
+        bounded = _Bounded(file, unpacked)
         return tarfile.TarFile(fileobj=bounded, mode="r", tarinfo=_Header), bounded  # type: ignore[arg-type]
     except BaseException:
-        stream.close()
+        file.close()
         raise
 
 
 def _tar_members(archive: tarfile.TarFile, stream: _Bounded, max_bytes: int) -> Iterator[Member]:
-    with stream.file, archive:
+    with closing(stream), archive:
         last = "the start"
         while True:
             try:
                 member = archive.next()
                 archive.members.clear()  # type: ignore[attr-defined]  # or they pile up, a kilobyte each
+                stream.members += 1
                 if member is None:
                     if stream.last.strip(b"\x00"):
                         raise tarfile.ReadError("no valid header")
@@ -244,14 +258,20 @@ def _tar_members(archive: tarfile.TarFile, stream: _Bounded, max_bytes: int) -> 
                 name = member.name.removeprefix("./")
                 if member.isdir() or _is_hidden(name):
                     continue
+            except UnreadableImage as error:
+                yield Member("", 0, partial(_fail, error))
+                return
             except (*_DAMAGED, RecursionError) as error:
                 yield _cut_off(last, error)
                 return
-            size = member.size if member.isfile() and member.size <= max_bytes else 0
+            plain = member.isfile() and not member.issparse()
+            size = member.size if plain and member.size <= max_bytes else 0
             held = Member(name, size, partial(_read_tarred, archive, member, max_bytes), in_turn=True)
             yield held
             held.hold()  # before the archive goes on
-            if held.damaged:
+            if held.damage is not None:
+                if no_image(name) is not None:  # it is skipped, so nobody would know that there was more
+                    yield Member("", 0, partial(_fail, UnreadableImage(f"{name}: {held.damage}")))
                 return
             last = name
 
@@ -280,7 +300,20 @@ def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: i
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header. Python's reader of extended ones searches them with a slow regular expression."""
+    """A member's header. Python's reader of extended ones searches them with a slow regular expression, and
+    keeps every piece of a map of holes, which are not read here.
+    """
+
+    def _proc_sparse(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        stream: Any = archive.fileobj
+        _, more, whole = self._sparse_structs  # type: ignore[attr-defined]
+        while more:
+            more = stream.read(512)[504]
+        self.sparse: Any = []
+        self.offset_data = stream.tell()
+        archive.offset = self.offset_data + self._block(self.size)  # type: ignore[attr-defined]
+        self.size = whole
+        return self
 
     def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         stream: Any = archive.fileobj
@@ -293,14 +326,25 @@ class _Header(tarfile.TarInfo):
 
 
 class _Bounded:
-    """A file that refuses a huge read: a tar's header may claim to be gigabytes long, and compress well.
+    """A tar's bytes, which refuse a huge read: a header may claim to be gigabytes long, and compress well.
 
     It goes back within what was read last without asking the file, which may be packed.
+
+    Args:
+        file: the archive as it lies there.
+        unpacked: what unpacks it; None: it is not packed.
+
+    Attributes:
+        last: what was read last.
+        members: how many it had so far.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
+    def __init__(self, file: IO[bytes], unpacked: IO[bytes] | None) -> None:
+        self._packed = None if unpacked is None else file
+        self._raw = file
+        self._file = unpacked or file
         self.last = b""
+        self.members = 0
         self._place = self._end = 0
 
     def read(self, size: int) -> bytes:
@@ -310,27 +354,39 @@ class _Bounded:
             data = self.last[len(self.last) - (self._end - self._place) :][:size]
             self._place += len(data)
             return data if len(data) == size else data + self.read(size - len(data))
-        self.last = self.file.read(size)
-        self._end += len(self.last)
+        self.last = self._file.read(size)
+        self._came(self._end + len(self.last))
         self._place = self._end
         return self.last
 
     def seek(self, position: int) -> int:
         if not self._end - len(self.last) <= position <= self._end:
-            self._end = self.file.seek(position)
             self.last = b""
+            while self._packed is not None and self._end + _STEP < position:  # it is unpacked to get there
+                before = self._end
+                self._came(self._file.seek(before + _STEP))
+                if self._end <= before:
+                    break  # its end
+            self._came(self._file.seek(position))
         self._place = position
         return position
+
+    def _came(self, end: int) -> None:
+        """It was read up to there."""
+        self._end = end
+        if self._packed is not None:
+            bombs.refuse(end, self._packed.tell(), self.members)
 
     def tell(self) -> int:
         return self._place
 
+    def close(self) -> None:
+        self._file.close()
+        self._raw.close()
 
-def _open_gz(path: Path | ObjectPath, mode: str) -> IO[bytes]:
-    file = path.open(mode)
-    stream = gzip.GzipFile(fileobj=_Stepped(file))
-    stream.myfileobj = file  # type: ignore[assignment]  # closed with it
-    return stream  # type: ignore[return-value]
+
+def _gz(file: IO[bytes]) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=_Stepped(file))  # type: ignore[return-value]
 
 
 class _Stepped:
@@ -358,9 +414,9 @@ class _Stepped:
         return True
 
 
-def _open_xz(path: Path | ObjectPath, mode: str) -> IO[bytes]:
+def _xz(file: IO[bytes]) -> IO[bytes]:
     """An .xz file, unpacked within a limit of memory."""
-    return io.BufferedReader(_Xz(path.open(mode)), _BLOCK)
+    return io.BufferedReader(_Xz(file), _BLOCK)
 
 
 class _Xz(io.RawIOBase):

@@ -142,11 +142,14 @@ def reason(error: OSError | ValueError) -> str:
 def _read_file(name: str, max_bytes: int) -> bytes:
     path = Path(name)
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
+        mode = found.st_mode
         if stat.S_ISDIR(mode):
             raise UnreadableImage("a folder; name it as a source of its own to read what it holds")
         if not stat.S_ISREG(mode):  # opening a pipe may wait for ever, and a device may act
             raise UnreadableImage("not a regular file")
+        if found.st_size == 0:  # what /proc shows as a file may wait for ever
+            return b""
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except (OSError, ValueError) as error:

@@ -7,14 +7,16 @@ to an image travels with it. How a table was understood is noted beside it.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from nshot.bounded import weighed
-from nshot.errors import SourceError, brief
+from nshot.errors import SourceError, UnreadableImage, brief
 from nshot.extras import pyarrow
+from nshot.images import bombs
 from nshot.images.delimited import open_delimited, plain
 from nshot.images.footer import largest_page, row_groups
 from nshot.types import DEFAULT_LIMITS
@@ -68,6 +70,7 @@ _IMAGES_ROWS, _ROWS = 16, 4096  # of a Parquet file in memory at a time; a row o
 _MOST_UNPACKED, _MOST_PACKED = 2**26, 100  # bytes of a column's part, and how many to one packed
 _LARGE_PAGE, _OF_IMAGES = 2**28, 4  # bytes of a page, and how many to one packed where it is larger
 _LONGEST_TEXT = 2**20  # characters of a cell
+_LIGHT = 4096  # bytes or characters of a value that does not count as unpacked
 _SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 Row: TypeAlias = tuple[Any, ...]
@@ -272,7 +275,7 @@ def _parquet(path: Path) -> Table:
 def _parquet_rows(
     pa: Any, path: Path, columns: Sequence[str], kinds: Mapping[str, Any], notes: list[str]
 ) -> Iterator[Row]:
-    wanted, number = list(dict.fromkeys(columns)), 0
+    wanted, number, unpacked = list(dict.fromkeys(columns)), 0, 0
     shared = [leaf for column in wanted for leaf in _leaves(pa.types, column, kinds[column])]
     try:
         # Buffered: a column of images is otherwise read in whole row groups, which may be gigabytes.
@@ -280,7 +283,7 @@ def _parquet_rows(
         with pa.parquet.ParquetFile(
             path, buffer_size=2**20, pre_buffer=False, read_dictionary=shared
         ) as file:
-            largest = _largest_mean(path, wanted)
+            largest, packed = _sizes(path, wanted)
             images = any(_holds_bytes(pa.types, kinds[column]) for column in wanted)
             size = min(_IMAGES_ROWS if images else _ROWS, max(1, _MOST_UNPACKED // max(1, largest)))
             for batch in file.iter_batches(batch_size=size, columns=wanted, use_threads=False):
@@ -292,8 +295,12 @@ def _parquet_rows(
                         told = f"{path}: texts of more than {_LONGEST_TEXT:,} characters are read as none"
                         if told not in notes:
                             notes.append(told)
+                    unpacked += sum(map(_weight, cells))
+                    bombs.refuse(unpacked, packed)  # all rows may share a value
                     yield cells
                     number += 1
+    except UnreadableImage as error:
+        raise SourceError(f"{path}: row {number}: {error}") from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SourceError(f"{path} is damaged after row {number}: {brief(error)}") from error
 
@@ -305,13 +312,23 @@ def _is_long(cell: Any) -> bool:
     return cell is _LONG or (isinstance(cell, str) and len(cell) > _LONGEST_TEXT)
 
 
-def _largest_mean(path: Path, columns: Sequence[str]) -> int:
-    """Bytes of a value of the columns, the mean of the part of the file where that is largest.
+def _weight(cell: Any) -> int:
+    """Bytes of a cell's images and long texts; what names an image may be shared by any number of rows."""
+    if isinstance(cell, (bytes, str)):
+        return len(cell) if len(cell) > _LIGHT else 0
+    if isinstance(cell, dict):
+        return sum(map(_weight, cell.values()))
+    return sum(map(_weight, cell)) if isinstance(cell, list) else 0
+
+
+def _sizes(path: Path, columns: Sequence[str]) -> tuple[int, int]:
+    """Bytes of a value of the columns, the mean of the part of the file where that is largest; and those that
+    they take in the file.
 
     Raises:
         SourceError: a column that kilobytes unpack to gigabytes: a page is unpacked at a time, of any size.
     """
-    largest = 0
+    largest = packed = 0
     with path.open("rb") as file:
         for rows, chunks in row_groups(file):
             for chunk in chunks:
@@ -327,7 +344,8 @@ def _largest_mean(path: Path, columns: Sequence[str]) -> int:
                         f"{unpacked:,} bytes, which no column of images does"
                     )
                 largest = max(largest, chunk.unpacked // max(1, rows))
-    return largest
+                packed += max(0, chunk.packed)
+        return largest, min(packed, file.seek(0, os.SEEK_END))
 
 
 def _cell(pa: Any, scalar: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nshot.atomic import same_file
 from nshot.cli.options.packing import Command, packed
 from nshot.cli.options.talk import say
+from nshot.errors import RequestError
 from nshot.types import Limits
 
 if TYPE_CHECKING:
@@ -236,4 +239,25 @@ _MODEL = (
 
 def model_options(command: Command) -> Command:
     """Add the model's options; the command gets them as ``model_options: ModelOptions``."""
-    return packed("model_options", ModelOptions, _MODEL)(command)
+    return packed("model_options", ModelOptions, _MODEL)(_beside_the_store(command))
+
+
+def _beside_the_store(command: Command) -> Command:
+    """Refuse a store that is another of the command's files as well, and would be written over."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, model_options: ModelOptions, **others: Any) -> Any:
+        if not model_options.no_store:
+            from nshot.store.store import default_path
+
+            store = model_options.store or default_path()
+            context = click.get_current_context()
+            for option in context.command.params:
+                value = context.params.get(option.name or "")
+                if option.name == "store" or not isinstance(option, click.Option):
+                    continue
+                if isinstance(value, (str, Path)) and same_file(value, store):
+                    raise RequestError(f"{option.opts[0]} {value} is the store of vectors: name another file")
+        return command(*args, model_options=model_options, **others)
+
+    return wrapped
