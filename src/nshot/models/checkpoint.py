@@ -138,7 +138,9 @@ class Checkpoint:
         """
         text = self.config.text
         end = text.eos_token_id if isinstance(text, TextTransformer) and text.pool == "eos" else None
-        return self.config.family.tokenizer(self.vocabulary, self.config).fitting(text.vocab_size, end)
+        return self.config.family.tokenizer(self.vocabulary, self.config).fitting(
+            text.vocab_size, end, self.settings
+        )
 
     def _normalisation(self, key: str, default: Mean, none: Mean) -> Mean:
         if self.preprocessor.get("do_normalize") is False:

@@ -61,15 +61,17 @@ class Tokenizer:
         self._file = file
         self._ids_of_model: int | None = None
         self._end: int | None = None
+        self._settings: Path | None = None
 
-    def fitting(self, ids: int, end: int | None) -> Tokenizer:
+    def fitting(self, ids: int, end: int | None, settings: Path) -> Tokenizer:
         """The same tokenizer, whose ids are looked at before a model gets them.
 
         Args:
             ids: how many the model has vectors for.
             end: one that every text must hold, as its place is where the model reads the text's vector.
+            settings: the file that says both, for messages.
         """
-        self._ids_of_model, self._end = ids, end
+        self._ids_of_model, self._end, self._settings = ids, end, settings
         return self
 
     @classmethod
@@ -215,9 +217,9 @@ class Tokenizer:
         """Refuse ids that the model cannot read: it would end, or give each text the same vector."""
         wrong = None
         if self._ids_of_model is not None and rows.max(initial=0) >= self._ids_of_model:
-            wrong = f"makes the token id {rows.max()}, and the model has {self._ids_of_model} of them"
+            wrong = f"makes the token id {rows.max()}, and by {self._settings} there are {self._ids_of_model}"
         elif self._end is not None and not (rows == self._end).any(axis=1).all():
-            wrong = f"does not end texts with the id {self._end}, as the model's settings have it"
+            wrong = f"does not end texts with the id {str(self._end)[:20]}, as {self._settings} has it"
         if wrong is not None:
             raise CorruptCheckpoint(
                 f"{self._file or 'the tokenizer'} {wrong}: they are not of one model. Fetch both again."

@@ -29,6 +29,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from nshot.errors import NONSENSE
 from nshot.paths import cache_dir
 from nshot.store.database import (
     VERSION,
@@ -130,7 +131,7 @@ class Store:
         """What was to be said of images whose vectors were kept: sha256 of an image's bytes -> notes."""
         found = {}
         for digest, blob in self._blobs("notes", recipe, digests).items():
-            with suppress(ValueError):
+            with suppress(*NONSENSE):
                 found[digest] = tuple(map(str, json.loads(blob)))
         return found
 
