@@ -328,12 +328,60 @@ def test_settings_are_those_of_everybodys_tools(tmp_path: Path, monkeypatch: pyt
     }
     monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     forget()
+    assert settings._aws("lab").given == {  # keys of the environment come before a profile's
+        "endpoint": "http://lab:9000",
+        "request_payer": True,
+    }
     assert settings._aws(None).given == {"region": "eu-north-1", "request_payer": True}
     monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "true")
     forget()
     assert settings._aws(None).given["skip_signature"] is True
     forget()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9000", "AWS_ENDPOINT_URL is '127.0.0.1:9000', which is no address"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "the store gave no answer at http://127.0.0.1:9"),
+        ("AWS_PROFILE", "typo", "AWS_PROFILE is typo, and ~/.aws/config"),
+        ("AWS_SECRET_ACCESS_KEY", "", "AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(
+    filled: FaultyStore,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(stores, "_PATIENCE", 1)
+    monkeypatch.setenv(name, value)
+    forget()
+    assert embed(tiny, "s3://bucket/photos/", "-o", "x.npz") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "manifest" not in error
+
+
+def test_a_url_without_its_second_slash_is_told_from_a_file(
+    tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed(tiny, "s3:/bucket/photos/", "-o", "x.npz") == 2
+    assert "write s3://bucket/photos/ for a store" in capsys.readouterr().err
+
+
+def test_a_machine_without_a_role_says_what_to_set() -> None:
+    said = "Error performing GET http://169.254.169.254/latest/meta-data/: 404 Not Found"
+    for kind in (OSError, FileNotFoundError):
+        failure = stores._failure(Place.of("s3://bucket/a.jpg"), kind(said))
+        assert failure.kind == "denied"
+        assert "AWS_ACCESS_KEY_ID" in str(failure)
+        assert "AWS_NO_SIGN_REQUEST=true for what anybody may read" in str(failure)
 
 
 def test_motos_s3_is_read_and_written(

@@ -193,6 +193,8 @@ def test_a_bad_archive_is_a_failed_shard_and_stops_no_other(
     assert [len(pq.read_table(path)) for path in sorted(folder.glob("part-*"))] == [4, 1, 4]
     assert run(["shards", "status", str(folder)]) == 1
     assert "not read   part-00001.parquet" in capsys.readouterr().out
+    assert run(["shards", "status", str(folder), "--failed"]) == 1
+    assert f"{shards}/1.tar: UnreadableImage: " in capsys.readouterr().out
     assert run(["shards", "verify", str(folder)]) == 0
     sources = nshot.open(folder).sources  # type: ignore[union-attr]
     assert sources[0] == f"{shards}/0.tar/00.jpg"
@@ -444,6 +446,21 @@ def test_a_folder_of_answers_holds_what_a_file_of_answers_holds(
     (tmp_path / "v" / "part-00002.parquet").unlink()
     assert run([*ask, f"{tmp_path}/fewer/"]) == 1
     assert "1 shards not read" in capsys.readouterr().err
+
+
+def test_what_is_embedded_again_is_answered_again(tiny: Path, photos: Path, tmp_path: Path) -> None:
+    image = (photos / "03.jpg").read_bytes()
+    (photos / "03.jpg").write_bytes(b"not yet")
+    vectors, answers = tmp_path / "v", tmp_path / "answers"
+    ask = ["classify", str(vectors), "--labels", "cat, dog", "--model", str(tiny), "--no-store"]
+    assert embed(tiny, photos, "-o", vectors, "--shard-size", "5") == 1
+    assert run([*ask, "-o", f"{answers}/"]) == 1
+    (photos / "03.jpg").write_bytes(image)
+    assert embed(tiny, photos, "-o", vectors, "--shard-size", "5", "--again") == 0
+    before = (answers / "part-00001.parquet").stat().st_mtime_ns
+    assert run([*ask, "-o", f"{answers}/"]) == 0
+    assert pq.read_table(answers / "part-00000.parquet").column("label").null_count == 0
+    assert (answers / "part-00001.parquet").stat().st_mtime_ns == before
 
 
 def test_many_vectors_asked_at_once_are_answered_as_one_by_one() -> None:

@@ -123,6 +123,35 @@ def test_a_worker_may_be_killed_again_and_again(nodes: Nodes, photos: Path, home
     same(folder, alone)
 
 
+def test_a_node_whose_cores_another_job_holds_keeps_nobody_waiting(
+    nodes: Nodes, photos: Path, home: Path, alone: Path
+) -> None:
+    code = (
+        "import sys, ray\n"
+        "from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On\n"
+        f"ray.init(address={nodes.address!r}, logging_level='ERROR')\n"
+        "class Holder:\n"
+        "    def here(self): return 0\n"
+        "node = next(each['NodeID'] for each in ray.nodes() if each['Alive'])\n"
+        "on = On(node, soft=False)\n"
+        "held = ray.remote(Holder).options(num_cpus=1, scheduling_strategy=on).remote()\n"
+        "ray.get(held.here.remote())\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert any(line == "held\n" for line in holder.stdout)
+        assert _run(nodes, photos, home / "held") == 1
+        assert holder.poll() is None
+    finally:
+        holder.communicate("", timeout=60)
+    same(home / "held", alone)
+
+
 def test_a_node_may_be_killed_and_another_come(nodes: Nodes, photos: Path, home: Path, alone: Path) -> None:
     killed = []
     for number in range(KILLS):

@@ -235,6 +235,8 @@ def _shards(
     total = bar.total
     for line in bar.report() if not quiet or verbose else ():
         echo(f"nshot: {line}", err=True)
+    if total.failed and ray is not None and not quiet:
+        say(f"nshot shards status {plan.folder.name} --failed names them")
     echo(f"{total.rows - total.failed:,} vectors: {plan.folder.name}")
     return 1 if total.failed or total.broken else 0
 

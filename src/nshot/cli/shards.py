@@ -25,13 +25,14 @@ def command() -> None:
 
 @command.command()
 @click.argument("folder", metavar="FOLDER")
-def status(folder: str) -> int:
+@click.option("--failed", is_flag=True, help="Also name each image that failed, and why.")
+def status(folder: str, failed: bool) -> int:
     """Say how many of the planned shards are there, what failed, and what is missing.
 
     Exit status: 0 all are there, 1 some are missing or images failed, 2 there is no plan.
     """
     from nshot.distributed.report import kinds_of
-    from nshot.distributed.shards import status
+    from nshot.distributed.shards import failures, status
 
     plan = _plan(folder)
     found = status(plan)
@@ -46,6 +47,8 @@ def status(folder: str) -> int:
         echo(f"missing    {len(found.missing):,} shards: {_ranges(found.missing)}")
     for line in total.broken:
         echo(f"not read   {line}")
+    for each in failures(plan) if failed else ():
+        echo(f"{each.source}: {each.type}: {each.message}")
     return 0 if found.complete and not total.failed and not total.broken else 1
 
 

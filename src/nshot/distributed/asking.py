@@ -22,7 +22,6 @@ from nshot.errors import OutputError, SourceError
 from nshot.extras import one_thread_each, pyarrow
 from nshot.images.budget import usable_cores
 from nshot.objects import Folder, open_folder
-from nshot.types import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class Asking:
             OutputError: it cannot be written.
         """
         name = part_name(number)
-        if self.folder.exists(name) and (said := self._said(name)).get("request") == self._request:
+        if self.folder.exists(name) and self._stands(said := self._said(name), number):
             return Answered(number, said["rows"], said["failed"], made=False)
         rows = failed = 0
         pa = pyarrow()
@@ -139,16 +138,20 @@ class Asking:
                     rows += len(block.there)
                     failed += int((~block.there).sum())
                 said = {"nshot": 1, "request": self._request, "shard": number, "rows": rows, "failed": failed}
+                said["vectors"] = self.vectors.digest(number)
                 writer.add_key_value_metadata({"nshot": json.dumps(said)})
         except SourceError as error:
             return Answered(number, 0, 0, fault=str(error))
         return Answered(number, rows, failed)
 
-    def failures(self, number: int) -> Iterator[Failure]:
-        """The images of a part that have no vector."""
-        for block in self.vectors.blocks(number):
-            if not block.there.all():
-                yield from (item for item in block.records() if isinstance(item, Failure))
+    def _stands(self, said: dict[str, Any], number: int) -> bool:
+        """Whether a part of answers is to this request, and its vectors were not made again since."""
+        if said.get("request") != self._request:
+            return False
+        try:
+            return bool(said.get("vectors") == self.vectors.digest(number))
+        except SourceError:  # they are not there any more, and it is
+            return True
 
     def _schema(self) -> Any:
         pa = pyarrow()

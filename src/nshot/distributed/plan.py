@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -77,6 +77,26 @@ class Entry(NamedTuple):
             )
         size = source.size if source.path is None else source.expected()
         return cls("image", source.name, address, size, source.mark, source.labels, source.domain)
+
+
+class After(NamedTuple):
+    """Where the listing of a source goes on.
+
+    Attributes:
+        names: how many of it are listed already.
+        last: the last of them.
+    """
+
+    names: int
+    last: str
+
+
+Listing: TypeAlias = Callable[[After | None], Iterable[Entry]]
+"""Lists a source, from the beginning or from a place on; raises ``Changed`` where that place is gone."""
+
+
+class Changed(Exception):
+    """A source does not hold what was listed of it, so that its listing cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +234,7 @@ def check_same(plan: Plan, request: Mapping[str, Any]) -> None:
 def make_plan(
     folder: Folder,
     meta: Mapping[str, Any],
-    listings: Sequence[tuple[str, Callable[[str | None], Iterable[Entry]]]],
+    listings: Sequence[tuple[str, Listing]],
     *,
     told: Callable[[int], object] = lambda _: None,
 ) -> Plan:
@@ -223,8 +243,7 @@ def make_plan(
     Args:
         folder: where it goes.
         meta: the request, the recipe, ``shard_size``, and what else every part says.
-        listings: of each source its name, and what lists it: from the beginning, or after a name that came
-            before.
+        listings: of each source its name, and what lists it.
         told: called with the names so far.
 
     Raises:
@@ -239,6 +258,7 @@ def make_plan(
         with folder.drafting(MANIFEST, over=False) as draft:
             _compose(draft, pieces, meta)
     except _PutAway as error:
+        pieces.remove()  # those that were written since
         if (plan := Plan.open(folder)) is not None:
             return plan
         raise SourceError(f"the listing in {folder.name} is gone: begin again") from error
@@ -255,67 +275,98 @@ class _PutAway(Exception):
     """
 
 
+class _At(NamedTuple):
+    """How far the listing is behind a piece.
+
+    Attributes:
+        source: the number of the source that comes next, or is under way.
+        names: how many of it are listed.
+        last: the last of them.
+    """
+
+    source: int = 0
+    names: int = 0
+    last: str | None = None
+
+
 class _Pieces:
-    """The listing as it is made: pieces of names, each with what comes next."""
+    """The listing as it is made: pieces of names, each with what comes next.
+
+    Of two processes that write the same piece the first one's stands, and the other goes on behind it: what
+    they list may differ where images come and go meanwhile.
+    """
 
     def __init__(self, folder: Folder, request: str) -> None:
         self._folder = folder
         self._request = request
         self.count = self.rows = 0
-        self._at = (0, 0, None)  # the source, how many names of it there are, the last of them
 
     def _name(self, number: int) -> str:
         return f".listing-{self._request[:12]}-{number:05}.parquet"
 
-    def fill(
-        self,
-        listings: Sequence[tuple[str, Callable[[str | None], Iterable[Entry]]]],
-        told: Callable[[int], object],
-    ) -> None:
-        """List, after what an earlier process listed."""
-        place, count, last, ended = self._earlier(len(listings))
-        told(self.rows)
-        while not ended and place < len(listings):
-            entries = iter(listings[place][1](last))
-            if last is None:
-                entries = islice(entries, count, None)
-            while True:
-                piece = list(islice(entries, _PIECE))
-                count += len(piece)
-                after = piece[-1].source if piece else None
-                full = len(piece) == _PIECE
-                if piece:
-                    ended = not full and place == len(listings) - 1
-                    self._write(piece, (place, count, after, full, ended))
-                    told(self.rows)
-                if not full:
-                    break
-            place, count, last = place + 1, 0, None
+    def fill(self, listings: Sequence[tuple[str, Listing]], told: Callable[[int], object]) -> None:
+        """List, after what an earlier process listed; from the beginning where that is not there any more."""
+        at: _At | None = _At()
+        while at is not None:
+            at = self._standing(at)
+            told(self.rows)
+            try:
+                at = self._go_on(listings, at, told)
+            except Changed:
+                self.there()  # also pieces that another process has added
+                self.remove()
+                self.rows, at = 0, _At()
 
-    def _earlier(self, sources: int) -> tuple[int, int, str | None, bool]:
-        """Where to go on: the source, how many of it, the last name, and whether all are listed."""
-        at: tuple[int, int, str | None, bool] = (0, 0, None, False)
+    def _standing(self, at: _At) -> _At:
+        """Take the pieces that are there."""
         while self._folder.exists(self._name(self.count)):
             try:
                 with self._opened(self.count) as file:
-                    place, count, last, full, ended = meta_of(file)["after"]
+                    at = self._behind(file)
                     self.rows += file.metadata.num_rows
             except (OSError, *NONSENSE, pyarrow().ArrowException) as error:
                 raise SourceError(
                     f"{self._folder.path(self._name(self.count))} is damaged ({brief(error)}): remove it, "
                     "and the listing begins anew"
                 ) from error
-            at = (place, count, last, ended) if full else (place + 1, 0, None, ended or place + 1 == sources)
             self.count += 1
         return at
 
-    def _write(self, piece: list[Entry], after: tuple[Any, ...]) -> None:
+    @staticmethod
+    def _behind(file: Any) -> _At:
+        source, names, last = meta_of(file)["after"]
+        return _At(source, names, last)
+
+    def _go_on(
+        self, listings: Sequence[tuple[str, Listing]], at: _At, told: Callable[[int], object]
+    ) -> _At | None:
+        """List from a place on. None: to the end; a place: another process has written what comes next."""
+        while at.source < len(listings):
+            entries = iter(listings[at.source][1](None if at.last is None else After(at.names, at.last)))
+            while True:
+                piece = list(islice(entries, _PIECE))
+                ends = len(piece) < _PIECE
+                at = _At(at.source + 1) if ends else _At(at.source, at.names + len(piece), piece[-1].source)
+                if piece:
+                    if not self._write(piece, at):
+                        return at
+                    told(self.rows)
+                if ends:
+                    break
+        return None
+
+    def _write(self, piece: list[Entry], at: _At) -> bool:
+        """Write the next piece; whether it stands, and not another process's."""
         pa = pyarrow()
-        schema = _schema(pa, {"nshot": json.dumps({"after": after})}, shard=False)
-        with self._folder.drafting(self._name(self.count)) as draft:
+        schema = _schema(pa, {"nshot": json.dumps({"after": at})}, shard=False)
+        with self._folder.drafting(self._name(self.count), over=False) as draft:
             pa.parquet.write_table(_table(pa, piece, schema), draft, compression="zstd")
+        with self._opened(self.count) as file:
+            if self._behind(file) != at:
+                return False
+            self.rows += file.metadata.num_rows
         self.count += 1
-        self.rows += len(piece)
+        return True
 
     def _opened(self, number: int) -> Any:
         try:
@@ -333,7 +384,7 @@ class _Pieces:
             yield from (_entry(rows, row) for row in range(len(rows["kind"])))
 
     def there(self) -> bool:
-        """Whether pieces were left."""
+        """Whether there are pieces, which are counted."""
         while self._folder.exists(self._name(self.count)):
             self.count += 1
         return self.count > 0

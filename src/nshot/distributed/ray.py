@@ -23,6 +23,7 @@ _AHEAD = 2  # pieces of work that each worker has: one in hand, one that waits
 _LOOK = 2.0  # seconds between two looks at the nodes
 _DEATHS = 5  # of the workers of a node, one after the other, before it is left alone
 _NOBODY = 120.0  # seconds without any node before the run is given up
+_IDLE = 30.0  # seconds without a worker at work before it is said why
 
 log = logging.getLogger("nshot")
 
@@ -98,11 +99,17 @@ class _Seat:
     Attributes:
         node: its id.
         cores: the cores that the worker has.
+        worker: it, once it was asked for.
+        coming: until it has begun, which waits for free cores, what is answered then. It is given no shards
+            before: they would wait as well, for as long as others hold the cores.
+        running: the shards that it has, by what will be their results.
+        deaths: of its workers, one after the other.
     """
 
     node: str
     cores: int
     worker: Any = None
+    coming: Any = None
     running: dict[Any, list[int]] = field(default_factory=dict)
     deaths: int = 0
 
@@ -113,6 +120,9 @@ class _Worker:
     def __init__(self, job: Job, cores: int) -> None:
         self._job, self._cores = job, cores
         self._do: Callable[[Sequence[int]], list[Any]] | None = None
+
+    def begun(self) -> None:
+        """Answer, which tells that the worker is there."""
 
     def do(self, numbers: Sequence[int]) -> list[Any]:
         try:
@@ -156,6 +166,7 @@ class _Crew:
         self._seats: dict[tuple[str, int], _Seat] = {}
         self._looked = 0.0
         self._alone_since: float | None = None
+        self._busy = time.monotonic()
         self._last = ""
 
     def run(self) -> Iterator[Any]:
@@ -163,6 +174,10 @@ class _Crew:
             self._look()
             self._hand_out()
             owners = {ref: seat for seat in self._seats.values() for ref in seat.running}
+            if owners:
+                self._busy = time.monotonic()
+            self._tell_why_idle()
+            owners |= {seat.coming: seat for seat in self._seats.values() if seat.coming is not None}
             if not owners:
                 time.sleep(0.2)
                 continue
@@ -170,9 +185,18 @@ class _Crew:
             for ref in ready:
                 yield from self._taken(owners[ref], ref)
 
+    def _tell_why_idle(self) -> None:
+        """A run in which nothing happens says what it waits for, once in a while."""
+        if time.monotonic() - self._busy < _IDLE:
+            return
+        self._busy = time.monotonic()
+        wanted = min((seat.cores for seat in self._seats.values() if seat.coming is not None), default=None)
+        if wanted is not None:
+            what = "a GPU" if self._job.gpu else f"all cores ({wanted}) of a node"
+            log.warning("waiting for %s of the Ray cluster: other jobs hold them, or it is starting", what)
+
     def _taken(self, seat: _Seat, ref: Any) -> Iterator[Any]:
-        numbers = seat.running.get(ref)
-        if numbers is None:
+        if ref != seat.coming and ref not in seat.running:
             return  # given back, when the worker died
         errors = self._ray.exceptions
         try:
@@ -184,6 +208,9 @@ class _Crew:
             raise RequestError(f"a worker failed: {_told(error)}") from error
         except errors.RayError as error:
             self._lost(seat, error)
+            return
+        if ref == seat.coming:
+            seat.coming = None
             return
         del seat.running[ref]
         if results and isinstance(results[0], _Wrong):
@@ -201,7 +228,7 @@ class _Crew:
         if seat.worker is not None:
             with suppress(Exception):  # most likely it is dead already
                 self._ray.kill(seat.worker)
-        seat.worker = None
+        seat.worker = seat.coming = None
         seat.deaths += 1
         self._looked = 0.0
         if seat.deaths >= _DEATHS and all(each.deaths >= _DEATHS for each in self._seats.values()):
@@ -236,9 +263,10 @@ class _Crew:
         for seat in self._seats.values():
             if seat.deaths >= _DEATHS:
                 continue
-            while self._waiting and len(seat.running) < _AHEAD:
-                if seat.worker is None:
-                    seat.worker = self._hired(seat)
+            if self._waiting and seat.worker is None:
+                seat.worker = self._hired(seat)
+                seat.coming = seat.worker.begun.remote()
+            while self._waiting and seat.coming is None and len(seat.running) < _AHEAD:
                 numbers = [self._waiting.popleft() for _ in range(self._share())]
                 seat.running[seat.worker.do.remote(numbers)] = numbers
 

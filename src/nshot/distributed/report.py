@@ -91,7 +91,7 @@ class Progress:
         made = f"{total.made:,} made now in {duration(seconds)}"
         if self._counted:
             made += f", {self._counted / max(seconds, 1e-3):,.0f} images per second"
-        lines = [f"{total.shards:,} shards, {made}"]
+        lines = [f"{total.shards:,} {'shard' if total.shards == 1 else 'shards'}, {made}"]
         if total.failed:
             kinds = Counter(total.kinds)
             lines.append(f"{total.failed:,} of {total.rows:,} images failed: {kinds_of(kinds)}")

@@ -12,7 +12,17 @@ from typing import Any, BinaryIO
 from nshot.classifier.classifier import Classifier
 from nshot.datasets.labelled import LabelledSet
 from nshot.distributed.asking import Answered
-from nshot.distributed.plan import SHARD, Entry, Maker, Plan, check_same, make_plan, tidy
+from nshot.distributed.plan import (
+    SHARD,
+    After,
+    Changed,
+    Entry,
+    Maker,
+    Plan,
+    check_same,
+    make_plan,
+    tidy,
+)
 from nshot.distributed.shards import Summary, Work, check_recipe, labelled, looked_at, shards_of
 from nshot.embedder import Embedder
 from nshot.embeddings import is_vector_file
@@ -21,9 +31,9 @@ from nshot.embeddings.parts import Parts
 from nshot.errors import RequestError, SourceError
 from nshot.images import archives
 from nshot.images.remarks import Remarks
-from nshot.images.sources import expand, found_after
+from nshot.images.sources import Source, expand, found_after
 from nshot.images.tables import is_table
-from nshot.objects import Folder, is_object_url, open_folder
+from nshot.objects import Folder, Meta, is_object_url, open_folder
 from nshot.types import Embedded, Failure, Limits
 
 _TRIED = 100  # rows of a table, by which it is told whether they hold images or name them
@@ -271,18 +281,17 @@ def _listed(
     limits: Limits,
     remarks: Remarks,
     stdin: BinaryIO | None,
-    after: str | None,
+    after: After | None,
 ) -> Iterator[Entry]:
-    """The entries of one source; after a name that came before, those that follow it."""
+    """The entries of one source; those behind what is listed already."""
     if is_vector_file(source):
         raise RequestError(f"{source} holds vectors already: a folder of parts is made of images")
     lower = source.lower().rstrip("/")
     if lower.endswith((*archives.ZIP, *archives.TAR)):
-        names = archives_of(source, after) if _magic(source) else [source]
-        return (Entry("whole", name, name) for name in names)
+        return archives_of(source, after) if _magic(source) else iter([_archive(source)])
     if after is not None and is_object_url(source) and not is_table(source):
         # the store begins its listing there, where a folder on disk is walked again
-        found = found_after(source, after, limits=limits, strict=request.strict, remarks=remarks)
+        found = found_after(source, after.last, limits=limits, strict=request.strict, remarks=remarks)
         return map(Entry.of, found)
     listing = partial(
         expand,
@@ -300,18 +309,22 @@ def _listed(
     return _after(map(Entry.of, listing(remarks=remarks)), after)
 
 
-def _after(entries: Iterable[Entry], after: str | None) -> Iterator[Entry]:
-    """The entries behind the one of this name; all, without a name."""
+def _after(entries: Iterable[Entry], after: After | None) -> Iterator[Entry]:
+    """The entries behind those that are listed already; all, without any.
+
+    Raises:
+        Changed: they are others now, as images came or went.
+    """
     entries = iter(entries)
     if after is not None:
-        for entry in entries:
-            if entry.source == after:
-                break
+        last = next(islice(entries, after.names - 1, None), None)
+        if last is None or last.source != after.last:
+            raise Changed
     return entries
 
 
-def archives_of(pattern: str, after: str | None = None) -> Iterator[str]:
-    """The archives that a pattern names, by name.
+def archives_of(pattern: str, after: After | None = None) -> Iterator[Entry]:
+    """The archives that a pattern names, by name, each a shard.
 
     Raises:
         SourceError: none.
@@ -319,15 +332,23 @@ def archives_of(pattern: str, after: str | None = None) -> Iterator[str]:
     from nshot.images import folders, stored
 
     if is_object_url(pattern):
-        listed = stored.listed(pattern, Remarks(), after=after, archives_too=True)
+        last = None if after is None else after.last
+        listed = stored.listed(pattern, Remarks(), after=last, archives_too=True)
         first = next(listed, None)
         if first is None and after is None:
             raise SourceError(f"{pattern}: there is no such object")
-        return (name for name, _, _ in chain(filter(None, [first]), listed))
+        return (
+            _archive(name) if isinstance(found, Meta) else Entry.of(Source.failed(name, found))
+            for name, found in chain(filter(None, [first]), listed)
+        )
     found = [name for name, error in folders.matching(pattern) if error is None]
     if not found:
         raise SourceError(f"{pattern}: no such file, and nothing matches it as a pattern")
-    return iter(found if after is None else [name for name in found if name > after])
+    return _after(map(_archive, found), after)
+
+
+def _archive(name: str) -> Entry:
+    return Entry("whole", name, name)
 
 
 def _magic(source: str) -> bool:
@@ -338,12 +359,12 @@ def _magic(source: str) -> bool:
     return "://" not in source and folders.is_pattern(source)
 
 
-def _of_labelled(found: LabelledSet, remarks: Remarks, after: str | None) -> Iterator[Entry]:
+def _of_labelled(found: LabelledSet, remarks: Remarks, after: After | None) -> Iterator[Entry]:
     """The entries of labelled images; where several lie in one file, the files."""
 
     def entries() -> Iterator[Entry]:
         if (shards := found.shards or _of_bytes(found)) is not None:
-            yield from (Entry("whole", shard, shard) for shard in shards)
+            yield from map(_archive, shards)
         else:
             yield from map(Entry.of, found)
         for line in (*found.remarks.news(), *found.remarks.counts()):

@@ -16,7 +16,7 @@ from nshot.datasets.labelled import Columns, LabelledSet, open_labelled
 from nshot.distributed.plan import Entry, Maker, Plan, absolute, damage
 from nshot.embedder import Embedder
 from nshot.embeddings.part_writer import PartWriter, add_to_digest
-from nshot.embeddings.parts import meta_of, part_name
+from nshot.embeddings.parts import Parts, meta_of, part_name
 from nshot.errors import NONSENSE, RequestError, SourceError
 from nshot.extras import pyarrow
 from nshot.images.sources import Source, found_again
@@ -217,7 +217,7 @@ class Work:
             return Failure(entry.source, kind, message, entry.labels, entry.domain)
         assert entry.address is not None
         address = absolute(entry.address, self.plan.meta["cwd"])
-        source = found_again(address, limits=self.embedder.limits, size=entry.size, mark=entry.mark)
+        source = found_again(address, limits=self.embedder.limits)
         return replace(source, name=entry.source, labels=entry.labels, domain=entry.domain)
 
     def _whole(self, entry: Entry) -> Iterator[Source | Embedded | Failure]:
@@ -367,6 +367,19 @@ def status(plan: Plan, *, told: Callable[[int], object] = lambda _: None) -> Sta
     return Status(plan, total, tuple(missing))
 
 
+def failures(plan: Plan) -> Iterator[Failure]:
+    """The images without a vector, of the shards that are there.
+
+    Raises:
+        SourceError: the folder cannot be listed, or a part cannot be read.
+    """
+    parts = None
+    for number, summary in looked_at(plan, range(plan.shards)):
+        if summary is not None and summary.failed:
+            parts = parts or Parts(plan.folder.name)
+            yield from parts.failures(number)
+
+
 def verify(plan: Plan, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, str | None]]:
     """Read every part to its end: its digest, and that it holds the plan's images, each once, in order.
 
@@ -409,8 +422,5 @@ def _fault(plan: Plan, number: int, entries: Sequence[Entry]) -> str | None:
 
 def leftover(plan: Plan) -> list[str]:
     """Files in the folder that belong to no plan: parts beyond the last shard."""
-    return [
-        name
-        for name in plan.folder.files()
-        if name.startswith("part-") and name not in {part_name(number) for number in range(plan.shards)}
-    ]
+    own = {part_name(number) for number in range(plan.shards)}
+    return [name for name in plan.folder.files() if name.startswith("part-") and name not in own]

@@ -48,7 +48,10 @@ def is_parts(path: str | os.PathLike[str]) -> bool:
         ending = os.path.splitext(text.rstrip("/"))[1].lower()  # noqa: PTH122
         if ending and not text.endswith("/"):
             return False
-        return open_folder(text).exists(MANIFEST)
+        try:
+            return open_folder(text).exists(MANIFEST)
+        except SourceError as error:
+            raise SourceError(f"{text} cannot be asked: {brief(error.__cause__ or error)}") from error
     try:
         if (Path(text) / MANIFEST).is_file():
             return True
@@ -143,6 +146,25 @@ class Parts:
             mapped = self._mapped(file, name, said)
             for group in range(file.num_row_groups):
                 yield self._read(file, name, group, columns, mapped)
+
+    def digest(self, number: int) -> str | None:
+        """The digest of a shard's rows, as its part tells it.
+
+        Raises:
+            SourceError: as ``blocks``.
+        """
+        with self._part(number) as (_, _, said):
+            return said.get("digest")
+
+    def failures(self, number: int) -> Iterator[Failure]:
+        """The images of a shard that have no vector.
+
+        Raises:
+            SourceError: as ``blocks``.
+        """
+        for block in self.blocks(number):
+            if not block.there.all():
+                yield from (item for item in block.records() if isinstance(item, Failure))
 
     def names(self, number: int) -> Iterator[Any]:
         """The images' names of a shard's row groups, as pyarrow has them, those without a vector among them.

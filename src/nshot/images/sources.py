@@ -31,7 +31,7 @@ from nshot.images.kinds import is_image, is_image_name, is_plain_text, kind_of, 
 from nshot.images.lists import BLOCK, LONGEST_NAME, separated
 from nshot.images.remarks import Remarks
 from nshot.images.source import Source, is_url, reason
-from nshot.objects import is_object_url
+from nshot.objects import Meta, is_object_url
 from nshot.types import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -78,19 +78,15 @@ def expand(
     return itertools.chain.from_iterable([listing.spec(os.fspath(spec)) for spec in specs])
 
 
-def found_again(
-    address: str, *, limits: Limits = DEFAULT_LIMITS, size: int | None = None, mark: int | None = None
-) -> Source:
+def found_again(address: str, *, limits: Limits = DEFAULT_LIMITS) -> Source:
     """The image at an address that ``Source.address`` told; nothing is looked at before it is read.
+
+    What its store said of its version then is not believed: it may have changed since.
 
     Args:
         address: a path or a URL.
         limits: the limits on one image.
-        size: what its store said of its size.
-        mark: what its store said of its version.
     """
-    if mark is not None and (is_object_url(address) or hub.is_hub(address)):
-        return listed(address, limits, size, mark)
     return entry(address, limits)
 
 
@@ -172,6 +168,9 @@ class _Listing:
                 found = folders.matching(spec, self.remarks.skipped)
                 named = bool(Path(spec).suffix.strip(".*"))  # it names its files by their ending
                 return self._found(found, nothing, all_of_it=named)
+            scheme, one, rest = spec.partition(":/")
+            if one and is_object_url(f"{scheme}://") and not rest.startswith("/"):
+                raise SourceError(f"{spec} is no file: write {scheme}://{rest} for a store") from error
             raise SourceError(f"{spec}: {reason(error)}") from error
         if stat.S_ISDIR(mode):
             if not os.access(spec, os.R_OK | os.X_OK):
@@ -186,16 +185,16 @@ class _Listing:
         from nshot.images import stored, tables
 
         if stored.is_pattern(url) or stored.is_folder(url):
-            found = stored.listed(url, self.remarks, strict=self.strict, after=after)
-            first = next(found, None)
+            below = stored.listed(url, self.remarks, strict=self.strict, after=after)
+            first = next(below, None)
             if first is None and after is None:
                 skipped = self.remarks.skipped
                 raise SourceError(f"{url} holds no images{f': {skipped}' if skipped else ''}")
             return (
-                listed(name, self.limits, meta.size, meta.mark)
-                if kind is None
-                else Source.failed(name, UndecodableImage(f"no image, by its name ({kind})"))
-                for name, meta, kind in itertools.chain(filter(None, [first]), found)
+                listed(name, self.limits, found.size, found.mark)
+                if isinstance(found, Meta)
+                else Source.failed(name, found)
+                for name, found in itertools.chain(filter(None, [first]), below)
             )
         if stored.is_archive(url):
             return self._members(url, stored.members(url, self.max_bytes))

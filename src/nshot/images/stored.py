@@ -15,15 +15,23 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, cast
+from contextlib import contextmanager, suppress
+from operator import itemgetter
+from typing import IO, NamedTuple, cast
 
 from nshot.atomic import Scratch
-from nshot.errors import FetchError, ImageTooLarge, SourceError, UnreadableImage
+from nshot.errors import (
+    FetchError,
+    ImageError,
+    ImageTooLarge,
+    SourceError,
+    UndecodableImage,
+    UnreadableImage,
+)
 from nshot.images import archives, tables
 from nshot.images.kinds import is_image_name, left_behind, no_image
 from nshot.images.remarks import Remarks
-from nshot.objects import Meta, ObjectPath, Place, StoreFailure
+from nshot.objects import Meta, ObjectPath, Place, StoreFailure, unsayable
 from nshot.types import DEFAULT_LIMITS
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -127,8 +135,18 @@ def is_folder(url: str) -> bool:
 
 
 def is_pattern(url: str) -> bool:
-    """Whether a URL is a glob pattern."""
-    return bool(_MAGIC.search(Place.of(url).key))
+    """Whether a URL is a glob pattern, and neither an object nor a folder has that very name."""
+    place = Place.of(url)
+    if not _MAGIC.search(place.key):
+        return False
+    try:
+        if not url.endswith("/"):
+            with suppress(FileNotFoundError):
+                ObjectPath(url).open().close()
+                return False
+        return next(place.listing(), None) is None
+    except (OSError, StoreFailure):  # whoever lists it says so
+        return True
 
 
 def listed(
@@ -138,8 +156,10 @@ def listed(
     strict: bool = False,
     after: str | None = None,
     archives_too: bool = False,
-) -> Iterator[tuple[str, Meta, str | None]]:
-    """What lies below a folder or fits a pattern, by name: URL, what the store says, and why it is no image.
+) -> Iterator[tuple[str, Meta | ImageError]]:
+    """What lies below a folder or fits a pattern, by name: URL, and what the store says or what is wrong.
+
+    A folder below that cannot be listed stands in its place, as what is wrong.
 
     Args:
         url: a folder or a pattern.
@@ -160,7 +180,10 @@ def listed(
     below = f"{place.key.rstrip('/')}/" if place.key else ""
     last = None if after is None else Place.of(after).key
     try:
-        for meta in place.listing(last):
+        for meta in _below(place, last):
+            if isinstance(meta, _Unlisted):
+                yield place.url(meta.key), UnreadableImage(f"the folder cannot be listed: {meta.why}")
+                continue
             rest = meta.key.removeprefix(below)
             marker = not meta.size and not os.path.splitext(rest)[1]  # what consoles make for a folder
             if marker or _hidden(rest, remarks) or (fits and not fits(meta.key)):
@@ -169,9 +192,56 @@ def listed(
             if kind is not None and not strict:
                 remarks.skipped.kinds[kind] += 1
                 continue
-            yield place.url(meta.key), meta, kind
+            said = meta if kind is None else UndecodableImage(f"no image, by its name ({kind})")
+            yield place.url(meta.key), said
     except StoreFailure as error:
         raise SourceError(f"{url} cannot be listed: {error}") from error
+
+
+class _Unlisted(NamedTuple):
+    """A folder that cannot be listed.
+
+    Attributes:
+        key: the beginning of the names in it.
+        why: what the store, or obstore, says of it.
+    """
+
+    key: str
+    why: str
+
+
+def _below(place: Place, after: str | None) -> Iterator[Meta | _Unlisted]:
+    """All objects below, by name; level by level where an object's name keeps obstore from listing a page."""
+    try:
+        for meta in place.listing(after):
+            after = meta.key
+            yield meta
+    except StoreFailure as error:
+        if error.kind != "name":
+            raise
+        yield from _by_level(place, after)
+
+
+def _by_level(place: Place, after: str | None) -> Iterator[Meta | _Unlisted]:
+    """The same objects in the same order, of which one level is held."""
+    folders, objects = place.level()
+    start = f"{place.key.rstrip('/')}/".removeprefix("/")
+    entries: list[tuple[str, Meta | None]] = [(meta.key, meta) for meta in objects]
+    entries += [(f"{start}{name}/", None) for name in folders if name]
+    if "" in folders and (after is None or after.startswith("/")):
+        yield _Unlisted("/", unsayable("/"))
+    for key, meta in sorted(entries, key=itemgetter(0)):
+        if after is not None and key <= after and not (meta is None and after.startswith(key)):
+            continue
+        if meta is not None:
+            yield meta
+            continue
+        try:
+            yield from _by_level(place._replace(key=key), after)
+        except StoreFailure as error:
+            if error.kind != "name":
+                raise
+            yield _Unlisted(key, str(error))
 
 
 def members(url: str, max_bytes: int) -> Iterator[archives.Member]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from nshot.objects.file import ObjectFile, ObjectPath
 from nshot.objects.folder import Folder, open_folder, uploaded
-from nshot.objects.stores import Meta, Place, StoreFailure, is_object_url
+from nshot.objects.stores import Meta, Place, StoreFailure, is_object_url, unsayable
 
 __all__ = [
     "Folder",
@@ -21,5 +21,6 @@ __all__ = [
     "StoreFailure",
     "is_object_url",
     "open_folder",
+    "unsayable",
     "uploaded",
 ]

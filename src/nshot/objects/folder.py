@@ -23,6 +23,9 @@ from nshot.objects.stores import Place, StoreFailure, asking, is_object_url
 
 _STALE = 86_400  # seconds after which a draft of another machine is nobody's
 _OWN: set[str] = set()  # the drafts that this process is writing
+# A store takes a name only if nobody has it where one request holds all the bytes. What is larger goes up in
+# pieces, after a look whether the name is free.
+_AT_ONCE = 2**26
 
 
 class Folder(ABC):
@@ -256,14 +259,17 @@ class _InStore(Folder):
             draft.touch()
             yield draft
             place = self._at(name)
+            at_once = not over and draft.stat().st_size <= _AT_ONCE
+            if not over and not at_once and self.exists(name):
+                return
             try:
                 with asking(place):
-                    if over:
-                        obstore().put(place.store, place.key, draft)
-                    else:
+                    if at_once:
                         obstore().put(
                             place.store, place.key, draft.read_bytes(), mode="create", use_multipart=False
                         )
+                    else:
+                        obstore().put(place.store, place.key, draft)
             except StoreFailure as error:
                 if error.kind != "exists" or over:
                     raise OutputError(f"cannot write {self.path(name)}: {error}") from error

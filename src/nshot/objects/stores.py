@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ SCHEMES = ("s3", "gs", "az")
 _READ_TIMEOUT = "10s"  # without a byte
 _PATIENCE = 30  # seconds in which a request is tried again
 _PAGE = 1000  # names asked for at once: what the stores give at most
+_UNSAYABLE = re.compile(r'(?:invalid path|parse path): .*?Path "(.*?)"(?: contained|:)', re.DOTALL)
 _REFUSED = {
     "ExpiredToken": "the credentials have expired: renew them, and run it again",
     "InvalidAccessKeyId": "the store does not know these credentials",
@@ -31,7 +33,8 @@ class StoreFailure(Exception):
     """A store did not do what was asked of it.
 
     Attributes:
-        kind: "missing", "denied", "changed" or "failed".
+        kind: "missing", "denied", "changed", "exists", "name" (obstore cannot say the name of an object), or
+            "failed".
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -193,29 +196,54 @@ def asking(place: Place) -> Iterator[None]:
     errors = obstore().exceptions
     try:
         yield
-    except FileNotFoundError as error:
-        raise StoreFailure("missing", f"there is no object {place.url(place.key)}") from error
-    except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
-        if (why := _refused(str(error))) is not None:
-            raise StoreFailure("denied", why) from error
-        raise StoreFailure("denied", f"the store denies access{_without_credentials(place)}") from error
-    except errors.PreconditionError as error:
-        raise StoreFailure("changed", "the object was changed while it was read") from error
-    except errors.AlreadyExistsError as error:
-        raise StoreFailure("exists", "it is there already") from error
     except (errors.BaseError, OSError, ValueError) as error:
-        said = " ".join(str(error).split())
-        if (why := _refused(said)) is not None:
-            raise StoreFailure("denied", why) from error
-        if "NoSuchBucket" in said or "ContainerNotFound" in said:
-            message = f"there is no bucket {place.bucket}, or not in this region"
-            raise StoreFailure("missing", message) from error
-        if "403 Forbidden" in said or "AccessDenied" in said:
-            raise StoreFailure("denied", f"the store denies access{_without_credentials(place)}") from error
-        if "301 Moved" in said or "PermanentRedirect" in said:
-            message = f"the bucket {place.bucket} is in another region: set AWS_REGION to it"
-            raise StoreFailure("failed", message) from error
-        raise StoreFailure("failed", f"the store gave no answer: {_short(said)}") from error
+        raise _failure(place, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise StoreFailure("failed", f"obstore gave up: {_short(str(error))}") from error
+
+
+def _failure(place: Place, error: Exception) -> StoreFailure:
+    """What is told of obstore's error."""
+    errors, said = obstore().exceptions, " ".join(str(error).split())
+    if settings.METADATA in said:
+        known, public = settings.CREDENTIALS[place.scheme], settings.PUBLIC[place.scheme]
+        message = f"this machine has no role to ask with: set {known}; or {public} for what anybody may read"
+        return StoreFailure("denied", message)
+    if "NoSuchBucket" in said or "ContainerNotFound" in said:
+        return StoreFailure("missing", f"there is no bucket {place.bucket}, or not in this region")
+    if isinstance(error, FileNotFoundError):
+        return StoreFailure("missing", f"there is no object {place.url(place.key)}")
+    if (name := _UNSAYABLE.search(str(error))) is not None:
+        return StoreFailure("name", unsayable(name[1]))
+    if (why := _refused(said)) is not None:
+        return StoreFailure("denied", why)
+    if isinstance(error, (errors.PermissionDeniedError, errors.UnauthenticatedError)) or any(
+        each in said for each in ("403 Forbidden", "AccessDenied")
+    ):
+        return StoreFailure("denied", f"the store denies access{_without_credentials(place)}")
+    if isinstance(error, errors.PreconditionError):
+        return StoreFailure("changed", "the object was changed while it was read")
+    if isinstance(error, errors.AlreadyExistsError):
+        return StoreFailure("exists", "it is there already")
+    if "301 Moved" in said or "PermanentRedirect" in said:
+        return StoreFailure("failed", f"the bucket {place.bucket} is in another region: set AWS_REGION to it")
+    return StoreFailure("failed", f"the store gave no answer{_at(place)}: {_short(said)}")
+
+
+def _at(place: Place) -> str:
+    """Where a store is asked, if that is not where its company has it."""
+    endpoint = settings.of(place.scheme).endpoint
+    return f" at {endpoint}" if endpoint else ""
+
+
+def unsayable(name: str) -> str:
+    """What is said of an object, or of many, whose name obstore cannot say to a store."""
+    return (
+        f"the name {name!r} has an empty part between slashes, a dot as a part or a control character, which "
+        "obstore cannot ask for: rename what is called so"
+    )
 
 
 def _refused(said: str) -> str | None:
