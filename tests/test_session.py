@@ -256,6 +256,21 @@ def test_a_full_disk_keeps_no_half_act(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(read_words(tmp_path).said) == {"aa", "bb"}
 
 
+def test_an_act_that_half_fitted_on_the_disk_does_not_come_later(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    journal = Journal(tmp_path / JOURNAL)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / JOURNAL).stat().st_size + 40, before[1]))
+    try:
+        with pytest.raises(OutputError):
+            journal.append([{"id": "1", "digests": ["aa"], "now": {"label": "cat"}}], by="ann")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.append([{"id": "2", "digests": ["bb"], "now": {"label": "dog"}}], by="ann")
+    journal.close()
+    assert set(read_words(tmp_path).said) == {"bb"}
+
+
 def test_a_second_server_on_the_same_journal_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,8 +27,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from nshot.atomic import own_file
 from nshot.bounded import Heavy, lines, parsed, weight
@@ -60,7 +61,7 @@ class Journal:
         self._lock = threading.RLock()
         own_file(self.path)
         try:
-            self._file: BinaryIO = self.path.open("ab")
+            self._file: FileIO = self.path.open("ab", buffering=0)  # what failed must not come later
         except OSError as error:
             raise OutputError(
                 f"corrections cannot be kept in {self.path} ({error.strerror}): "
@@ -166,8 +167,9 @@ class Journal:
         )
         size = os.fstat(self._file.fileno()).st_size
         try:
-            self._file.write(data)
-            self._file.flush()
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             with suppress(OSError):
@@ -281,7 +283,7 @@ def _held(word: Word | None) -> dict[str, Any] | None:
     return None if word is None else word.to_dict()
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: FileIO, path: Path) -> None:
     try:
         import fcntl
     except ImportError:  # Windows: no lock, and two servers on one folder are the person's own care
