@@ -138,10 +138,23 @@ def test_the_share_that_goes_on_is_counted_and_work_falls(smaller: Path, drawing
 def test_where_the_first_stage_agrees_too_little_it_says_that_it_does_not_pay(
     smaller: Path, drawings: Path
 ) -> None:
-    found, _, last = staged(smaller, drawings, 0.99)
+    found, first, last = staged(smaller, drawings, 0.99)
     assert not found.pays
     assert "does not pay" in found.reason
+    cost = gflop(first.checkpoint.config.vision) / gflop(last.checkpoint.config.vision)
+    assert found.checked is not None
+    assert f"itself take {cost + found.checked.went_on:.0%} of the operations of sketchbook" in found.reason
     assert found.model.recipe == last.recipe
+
+
+def test_a_first_model_that_is_no_cheaper_is_told_before_anything_is_asked(smaller: Path) -> None:
+    first, last = nshot.load("sketchbook", precision="f32"), nshot.load(smaller, precision="f32")
+    stages = [(model, nshot.zero_shot(model, LABELS)) for model in (first, last)]
+    found = cascade(stages[0], stages[1], "there-is-no-such-folder/", agree=0.5)
+    assert not found.pays
+    assert found.model is last
+    assert "the first model must be the cheaper one" in found.reason
+    assert "% of the operations of" in found.reason
 
 
 def test_a_few_images_are_too_few_and_all_are_asked_of_the_last(smaller: Path, drawings: Path) -> None:
@@ -415,8 +428,11 @@ def test_calibrate_keeps_a_cascade_and_classify_takes_it(
     assert status == 0, err
     assert len(out.splitlines()) == 340
     assert "images went on" in err
-    status, out, err = run(capsys, "evaluate", data, "--classifier", saved, "--no-store")
+    report = tmp_path / "report"
+    status, out, err = run(capsys, "evaluate", data, "--classifier", saved, "--no-store", "-o", report)
     assert status == 0, err
+    (table,) = report.glob("predictions.*")
+    assert {row["stage"] for row in rows_of(table)} == {str(smaller), "sketchbook"}
 
 
 def test_a_saved_cascade_says_where_its_promise_was_learnt_with_other_settings(
@@ -492,6 +508,21 @@ def test_every_command_answers_with_a_cascade_as_with_one_classifier(
     status, out, err = run(capsys, "sort", tmp_path / "s", "--table", table, "--first", smaller)
     assert status == 2
     assert "leave out --first" in err
+
+
+def test_a_saved_cascade_of_two_precisions_takes_no_other(
+    drawings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero = nshot.zero_shot(nshot.load("sketchbook", precision="f32"), LABELS)
+    made = {"precision": "f32-small", "last precision": "f32"}
+    CascadeClassifier.of(zero, zero, 1.0, made).save(tmp_path / "both.nshot")
+    image = sorted(drawings.iterdir())[0]
+    words = ("classify", image, "--classifier", tmp_path / "both.nshot", "--no-store")
+    status, _, err = run(capsys, *words, "--precision", "bf16")
+    assert status == 2
+    assert "is a cascade of sketchbook in f32-small and sketchbook in f32: leave out --precision" in err
+    status, _, err = run(capsys, *words)
+    assert status == 0, err
 
 
 def test_both_stages_may_be_classifier_files(

@@ -178,7 +178,8 @@ def test_without_a_compiler_that_works_pillow_resizes(
     monkeypatch.setenv("NSHOT_COMPILER", compiler)
     make, image = Preprocessor.from_config(CLIP), noise(1000, 800)
     np.testing.assert_array_equal(make(image), with_pillow(image, make))
-    assert resample._found == [None]
+    assert resample._library() is None
+    assert resample.in_use().endswith("compiler)" if compiler != "false" else "failed: exit status 1)")
     assert not [path for path in forgotten.rglob("*") if path.is_file()]
 
 
@@ -204,14 +205,39 @@ def test_a_library_that_others_may_write_is_not_run(
     assert resample._library() is None
 
 
-def test_a_damaged_library_is_not_run(forgotten: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(source: Path, path: Path) -> bool:
-        path.parent.mkdir()
-        path.write_bytes(b"\x7fELF, and then nothing")
-        return True
-
-    monkeypatch.setattr(resample, "_compiled", damaged)
+@pytest.mark.parametrize("left", [0, 3000, 12000])
+def test_a_library_that_a_power_cut_left_in_part_is_compiled_anew(
+    compiled: None, forgotten: Path, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert resample._library() is not None
+    (kept,) = (path for path in forgotten.rglob("*") if path.is_file())
+    whole = kept.read_bytes()
+    kept.unlink()  # what is loaded stays as it is
+    kept.write_bytes(whole[:left])
+    monkeypatch.setattr(resample, "_found", [])
+    assert resample._library() is not None
+    assert resample._whole(kept)
+    kept.unlink()
+    kept.write_bytes(whole[:left])
+    monkeypatch.setattr(resample, "_found", [])
+    monkeypatch.setenv("NSHOT_COMPILER", "")
     assert resample._library() is None
+
+
+NOTHING_OF_OURS = "echo 'int able(void){return 1;}' | cc -x c -shared -fPIC -o $2 -"
+
+
+@pytest.mark.parametrize("makes", ["head -c 20000 /dev/zero > $2", ":", NOTHING_OF_OURS])
+def test_a_compiler_that_makes_something_else_leaves_the_work_to_pillow(
+    forgotten: Path, tmp_path_factory: pytest.TempPathFactory, makes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path_factory.mktemp("bin") / "cc"
+    compiler.write_text(f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n{makes}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("NSHOT_COMPILER", str(compiler))
+    make, image = Preprocessor.from_config(CLIP), noise(1000, 800)
+    np.testing.assert_array_equal(make(image), with_pillow(image, make))
+    assert resample.in_use().startswith("Pillow")
 
 
 def test_a_pillow_that_resizes_in_another_way_keeps_its_own(

@@ -17,7 +17,7 @@ from nshot.classifier.cascading import cascade
 from nshot.classifier.cascading import draw as draw_sample
 from nshot.classifier.quantising import Int8Report, quantise
 from nshot.encoders import int8
-from nshot.errors import DeviceError, RequestError
+from nshot.errors import DeviceError, OutputError, RequestError
 from nshot.metrics import wilson
 from nshot.models.checkpoint import find
 from nshot.sketchbook import COLOURS, SHAPES, draw, sample
@@ -157,6 +157,48 @@ def test_classify_makes_the_form_on_its_own_images_where_there_is_none(
     assert "of the answers on 400 other images are those of f32" in err
     assert cli.run(["classify", *few, *asked, "--format", "jsonl"]) == 0
     assert "it is made now" not in capsys.readouterr()[1]
+
+
+def test_a_full_disk_is_named_and_leaves_the_form_that_is_there(
+    made: tuple[Path, Path, Int8Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    checkpoint = find("sketchbook")
+    kept = int8.required(checkpoint)
+    monkeypatch.setattr("nshot.encoders.runtime.ov.save_model", full)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 48, 48), np.uint8)
+    with pytest.raises(OutputError, match=f"cannot write {made[0]}/int8: is the disk full"):
+        int8.quantise(checkpoint, pixels)
+    assert int8.required(checkpoint) == kept
+    assert {path.name for path in (made[0] / "int8").iterdir()} == {
+        *(path.name for path in kept["files"]),
+        *(path.name for path in (made[0] / "int8").glob("*.json")),
+    }
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        int8.quantise(checkpoint, pixels)
+
+
+def test_a_form_of_another_processor_is_used_where_the_cache_is_for_reading_alone(
+    made: tuple[Path, Path, Int8Report], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OutputError("cannot write")
+
+    checkpoint = find("sketchbook")
+    kept = int8.required(checkpoint)["report"]
+    monkeypatch.setattr(int8, "PAYS", 0.0)
+    try:
+        int8.keep_report(checkpoint, kept | {"processor": "another one"})
+        monkeypatch.setattr(int8, "write_bytes", refused)
+        assert nshot.load("sketchbook", precision="int8").encoder.precision == "int8"
+    finally:
+        monkeypatch.undo()
+        monkeypatch.setenv("NSHOT_CACHE", str(made[0]))
+        int8.keep_report(checkpoint, kept)
 
 
 def test_a_form_that_was_never_measured_is_refused_and_made_anew(

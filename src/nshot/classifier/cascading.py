@@ -103,9 +103,19 @@ def cascade(
         check_one(each, "a stage of a cascade has")
     small, large = first[0].name, last[0].name
     precisions = {"precision": first[0].encoder.precision, "last precision": last[0].encoder.precision}
+    if small == large:  # one model in two precisions
+        small, large = (f"{model.name} in {model.encoder.precision}" for model, _ in (first, last))
+    timed = precisions["precision"] != precisions["last precision"]
+    fewer, work_is = ("less", "processor time") if timed else ("fewer", "operations")
     rows = _background(first[1], last[1], background)
     both = CascadeClassifier.of(first[1].with_decision(None), last[1], math.inf, precisions, rows)
     cost = _cost(first[0], last[0]) if cost is None else cost
+    if cost > _PAYS:  # rather now than after a sample was asked of both
+        reason = (
+            f"a cascade does not pay here: {small} by itself takes {cost:.0%} of the {work_is} of {large}, "
+            f"and the first model must be the cheaper one: every image is asked of {large}"
+        )
+        return Cascaded(last[0], last[1], False, reason, 0, math.inf, math.nan, None, 1.0)
     drawn = draw(last[0].list_images(images), sample, random.Random(seed))
     margins, same = _ask_both(first[0], last, both, drawn)
     least, count = needed(agree), len(same)
@@ -118,13 +128,9 @@ def cascade(
         went_on = float((margins < threshold).mean()) if count else 1.0
     work, pays = cost + went_on, count >= least and cost + went_on <= _PAYS
     alike = float(same[:learning].mean()) if learning else math.nan
-    if small == large:  # one model in two precisions
-        small, large = (f"{model.name} in {model.encoder.precision}" for model, _ in (first, last))
-    timed = first[0].encoder.precision != last[0].encoder.precision
-    less = "less processor time" if timed else "fewer operations"
     if pays:
         reason = (
-            f"{small} before {large}: {went_on:.0%} go on, {1 / work:.1f} times {less}; learnt on "
+            f"{small} before {large}: {went_on:.0%} go on, {1 / work:.1f} times {fewer} {work_is}; learnt on "
             f"{learning} images, of which both answer {alike:.1%} alike"
         )
         if checked is not None:
@@ -141,8 +147,8 @@ def cascade(
     else:
         reason = (
             f"a cascade does not pay here: {small} and {large} answer {alike:.1%} of {learning} images "
-            f"alike, and {went_on:.0%} would have to go on to keep {agree:.4g}: every image is asked of "
-            f"{large}"
+            f"alike, and {went_on:.0%} would have to go on to keep {agree:.4g}. That and {small} itself take "
+            f"{work:.0%} of the {work_is} of {large}: every image is asked of {large}"
         )
     found = learning, threshold, alike, checked
     if not pays:

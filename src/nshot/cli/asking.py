@@ -138,16 +138,18 @@ def load_stages(
     """The two models of a saved cascade, each in the precision that it had where that says what it is.
 
     Raises:
-        RequestError: other weights than those that the cascade was made with, or another --model.
+        RequestError: other weights than those that the cascade was made with, another --model, or a
+            --precision that neither stage has.
     """
     from nshot.classifier.cascade import Cascade
 
     told = classifier.stage
     if model_options.model not in (None, told["last model"]):
         raise RequestError(f"{name} is a cascade before {told['last model']}: leave out --model")
-    last = replace(
-        model_options, model=told["last model"], precision=_precision(classifier, 1, model_options)
-    )
+    kept = [_precision(classifier, stage, model_options) for stage in (0, 1)]
+    if model_options.precision not in ("auto", *kept):
+        raise RequestError(f"{name} is a cascade of {' and '.join(classifier.stages)}: leave out --precision")
+    last = replace(model_options, model=told["last model"], precision=kept[1])
     model = last.load(quiet=quiet, question=lambda _: classifier.last)
     first = first_stage(model_options, quiet=quiet)(classifier)
     classifier.first.check_space(first.recipe, first.name, name=f"the first stage of {name}")

@@ -190,7 +190,7 @@ def say_sent(model: Embedder, *, quiet: bool) -> None:
     from nshot.classifier.cascade import Cascade
 
     if isinstance(model, Cascade) and model.asked and not quiet:
-        say(f"{model.sent:,} of {model.asked:,} images went on to {model.last.name}")
+        say(f"{model.sent:,} of {model.asked:,} images went on to {model.classifier.stages[1]}")
 
 
 def _first(

@@ -20,17 +20,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nshot import extras
-from nshot.atomic import write_bytes
+from nshot.atomic import replace, write_bytes, writing
 from nshot.encoders import Encoder, digest_of, forks, openvino_graph
 from nshot.encoders.runtime import ov
-from nshot.errors import DeviceError
+from nshot.errors import DeviceError, OutputError
 from nshot.paths import cache_dir
 from nshot.types import Pixels
 
@@ -91,9 +91,11 @@ def quantise(checkpoint: Checkpoint, pixels: Pixels) -> None:
 
     Raises:
         MissingExtra: nncf is not installed.
-        OSError: it cannot be kept.
+        OutputError: it cannot be kept.
     """
-    nncf = extras.nncf()
+    nncf, place = extras.nncf(), _place(checkpoint)
+    with writing(place.parent):  # rather now than after minutes
+        place.parent.mkdir(parents=True, exist_ok=True)
     graph = openvino_graph.image_tower(
         checkpoint.config.vision, checkpoint.open_tensors(), checkpoint.image_mean, checkpoint.image_std
     )
@@ -113,15 +115,16 @@ def quantise(checkpoint: Checkpoint, pixels: Pixels) -> None:
                 smooth_quant_alphas=more.AdvancedSmoothQuantParameters(matmul=_SMOOTH),
             ),
         )
-    place = _place(checkpoint)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+    with writing(place.parent), tempfile.TemporaryDirectory(dir=place.parent) as folder:
         made = [Path(folder) / "tower.xml", Path(folder) / "tower.bin"]
-        ov.save_model(quantised, str(made[0]), compress_to_fp16=False)
+        try:
+            ov.save_model(quantised, str(made[0]), compress_to_fp16=False)
+        except RuntimeError as error:  # it does not say what is wrong with the disk
+            raise OutputError(f"cannot write {place.parent}: is the disk full? ({error})") from error
         digest = _digest(made)
         files = [f"{place.stem}-{digest[:16]}{file.suffix}" for file in made]
         for file, name in zip(made, files, strict=True):
-            file.replace(place.parent / name)
+            replace(file, place.parent / name)
     old = record(checkpoint)
     write_bytes(place, json.dumps({"files": files, "digest": digest}).encode())
     for file in () if old is None else old["files"]:
@@ -165,7 +168,8 @@ def check(checkpoint: Checkpoint) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (2 * both["f32"].batch, 3, side, side), np.uint8)
         found = timed(both, pixels)
         report |= {"milliseconds": found, "gain": found["f32"] / found["int8"], "processor": processor()}
-        keep_report(checkpoint, report)
+        with suppress(OutputError):  # the cache folder may be for reading alone
+            keep_report(checkpoint, report)
     if report["gain"] < PAYS:
         raise DeviceError(
             f"int8 does not pay for {checkpoint.name} on this machine: it is {report['gain']:.2f} times as "

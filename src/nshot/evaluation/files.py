@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from nshot import metrics
 from nshot.atomic import replacing, write_bytes
+from nshot.classifier.cascade import CascadeClassifier
 from nshot.evaluation import placed
 from nshot.evaluation.evaluation import Evaluation, Rival
 from nshot.evaluation.placed import PlacedEvaluation
@@ -99,9 +100,16 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     """A row per image, the failed ones last, with an empty answer; .parquet or .csv by the name.
 
     Columns: source, own (several labels are joined by "|"), label (the answer), right, score, cosine, margin
-    (the best cosine minus the second best), own_score, own_place (1 is the best), domain.
+    (the best cosine minus the second best), own_score, own_place (1 is the best), domain; of a cascade stage,
+    the model that answered.
     """
-    _write_rows(path, COLUMNS, _KINDS, rows(evaluation))
+    classifier = evaluation.classifier
+    if not isinstance(classifier, CascadeClassifier):
+        _write_rows(path, COLUMNS, _KINDS, rows(evaluation))
+        return
+    stages = classifier.answered_by(evaluation.images.vectors)
+    told = ((*row, stage) for row, stage in zip_longest(rows(evaluation), stages))
+    _write_rows(path, [*COLUMNS, "stage"], [*_KINDS, "str"], told)
 
 
 def write_facet_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -> None:

@@ -35,6 +35,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from nshot.atomic import replace
 from nshot.paths import cache_dir
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -47,6 +48,7 @@ _SUPPORTS = {int(Image.Resampling.BILINEAR): 1.0, int(Image.Resampling.BICUBIC):
 _BITS = 22
 _BAND = 2**20  # bytes that are worked on at once: what a core's own cache holds
 _PATIENCE = 60.0  # seconds for the compiler
+_SUM = 32  # bytes of sha256
 _PROBES = ((99, 74, 22, 17), (74, 99, 17, 22), (61, 97, 21, 19), (30, 20, 41, 30))  # from and to
 
 log = logging.getLogger("nshot")
@@ -285,14 +287,15 @@ class _Passes:
 
 
 _lock = Lock()
-_found: list[_Passes | None] = []
+_found: list[_Passes | str] = []  # the library, or why there is none
 
 
 def in_use() -> str:
     """What resizes large images here, in words; the library is compiled where it was not yet."""
     library = _library()
     if library is None:
-        return f"Pillow {PIL.__version__}"
+        why = f" ({_found[0]})" if _found else ""
+        return f"Pillow {PIL.__version__}{why}"
     return f"a library of nshot's own, by {'AVX-512 VNNI' if library.vnni else 'AVX2'}"
 
 
@@ -302,30 +305,33 @@ def _library() -> _Passes | None:
         try:
             if not _found:
                 _found.append(_loaded())
+                if isinstance(_found[0], str):
+                    log.debug("large images are resized by Pillow: %s", _found[0])
         finally:
             _lock.release()
-    return _found[0] if _found else None
+    return _found[0] if _found and not isinstance(_found[0], str) else None
 
 
-def _loaded() -> _Passes | None:
+def _loaded() -> _Passes | str:
+    """The library; or why Pillow has to resize."""
     if sys.platform == "win32" or platform.machine() not in ("x86_64", "AMD64"):
-        return None
+        return "nshot's own library is for x86-64, on Linux and macOS"
     try:
         source = Path(__file__).with_name("passes.c")
         name = f"passes-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
         path = cache_dir() / "compiled" / name
-        if not path.exists() and not _compiled(source, path):
-            return None
+        if not _whole(path):
+            _compile(source, path)
         if not (_trusted(path.parent) and _trusted(path)):
-            log.debug("%s is not used: others may write it", path)
-            return None
+            return f"{path} is not used, since others may write it"
         library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
-        log.debug("large images are resized by Pillow: %s", error)
-        return None
-    able = int(library.able())
-    passes = _Passes.of(library, able) if able else None
-    return passes if passes is not None and _agrees(passes) else None
+        able = int(library.able())
+        passes = _Passes.of(library, able) if able else None
+    except (OSError, AttributeError, subprocess.SubprocessError) as error:
+        return str(error)
+    if passes is None:
+        return "this processor has no AVX2"
+    return passes if _agrees(passes) else "this version of Pillow resizes in another way"
 
 
 def _agrees(library: _Passes) -> bool:
@@ -337,16 +343,22 @@ def _agrees(library: _Passes) -> bool:
             expected = np.asarray(image.resize((wide, high), Image.Resampling(resample)))
             found = _resized(library, image, (wide, high), resample, whole, kept, 1)
             if not np.array_equal(found, expected):
-                log.debug("large images are resized by Pillow %s: it has another way", PIL.__version__)
                 return False
     return True
 
 
-def _compiled(source: Path, path: Path) -> bool:
+def _whole(path: Path) -> bool:
+    """Whether there is a library, as it was written: to load a part of one ends the process."""
+    content = path.read_bytes() if path.exists() else b""
+    return len(content) > _SUM and hashlib.sha256(content[:-_SUM]).digest() == content[-_SUM:]
+
+
+def _compile(source: Path, path: Path) -> None:
+    """Write the library, with the sum of its bytes behind them, which a loader does not look at."""
     compiler = os.environ.get("NSHOT_COMPILER", "cc")
     found = shutil.which(compiler) if compiler else None
     if found is None:
-        return False
+        raise OSError("there is no C compiler")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -357,12 +369,15 @@ def _compiled(source: Path, path: Path) -> bool:
             timeout=_PATIENCE,
             check=True,
         )
+        content = temporary.read_bytes()
+        temporary.write_bytes(content + hashlib.sha256(content).digest())
         temporary.chmod(0o755)
-        temporary.replace(path)
+        replace(temporary, path)
+    except subprocess.CalledProcessError as error:
+        raise OSError(f"the C compiler {found} failed: exit status {error.returncode}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return True
 
 
 def _trusted(path: Path) -> bool:
