@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import base64
+import json
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +17,9 @@ import nshot
 from nshot.classifier import file
 from nshot.classifier.classifier import Classifier
 from nshot.decision import Calibration, Decision, Rejection
+from nshot.decision.conformal import Conformal
+from nshot.decision.decision import Surest
+from nshot.decision.several import Several
 from nshot.errors import OutputError, RequestError
 from nshot.types import Recipe
 
@@ -120,3 +128,70 @@ def test_loading_and_classifying_needs_no_scikit_learn(tmp_path: Path) -> None:
         [sys.executable, "-X", "utf8", "-c", check], capture_output=True, encoding="utf-8", check=False
     )
     assert done.stdout.strip() == "犬", done.stderr
+
+
+def _damaged(**changes: object) -> Callable[[dict[str, Any]], None]:
+    def change(decision: dict[str, Any]) -> None:
+        for place, value in changes.items():
+            part, name = place.split("_")
+            decision[part][name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _damaged(calibration_temperature=1e-300),
+        _damaged(calibration_bias=10**400),
+        _damaged(surest_threshold="0.5"),
+        _damaged(surest_risk=None),
+        _damaged(sets_scores=[0.2, [0.1]]),
+        _damaged(sets_scores=[0.2, 0.1]),
+        _damaged(sets_labels=[0, 10**9]),  # a table of as many places was made
+        _damaged(sets_labels=[0, -1]),
+        _damaged(sets_seed=2**70),
+        _damaged(rejection_threshold=math.nan),
+        _damaged(rejection_rule="margin"),
+        _damaged(rejection_background={"rows": 1, "float32": base64.b64encode(bytes(16)).decode()}),
+    ],
+)
+def test_a_decision_that_is_damaged_is_refused_when_the_file_is_opened(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    sets = Conformal((0.1, 0.2), (0, 1))
+    rule = Rejection("background", 0.1, np.eye(2, 8, dtype=np.float32))
+    decision = Decision(Calibration(2.0), rule, Surest(0.9, 0.4, 0.05), sets, coverage=0.9)
+    changed(tmp_path, decision, change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _damaged(several_thresholds=[0.1]),
+        _damaged(several_thresholds=[0.1, math.nan]),
+        _damaged(several_positives=[30]),
+        _damaged(several_rivals={"rows": 1, "float32": base64.b64encode(bytes(32)).decode()}),
+        _damaged(several_rivals={"rows": 2, "float32": base64.b64encode(bytes(32)).decode()}),
+        _damaged(several_least="x"),
+    ],
+)
+def test_thresholds_of_several_labels_that_are_damaged_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    several = Several(np.array([0.1, 0.2]), np.array([30, 40]), 20, np.ones((3, 8), np.float32))
+    changed(tmp_path, Decision(several=several), change)
+
+
+def changed(folder: Path, decision: Decision, change: Callable[[dict[str, Any]], None]) -> None:
+    """A classifier with this decision opens and answers; with the change it is refused by its file's name."""
+    path = folder / "x.nshot"
+    whole = Classifier(["a", "b"], np.eye(2, 8), scale=100.0, decision=decision)
+    whole.save(path)
+    assert len(list(Classifier.open(path).predict(np.eye(2, 8)))) == 2
+    arrays = {name: getattr(whole, name) for name in file.ARRAYS}
+    told = json.loads(json.dumps(whole.told()))
+    change(told["decision"])
+    file.write(path, arrays, told)
+    with pytest.raises(RequestError, match=r"x\.nshot"):
+        Classifier.open(path)

@@ -22,6 +22,11 @@ from nshot.classifier.cascade import CascadeClassifier
 from nshot.classifier.classifier import Classifier
 from nshot.classifier.facets import Facets, open_classifier
 from nshot.classifier.tree import Placing, TreeClassifier
+from nshot.decision.calibration import Calibration
+from nshot.decision.conformal import Conformal
+from nshot.decision.decision import Decision, Surest
+from nshot.decision.rejection import Rejection
+from nshot.decision.several import Several
 from nshot.embeddings import is_vector_file, read_vectors
 from nshot.embeddings.embeddings import Embeddings
 from nshot.labels.tree import Tree
@@ -276,16 +281,37 @@ def test_a_folder_of_shards(damaged: str, room: Path) -> None:
 def classifiers() -> dict[str, Classifier | Facets | TreeClassifier]:
     one = Classifier(["cat", "dog"], np.eye(2, 8, dtype=np.float32), scale=100.0, model="m", space="s")
     tree = Tree([("animal", "cat"), ("animal", "dog")])
+    three = ["cat", "dog", "fox"]
+    rule = Rejection("background", -0.5, np.eye(4, 8, 4, dtype=np.float32))
+    scores, own = tuple(n / 120 for n in range(120)), (0, 1, 2) * 40
+    sets = Conformal(scores, own, "least", True, 3)
+    adaptive = Decision(sets=Conformal(scores, own, "adaptive"), coverage=0.9)
+    decided = Decision(Calibration(2.0, 0.1), rule, Surest(0.9, 0.4, 0.05), sets)
+    any_number = Several(np.array([0.1, 0.2, 0.3]), np.array([20, 30, 2]), 10, np.ones((5, 8), np.float32))
+    matrix = np.eye(3, 8, dtype=np.float32)
     above = Classifier(["animal"], np.eye(1, 8, dtype=np.float32), scale=100.0, model="m")
+
+    checked = {"images": 100, "agreement": 0.99, "interval": [0.95, 1.0], "went on": 0.3}
+    promised = {"agree": 0.99, "learnt on": 500, "checked": checked, "precision": "f32"}
+
+    def with_decision(decision: Decision) -> Classifier:
+        made = Classifier(three, matrix, 100.0, model="m", space="s", decision=decision)
+        return made.with_provenance(made={"images": 9, "templates": ["a {}"]}, examples=[b"1" * 32])
+
     return {
         "one": one,
+        "decided": with_decision(decided),
+        "sets": with_decision(adaptive),
+        "several": with_decision(Decision(several=any_number)),
         "facets": Facets({"subject": one, "place": one}),
         "tree": TreeClassifier(one, tree, Placing((0.1, 0.9), 0.9, 0.5), inner=above),
-        "cascade": CascadeClassifier.of(one, one, 1.5, {"precision": "f32"}),
+        "cascade": CascadeClassifier.of(
+            one, one.with_decision(Decision(Calibration(2.0), Rejection("energy", 0.1))), 1.5, promised
+        ),
     }
 
 
-@pytest.mark.parametrize("kind", ["one", "facets", "tree", "cascade"])
+@pytest.mark.parametrize("kind", ["one", "decided", "sets", "several", "facets", "tree", "cascade"])
 def test_classifiers(kind: str, room: Path) -> None:
     path = room / "x.nshot"
     classifiers()[kind].save(path)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nshot.classifier import file
 from nshot.classifier.predictions import Predictions
+from nshot.decision.checking import check
 from nshot.decision.compared import Compared, cosines
 from nshot.decision.decision import Decision
 from nshot.decision.several import Several
@@ -222,7 +223,7 @@ class Classifier:
         labels = told["labels"]
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise TypeError("its labels are no list of texts")
-        return cls(
+        found = cls(
             labels,
             **arrays,
             activation=told["activation"],
@@ -232,6 +233,9 @@ class Classifier:
             made=told["made"] if "made" in told else told["recipe"],
             examples=map(bytes.fromhex, told.get("examples", ())),
         )
+        if found.decision is not None:
+            check(found.decision, len(found.labels), found.dimension, found.scale)
+        return found
 
     def check_space(self, recipe: Recipe | None, model: str | None, *, name: str = "this classifier") -> None:
         """Refuse vectors of another model; where one side does not say where it is from, nothing is refused.

@@ -14,7 +14,7 @@ from nshot.decision.conformal import Conformal
 from nshot.decision.rejection import Rejection
 from nshot.decision.several import Several
 from nshot.decision.softmax import Reals, activate
-from nshot.errors import RequestError
+from nshot.errors import NONSENSE, RequestError, brief
 from nshot.metrics import risk_coverage
 from nshot.types import Activation, Answer
 
@@ -138,7 +138,8 @@ class Decision:
         if self.several is not None:
             return _several(self.several, self.logits(images) if logits is None else logits)
         if self.sets is not None and self.coverage is not None:
-            shares = scores / scores.sum(axis=1, keepdims=True)  # sigmoid's rows do not sum to 1
+            total = scores.sum(axis=1, keepdims=True)  # not 1 under sigmoid, and perhaps 0
+            shares = scores / np.maximum(total, np.finfo(np.float64).tiny)
             sets = self.sets.sets(shares, images.vectors, self.coverage)
             return [Verdict("set", labels) for labels in sets]
         best = np.argmax(images.logits, axis=1).tolist()
@@ -188,8 +189,8 @@ class Decision:
         }
         try:
             return cls(**{name: make(content[name]) for name, make in makers.items() if name in content})
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"the saved decision is damaged: {error}") from error
+        except NONSENSE as error:
+            raise RequestError(f"the saved decision is damaged: {brief(error)}") from error
 
 
 def _several(several: Several, evidence: Reals) -> list[Verdict]:

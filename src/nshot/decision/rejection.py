@@ -73,7 +73,7 @@ class Rejection:
                 raise RequestError("the margin rule needs at least two labels")
             best = np.partition(cosines, -2, axis=1)
             return best[:, -1] - best[:, -2]
-        s = float(np.mean(images.scale))
+        s = float(np.mean(images.scale, dtype=np.float64))
         energy = log_sum_exp(images.logits) / s
         if self.background is None:
             return energy
