@@ -300,7 +300,7 @@ def test_pickles_are_one_line_and_run_nothing(room: Path) -> None:
         path.write_bytes(data)
         for tensor in read_weights(path).values():
             assert tensor.nbytes <= 2**24 + len(data), tensor.shape
-            tensor.sum()  # all of it is there
+            np.count_nonzero(tensor)  # all of it is there
 
     attack("pickles", pickle_changed, read, short=150, named=path.name)
 
