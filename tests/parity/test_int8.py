@@ -300,6 +300,33 @@ def test_a_damaged_form_is_found_out(made: tuple[Path, Path, Int8Report]) -> Non
         weights.write_bytes(content)
 
 
+def test_a_form_of_another_model_under_this_one_s_name_is_none(made: tuple[Path, Path, Int8Report]) -> None:
+    checkpoint = find("sketchbook")
+    (place,) = (made[0] / "int8").glob("*.json")
+    content = place.read_bytes()
+    try:
+        place.write_bytes(content.replace(place.stem.encode(), b"another", 1))
+        with pytest.raises(DeviceError, match="there is no int8 form of sketchbook yet"):
+            nshot.load("sketchbook", precision="int8")
+    finally:
+        place.write_bytes(content)
+    assert int8.record(checkpoint) is not None
+
+
+def test_the_same_images_make_the_same_form_and_others_one_whose_vectors_are_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NSHOT_CACHE", str(tmp_path))
+    checkpoint, found = find("sketchbook"), []
+    for seed in (0, 1, 0):
+        scenes = [sample(9_000_000 + 50 * seed + number) for number in range(50)]
+        pixels = np.stack([np.asarray(draw(scene).resize((48, 48))).transpose(2, 0, 1) for scene in scenes])
+        int8.quantise(checkpoint, pixels)
+        found.append(encoders.load(checkpoint, precision="int8").fingerprint)
+    assert found[0] != found[1]
+    assert found[0] == found[2]
+
+
 def test_too_few_images_are_refused(made: tuple[Path, Path, Int8Report]) -> None:
     model = nshot.load("sketchbook", precision="f32")
     few = sorted(made[1].iterdir())[:50]

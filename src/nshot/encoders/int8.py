@@ -54,6 +54,7 @@ def record(checkpoint: Checkpoint) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(_place(checkpoint).read_text())
         files = [_place(checkpoint).parent / name for name in found["files"]]
         whole = all(file.is_file() for file in files) and isinstance(found["digest"], str)
+        whole &= found["of"] == _place(checkpoint).stem  # not another model's, under this one's name
         return found | {"files": files} if whole else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -115,6 +116,11 @@ def quantise(checkpoint: Checkpoint, pixels: Pixels) -> None:
                 smooth_quant_alphas=more.AdvancedSmoothQuantParameters(matmul=_SMOOTH),
             ),
         )
+    # names of their own are others in each run: the same images are to give the same bytes, and digest
+    quantised.set_friendly_name("int8")
+    quantised.outputs[0].tensor.set_names({"vectors"})
+    for number, node in enumerate(quantised.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()} {number}")
     with writing(place.parent), tempfile.TemporaryDirectory(dir=place.parent) as folder:
         made = [Path(folder) / "tower.xml", Path(folder) / "tower.bin"]
         try:
@@ -126,7 +132,7 @@ def quantise(checkpoint: Checkpoint, pixels: Pixels) -> None:
         for file, name in zip(made, files, strict=True):
             replace(file, place.parent / name)
     old = record(checkpoint)
-    write_bytes(place, json.dumps({"files": files, "digest": digest}).encode())
+    _keep(checkpoint, files, digest)
     for file in () if old is None else old["files"]:
         if file.name not in files:
             file.unlink(missing_ok=True)
@@ -135,8 +141,13 @@ def quantise(checkpoint: Checkpoint, pixels: Pixels) -> None:
 def keep_report(checkpoint: Checkpoint, report: dict[str, Any]) -> None:
     """Keep what was measured of the form that is there."""
     found = required(checkpoint)
-    told = {"files": [file.name for file in found["files"]], "digest": found["digest"], "report": report}
-    write_bytes(_place(checkpoint), json.dumps(told, indent=1).encode())
+    _keep(checkpoint, [file.name for file in found["files"]], found["digest"], report=report)
+
+
+def _keep(checkpoint: Checkpoint, files: list[str], digest: str, **more: Any) -> None:
+    place = _place(checkpoint)
+    told = {"of": place.stem, "files": files, "digest": digest, **more}
+    write_bytes(place, json.dumps(told, indent=1).encode())
 
 
 def check(checkpoint: Checkpoint) -> None:
