@@ -588,6 +588,30 @@ def test_what_a_cascade_cannot_be_asked_is_refused_by_a_sentence(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "said"), [*REFUSED[:3], *REFUSED[7:10], ("quantise", "", "one model")]
+)
+def test_what_a_cascade_cannot_be_asked_is_refused_before_its_models_are_loaded(
+    drawings: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: str,
+    said: str,
+) -> None:
+    rng = np.random.default_rng(0)
+    small, large = (
+        Classifier(LABELS, rng.normal(size=(6, 8)), 30.0, space=each, model=f"there-is-no-{each}")
+        for each in ("one", "two")
+    )
+    CascadeClassifier.of(small, large, 1.0, {}).save(tmp_path / "both.nshot")
+    image = sorted(drawings.iterdir())[0]
+    asked = (image, "--classifier", tmp_path / "both.nshot", "--no-store", *options.split())
+    status, _, err = run(capsys, command, *asked)
+    assert status == 2
+    assert said in err
+
+
 def test_trees_facets_and_fitting_take_classifiers_of_one_model(smaller: Path, drawings: Path) -> None:
     from nshot.classifier.tree import TreeClassifier
     from nshot.labels.tree import Tree

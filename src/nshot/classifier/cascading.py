@@ -139,6 +139,8 @@ def cascade(
                 f"; on {checked.images} others {checked.agreement:.1%} of the answers are those of {large} "
                 f"({low:.1%} to {high:.1%})"
             )
+    elif count == 0:
+        reason = f"there is no image that both can be asked of: every image is asked of {large}"
     elif count < least:
         reason = (
             f"{count} images are too few to learn a margin for {agree:.4g}, which takes {least}: every image "

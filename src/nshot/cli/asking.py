@@ -40,6 +40,8 @@ def ask(
     if classifier_file is not None:
         if label_options.any:
             raise RequestError("give labels or --classifier, not both")
+        if decision_options.multi:
+            check_one_file(classifier_file, "several labels per image are asked of")
         embedder, classifier = from_file(classifier_file, model_options, quiet=quiet)
         decision_options.check(several=classifier.several is not None)
     else:
@@ -100,6 +102,24 @@ def asks_background(classifier: Classifier, options: DecisionOptions) -> bool:
         return decision is None and classifier.activation == "softmax"
     fitted = None if decision is None else decision.rejection
     return options.reject == "background" and (fitted is None or fitted.rule != "background")
+
+
+def check_one_file(path: Path | None, what: str) -> None:
+    """Refuse a file that holds a cascade where one model is needed, before any model is loaded.
+
+    Args:
+        path: a classifier file, or none.
+        what: what needs it, to begin the sentence with.
+
+    Raises:
+        RequestError: it holds a cascade.
+    """
+    from nshot.classifier import file
+
+    if path is not None and file.format_of(path) == file.CASCADE:
+        from nshot.classifier.cascade import CascadeClassifier, check_one
+
+        check_one(CascadeClassifier.open(path), what)
 
 
 def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[Model, Classifier]:

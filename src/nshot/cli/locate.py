@@ -290,8 +290,7 @@ def _ask_tiles(
     *,
     quiet: bool,
 ) -> _Asked:
-    from nshot.classifier.cascade import check_one
-    from nshot.cli.asking import from_file, say_language
+    from nshot.cli.asking import check_one_file, from_file, say_language
 
     if settings.like or settings.nms is not None:
         raise RequestError("--like and --nms are for detectors: add --model owlv2")
@@ -299,8 +298,8 @@ def _ask_tiles(
     if classifier_file is not None:
         if label_options.any:
             raise RequestError("give labels or --classifier, not both")
+        check_one_file(classifier_file, "tiles are asked of")
         model, classifier = from_file(classifier_file, model_options, quiet=quiet)
-        check_one(classifier, "tiles are asked of")
     else:
         given = label_options.given(quiet=quiet, alone=True)
         if given is None:

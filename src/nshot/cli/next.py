@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from nshot.cli.asking import from_file
+from nshot.cli.asking import check_one_file, from_file
 from nshot.cli.help import Command
 from nshot.cli.options import (
     Listing,
@@ -72,11 +72,12 @@ def command(
 
     Exit status: 0 all images were read, 1 some failed, 2 the request itself was wrong.
     """
-    from nshot.classifier.cascade import check_one
     from nshot.few_shot import select
 
+    check_one_file(
+        classifier_file, "the images to label next are chosen for what is fitted, on the vectors of"
+    )
     embedder, classifier = from_file(classifier_file, listing.over(model_options, sources), quiet=quiet)
-    check_one(classifier, "the images to label next are chosen for what is fitted, on the vectors of")
     remarks = Remarks()
     images = listing.open(embedder, sources, remarks)
     found = embedder.stored(sources)

@@ -75,11 +75,12 @@ def command(
     """
     from nshot.atomic import check_output, write_bytes
     from nshot.classifier.quantising import quantise
-    from nshot.cli.asking import ask
+    from nshot.cli.asking import ask, check_one_file
     from nshot.encoders.int8 import PAYS
 
     if report is not None:
         check_output(report, [*sources, classifier_file, label_options.labels_file, label_options.templates])
+    check_one_file(classifier_file, "an int8 form is made of")
     nothing = DecisionOptions(None, None, None, None, None)
     exact = replace(model_options, precision="f32", device="cpu")
     model, classifier = ask(label_options, classifier_file, nothing, exact, quiet=quiet, verbose=verbose)

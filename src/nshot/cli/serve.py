@@ -113,7 +113,7 @@ def command(
             "tree's leaves can be asked here with --labels"
         )
     kind = kind_of(facets_given=facets_given, classifier_file=classifier_file, multi=multi)
-    cascade_options.check(kind)
+    cascade_options.check(kind, classifier_file)
     if not sources:
         leave_out(
             "a cascade is learnt on images: show some, or ask for a saved one from --classifiers FOLDER",

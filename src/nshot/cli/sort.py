@@ -98,7 +98,8 @@ def command(
         )
         return _undo(paths, model_options.limits.memory)
     journal_options.check()
-    cascade_options.check(kind_of(classifier_file=classifier_file, multi=decision_options.multi))
+    kind = kind_of(classifier_file=classifier_file, multi=decision_options.multi)
+    cascade_options.check(kind, classifier_file)
     *sources, last = paths
     target = Path(last)
     if not sources and table is None:

@@ -29,16 +29,22 @@ class CascadeOptions:
     first: str | None
     agree: float | None
 
-    def check(self, kind: Kind) -> bool:
+    def check(self, kind: Kind, classifier_file: Path | None) -> bool:
         """Whether there is a first stage.
 
         Raises:
-            RequestError: ``--agree`` without ``--first``, or ``--first`` with another kind of question.
+            RequestError: ``--agree`` without ``--first``, or ``--first`` with another kind of question or a
+                file that holds a cascade.
         """
         if self.first is not None and kind is not Kind.ONE:
             raise RequestError(
                 f"--first goes with one label per image, and this is {kind.value}: leave it out"
             )
+        if self.first is not None and classifier_file is not None:
+            from nshot.classifier import file
+
+            if file.format_of(classifier_file) == file.CASCADE:
+                raise RequestError(f"{classifier_file} is a cascade already: leave out --first")
         if self.first is None and self.agree is not None:
             raise RequestError("--agree says how often a first model must answer as the other: add --first")
         return self.first is not None
@@ -105,11 +111,8 @@ def staged_of(
     Raises:
         RequestError: a first stage that is no other than the last, or a decision that cascades do not know.
     """
-    from nshot.classifier.cascade import CascadeClassifier
     from nshot.classifier.cascading import cascade
 
-    if isinstance(classifier, CascadeClassifier):
-        raise RequestError("this classifier is a cascade already: leave out --first")
     name = options.first or ""
     assert model_options.asked is not None  # a command that takes --first names them
     first = _first(name, model, classifier, label_options, model_options, quiet=quiet)
@@ -203,12 +206,10 @@ def _first(
     quiet: bool,
 ) -> tuple[Model, Classifier]:
     if Path(name).suffix == ".nshot":
-        from nshot.classifier.cascade import check_one
-        from nshot.cli.asking import from_file
+        from nshot.cli.asking import check_one_file, from_file
 
-        first = from_file(Path(name), replace(model_options, model=None, revision=None), quiet=quiet)
-        check_one(first[1], f"--first {name}: a first stage has")
-        return first
+        check_one_file(Path(name), f"--first {name}: a first stage has")
+        return from_file(Path(name), replace(model_options, model=None, revision=None), quiet=quiet)
     if name in _PRECISIONS:
         plain = classifier.with_decision(None)
         own = replace(model_options, model=model.name, precision=name)

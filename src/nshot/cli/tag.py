@@ -111,7 +111,8 @@ def command(
         )
         return _undo(undo, sources)
     journal_options.check()
-    cascade_options.check(kind_of(classifier_file=classifier_file, multi=decision_options.multi))
+    kind = kind_of(classifier_file=classifier_file, multi=decision_options.multi)
+    cascade_options.check(kind, classifier_file)
     missing = "leave out --dry-run" if write else "add --write"
     write = write and not dry_run
     if not sources and table is None:

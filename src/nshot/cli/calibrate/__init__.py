@@ -109,7 +109,7 @@ def command(request: Request) -> int:
         classifier_file=request.classifier_file,
         multi=request.multi,
     )
-    request.cascade_options.check(kind)
+    request.cascade_options.check(kind, request.classifier_file)
     if kind is Kind.TREE:
         from nshot.cli.calibrate.tree import calibrate
     elif kind is Kind.FACETS:

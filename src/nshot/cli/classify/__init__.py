@@ -91,7 +91,7 @@ def command(request: Request) -> int:
         classifier_file=request.classifier_file,
         multi=request.decision_options.multi,
     )
-    request.cascade_options.check(kind)
+    request.cascade_options.check(kind, request.classifier_file)
     request.journal_options.check()
     check_rank(request.rank, kind)
     if is_folder_of_answers(request.sources, request.output, request.format):

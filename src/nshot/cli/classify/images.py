@@ -79,6 +79,8 @@ def summed_up(request: Request, sink: Sink, answered: int) -> int:
 
 def _check(request: Request, kind: Kind) -> None:
     """Refuse what does not go together, and make the folder of heatmaps, before anything is loaded."""
+    from nshot.cli.asking import check_one_file
+
     journal = request.journal_options
     request.check_output()
     if kind is Kind.FACETS:
@@ -93,8 +95,12 @@ def _check(request: Request, kind: Kind) -> None:
         )
         if "-" in request.sources:
             raise RequestError("a list on standard input does not go with --first")
+    if request.adapt:
+        check_one_file(request.classifier_file, "what is adapted is of")
     if request.heatmaps is not None:
         from nshot.cli.heatmaps import check
+
+        check_one_file(request.classifier_file, "the evidence in an image is that of")
 
         asked = {
             "--facets": kind is Kind.FACETS,

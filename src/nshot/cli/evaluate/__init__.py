@@ -81,7 +81,7 @@ def command(request: Request) -> int:
         classifier_file=request.classifier_file,
         multi=request.decision_options.multi,
     )
-    request.cascade_options.check(kind)
+    request.cascade_options.check(kind, request.classifier_file)
     check_rank(request.rank, kind)
     if kind is Kind.TREE:
         from nshot.cli.evaluate.tree import evaluate
