@@ -161,3 +161,16 @@ def test_of_labelled_files_one_that_is_damaged_is_a_failed_shard_that_says_so(
     store.objects["wds/0001.tar"] = whole
     assert run([*command, "--no-store", "--again"]) == 0
     assert len(nshot.open(tmp_path / "v")) == 12  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", ["wds/0000.tar", "wds/0001.tar"])
+def test_of_webdataset_shards_one_that_is_no_archive_stops_no_other_before_there_is_a_plan(
+    bad: str, store: FaultyStore, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.objects[bad] = b"no archive"
+    own = ["--model", str(tiny), "--no-store"]
+    assert run(["embed", "s3://bucket/wds/", "--labelled", "-o", f"{tmp_path}/v/", *own]) == 1
+    assert f"s3://bucket/{bad} is not a tar archive" in capsys.readouterr().err
+    assert len(nshot.open(tmp_path / "v")) == 6  # type: ignore[arg-type]
+    assert run(["evaluate", "s3://bucket/wds/", *own]) == 1
+    assert "6 images" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,13 @@ from nshot.distributed import shards
 from nshot.distributed.plan import Plan
 from nshot.distributed.run import Request, make_shards, planned
 from nshot.embeddings.parts import part_name
-from nshot.errors import SourceError
+from nshot.errors import RequestError, SourceError
 from nshot.images.sources import expand
 from nshot.objects import folder as folders
 from nshot.objects import open_folder
 
-pytest.importorskip("pyarrow.parquet")
+pa = pytest.importorskip("pyarrow", reason="plans are Parquet: they need pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture
@@ -187,3 +189,69 @@ def test_verifying_takes_time_by_the_number_of_shards_and_not_by_its_square(
     (tmp_path / "v" / "part-00099.parquet").write_bytes(b"")
     assert shards.leftover(plan) == ["part-00099.parquet"]
     assert max(asked.values()) == 1
+
+
+def test_a_pattern_of_archives_or_tables_stands_for_what_they_hold(
+    tiny: Path, photos: Path, store: FaultyStore, tmp_path: Path
+) -> None:
+    paths = sorted(photos.iterdir())
+    held = tmp_path / "held"
+    held.mkdir()
+    for number in range(2):
+        images = [path.read_bytes() for path in paths[number * 3 : number * 3 + 3]]
+        pq.write_table(pa.table({"image": images}), held / f"{number}.parquet")
+        with zipfile.ZipFile(held / f"{number}.zip", "w") as archive:
+            for path in paths[number * 3 : number * 3 + 3]:
+                archive.write(path, path.name)
+    for ending in ("parquet", "zip"):
+        (held / f"2.{ending}").write_bytes(b"neither of them")
+    for path in held.iterdir():
+        store.objects[f"held/{path.name}"] = path.read_bytes()
+    model = nshot.load(tiny)
+    wanted = model.embed(paths[:6]).vectors
+    for root in (tmp_path, "s3://bucket"):
+        for ending in ("parquet", "zip"):
+            pattern = f"{root}/held/*.{ending}"
+            found = model.embed(pattern)
+            assert (found.vectors == wanted).all()
+            assert [each.source for each in found.failures.values()] == [f"{root}/held/2.{ending}"]
+            folder = tmp_path / f"{ending}-{'://' in str(root)}"
+            made = list(make_shards(planned(folder, Request([pattern]), model), model))
+            assert [(each.rows, each.failed, each.broken is None) for each in made] == [
+                *[(3, 0, True)] * 2,
+                (1, 1, False),
+            ]
+            assert (nshot.open(folder).vectors == wanted).all()  # type: ignore[union-attr]
+
+
+def test_of_tables_that_are_named_one_that_is_damaged_stops_no_other(
+    tiny: Path, photos: Path, tmp_path: Path
+) -> None:
+    model = nshot.load(tiny)
+    bad, good = tmp_path / "0.parquet", tmp_path / "1.parquet"
+    bad.write_bytes(b"PAR1")
+    pq.write_table(pa.table({"image": [(photos / "00.jpg").read_bytes()]}), good)
+    plan = planned(tmp_path / "v", Request([str(bad), str(good)]), model)
+    assert [(each.rows, each.failed) for each in make_shards(plan, model)] == [(1, 1), (1, 0)]
+    with pytest.raises(SourceError, match="no such file"):
+        planned(tmp_path / "w", Request([str(good), str(tmp_path / "gone.parquet")]), model)
+
+
+def test_vectors_are_not_put_among_the_images(
+    tiny: Path, photos: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.objects["photos/a.jpg"] = (photos / "00.jpg").read_bytes()
+    monkeypatch.chdir(photos.parent)
+    model, before = nshot.load(tiny), sorted(photos.iterdir())
+    for source, folder in (
+        (str(photos), "photos/"),
+        ("photos/*.jpg", str(photos)),
+        ("s3://bucket/photos", "s3://bucket/photos/"),
+        ("s3://bucket/photos/*.jpg", "s3://bucket/photos"),
+    ):
+        with pytest.raises(RequestError, match="holds the images: name another folder"):
+            planned(folder, Request([source]), model)
+    assert sorted(photos.iterdir()) == before
+    assert list(store.objects) == ["photos/a.jpg"]
+    planned("photos/vectors", Request(["photos/"]), model)  # below them they are no images by their names
+    assert len(list(expand(["photos/"]))) == 12

@@ -46,7 +46,7 @@ def samples(
     endings: Sequence[str] = _LABELS,
     keys: Sequence[str] = _KEYS,
 ) -> Iterator[tuple[Source, Any]]:
-    """Each image with what is said of it, shard after shard.
+    """Each image with what is said of it, shard after shard; one of several that is no tar is a failure.
 
     Args:
         paths: the shards.
@@ -55,31 +55,42 @@ def samples(
         keys: of a .json, likewise.
 
     Raises:
-        SourceError: a shard that cannot be opened.
+        SourceError: the only shard cannot be opened.
     """
     for path in paths:
-        key, held, image = "", dict[str, Member](), None
-        for member in tar_members(path, max_bytes):
-            name = member.name
-            if not name:  # the damage that ends a tar
-                yield Source(str(path), None, member), None
-                continue
-            own, ending = _cut(name)
-            if own != key:
-                if image is not None:
-                    yield image, _said(held, endings, keys)
-                key, held, image = own, {}, None
-            if is_image_name(f"x.{ending}"):
-                if image is not None:
-                    yield image, _said(held, endings, keys)
-                image = Source(f"{path}/{name}", None, member, size=member.size)
-            elif ending in endings and member.size <= _MOST_SAID:
-                held[ending] = member
-        if image is not None:
-            said = _said(held, endings, keys)
-            if said is None and member.damage is not None:  # else the rest would be lost as unlabelled
-                image = Source(str(path), None, member)
-            yield image, said
+        try:
+            yield from _of_shard(path, max_bytes, endings, keys)
+        except SourceError as error:
+            if len(paths) == 1:
+                raise
+            yield Source.failed(str(path), UnreadableImage(str(error))), None
+
+
+def _of_shard(
+    path: Path | ObjectPath, max_bytes: int, endings: Sequence[str], keys: Sequence[str]
+) -> Iterator[tuple[Source, Any]]:
+    key, held, image = "", dict[str, Member](), None
+    for member in tar_members(path, max_bytes):
+        name = member.name
+        if not name:  # the damage that ends a tar
+            yield Source(str(path), None, member), None
+            continue
+        own, ending = _cut(name)
+        if own != key:
+            if image is not None:
+                yield image, _said(held, endings, keys)
+            key, held, image = own, {}, None
+        if is_image_name(f"x.{ending}"):
+            if image is not None:
+                yield image, _said(held, endings, keys)
+            image = Source(f"{path}/{name}", None, member, size=member.size)
+        elif ending in endings and member.size <= _MOST_SAID:
+            held[ending] = member
+    if image is not None:
+        said = _said(held, endings, keys)
+        if said is None and member.damage is not None:  # else the rest would be lost as unlabelled
+            image = Source(str(path), None, member)
+        yield image, said
 
 
 def class_names(shard: Path | ObjectPath) -> list[str] | None:

@@ -49,7 +49,7 @@ def start(address: str) -> None:
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        said = " ".join(str(error).split())[:300]
+        said = " ".join(str(error).split())[:300].rstrip(".")
         raise RequestError(
             f"no Ray cluster at {address}: {said}. Start one with ray start --head, or use --ray local"
         ) from error
@@ -58,6 +58,8 @@ def start(address: str) -> None:
 def _knock(address: str) -> None:
     """Whether somebody answers at host:port: Ray itself tries for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://") and not (colon and port.isdecimal()):
+        raise RequestError(f"{address} names no port: write {address.rstrip(':')}:10001, which is Ray's own")
     if not colon or not port.isdecimal():
         return
     try:

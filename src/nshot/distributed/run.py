@@ -31,7 +31,7 @@ from nshot.embeddings.parts import Parts
 from nshot.errors import RequestError, SourceError
 from nshot.images import archives
 from nshot.images.remarks import Remarks
-from nshot.images.sources import Source, expand, found_after
+from nshot.images.sources import Source, expand, found_after, holds_many
 from nshot.images.tables import is_table
 from nshot.objects import Folder, Meta, is_object_url, open_folder
 from nshot.types import Embedded, Failure, Limits
@@ -97,7 +97,7 @@ def planned(
     Raises:
         OutputError: the folder holds a plan for something else, or cannot be written.
         SourceError: a source cannot be listed.
-        RequestError: nothing was named, or the model is not the plan's.
+        RequestError: nothing was named, the folder is a source itself, or the model is not the plan's.
         MissingExtra: pyarrow, or obstore for an object store, is not installed.
     """
     place = open_folder(folder, make=True)
@@ -111,6 +111,7 @@ def planned(
         tidy(plan)
         return plan
     _check_empty(place)
+    _check_apart(place, request.sources)
     recipe, classes, multi = maker.recipe, None, False
     remarks = remarks or Remarks()
     if request.labelled:
@@ -275,6 +276,13 @@ def _check_empty(folder: Folder) -> None:
         )
 
 
+def _check_apart(folder: Folder, sources: Sequence[str]) -> None:
+    """Images and their vectors in one folder would be taken for vectors alone the next time."""
+    for source in sources:
+        if not is_table(source) and folder.is_at(source if not _magic(source) else source.rpartition("/")[0]):
+            raise RequestError(f"{folder.name} holds the images: name another folder for the vectors with -o")
+
+
 def _listed(
     source: str,
     request: Request,
@@ -286,9 +294,10 @@ def _listed(
     """The entries of one source; those behind what is listed already."""
     if is_vector_file(source):
         raise RequestError(f"{source} holds vectors already: a folder of parts is made of images")
-    lower = source.lower().rstrip("/")
-    if lower.endswith((*archives.ZIP, *archives.TAR)):
-        return archives_of(source, after) if _magic(source) else iter([_archive(source)])
+    if holds_many(source) and _magic(source):
+        return _files_of(source, after)
+    if source.lower().endswith((*archives.ZIP, *archives.TAR)):
+        return iter([_file(source)])
     if after is not None and is_object_url(source) and not is_table(source):
         # the store begins its listing there, where a folder on disk is walked again
         found = found_after(source, after.last, limits=limits, strict=request.strict, remarks=remarks)
@@ -302,10 +311,15 @@ def _listed(
         image_root=request.image_root,
         strict=request.strict,
     )
-    if is_table(source) and not _magic(source):
-        first = islice(listing(), _TRIED)
-        if any(item.address is None and item.failure is None for item in first):
-            return iter([Entry("whole", source, source)])
+    if is_table(source):
+        try:
+            first = islice(listing(), _TRIED)
+            if any(item.address is None and item.failure is None for item in first):
+                return iter([_file(source)])
+        except SourceError:
+            if len(request.sources) > 1 and os.path.isfile(source):  # noqa: PTH113
+                return iter([_file(source)])  # a shard that fails, and stops no other
+            raise
     return _after(map(Entry.of, listing(remarks=remarks)), after)
 
 
@@ -323,8 +337,8 @@ def _after(entries: Iterable[Entry], after: After | None) -> Iterator[Entry]:
     return entries
 
 
-def archives_of(pattern: str, after: After | None = None) -> Iterator[Entry]:
-    """The archives that a pattern names, by name, each a shard.
+def _files_of(pattern: str, after: After | None) -> Iterator[Entry]:
+    """The archives or tables that a pattern names, by name, each a shard.
 
     Raises:
         SourceError: none.
@@ -338,16 +352,17 @@ def archives_of(pattern: str, after: After | None = None) -> Iterator[Entry]:
         if first is None and after is None:
             raise SourceError(f"{pattern}: there is no such object")
         return (
-            _archive(name) if isinstance(found, Meta) else Entry.of(Source.failed(name, found))
+            _file(name) if isinstance(found, Meta) else Entry.of(Source.failed(name, found))
             for name, found in chain(filter(None, [first]), listed)
         )
-    found = [name for name, error in folders.matching(pattern) if error is None]
-    if not found:
+    matched = [name for name, error in folders.matching(pattern) if error is None]
+    if not matched:
         raise SourceError(f"{pattern}: no such file, and nothing matches it as a pattern")
-    return _after(map(_archive, found), after)
+    return _after(map(_file, matched), after)
 
 
-def _archive(name: str) -> Entry:
+def _file(name: str) -> Entry:
+    """An archive, a table of images or a file of vectors, which is a shard of its own."""
     return Entry("whole", name, name)
 
 
@@ -364,7 +379,7 @@ def _of_labelled(found: LabelledSet, remarks: Remarks, after: After | None) -> I
 
     def entries() -> Iterator[Entry]:
         if (shards := found.shards or _of_bytes(found)) is not None:
-            yield from map(_archive, shards)
+            yield from map(_file, shards)
         else:
             yield from map(Entry.of, found)
         for line in (*found.remarks.news(), *found.remarks.counts()):

@@ -21,7 +21,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from nshot.errors import ImageError, SourceError, UndecodableImage, UnreadableImage
 from nshot.images import folders, hub
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from nshot.images.in_tables import InTable
     from nshot.images.tables import Row, Table
 
-__all__ = ["Source", "expand", "found_after", "found_again", "table_sources"]
+__all__ = ["Source", "expand", "found_after", "found_again", "holds_many", "table_sources"]
+
+T = TypeVar("T")
 
 _TELLING = 32  # bytes by which an image is told from a list of names
 _MAP = 64  # bytes by which one is told that begins with a line of text, as PPM does
@@ -166,6 +168,8 @@ class _Listing:
             if folders.is_pattern(spec):
                 nothing = f"{spec}: no such file, and nothing matches it as a pattern"
                 found = folders.matching(spec, self.remarks.skipped)
+                if holds_many(spec):
+                    return self._each(_some(((name, why) for name, why in found), nothing))
                 named = bool(Path(spec).suffix.strip(".*"))  # it names its files by their ending
                 return self._found(found, nothing, all_of_it=named)
             scheme, one, rest = spec.partition(":/")
@@ -184,6 +188,10 @@ class _Listing:
         """What lies in an object store; that something does is checked now."""
         from nshot.images import stored, tables
 
+        if holds_many(url) and stored.is_pattern(url):
+            files = stored.listed(url, self.remarks, after=after, archives_too=True)
+            matched = ((name, found if isinstance(found, ImageError) else None) for name, found in files)
+            return self._each(_some(matched, f"{url}: there is no such object"))
         if stored.is_pattern(url) or stored.is_folder(url):
             below = stored.listed(url, self.remarks, strict=self.strict, after=after)
             first = next(below, None)
@@ -214,6 +222,16 @@ class _Listing:
             else Source.failed(name, UndecodableImage(f"no image, by its name ({kind})"))
             for name, mark, kind in itertools.chain([first], found)
         )
+
+    def _each(self, files: Iterator[tuple[str, Exception | None]]) -> Iterator[Source]:
+        """What archives and tables hold that a pattern matches; one that cannot be read is a failure."""
+        for name, error in files:
+            try:
+                if error is not None:
+                    raise SourceError(f"{name} cannot be listed: {error}")
+                yield from self.spec(name)
+            except SourceError as wrong:
+                yield Source.failed(name, UnreadableImage(str(wrong)))
 
     def _file(self, spec: str) -> Iterator[Source]:
         from nshot.images import archives, tables
@@ -302,6 +320,25 @@ class _Listing:
         from nshot.images.in_tables import InTable
 
         return InTable(self.image_column, self.image_root, self.limits, self.remarks)
+
+
+def holds_many(name: str) -> bool:
+    """Whether a file, or what a pattern matches, holds many images or names them: an archive or a table."""
+    from nshot.images import archives, tables
+
+    return name.lower().endswith((*archives.ZIP, *archives.TAR, *tables.ENDINGS))
+
+
+def _some(found: Iterator[T], otherwise: str) -> Iterator[T]:
+    """What is found, of which the first is looked for now.
+
+    Raises:
+        SourceError: there is nothing.
+    """
+    first = list(itertools.islice(found, 1))
+    if not first:
+        raise SourceError(otherwise)
+    return itertools.chain(first, found)
 
 
 def _kind_of_member(name: str, read: Callable[[], bytes]) -> str | None:

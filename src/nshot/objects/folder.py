@@ -85,6 +85,10 @@ class Folder(ABC):
             OutputError: it cannot be removed.
         """
 
+    @abstractmethod
+    def is_at(self, place: str) -> bool:
+        """Whether a path or a URL means this folder."""
+
     def clear(self, name: str) -> None:  # noqa: B027  (a store has no drafts)
         """Remove drafts of a file that killed processes left: of this machine at once, of others in time."""
 
@@ -215,6 +219,11 @@ class _OnDisk(Folder):
                 if gone:
                     left.unlink(missing_ok=True)
 
+    def is_at(self, place: str) -> bool:
+        with suppress(OSError, ValueError):
+            return os.path.samefile(self._path, place or ".")  # noqa: PTH121
+        return False
+
     def remove(self, name: str) -> None:
         with writing(self.path(name)):
             (self._path / name).unlink(missing_ok=True)
@@ -273,6 +282,9 @@ class _InStore(Folder):
             except StoreFailure as error:
                 if error.kind != "exists" or over:
                     raise OutputError(f"cannot write {self.path(name)}: {error}") from error
+
+    def is_at(self, place: str) -> bool:
+        return is_object_url(place) and Place.of(f"{place.rstrip('/')}/") == self._place
 
     def remove(self, name: str) -> None:
         place = self._at(name)
