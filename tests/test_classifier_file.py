@@ -195,3 +195,25 @@ def changed(folder: Path, decision: Decision, change: Callable[[dict[str, Any]],
     file.write(path, arrays, told)
     with pytest.raises(RequestError, match=r"x\.nshot"):
         Classifier.open(path)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        [],
+        {"templates": 5},
+        {"templates": ["a {}", 5]},
+        {"background": {"cat": 1}},
+        {"calibrate": ["reject"]},
+        {"calibrate": {"coverage": "0.9"}},
+        {"calibrate": {"other": 1}},
+        {"asked": {"labels": ["cat"], "templates": []}},
+        {"asked": {"labels": {}}},
+    ],
+)
+def test_how_a_classifier_was_made_is_read_as_later_commands_need_it(tmp_path: Path, made: object) -> None:
+    path = tmp_path / "x.nshot"
+    whole = Classifier(["a", "b"], np.eye(2, 8), scale=100.0)
+    file.write(path, {name: getattr(whole, name) for name in file.ARRAYS}, whole.told() | {"made": made})
+    with pytest.raises(RequestError, match=r"x\.nshot.*how it was made"):
+        Classifier.open(path)

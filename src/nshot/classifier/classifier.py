@@ -230,7 +230,7 @@ class Classifier:
             space=told["space"] if "space" in told else told["fingerprint"],
             decision=None if told["decision"] is None else Decision.from_dict(told["decision"]),
             model=told["model"],
-            made=told["made"] if "made" in told else told["recipe"],
+            made=file.check_made(told["made"] if "made" in told else told["recipe"]),
             examples=map(bytes.fromhex, told.get("examples", ())),
         )
         if found.decision is not None:

@@ -190,7 +190,7 @@ class Facets(Mapping[str, Classifier]):
             if name not in images:
                 raise RequestError(f"facet {name!r}: there are no images to calibrate it on")
             own = {"reject": None} if classifier.made.get("none") == OFF else {}
-            own |= classifier.made.get("calibrate", {})
+            own |= classifier.made.get("calibrate") or {}
             rows = None if background is None else background.get(name)
             try:
                 made[name] = calibrate(classifier, images[name], none=none, background=rows, **(usual | own))

@@ -110,3 +110,46 @@ def opening(path: str | Path) -> Iterator[None]:
 def damaged(path: str | Path, error: Exception) -> RequestError:
     """What a file that holds something else means to a person."""
     return RequestError(f"{path} is not a classifier file, or a damaged one: {brief(error)}")
+
+
+_CALIBRATE: Mapping[str, tuple[type, ...]] = {
+    "reject": (str, type(None)),
+    "wrong": (float, int),
+    "coverage": (float, int, type(None)),
+    "surest": (float, int, type(None)),
+    "kind": (str,),
+    "randomized": (bool,),
+}
+
+
+def check_made(made: Any) -> dict[str, Any]:
+    """How a classifier was made, as far as later commands go on with it; the rest may say anything.
+
+    Raises:
+        TypeError: it is of another form.
+    """
+    if not isinstance(made, dict):
+        raise TypeError("how it was made is no table")
+    asked = made.get("asked") or {"labels": {}, "templates": []}
+    background = made.get("background") or []
+    calibrate = made.get("calibrate") or {}
+    fits = (
+        _are_texts(made.get("templates") or [])
+        and (_are_texts(background) or _is_phrases(background))
+        and isinstance(asked, dict)
+        and _is_phrases(asked.get("labels"))
+        and _are_texts(asked.get("templates"))
+        and isinstance(calibrate, dict)
+        and all(isinstance(value, _CALIBRATE.get(name, ())) for name, value in calibrate.items())
+    )
+    if not fits:
+        raise TypeError("how it was made is damaged: its templates, background, calibration or question")
+    return made
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _is_phrases(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_are_texts, value.values()))

@@ -69,7 +69,7 @@ def _backgrounds(request: Request, model: Model, facets: Facets) -> dict[str, Fl
 
     found: dict[str, Floats | None] = {}
     for name, classifier in facets.items():
-        rule = classifier.made.get("calibrate", {}).get("reject", request.rule)
+        rule = (classifier.made.get("calibrate") or {}).get("reject", request.rule)
         own = classifier.made.get("background")
         if name in facets.several or not (rule == "background" or own or request.needs_background):
             continue
