@@ -71,6 +71,20 @@ def test_a_text_of_the_whole_context_fits_and_one_token_more_is_an_error_that_na
         tokenizer.encode(["cat", "cat dog cat dog"])
 
 
+def test_a_text_of_megabytes_is_refused_before_it_is_looked_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = single(folder, context=5)
+    asked: list[int] = []
+    monkeypatch.setattr(
+        type(tokenizer), "_ids", lambda _, texts: asked.extend(map(len, texts)) or [[0, 1, 2]] * len(texts)
+    )
+    with pytest.raises(LabelError, match=r"'cat cat .* has 4,000,000 characters.* at most 5 tokens"):
+        tokenizer.encode(["cat " * 1_000_000])
+    tokenizer.encode(["cat " * 1_000_000], cut=True)
+    assert asked == [5000]
+
+
 def test_a_very_long_text_is_named_by_its_beginning(folder: Path) -> None:
     with pytest.raises(LabelError) as caught:
         single(folder).encode(["cat " * 5000])

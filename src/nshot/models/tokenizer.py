@@ -23,6 +23,7 @@ _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _WORDS = rf"<\|startoftext\|>|<\|endoftext\|>|{_SPLIT}"
 _OPENAI_SPECIALS = re.compile("(<start_of_text>|<end_of_text>)")  # open_clip's names of the two
 _SHOWN = 60  # characters of a text that a message repeats
+_PER_TOKEN = 1000  # characters, more than any token has: blanks among them
 
 
 class Tokenizer:
@@ -198,6 +199,13 @@ class Tokenizer:
         for text in texts:
             if not _is_unicode(text):
                 raise LabelError(f"the text {_short(text)} holds half a character: it is not valid Unicode.")
+        most = _PER_TOKEN * self.context  # megabytes of text take seconds, and gigabytes of memory
+        if not cut and (long := next((text for text in texts if len(text) > most), None)) is not None:
+            raise LabelError(
+                f"the text {_short(long)} has {len(long):,} characters, and the model reads at most "
+                f"{self.context} tokens, start and end included: make it shorter."
+            )
+        texts = [text[:most] for text in texts]
         rows = np.full((len(texts), self.context), self.padding, np.int64)
         for row, text, ids in zip(rows, texts, self._ids(texts), strict=True):
             if len(ids) > self.context and cut:
