@@ -76,9 +76,12 @@ def test_a_text_of_megabytes_is_refused_before_it_is_looked_at(
 ) -> None:
     tokenizer = single(folder, context=5)
     asked: list[int] = []
-    monkeypatch.setattr(
-        type(tokenizer), "_ids", lambda _, texts: asked.extend(map(len, texts)) or [[0, 1, 2]] * len(texts)
-    )
+
+    def ids(_: object, texts: list[str]) -> list[list[int]]:
+        asked.extend(map(len, texts))
+        return [[0, 1, 2]] * len(texts)
+
+    monkeypatch.setattr(type(tokenizer), "_ids", ids)
     with pytest.raises(LabelError, match=r"'cat cat .* has 4,000,000 characters.* at most 5 tokens"):
         tokenizer.encode(["cat " * 1_000_000])
     tokenizer.encode(["cat " * 1_000_000], cut=True)
