@@ -342,8 +342,13 @@ def test_the_command_says_what_int8_is_worth_and_classify_uses_it(
     asked = ["--labels-file", str(labels), "--model", "sketchbook", "--no-store"]
     report = tmp_path / "report.json"
     assert cli.run(["quantise", str(made[1]), *asked, "--report", str(report)]) == 0
-    out, _ = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert "those of f32" in out
+    assert "Statistics collection" in err
+    low = encoders.load(find("sketchbook"), precision="bf16").precision == "bf16"
+    assert ("in bf16: " in out) == low  # what else is quick here
+    assert cli.run(["quantise", str(made[1]), *asked, "--quiet"]) == 0
+    assert not capsys.readouterr()[1]
     told = json.loads(report.read_text())
     assert told["calibrated_on"] == 300
     images = [str(path) for path in sorted(made[1].iterdir())[:5]]

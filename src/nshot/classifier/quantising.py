@@ -61,7 +61,8 @@ class Int8Report:
         interval: its 95 % interval (Wilson's).
         bands: agreement by margin, from the least sure fifth to the surest.
         flips: images with another answer, the surest first.
-        milliseconds: processor time per image, by precision: "f32" and "int8".
+        milliseconds: processor time per image, by precision: "f32", "int8", and where the processor has it
+            "bf16".
         megabytes: size of the compiled image tower, by precision.
         processor: what it was timed on.
     """
@@ -109,6 +110,7 @@ def quantise(
     images: ImageLike | Iterable[ImageLike],
     *,
     seed: int = 0,
+    progress: bool = False,
 ) -> Int8Report:
     """Make the int8 form of a model's image tower on one's own images, and measure it on others of them.
 
@@ -120,9 +122,11 @@ def quantise(
         classifier: the question that answers are compared for.
         images: at least 400 images like those that will be asked; up to 1300 are drawn from them at random.
         seed: of the draw.
+        progress: show on stderr how far it is.
 
     Raises:
         MissingExtra: nncf is not installed.
+        OutputError: the form cannot be kept.
         RequestError: too few images, or a classifier of another model.
     """
     from nshot.encoders import int8
@@ -142,8 +146,12 @@ def quantise(
             "others to measure on"
         )
     pixels = np.concatenate(seen.pixels)
-    int8.quantise(checkpoint, pixels[:CALIBRATED_ON])
-    small = encoders.load(checkpoint, device="cpu", precision="int8", runtime="openvino")
+    int8.quantise(checkpoint, pixels[:CALIBRATED_ON], progress=progress)
+    small, low = (
+        encoders.load(checkpoint, device="cpu", precision=name, runtime="openvino")
+        for name in ("int8", "bf16")
+    )
+    measured = {"f32": exact, "int8": small} | ({"bf16": low} if low.precision == "bf16" else {})
     there, pixels = there[CALIBRATED_ON:], pixels[CALIBRATED_ON:]
     before, after = np.stack([each.vector for each in there]), small.encode_images(pixels)
     found = _compared(classifier, [each.source for each in there], before, after)
@@ -151,8 +159,8 @@ def quantise(
         CALIBRATED_ON,
         len(there),
         *found,
-        milliseconds=int8.timed({"f32": exact, "int8": small}, pixels[: 4 * exact.batch]),
-        megabytes={"f32": _size(exact), "int8": _size(small)},
+        milliseconds=int8.timed(measured, pixels[: 4 * exact.batch]),
+        megabytes={name: _size(encoder) for name, encoder in measured.items()},
         processor=int8.processor(),
     )
     int8.keep_report(checkpoint, report.to_dict())

@@ -85,7 +85,7 @@ def command(
     exact = replace(model_options, precision="f32", device="cpu")
     model, classifier = ask(label_options, classifier_file, nothing, exact, quiet=quiet, verbose=verbose)
     remarks = Remarks()
-    found = quantise(model, classifier, listing.open(model, sources, remarks))
+    found = quantise(model, classifier, listing.open(model, sources, remarks), progress=not quiet)
     tell_remarks(remarks, quiet=quiet)
     echo(told(found))
     if report is not None:
@@ -103,12 +103,17 @@ def told(found: Int8Report) -> str:
     """The figures for a person."""
     low, high = found.interval
     time, size = found.milliseconds, found.megabytes
+    speed, sizes = f"{time['int8']:.2f} ms per image", f"{size['int8']:.1f} MB"
+    for name in time:
+        if name != "int8":
+            speed += f"; {time[name]:.2f} in {name}: {time[name] / time['int8']:.1f} times as fast"
+            sizes += f"; {size[name]:.1f} in {name}"
     lines = [
         f"calibrated on {found.calibrated_on} images, measured on {found.images} others",
         f"vectors    cosine with f32: median {found.cosine_median:.4f}, 1 % below {found.cosine_low:.4f}",
         f"answers    {found.agreement:.1%} those of f32 ({low:.1%} to {high:.1%}); {found.flipped} changed",
-        f"time       {time['int8']:.2f} ms per image, f32 {time['f32']:.2f}: {found.gain:.1f} times as fast",
-        f"size       {size['int8']:.1f} MB, f32 {size['f32']:.1f}",
+        f"time       {speed}",
+        f"size       {sizes}",
         "",
         "margin under f32        images  same answer",
     ]
@@ -145,7 +150,7 @@ def make_where_missing(
     if not quiet:
         say(f"there is no int8 form of {model.name} yet: it is made now, on a sample of these images")
     asked = zero_shot(model, EVERYDAY) if question is None else question(model)
-    found = quantise(model, asked, exact.asked(model))
+    found = quantise(model, asked, exact.asked(model), progress=not quiet)
     if not quiet:
         low, high = found.interval
         words = "" if question is not None else ", asked which of 140 everyday words fits,"

@@ -16,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import redirect_stdout, suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,13 @@ def read(checkpoint: Checkpoint) -> ov.Model:
     return ov.Core().read_model(str(found["files"][0]))
 
 
-def quantise(checkpoint: Checkpoint, pixels: Pixels) -> None:
+def quantise(checkpoint: Checkpoint, pixels: Pixels, *, progress: bool = False) -> None:
     """Quantise the image tower, calibrated on uint8[n,3,s,s], and keep it in the place of an earlier one.
+
+    Args:
+        checkpoint: the model.
+        pixels: what activations are measured on.
+        progress: let the library show on stderr how far it is.
 
     Raises:
         MissingExtra: nncf is not installed.
@@ -103,7 +109,9 @@ def quantise(checkpoint: Checkpoint, pixels: Pixels) -> None:
     nncf.set_log_level(logging.ERROR)
     ranges, more = nncf.quantization.range_estimator, nncf.quantization.advanced_parameters
     rows = [pixels[row : row + 1] for row in range(len(pixels))]
-    with redirect_stdout(sys.stderr):  # where its progress belongs
+    with ExitStack() as until_done:
+        shown = sys.stderr if progress else until_done.enter_context(Path(os.devnull).open("w"))
+        until_done.enter_context(redirect_stdout(shown))
         quantised = nncf.quantize(
             graph,
             nncf.Dataset(rows),
