@@ -234,7 +234,7 @@ def test_the_endpoint_answers_by_a_saved_cascade_and_says_which_model_answered(
         assert [each.get("stage") for each in rows] == [*stages, None]
         sent = 60 + sum(stage == cascade.classifier.stages[1] for stage in stages)  # images, in both requests
         assert f"nshot_encoded_total {2 * sent}" in client.get("/metrics").text
-        learnt = {**cascade.classifier.stage, "recipes": ["another", cascade.last.recipe.digest]}
+        learnt = {**cascade.classifier.about, "recipes": ["another", cascade.last.recipe.digest]}
         cascade.classifier.with_provenance(made={"cascade": learnt}).save(tmp_path / "other.nshot")
         answer = client.post("/v1/classify", json={"images": images[:1], "classifier": "other"})
         assert "is not promised with these" in answer.json()["promise"]

@@ -121,20 +121,20 @@ class CascadeClassifier(Classifier):
         )
 
     @property
-    def stage(self) -> Mapping[str, Any]:
-        """What is known of the first stage, as JSON holds it."""
+    def about(self) -> Mapping[str, Any]:
+        """What is known of both stages, as JSON holds it; "last" is in the name of what is the second's."""
         told: Mapping[str, Any] = self.made["cascade"]
         return told
 
     @property
     def threshold(self) -> float:
         """The margin (best logit less the second) from which the first stage answers."""
-        return float(self.stage["threshold"])
+        return float(self.about["threshold"])
 
     @property
     def stages(self) -> tuple[str, str]:
         """What both stages are called: their models, with their precisions where it is one model."""
-        told = self.stage
+        told = self.about
         if told["model"] != told["last model"]:
             return str(told["model"]), str(told["last model"])
         return tuple(f"{told['model']} in {told.get(key, 'f32')}" for key in ("precision", "last precision"))  # type: ignore[return-value]
@@ -142,7 +142,7 @@ class CascadeClassifier(Classifier):
     @property
     def promise(self) -> str:
         """How often the answers are the last model's, how that was checked, and what went on: a sentence."""
-        told, (small, large) = self.stage, self.stages
+        told, (small, large) = self.about, self.stages
         if "agree" not in told:
             return f"{small} answers first, and what it is not sure of goes on to {large}"
         said = (
@@ -166,7 +166,7 @@ class CascadeClassifier(Classifier):
             first: of the model that answers first.
             last: of the model that the rest goes on to.
         """
-        learnt = self.stage.get("recipes")
+        learnt = self.about.get("recipes")
         if learnt is None or list(learnt) == [first.digest, last.digest]:
             return self.promise
         return (
@@ -184,7 +184,7 @@ class CascadeClassifier(Classifier):
 
     def went_on(self, vectors: ArrayLike) -> NDArray[np.bool_]:
         """Which images the last stage answers: [n, d] -> bool[n]."""
-        return np.asarray(np.asarray(vectors)[:, self.stage["dimension"] :].any(axis=1), bool)
+        return np.asarray(np.asarray(vectors)[:, self.about["dimension"] :].any(axis=1), bool)
 
     def answered_by(self, vectors: ArrayLike) -> list[str]:
         """The name of the stage that answers each image; see ``stages``."""
@@ -201,12 +201,12 @@ class CascadeClassifier(Classifier):
         vectors = np.asarray(vectors)
         cosines = self.cosines(vectors)
         answering = vectors.copy()
-        answering[self.went_on(vectors), : self.stage["dimension"]] = 0
+        answering[self.went_on(vectors), : self.about["dimension"]] = 0
         return Compared(answering, cosines, self.scale, self.bias)
 
     def joined(self, first: Floats, last: Floats | None = None) -> Floats:
         """The vector of one image, of unit norm, from the first model's and, where it went on, the last's."""
-        split = self.stage["dimension"]
+        split = self.about["dimension"]
         vector = np.zeros(self.dimension, np.float32)
         vector[:split] = first
         if last is not None:
@@ -227,7 +227,7 @@ class CascadeClassifier(Classifier):
         """
         vectors = np.asarray(vectors)
         found = margins_of(self.first.logits(vectors))
-        if (held := self.stage.get("sure")) is None or not len(vectors):
+        if (held := self.about.get("sure")) is None or not len(vectors):
             return found
         sure = Decision.from_dict(held)
         compared = self.compare(np.pad(vectors, ((0, 0), (0, self.dimension - vectors.shape[1]))))
@@ -235,7 +235,7 @@ class CascadeClassifier(Classifier):
             over = sure.rejection.evidence(compared) - sure.rejection.threshold
             lead = over * float(np.mean(self.scale))
             found = np.minimum(found, lead)
-            if self.stage["space"] is not None and self.stage["space"] == self.stage["last space"]:
+            if self.about["space"] is not None and self.about["space"] == self.about["last space"]:
                 found = np.where(lead < 0, -lead, found)  # one model: its line is the last stage's
         if sure.surest is not None:
             best = sure.scores(compared.logits, self.activation).max(axis=1)
@@ -261,7 +261,7 @@ class CascadeClassifier(Classifier):
     def _both(self) -> tuple[Classifier, Classifier]:
         held: tuple[Classifier, Classifier] | None = getattr(self, "_stages", None)
         if held is None:
-            told, split = self.stage, self.stage["dimension"]
+            told, split = self.about, self.about["dimension"]
             early = Classifier(
                 self.labels,
                 self.matrix[:, :split],
@@ -298,7 +298,7 @@ class CascadeClassifier(Classifier):
         vectors = np.asarray(vectors)
         if vectors.ndim != 2 or vectors.shape[1] != self.dimension:
             return super().cosines(vectors)  # refuses it
-        split = self.stage["dimension"]
+        split = self.about["dimension"]
         went_on = vectors[:, split:].any(axis=1)
         found = np.empty((len(vectors), len(self.labels)))
         found[went_on] = self.last.cosines(vectors[went_on, split:])
@@ -316,7 +316,7 @@ class CascadeClassifier(Classifier):
         if list(labels) == list(self.labels):
             return self
         order = [self.labels.index(label) for label in super().reordered(labels).labels]
-        told = dict(self.stage)
+        told = dict(self.about)
         told |= {name: [told[name][place] for place in order] for name in ("scale", "bias")}
         return super().reordered(labels)._with(made={**self.made, "cascade": told})
 
@@ -337,7 +337,7 @@ class CascadeClassifier(Classifier):
         with file.opening(path):
             found = cls.of_told({name: arrays[name] for name in file.ARRAYS}, told)
             assert isinstance(found, CascadeClassifier)
-            shape = (len(found.labels), found.stage["dimension"])
+            shape = (len(found.labels), found.about["dimension"])
             if not 0 < shape[1] < found.dimension or math.isnan(found.threshold):
                 raise ValueError("the parts of its vectors do not fit")
             if not found.scale.all():  # the first stage's logits are brought to it
@@ -498,7 +498,7 @@ def _joint(*spaces: str | None) -> str:
 
 def _digest(classifier: CascadeClassifier) -> str:
     """Of all that says which stage answers."""
-    told = [classifier.threshold, classifier.labels, classifier.stage.get("sure")]
+    told = [classifier.threshold, classifier.labels, classifier.about.get("sure")]
     found = hashlib.sha256(json.dumps(told).encode())
     stage = classifier.first
     for numbers in (stage.matrix, stage.scale, stage.bias):

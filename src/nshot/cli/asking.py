@@ -163,7 +163,7 @@ def load_stages(
     """
     from nshot.classifier.cascade import Cascade
 
-    told = classifier.stage
+    told = classifier.about
     if model_options.model not in (None, told["last model"]):
         raise RequestError(f"{name} is a cascade before {told['last model']}: leave out --model")
     kept = [_precision(classifier, stage, model_options) for stage in (0, 1)]
@@ -181,7 +181,7 @@ def first_stage(model_options: ModelOptions, *, quiet: bool = True) -> Callable[
     """What loads the first model of a saved cascade."""
 
     def load(classifier: CascadeClassifier) -> Model:
-        model, precision = classifier.stage["model"], _precision(classifier, 0, model_options)
+        model, precision = classifier.about["model"], _precision(classifier, 0, model_options)
         own = replace(model_options, model=model, revision=None, precision=precision)
         return own.load(quiet=quiet, as_first=True, question=lambda _: classifier.first)
 
@@ -190,7 +190,7 @@ def first_stage(model_options: ModelOptions, *, quiet: bool = True) -> Callable[
 
 def _precision(classifier: CascadeClassifier, stage: int, model_options: ModelOptions) -> Any:
     """That which a stage had, where it says what the stage is; else the one that was asked for."""
-    told = classifier.stage
+    told = classifier.about
     kept = told.get(("precision", "last precision")[stage])
     one = told["model"] == told["last model"] or kept in ("int8", "f32-small")
     return kept if one and kept is not None else model_options.precision

@@ -321,7 +321,7 @@ class Endpoint:
         Raises:
             RequestError: it cannot be loaded, or is another one.
         """
-        told = classifier.stage
+        told = classifier.about
         key = f"{told['space']} {told.get('precision')}"
         with self._loading:
             if key not in self._first:
