@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuzz.attack import attack
+from fuzz.attack import attack, one_line
 from fuzz.damage import mutated, mutated_json
 from fuzz.test_models import header_changed
 from fuzz.test_tables import parquet_changed
@@ -29,6 +29,7 @@ from nshot.decision.rejection import Rejection
 from nshot.decision.several import Several
 from nshot.embeddings import is_vector_file, read_vectors
 from nshot.embeddings.embeddings import Embeddings
+from nshot.errors import NshotError
 from nshot.labels.tree import Tree
 from nshot.regions.kept import Kept
 from nshot.search.index import Index
@@ -265,7 +266,13 @@ def test_a_folder_of_shards(damaged: str, room: Path) -> None:
         return in_parquet(said, **columns)
 
     def read(path: Path) -> None:
-        read_vectors(room)
+        try:
+            found = read_vectors(room)
+            for start in range(0, min(len(found), 20), 2):  # they are read when they are asked for
+                assert np.isfinite(np.asarray(found.vectors[start : start + 2])).all()
+            _ = list(found.sources), found.labels, found.failures
+        except NshotError as error:
+            one_line(error)
         plan = Plan.open(open_folder(room))
         if plan is not None:
             numbers = range(min(plan.shards, 3))
