@@ -459,6 +459,7 @@ def test_a_saved_cascade_says_where_its_promise_was_learnt_with_other_settings(
         (("--first", "sketchbook"), "the same model"),
         (("--first", "f32-small", "--adapt"), "leave out --adapt"),
         (("--first", "missing.nshot"), "no classifier file missing.nshot"),
+        (("--first", "in8"), "did you mean int8"),
         (("--first", "f32-small", "--multi"), "this is several labels per image"),
         (("--first", "f32-small", "--tree", "tree.json"), "this is a tree of labels"),
         (("--first", "f32-small", "--facets", "weather"), "this is several questions"),

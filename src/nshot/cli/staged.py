@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -217,6 +218,9 @@ def _first(
         if smaller.space == classifier.space and smaller.dimension == classifier.dimension:
             return smaller, plain  # one model: its labels are known already
     else:
+        meant = get_close_matches(name.lower(), _PRECISIONS, 1, cutoff=0.7)
+        if meant and "/" not in name and not Path(name).is_dir():
+            raise RequestError(f"--first {name} is no precision of a model: did you mean {meant[0]}?")
         smaller = replace(model_options, model=name, revision=None).load(quiet=quiet, as_first=True)
     if label_options.label_vectors is not None:
         raise RequestError("--label-vectors are of one model: with --first, give the labels in words")
