@@ -725,3 +725,23 @@ def test_zip64_is_read_and_a_zip_within_a_zip_is_not_opened(tmp_path: Path) -> N
     assert named["b.png"].read() == b"x"
     with pytest.raises(UndecodableImage, match="archive"):
         named["in.zip"].read()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_what_a_list_names_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe, a device, and what the system shows as an empty file, which may never end."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "list.csv").write_text("image\nempty.png\npipe.png\n/dev/zero\n")
+    names = f"{tmp_path}/empty.png\n{tmp_path}/pipe.png\n/dev/zero\n".encode()
+    listed = [*expand(["-"], stdin=io.BytesIO(names)), *expand([tmp_path / "list.csv"])]
+
+    def opened(path: Path, *_: object) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr(Path, "open", opened)
+    for empty, *others in (listed[:3], listed[3:]):
+        assert empty.read() == b""
+        for other in others:
+            with pytest.raises(UnreadableImage, match=r"not a regular file|no such file"):
+                other.read()
