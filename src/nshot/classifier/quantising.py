@@ -58,7 +58,7 @@ class Int8Report:
         cosine_median: of an image's vectors in int8 and in f32, the median.
         cosine_low: the cosine that 1 % of the images fall below.
         agreement: share of the images with the same best label.
-        interval: its 95 % interval (Wilson's).
+        interval: its 95 % interval (Wilson's, corrected for continuity).
         bands: agreement by margin, from the least sure fifth to the surest.
         flips: images with another answer, the surest first.
         milliseconds: processor time per image, by precision: "f32", "int8", and where the processor has it

@@ -67,7 +67,7 @@ class Checked:
     Attributes:
         images: how many they are.
         agreement: the share of answers that are the last classifier's.
-        interval: its 95 % interval (Wilson's).
+        interval: its 95 % interval (Wilson's, corrected for continuity).
         went_on: the share of images that went on to the last classifier.
     """
 
