@@ -64,7 +64,7 @@ def store(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore
     forget()
 
 
-def command(tiny: Path, source: Path, output: Path, *more: str) -> list[str]:
+def command(tiny: Path, source: Path | str, output: Path, *more: str) -> list[str]:
     own = ["--shard-size", "4", "--model", str(tiny), "--no-store", *more]
     return [sys.executable, "-m", "nshot", "embed", str(source), "-o", f"{output}/", *own]
 
@@ -105,6 +105,24 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tiny: Path, many: Path, tmp
     assert embed(tiny, many, "-o", folder, "--shard-size", "4") == 0
     assert embed(tiny, many, "-o", tmp_path / "alone", "--shard-size", "4") == 0
     assert files(folder) == files(tmp_path / "alone")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there are no signals of this kind here")
+@pytest.mark.parametrize("hangs", ["reads", "lists"])
+def test_ctrl_c_is_heard_while_a_store_hangs(
+    hangs: str, tiny: Path, store: FaultyStore, tmp_path: Path
+) -> None:
+    """It is given up after half a minute: whoever interrupts does not wait for that."""
+    if hangs == "reads":
+        store.faults = dict.fromkeys(store.objects, lambda _: "hang")
+    else:
+        store.names = lambda *_: ["late"] * store.let_go.wait(60)
+    process = started(command(tiny, "s3://bucket/photos/", tmp_path / "v"))
+    while not (store.asked.total() or (store.lists and hangs == "lists")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=15)
+    assert (process.returncode, out, error.strip()) == (130, "", "nshot: interrupted")
 
 
 def test_a_draft_of_a_process_with_our_own_number_goes(tiny: Path, photos: Path, tmp_path: Path) -> None:

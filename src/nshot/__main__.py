@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 _INTERRUPTED = 130
@@ -34,7 +35,20 @@ def main() -> None:
         os.write(2, _SAID)  # some libraries make another error of it while they are imported
         ctrl_c.status = _INTERRUPTED
     ctrl_c.over = True
+    if ctrl_c.heard and ctrl_c.status == _INTERRUPTED:
+        _leave()
     sys.exit(ctrl_c.status)
+
+
+def _leave() -> None:
+    """End without waiting for threads, of which one may read from a server that does not answer."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(_INTERRUPTED)
 
 
 class _CtrlC:

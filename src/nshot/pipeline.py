@@ -159,7 +159,7 @@ class Pipeline:
                 yield from self._finish(batch)
         finally:  # also on Ctrl-C, and where the caller stops asking
             decoders.shutdown(cancel_futures=True)
-            readers.shutdown(cancel_futures=True)
+            readers.shutdown(wait=False, cancel_futures=True)  # a store that hangs keeps nobody waiting
             encoders.shutdown(cancel_futures=True)
 
     def _decoding(

@@ -254,10 +254,13 @@ def _told(code: str) -> str:
 def test_each_gpu_of_the_cluster_has_a_worker_of_its_own(
     nodes: Nodes, photos: Path, home: Path, alone: Path
 ) -> None:
+    met = home / "met"
+    met.mkdir()
     code = (
         "import json, sys; from nshot.distributed import ray, run; from two_nodes import seen\n"
         f"ray.start({nodes.address!r})\n"
-        "found = ray.run(ray.Job(seen, {}, gpu=True), range(12))\n"
+        f"job = ray.Job(seen, {{'folder': {str(met)!r}, 'workers': 2}}, gpu=True)\n"
+        "found = ray.run(job, range(12))\n"
         "print(json.dumps(sorted(found)))\n"
     )
     with nodes.with_gpus(2):

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -128,11 +129,22 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def seen(*, cores: int) -> Callable[[Sequence[int]], list[Any]]:
-    """A job that tells what its worker was given: GPUs by Ray and by CUDA, and cores."""
+def seen(*, folder: str, workers: int, cores: int) -> Callable[[Sequence[int]], list[Any]]:
+    """A job that tells what its worker was given: GPUs by Ray and by CUDA, and cores.
+
+    Args:
+        folder: where each worker leaves a file, for the others.
+        workers: how many there are to be before any does its work: one that is quick would do it all.
+        cores: of the worker.
+    """
     import ray
 
     given = (ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES"), cores)
+    Path(folder, str(os.getpid())).touch()
+    for _ in range(1000):
+        if len(list(Path(folder).iterdir())) >= workers:
+            break
+        time.sleep(0.1)
     return lambda numbers: [given for _ in numbers]
 
 

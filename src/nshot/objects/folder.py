@@ -19,7 +19,7 @@ from nshot.atomic import replace, writing
 from nshot.errors import OutputError, SourceError
 from nshot.extras import obstore
 from nshot.objects.file import ObjectFile
-from nshot.objects.stores import Place, StoreFailure, asking, is_object_url
+from nshot.objects.stores import Place, StoreFailure, answered, asking, is_object_url
 
 _STALE = 86_400  # seconds after which a draft of another machine is nobody's
 _OWN: set[str] = set()  # the drafts that this process is writing
@@ -274,11 +274,10 @@ class _InStore(Folder):
             try:
                 with asking(place):
                     if at_once:
-                        obstore().put(
-                            place.store, place.key, draft.read_bytes(), mode="create", use_multipart=False
-                        )
+                        how = {"mode": "create", "use_multipart": False}
+                        answered(obstore().put, place.store, place.key, draft.read_bytes(), **how)
                     else:
-                        obstore().put(place.store, place.key, draft)
+                        answered(obstore().put, place.store, place.key, draft)
             except StoreFailure as error:
                 if error.kind != "exists" or over:
                     raise OutputError(f"cannot write {self.path(name)}: {error}") from error
@@ -290,7 +289,7 @@ class _InStore(Folder):
         place = self._at(name)
         try:
             with asking(place):
-                obstore().delete(place.store, place.key)
+                answered(obstore().delete, place.store, place.key)
         except StoreFailure as error:
             if error.kind != "missing":
                 raise OutputError(f"cannot remove {self.path(name)}: {error}") from error

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from nshot.errors import RequestError
@@ -105,7 +107,7 @@ class Place(NamedTuple):
             StoreFailure: it is not there, or not to be read.
         """
         with asking(self):
-            return _meta(obstore().head(self.store, self.key))
+            return _meta(answered(obstore().head, self.store, self.key))
 
     def read(
         self,
@@ -148,7 +150,8 @@ class Place(NamedTuple):
         if tag is not None:
             options["if_match"] = tag
         with asking(self):
-            data = bytes(obstore().get(self.store, self.key, options=options).bytes())
+            answer = answered(obstore().get, self.store, self.key, options=options)
+            data = bytes(answered(answer.bytes))
         if len(data) != end - start:
             raise StoreFailure("failed", f"cut off after {start + len(data):,} bytes")
         return data
@@ -167,7 +170,7 @@ class Place(NamedTuple):
             pages = iter(obstore().list(self.store, prefix=prefix or None, offset=after, chunk_size=_PAGE))
         while True:
             with asking(self):
-                page = next(pages, None)
+                page = answered(next, pages, None)
             if page is None:
                 return
             yield from map(_meta, page)
@@ -180,7 +183,7 @@ class Place(NamedTuple):
         """
         prefix = self.key.rstrip("/")
         with asking(self):
-            found = obstore().list_with_delimiter(self.store, prefix=prefix or None)
+            found = answered(obstore().list_with_delimiter, self.store, prefix=prefix or None)
         folders = sorted(each.rstrip("/").rpartition("/")[2] for each in found["common_prefixes"])
         return folders, sorted(map(_meta, found["objects"]))
 
@@ -202,6 +205,28 @@ def asking(place: Place) -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise StoreFailure("failed", f"obstore gave up: {_short(str(error))}") from error
+
+
+def answered(ask: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What a call of obstore's answers, during which Ctrl-C is heard.
+
+    Python hears signals in its first thread alone, and only when a call that waits outside of Python returns.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return ask(*arguments, **named)
+    said: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def call() -> None:
+        try:
+            said.put((ask(*arguments, **named), None))
+        except BaseException as error:
+            said.put((None, error))
+
+    threading.Thread(target=call, name="nshot-store", daemon=True).start()
+    answer, error = said.get()
+    if error is not None:
+        raise error
+    return answer
 
 
 def _failure(place: Place, error: Exception) -> StoreFailure:
