@@ -58,6 +58,14 @@ def pets(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize("count", ["²", "9" * 5000, "-1", "x"])
+def test_a_number_of_shards_that_is_none_is_an_error(pets: Path, count: str) -> None:
+    """The first two are digits to Python, and no number that it reads."""
+    (pets / "test" / "nshards.txt").write_text(count, encoding="utf-8")
+    with pytest.raises(SourceError, match=r"no test/nshards\.txt"):
+        open_labelled(pets)
+
+
 def test_a_folder_in_the_layout_is_read_with_its_names_and_prompts(pets: Path) -> None:
     labelled = open_labelled(pets)
     assert labelled.classes == ("red cat", "blue dog")

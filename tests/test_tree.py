@@ -326,6 +326,8 @@ def test_a_rank_answers_at_that_level_always() -> None:
     assert told[0].to_dict()["coverage"] is None
     with pytest.raises(LabelError, match="levels 1 to 3 or genus, species, subspecies, not '4'"):
         asked.tree.rank("4")
+    with pytest.raises(LabelError, match="levels 1 to 3"):
+        asked.tree.rank("9" * 5000)
 
 
 def test_a_rank_sums_up_its_leaves_and_not_only_the_best_one() -> None:

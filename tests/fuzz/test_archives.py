@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from fuzz.attack import attack, one_line
-from fuzz.damage import mutated
+from fuzz.damage import mutated, mutated_text
 from nshot.errors import NshotError
 from nshot.images.sources import expand
 from nshot.types import Limits
@@ -301,53 +301,95 @@ def test_tar_archives(ending: str, room: Path) -> None:
     attack(f"tar{ending}", made, read, short=100)
 
 
-def test_what_an_archive_of_labelled_images_says(room: Path) -> None:
-    """The same as labels: folders in it, a table in it, and what WebDataset lays beside an image."""
+def labelled_tar(source: random.Random) -> bytes:
+    """A few images, and what WebDataset lays beside them, not all of it as it should be."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(source.choice((2, 4))):
+            for name, held in (
+                (source.choice((f"{number}.jpg", f"cat/{number}.jpg", "dog/a/b.jpg", "a.jpg")), IMAGE),
+                (f"{number}.{source.choice(('cls', 'json', 'txt', 'npy', 'cls.txt'))}", said_beside(source)),
+            ):
+                info = tarfile.TarInfo(name)
+                info.size = len(held)
+                archive.addfile(info, io.BytesIO(held))
+    return buffer.getvalue() if source.randrange(3) else mutated(buffer.getvalue(), source)
+
+
+def said_beside(source: random.Random) -> bytes:
+    """The label of an image."""
+    told = source.choice(
+        (
+            *[b"0", b"1", b"1", b"1"],
+            b"3",
+            b"cat",
+            b'{"label": 1}',
+            b'{"label": ["a", "b"]}',
+            b"9" * 400,
+            b"[" * 5000,
+            b"1e999",
+            b"",
+            b"\xff",
+            b"\x93NUMPY\x01\0\x46\0{'descr': '<i8', 'fortran_order': False, 'shape': (), }".ljust(80)
+            + bytes(8),
+            b"-1",
+            b"Infinity",
+            b"1" * 5000,
+            b"\xc2\xb2",
+        )
+    )
+    return told if source.randrange(2) else mutated(told, source)
+
+
+def read_labelled(path: Path) -> None:
     from nshot.datasets.labelled import open_labelled
 
+    for source in open_labelled(path, limits=LIMITS):
+        try:
+            source.read()
+        except NshotError as error:
+            one_line(error)
+
+
+def test_what_an_archive_of_labelled_images_says(room: Path) -> None:
+    """The same as labels: folders in it, a table in it, and what WebDataset lays beside an image."""
     path = room / "x.tar"
-
-    def made(source: random.Random) -> bytes:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for number in range(source.choice((2, 4))):
-                for name, held in (
-                    (source.choice((f"{number}.jpg", f"cat/{number}.jpg", "dog/a/b.jpg", "a.jpg")), IMAGE),
-                    (f"{number}.{source.choice(('cls', 'json', 'txt', 'npy', 'cls.txt'))}", said(source)),
-                ):
-                    info = tarfile.TarInfo(name)
-                    info.size = len(held)
-                    archive.addfile(info, io.BytesIO(held))
-        return buffer.getvalue() if source.randrange(3) else mutated(buffer.getvalue(), source)
-
-    def said(source: random.Random) -> bytes:
-        told = source.choice(
-            (
-                b"3",
-                b"cat",
-                b'{"label": 1}',
-                b'{"label": ["a", "b"]}',
-                b"9" * 400,
-                b"[" * 5000,
-                b"1e999",
-                b"",
-                b"\xff",
-                b"\x93NUMPY\x01\0\x46\0{'descr': '<i8', 'fortran_order': False, 'shape': (), }".ljust(80)
-                + bytes(8),
-                b"-1",
-            )
-        )
-        return told if source.randrange(2) else mutated(told, source)
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
-        for source in open_labelled(path, limits=LIMITS):
-            try:
-                source.read()
-            except NshotError as error:
-                one_line(error)
+        read_labelled(path)
 
-    attack("tar of labelled images", made, read, short=60)
+    attack("tar of labelled images", labelled_tar, read, short=60)
+
+
+def test_folders_in_the_layout_of_benchmarks(room: Path) -> None:
+    """A number of shards, the shards, the names of classes, and templates, each as a file of its own."""
+    wholes = {
+        "test/nshards.txt": b"2\n",
+        "classnames.txt": b"red cat\nblue dog\n",
+        "dataset_type.txt": b"multilabel\n",
+        "zeroshot_classification_templates.txt": b"a photo of a {c}.\n",
+    }
+    (room / "test").mkdir()
+
+    def made(source: random.Random) -> dict[str, bytes]:
+        files = {**wholes, "test/0.tar": labelled_tar(source), "test/1.tar": labelled_tar(source)}
+        name = source.choice(sorted(wholes))
+        files[name] = mutated_text(files[name], source)
+        if source.randrange(4) == 0:
+            files["test/nshards.txt"] = source.choice(
+                (b"0", b"-1", b"9" * 9, b"9" * 30, b"9" * 5000, b"\xc2\xb2", b"1.5", b"\xd9\xa1")
+            )
+        if source.randrange(2):
+            files["dataset_type.txt"] = b"multiclass"
+        return files
+
+    def read(files: dict[str, bytes]) -> None:
+        for name, data in files.items():
+            (room / name).write_bytes(data)
+        read_labelled(room)
+
+    attack("folders of benchmarks", made, read, short=40)
 
 
 def test_a_gzip_bomb_and_its_kin_take_little_memory(room: Path) -> None:

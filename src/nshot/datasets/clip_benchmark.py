@@ -8,6 +8,7 @@ dataset_type.txt                    classification if absent; multilabel; retrie
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import Any, overload
 from nshot.bounded import read_bytes
 from nshot.datasets import webdataset
 from nshot.datasets.reading import LabelledSet, Reading
-from nshot.errors import HubUnavailable, SourceError, brief
+from nshot.errors import NONSENSE, HubUnavailable, SourceError, brief
 from nshot.images.sources import Source
 
 HUB = "clip-benchmark/wds_"
@@ -117,7 +118,7 @@ def _open(name: str, get: Callable[[str], Path | None], read: Reading) -> Labell
     if kind[:1] == ["retrieval"]:
         raise SourceError(f"{name} has captions and no labels: it is a set for retrieval")
     counted = _lines(get(f"{split}/nshards.txt"))
-    if not counted or not counted[0].isdigit():
+    if not counted or not re.fullmatch("[0-9]{1,9}", counted[0]):
         raise SourceError(f"{name} has no {split}/nshards.txt, which CLIP_benchmark's layout has (--split?)")
     classes = tuple(_lines(get("classnames.txt")))
     if not classes:
@@ -136,7 +137,7 @@ def _open(name: str, get: Callable[[str], Path | None], read: Reading) -> Labell
 def _labels(said: Any, classes: tuple[str, ...], source: str, *, multi: bool) -> tuple[str, ...]:
     if multi and isinstance(said, list) and len(said) == len(classes):
         return tuple(label for label, value in zip(classes, said, strict=True) if value)
-    with suppress(TypeError, ValueError, IndexError):
+    with suppress(*NONSENSE):
         number = int(said)
         if number >= 0:
             return (classes[number],)

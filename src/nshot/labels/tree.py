@@ -86,7 +86,7 @@ class Tree:
         """
         if name.lower() in self.ranks:
             return self.ranks.index(name.lower()) + 1
-        if name.isdecimal() and 1 <= int(name) <= self.depth:
+        if name.isdecimal() and len(name) < 10 and 1 <= int(name) <= self.depth:
             return int(name)
         known = f" or {', '.join(self.ranks)}" if self.ranks else ""
         raise LabelError(f"the tree has levels 1 to {self.depth}{known}, not {name!r}")

@@ -16,6 +16,7 @@ from nshot.pages.engine import environment
 COOKIE = "nshot"
 _WRONG = 1.0  # seconds that a wrong token costs; one at a time, so that guessing takes for ever
 _LONGEST = 10_000  # bytes of the form
+_DIGITS = 9  # of their number
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
@@ -51,7 +52,7 @@ class Login:
 
     async def _login(self, request: Request) -> Response:
         length = request.headers.get("content-length", "")
-        if not length.isdecimal() or int(length) > _LONGEST:
+        if not length.isdecimal() or len(length) > _DIGITS or int(length) > _LONGEST:
             return self.form("That is no token.")
         async with request.form(max_files=0, max_fields=1) as form:
             given = str(form.get("token") or "").strip()
