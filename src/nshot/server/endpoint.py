@@ -185,7 +185,7 @@ class Endpoint:
         ]
         told: dict[str, Any] = {"model": model.name, "results": results}
         if isinstance(classifier, CascadeClassifier):
-            first = self._batcher_of(classifier)
+            first = await self._within(run_in_threadpool(self._batcher_of, classifier))
             told["promise"] = classifier.promise_with(first.recipe, model.recipe)
         return JSONResponse(told)
 
