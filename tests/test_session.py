@@ -256,6 +256,20 @@ def test_a_full_disk_keeps_no_half_act(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(read_words(tmp_path).said) == {"aa", "bb"}
 
 
+@pytest.mark.parametrize("content", [b"my notes", b'{"nshot_journal": 1, "torn', b"\x1f\x8b\x08"])
+def test_a_file_that_is_no_journal_is_refused_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    """One without a line's end was taken for a torn first line, and emptied."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    for opened in (Journal, read_words):
+        with pytest.raises(OutputError, match=r"notes.txt is no journal of corrections"):
+            opened(path)
+    assert path.read_bytes() == content
+    path.write_bytes(b'{"nshot_jour')  # torn by a kill
+    Journal(path).close()
+    assert path.read_bytes() == b'{"nshot_journal": 1}\n'
+
+
 def test_an_act_that_half_fitted_on_the_disk_does_not_come_later(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     journal = Journal(tmp_path / JOURNAL)

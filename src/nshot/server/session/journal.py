@@ -41,6 +41,7 @@ from nshot.types import DEFAULT_LIMITS
 JOURNAL = ".nshot-journal.jsonl"
 CLASSIFIERS = ".nshot-classifiers"  # beside the journal: the classifiers that were taken
 _VERSION = 1
+_FIRST = {"nshot_journal": _VERSION}
 # A server that was killed may leave a process that decodes, which holds the lock until it notices.
 _PATIENCE = 5.0  # seconds
 
@@ -185,7 +186,7 @@ class Journal:
         if whole < size:  # a kill tore the last line: it was never acknowledged
             os.truncate(self.path, whole)
         if not whole:
-            self._write([{"nshot_journal": _VERSION}])
+            self._write([_FIRST])
 
 
 class ReadOnly:
@@ -246,6 +247,10 @@ def _folded(state: State, path: Path, memory: int) -> Iterator[tuple[int, dict[s
         with path.open("rb") as file:
             for text in lines(file, memory):
                 if not text.endswith(b"\n"):
+                    if not number and not json.dumps(_FIRST).encode().startswith(text):
+                        raise OutputError(
+                            f"{path} is no journal of corrections: name another file with --journal"
+                        )
                     return
                 number += 1
                 held += weight([text])
