@@ -137,7 +137,7 @@ def command(
     )
     model, plan = _planned(output, request, model_options, shard=shard, ray=ray, quiet=quiet)
     if plan_only:
-        echo(f"{plan.images:,} images in {plan.shards:,} shards: {plan.folder.name}")
+        echo(f"{plan.told()}: {plan.folder.name}")
         return 0
     return _shards(plan, model, shard, ray, model_options, again=again, quiet=quiet, verbose=verbose)
 

@@ -31,6 +31,7 @@ def status(folder: str, failed: bool) -> int:
 
     Exit status: 0 all are there, 1 some are missing or images failed, 2 there is no plan.
     """
+    from nshot.distributed.plan import counted
     from nshot.distributed.report import kinds_of
     from nshot.distributed.shards import failures, status
 
@@ -40,11 +41,11 @@ def status(folder: str, failed: bool) -> int:
     echo(f"{'complete' if found.complete else 'not complete'}: {plan.folder.name}")
     vectors = f"{meta['dimension']} x {meta['request']['width']}"
     echo(f"model      {meta['model']}, {meta['precision']}, {vectors}")
-    echo(f"planned    {plan.images:,} images in {plan.shards:,} shards")
-    echo(f"done       {total.rows:,} images in {total.shards:,} shards")
+    echo(f"planned    {plan.told()}")
+    echo(f"done       {counted(total.rows, 'image')} in {counted(total.shards, 'shard')}")
     echo(f"failed     {total.failed:,}{f' ({kinds_of(total.kinds)})' if total.failed else ''}")
     if found.missing:
-        echo(f"missing    {len(found.missing):,} shards: {_ranges(found.missing)}")
+        echo(f"missing    {counted(len(found.missing), 'shard')}: {_ranges(found.missing)}")
     for line in total.broken:
         echo(f"not read   {line}")
     for each in failures(plan) if failed else ():

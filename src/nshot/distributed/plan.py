@@ -160,6 +160,13 @@ class Plan:
         """Names in the plan; archives may hold more."""
         return int(self.meta["images"])
 
+    def told(self) -> str:
+        """Such as "12,000 images in 6 shards", or "1 image and 2 files of images in 3 shards"."""
+        files = int(self.meta.get("files", 0))
+        names = [counted(self.images - files, "image")] if self.images > files else []
+        names += [f"{counted(files, 'file')} of images"] if files else []
+        return f"{' and '.join(names)} in {counted(self.shards, 'shard')}"
+
     @classmethod
     def open(cls, folder: Folder) -> Plan | None:
         """The plan of a folder; None where there is none yet.
@@ -205,6 +212,11 @@ class Plan:
                     yield number, found
         except (OSError, *NONSENSE, pa.ArrowException) as error:
             raise SourceError(f"{self.folder.path(MANIFEST)} is damaged: {damage(error)}") from error
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as "1 shard" and "2,000 shards"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def tidy(plan: Plan) -> None:
@@ -406,7 +418,7 @@ def _compose(draft: Any, pieces: _Pieces, meta: Mapping[str, Any]) -> None:
     schema = _schema(pa, None, shard=True)
     told = {name: value for name, value in meta.items() if name != "cwd"}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    shard, filled, images = -1, meta["shard_size"], 0
+    shard, filled, images, files = -1, meta["shard_size"], 0, 0
     waiting: list[Entry] = []
     numbers: list[int] = []
     with pa.parquet.ParquetWriter(draft, schema, compression="zstd", write_statistics=["shard"]) as writer:
@@ -423,12 +435,14 @@ def _compose(draft: Any, pieces: _Pieces, meta: Mapping[str, Any]) -> None:
             waiting.append(entry)
             numbers.append(shard)
             images += 1
+            files += entry.kind == "whole"
             filled = meta["shard_size"] if entry.kind == "whole" else filled + 1
             if len(waiting) == _PIECE:
                 write()
         if waiting:
             write()
         said = {"nshot": 1, **meta, "plan": digest.hexdigest(), "shards": shard + 1, "images": images}
+        said["files"] = files
         writer.add_key_value_metadata({"nshot": json.dumps(said)})
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from nshot.distributed.plan import counted
 from nshot.distributed.shards import Summary, Total
 from nshot.types import Embedded, Failure
 
@@ -91,7 +92,7 @@ class Progress:
         made = f"{total.made:,} made now in {duration(seconds)}"
         if self._counted:
             made += f", {self._counted / max(seconds, 1e-3):,.0f} images per second"
-        lines = [f"{total.shards:,} {'shard' if total.shards == 1 else 'shards'}, {made}"]
+        lines = [f"{counted(total.shards, 'shard')}, {made}"]
         if total.failed:
             kinds = Counter(total.kinds)
             lines.append(f"{total.failed:,} of {total.rows:,} images failed: {kinds_of(kinds)}")
