@@ -15,7 +15,7 @@ from PIL import Image
 
 import nshot
 from nshot.cli import run
-from nshot.errors import LabelError, RequestError
+from nshot.errors import ImageError, LabelError, RequestError
 from nshot.images import windows
 from nshot.images.windows import open_bands
 from nshot.regions.evidence import log_odds
@@ -379,3 +379,41 @@ def test_an_output_that_says_no_format_is_refused(
     assert "name it .json (COCO)" in capsys.readouterr().err
     assert run(asked(folder, "--format", "coco")) == 2
     assert "COCO needs a file" in capsys.readouterr().err
+
+
+def _tiff(**changed: int) -> bytes:
+    """A grey TIFF of 64 x 64 pixels in strips of 8 rows, some of whose numbers are others."""
+    told = {"width": 64, "height": 64, "rows": 8, "place": 200, "length": 512, "strips": 8} | changed
+    tags = [(256, told["width"]), (257, told["height"]), (258, 8), (259, 1), (262, 1), (273, told["place"])]
+    tags += [(278, told["rows"]), (279, told["length"])]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(5000)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P6",  # was read for ever
+        b"P6 #",
+        b"P6 " + b"9" * 600,
+        b"P6 90000000000 1 255\n" + bytes(99),
+        _tiff(),  # one strip of eight
+        _tiff(rows=0),
+        _tiff(width=0, height=0),
+        _tiff(place=2**32 - 1, rows=64),
+        _tiff(height=2**32 - 1, rows=2**32 - 1),
+        b"II+\0" + struct.pack("<HHQ", 8, 0, 2**64 - 1) + bytes(99),
+        b"\xff\xd8\xff",
+    ],
+)
+def test_a_damaged_large_image_is_no_image_in_bands_or_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    monkeypatch.setattr(windows, "LARGE", 1)
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    bands = windows.open_bands(str(path), 4, Limits())
+    if bands is not None:
+        with pytest.raises(ImageError):
+            for _ in bands.read():
+                pass

@@ -7,6 +7,8 @@ import random
 import struct
 import zlib
 from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from fuzz.attack import attack
 from fuzz.damage import mutated
 from nshot.images.cost import cost
 from nshot.images.prepare import load
+from nshot.images.windows import open_bands
 from nshot.types import Limits
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=10**7)
@@ -138,3 +141,60 @@ def test_what_an_image_costs_is_told_of_any_bytes() -> None:
         assert (cost(data, LIMITS, 224).size or 0) >= 0
 
     attack("costs of images", lambda source: changed(source.choice(names), source), read, short=200)
+
+
+def in_bands() -> dict[str, bytes]:
+    """What is read in bands, in every way to store it."""
+    rng = np.random.default_rng(1)
+    rgb = Image.fromarray(rng.integers(0, 256, (40, 24, 3), np.uint8))
+    found = {"ppm": b"P6\n# a note\n24 40\n255\n" + rgb.tobytes()}
+    for name, image, told in (
+        ("jpeg", rgb, {"format": "JPEG"}),
+        ("strips", rgb, {"format": "TIFF", "tiffinfo": {278: 7}}),
+        ("one strip", rgb, {"format": "TIFF", "tiffinfo": {278: 40}}),
+        ("packed", rgb.convert("L"), {"format": "TIFF", "compression": "tiff_lzw", "tiffinfo": {278: 9}}),
+        ("jpeg strips", rgb, {"format": "TIFF", "compression": "jpeg", "tiffinfo": {278: 16}}),
+        ("big", rgb, {"format": "TIFF", "big_tiff": True, "tiffinfo": {278: 7}}),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, **told)
+        found[name] = buffer.getvalue()
+    return found | {"tiles": tiled(rng.integers(0, 256, (3, 2, 16, 16), np.uint8))}
+
+
+def tiled(tiles: Any) -> bytes:
+    """A grey TIFF of 24 x 40 pixels in tiles of 16 x 16, which Pillow does not write."""
+    rows, columns, side, _ = tiles.shape
+    count = rows * columns
+    after = 8 + 2 + 12 * 9 + 4
+    places = [after + 8 * count + side * side * number for number in range(count)]
+    tags = [(256, 4, 1, 24), (257, 4, 1, 40), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(322, 4, 1, side), (323, 4, 1, side), (324, 4, count, after), (325, 4, count, after + 4 * count)]
+    told = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    numbers = struct.pack(f"<{2 * count}I", *places, *[side * side] * count)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + told + bytes(4) + numbers + bytes(tiles.tobytes())
+
+
+def test_large_images_in_bands(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small ones, taken for large ones; bands that are read fill the image, or one line says why not."""
+    monkeypatch.setattr("nshot.images.windows.LARGE", 1)
+    path = room / "x"
+    wholes = in_bands()
+    for name, data in wholes.items():
+        path.write_bytes(data)
+        bands = open_bands(str(path), 4, LIMITS)
+        assert bands is not None, name
+        assert sum(band.height for band in bands.read()) == round(bands.size[1] * bands.scale), name
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        bands = open_bands(str(path), 4, LIMITS)
+        if bands is not None:
+            for band in islice(bands.read(), 50):
+                assert band.mode == "RGB"
+
+    def made(source: random.Random) -> bytes:
+        whole = wholes[source.choice(sorted(wholes))]
+        return mutated(whole, source, others=(wholes["tiles"], wholes["big"]))
+
+    attack("large images in bands", made, read, short=80, peak=2**30)

@@ -9,6 +9,8 @@ memory.
 from __future__ import annotations
 
 import io
+import os
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from typing import BinaryIO
 
 from PIL import Image, JpegImagePlugin
 
-from nshot.errors import ImageError, UndecodableImage, brief
+from nshot.errors import NONSENSE, ImageError, UndecodableImage, brief
 from nshot.images import colour
 from nshot.images.decode import _orientation, decode, upright
 from nshot.types import Limits
@@ -30,6 +32,12 @@ _MOST_PIXELS = 2**36
 _MOST_ENTRIES = 4096  # in a TIFF's directory
 _MOST_PIECES = 2**22
 _SHRINKS = (8, 4, 2)
+
+_BETWEEN = rb"(?:\s|#[^\n]*\n)+"  # the numbers of a PPM's header
+_PPM = re.compile(rb"P6%b(\d{1,12})%b(\d{1,12})%b(\d{1,5})\s" % (_BETWEEN, _BETWEEN, _BETWEEN))
+
+# whatever reading nonsense can end in
+_DAMAGE = (*NONSENSE, OSError, struct.error, SyntaxError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +74,26 @@ def open_bands(path: str, least: float, limits: Limits) -> Bands | None:
                 return _jpeg(path, least)
             if head[:2] == b"P6":
                 return _ppm(path, file)
-    except (OSError, ValueError, struct.error, KeyError, IndexError, SyntaxError, ImageError):
+    except (*_DAMAGE, ImageError):
         pass  # the usual way will say what is wrong with it
     return None
+
+
+def _whole(read: Callable[[], Iterator[Image.Image]]) -> Callable[[], Iterator[Image.Image]]:
+    """The same; whatever a damaged file leads to is one error."""
+
+    def bands() -> Iterator[Image.Image]:
+        try:
+            yield from read()
+        except _DAMAGE as error:
+            raise UndecodableImage(f"damaged, or cut off ({brief(error)})") from error
+
+    return bands
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    """So many bytes, or those that are left: Python takes memory for all that it is asked for."""
+    return file.read(max(0, min(count, os.fstat(file.fileno()).st_size - file.tell())))
 
 
 def _jpeg(path: str, least: float) -> Bands | None:
@@ -79,52 +104,39 @@ def _jpeg(path: str, least: float) -> Bands | None:
         shrink = next((by for by in _SHRINKS if min(width, height) >= by * least), 1)
         if width * height > shrink**2 * _MOST_BAND:
             return None
-        sideways = int(image.getexif().get(0x0112, 1) or 1) >= 5
+        sideways = _orientation(image) >= 5
 
     def read() -> Iterator[Image.Image]:
-        try:
-            with JpegImagePlugin.JpegImageFile(path) as image:
-                image.draft(image.mode, (width // shrink, height // shrink))
-                image.load()
-                yield colour.to_rgb(upright(image, _orientation(image)), [])
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UndecodableImage(f"damaged, or cut off ({brief(error)})") from error
+        with JpegImagePlugin.JpegImageFile(path) as image:
+            image.draft(image.mode, (width // shrink, height // shrink))
+            image.load()
+            yield colour.to_rgb(upright(image, _orientation(image)), [])
 
-    return Bands((height, width) if sideways else (width, height), 1 / shrink, read)
+    return Bands((height, width) if sideways else (width, height), 1 / shrink, _whole(read))
 
 
 def _ppm(path: str, file: BinaryIO) -> Bands | None:
     file.seek(0)
-    words: list[bytes] = []
-    start = 0
-    head = file.read(512)
-    while len(words) < 4:
-        end = start
-        while head[end : end + 1].isspace():
-            end += 1
-        if head[end : end + 1] == b"#":
-            start = head.index(b"\n", end) + 1
-            continue
-        start = end
-        while not head[start : start + 1].isspace():
-            start += 1
-        words.append(head[end:start])
-    width, height, most = (int(word) for word in words[1:])
-    if most != 255 or not LARGE <= width * height <= _MOST_PIXELS:
+    told = _PPM.match(file.read(512))
+    if told is None:
+        return None
+    width, height, most = map(int, told.groups())
+    start = told.end()
+    if most != 255 or not LARGE <= width * height <= _MOST_PIXELS or not 0 < width <= _MOST_BAND:
         return None
     rows = max(1, _MOST_BAND // 8 // width)
 
     def read() -> Iterator[Image.Image]:
         with Path(path).open("rb") as file:
-            file.seek(start + 1)
+            file.seek(start)
             for top in range(0, height, rows):
                 count = min(rows, height - top)
-                data = file.read(3 * width * count)
+                data = _read(file, 3 * width * count)
                 if len(data) < 3 * width * count:
                     raise UndecodableImage("cut off: the file ends within its pixels")
                 yield Image.frombytes("RGB", (width, count), data)
 
-    return Bands((width, height), 1.0, read)
+    return Bands((width, height), 1.0, _whole(read))
 
 
 # TIFF
@@ -184,7 +196,7 @@ def _directory(file: BinaryIO) -> tuple[str, dict[int, _Tag]]:
             if size > 8 * _MOST_PIECES:
                 raise ValueError("too many values")
             file.seek(struct.unpack(order + word, data)[0])
-            data = file.read(size)
+            data = _read(file, size)
         tags[tag] = _Tag(kind, values, data[:size])
     return order, tags
 
@@ -218,7 +230,7 @@ def _tiff(path: str, file: BinaryIO, limits: Limits) -> Bands | None:
         wide, tall = numbers(322)[0], numbers(323)[0]
         offsets, lengths = numbers(324), numbers(325)
         across = -(-width // wide)
-        if tall * width > _MOST_BAND or len(offsets) < across * -(-height // tall):
+        if not 0 < tall * width <= _MOST_BAND or len(offsets) < across * -(-height // tall):
             return None
     else:
         wide, tall = width, min(numbers(278, height)[0], height)
@@ -228,7 +240,7 @@ def _tiff(path: str, file: BinaryIO, limits: Limits) -> Bands | None:
             rows = max(1, min(tall, _MOST_BAND // 8 // width))
             offsets, lengths = _split(offsets, height, tall, rows, width * samples)
             tall = rows if len(offsets) > 1 and tall >= height else tall
-        if tall * width > _MOST_BAND:
+        if not 0 < tall * width <= _MOST_BAND or len(offsets) < -(-height // tall):
             return None
 
     def read() -> Iterator[Image.Image]:
@@ -239,13 +251,13 @@ def _tiff(path: str, file: BinaryIO, limits: Limits) -> Bands | None:
                 for column in range(across):
                     number = row * across + column
                     file.seek(offsets[number])
-                    data = file.read(lengths[number])
+                    data = _read(file, lengths[number])
                     rows = tall if 322 in tags else count
                     piece = decode(_alone(order, kept, wide, rows, data), limits=limits).image
                     band.paste(piece, (column * wide, 0))
                 yield band
 
-    return Bands((width, height), 1.0, read)
+    return Bands((width, height), 1.0, _whole(read))
 
 
 def _split(
