@@ -14,7 +14,7 @@ import pytest
 
 from nshot.datasets.labelled import open_labelled
 from nshot.errors import ImageError, ImageTooLarge, UnreadableImage
-from nshot.images import archives, bombs
+from nshot.images import archives, bombs, in_tables
 from nshot.images.archives import tar_members
 from nshot.images.sources import expand
 from nshot.types import Limits
@@ -90,6 +90,24 @@ def test_rows_that_share_one_image_are_a_bomb_and_rows_that_share_a_name_are_non
     pq.write_table(pa.table({"image": ["photo.png"] * 9000, "label": ["a" * 4000] * 9000}), path)
     (tmp_path / "photo.png").write_bytes(b"")
     assert len(list(expand([path], keep_columns=True))) == 9000
+
+
+def test_rows_that_name_nothing_are_not_more_than_the_bytes_of_their_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(in_tables, "_EMPTY", 10)
+    (tmp_path / "photo.png").write_bytes(PNG)
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"image": ["photo.png"] + [None] * 9000}), path)
+    first, *empty, last = expand([path])
+    assert first.read() == PNG
+    assert len(empty) == path.stat().st_size < 2000
+    with pytest.raises(UnreadableImage, match="rows name no image, more than the file has bytes; the rest"):
+        last.read()
+    (tmp_path / "table.csv").write_text("image,label\nphoto.png,a\n" + ",b\n" * 900)
+    assert len(list(expand([tmp_path / "table.csv"]))) == 901
 
 
 def test_a_map_of_holes_is_not_kept(tmp_path: Path) -> None:

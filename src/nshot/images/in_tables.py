@@ -22,6 +22,7 @@ from nshot.images.source import Source, is_url
 from nshot.images.tables import Row, Table
 from nshot.types import Limits
 
+_EMPTY = 100_000  # rows without an image that any table may have
 _TRIED = 2000  # of a table's rows, before it is said that none of its images can be found
 
 
@@ -96,8 +97,16 @@ class InTable:
     def _rows(
         self, table: Table, image: str, columns: Sequence[str], names: Names
     ) -> Iterator[tuple[Source, Row]]:
+        empty, most = 0, max(_EMPTY, table.path.stat().st_size)
         for number, (cell, *cells) in enumerate(table.rows(image, *columns)):
-            yield self._row(f"{table.name}[{number}]", tables.cell_image(cell), names), tuple(cells)
+            value = tables.cell_image(cell)
+            empty += not value
+            if empty > most:  # Parquet says in a kilobyte that ten million rows hold nothing
+                raise SourceError(
+                    f"{table.name}: {empty:,} rows name no image, more than the file has bytes; the rest is "
+                    "not read"
+                )
+            yield self._row(f"{table.name}[{number}]", value, names), tuple(cells)
             if number == 0:
                 self._remember(table, names)
         self._remember(table, names)
