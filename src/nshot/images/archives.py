@@ -74,7 +74,7 @@ class Member:
         return self._read() if self._held is None else self._held
 
 
-def gathered(file: IO[bytes] | zipfile.ZipExtFile, most: int, begun: bytes = b"") -> bytes:
+def gathered(file: IO[bytes] | zipfile.ZipExtFile | _Bounded, most: int, begun: bytes = b"") -> bytes:
     """At most so many bytes of a file, behind those that are there, and never much more in memory."""
     buffer = io.BytesIO()
     buffer.write(begun)
@@ -289,9 +289,8 @@ def _read_tarred(archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: i
     if member.size > max_bytes:
         raise _too_large(max_bytes)
     try:
-        file = archive.extractfile(member)
-        assert file is not None
-        data = gathered(file, member.size)
+        stream: Any = archive.fileobj
+        data: bytes = stream.whole(member.offset_data, member.size)
     except (*_DAMAGED, RecursionError) as error:
         raise UnreadableImage(f"the archive is damaged in it, and not read on ({brief(error)})") from error
     if len(data) < member.size:
@@ -370,6 +369,17 @@ class _Bounded:
             self._came(self._file.seek(position))
         self._place = position
         return position
+
+    def whole(self, start: int, size: int) -> bytes:
+        """What lies there; less, where the file ends before."""
+        if self._packed is not None:  # piece by piece: it may be a bomb
+            self.seek(start)
+            return gathered(self, size)
+        if start != self._end:
+            self._file.seek(start)
+        self.last, data = b"", self._file.read(size)
+        self._end = self._place = start + len(data)
+        return data
 
     def _came(self, end: int) -> None:
         """It was read up to there."""

@@ -173,12 +173,12 @@ def _png(data: bytes, limits: Limits, draft: int | None) -> Cost:
     width, height, depth = struct.unpack_from(">IIB", data, 16)
     found = _of(width, height, 6 if depth == 16 else 3, limits)
     place, parts = 8, 0
-    while place + 8 <= len(data):
+    while place + 8 <= len(data) and not data.startswith(b"IEND", place + 4):  # nothing behind it is read
         place += 12 + struct.unpack_from(">I", data, place)[0]
         parts += 1
         if parts > _REFUSED_PARTS:
             raise UndecodableImage(f"damaged: more than {_REFUSED_PARTS:,} chunks")
-    return UNKNOWN if parts > _MOST_PARTS or len(data) > _RARE else found
+    return UNKNOWN if parts > _MOST_PARTS or place > _RARE else found
 
 
 def _gif(data: bytes, limits: Limits, draft: int | None) -> Cost:
