@@ -22,7 +22,7 @@ import nshot
 from nshot.errors import ImageTooLarge, UndecodableImage
 from nshot.images import apart
 from nshot.images.budget import Budget
-from nshot.images.cost import Cost, cost
+from nshot.images.cost import _PIECE, Cost, _scans, cost
 from nshot.images.decode import decode
 from nshot.images.prepare import Preparing, Small, load, prepare
 from nshot.images.preprocess import Preprocessor
@@ -102,6 +102,14 @@ def test_what_lies_behind_the_end_of_a_png_is_no_part_of_it() -> None:
     behind = whole + bytes(2_000_000)  # read as chunks these would be 160,000
     assert cost(behind, Limits()) == cost(whole, Limits())
     assert np.array_equal(preparing()(behind).pixels, preparing()(whole).pixels)
+
+
+def test_the_scans_of_a_large_jpeg_are_all_counted() -> None:
+    data = bytearray(3 * _PIECE + 7)
+    for place in (5, _PIECE - 1, 2 * _PIECE, len(data) - 2):  # the first lies before where one looks
+        data[place : place + 2] = b"\xff\xda"
+    for place in (6, 7, 8, len(data) - 1):
+        assert _scans(bytes(data), place) == bytes(data).count(b"\xff\xda", place)
 
 
 def test_an_image_that_takes_too_long_is_killed_and_the_next_one_is_answered() -> None:

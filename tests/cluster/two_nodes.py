@@ -78,6 +78,7 @@ class Nodes:
             yield
         finally:
             self._cluster.remove_node(third, allow_graceful=False)
+            self._cluster.wait_for_nodes(60)  # else the next driver may still see it
 
     def kill_second(self) -> None:
         """SIGKILL to the raylet of the second node."""
@@ -123,7 +124,8 @@ def environment(home: Path) -> dict[str, str]:
         "RAY_memory_monitor_refresh_ms": "0",  # what else fills the memory here is not to end workers
         "RAY_health_check_initial_delay_ms": "1000",
         "RAY_health_check_period_ms": "500",
-        "RAY_health_check_failure_threshold": "4",
+        "RAY_health_check_failure_threshold": "10",  # on a busy machine a node may be silent for seconds
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120",
         "NSHOT_CACHE": str(home / "cache"),
         "PYTHONPATH": os.pathsep.join([str(Path(nshot.__file__).parents[1]), str(Path(__file__).parent)]),
     }
