@@ -75,6 +75,9 @@ def command(request: Request) -> int:
     """
     request.check_output()
     kind = kind_of(tree_file=request.tree_file, facets_given=request.facets_given, multi=request.multi)
+    if request.method == "probe":
+        written = request.label_options
+        leave_out("a probe learns from images alone", template=written.template, templates=written.templates)
     if request.journal_file is not None:
         from nshot.cli.fit.journal import fit_journal
 
