@@ -17,7 +17,7 @@ from nshot.classifier.classifier import Classifier
 from nshot.errors import RequestError
 from nshot.types import Floats
 
-_ROWS = 2048  # vectors of one product
+_ROWS = 4096  # vectors of one product
 _NEARBY = 128  # of those, how many are looked at together: their logits stay near the processor
 _NEAR = 1e-6  # in cosines: several times what float32 gets wrong
 
