@@ -170,6 +170,17 @@ def test_folders_of_two_models_are_not_put_together(tmp_path: Path) -> None:
         folders_stored([Parts(tmp_path / "a"), Parts(tmp_path / "b")])
 
 
+def test_vectors_of_two_lengths_are_not_put_together(tmp_path: Path) -> None:
+    folder, other = write(tmp_path / "a", 80), write(tmp_path / "b", 80, dimension=8)
+    with pytest.raises(RequestError, match="vectors of different models"):
+        folders_stored([Parts(folder), Parts(other)])
+    (other / part_name(1)).replace(folder / part_name(1))
+    found = folders_stored([Parts(folder)])
+    assert found.vectors.shape == (40, 16)
+    (failure,) = found.failures.values()
+    assert "vectors of 8 numbers, and others hold 16" in failure.message
+
+
 def test_too_many_images_are_not_compared_each_with_each(
     both: Callable[..., tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -316,12 +316,22 @@ class _Scanned:
         self._known: dict[Any, Any] = {}  # equal labels are one object: millions of images have a few
 
     def add(self, parts: Parts, number: int, block: Block) -> None:
-        """A row group, which is the part's so-and-so-many-th."""
+        """A row group, which is the part's so-and-so-many-th.
+
+        Raises:
+            SourceError: its vectors are of another length than those before.
+        """
+        length = block.vectors.shape[1]
+        if len(block.vectors) and self.dimension and length != self.dimension:
+            raise SourceError(
+                f"{parts.folder.path(block.part)} holds vectors of {length:,} numbers, and others hold "
+                f"{self.dimension:,}: they are of two models"
+            )
         whole = bool(block.there.all())
         self.groups.append(_Group(parts, block.part, number, None if whole else block.there))
         self.counts.append(len(block.vectors))
         if len(block.vectors):
-            self.dimension = block.vectors.shape[1]
+            self.dimension = length
         names = [(name or "").encode() for name in block.column("source")]
         self.file.write(b"".join(names))
         lengths = np.fromiter(map(len, names), np.int64, len(names))
@@ -363,7 +373,9 @@ def stored(folders: Sequence[Parts]) -> Embeddings:
     """
     first = folders[0]
     for other in folders[1:]:
-        if first.recipe is not None and other.recipe is not None and first.recipe.space != other.recipe.space:
+        recipes = [each.recipe.space for each in (first, other) if each.recipe is not None]
+        lengths = [each.meta["dimension"] for each in (first, other) if each.meta.get("dimension")]
+        if len(set(recipes)) > 1 or len(set(lengths)) > 1:
             raise RequestError(
                 f"{first.name} and {other.name} hold vectors of different models: they cannot be compared"
             )
