@@ -65,6 +65,11 @@ def format_of(path: str | Path) -> str | None:
         return None
 
 
+def is_cascade(path: str | Path) -> bool:
+    """Whether a file holds a cascade of two models."""
+    return format_of(path) == CASCADE
+
+
 def read(path: str | Path, *, format: str = FORMAT) -> tuple[dict[str, Floats], dict[str, Any]]:
     """What ``write`` wrote: the arrays, and what is told of them.
 

@@ -116,7 +116,7 @@ def check_one_file(path: Path | None, what: str) -> None:
     """
     from nshot.classifier import file
 
-    if path is not None and file.format_of(path) == file.CASCADE:
+    if path is not None and file.is_cascade(path):
         from nshot.classifier.cascade import CascadeClassifier, check_one
 
         check_one(CascadeClassifier.open(path), what)
@@ -131,7 +131,7 @@ def from_file(path: Path, model_options: ModelOptions, *, quiet: bool) -> tuple[
     from nshot.classifier import file
     from nshot.classifier.classifier import Classifier
 
-    if file.format_of(path) == file.CASCADE:
+    if file.is_cascade(path):
         return _cascade_of(path, model_options, quiet=quiet)
     classifier = Classifier.open(path)
     if model_options.model is None:

@@ -44,7 +44,7 @@ class CascadeOptions:
         if self.first is not None and classifier_file is not None:
             from nshot.classifier import file
 
-            if file.format_of(classifier_file) == file.CASCADE:
+            if file.is_cascade(classifier_file):
                 raise RequestError(f"{classifier_file} is a cascade already: leave out --first")
         if self.first is None and self.agree is not None:
             raise RequestError("--agree says how often a first model must answer as the other: add --first")

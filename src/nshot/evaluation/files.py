@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,9 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     (the best cosine minus the second best), own_score, own_place (1 is the best), domain; of a cascade stage,
     the model that answered.
     """
-    classifier = evaluation.classifier
-    if not isinstance(classifier, CascadeClassifier):
-        _write_rows(path, COLUMNS, _KINDS, rows(evaluation))
-        return
-    stages = classifier.answered_by(evaluation.images.vectors)
-    told = ((*row, stage) for row, stage in zip_longest(rows(evaluation), stages))
-    _write_rows(path, [*COLUMNS, "stage"], [*_KINDS, "str"], told)
+    staged = bool(evaluation.classifier.stages)
+    columns, kinds = [*COLUMNS, *["stage"] * staged], [*_KINDS, *["str"] * staged]
+    _write_rows(path, columns, kinds, rows(evaluation))
 
 
 def write_facet_predictions(path: Path, evaluations: Mapping[str, Evaluation]) -> None:
@@ -179,7 +175,9 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
         part = slice(start, start + _CHUNK)
         sources = e.images.sources[part]
         domains = None if e.images.domains is None else e.images.domains[part]
-        cosines = e.classifier.cosines(e.images.vectors[part])
+        vectors = e.images.vectors[part]
+        cosines = e.classifier.cosines(vectors)
+        stages = e.classifier.answered_by(vectors) if isinstance(e.classifier, CascadeClassifier) else []
         best = np.sort(cosines, axis=1)[:, -2:][:, ::-1]
         for i in range(len(cosines)):
             row = start + i
@@ -195,9 +193,10 @@ def rows(evaluation: Evaluation) -> Iterator[Sequence[Any]]:
                 float(e.own_scores[row]) if own >= 0 else None,
                 int(e.place[row]) + 1 if own >= 0 else None,
                 None if domains is None else domains[i],
+                *stages[i : i + 1],
             )
     for failure in e.images.failures.values():
-        yield (failure.source, *[None] * (len(COLUMNS) - 1))
+        yield (failure.source, *[None] * (len(COLUMNS) - 1 + bool(e.classifier.stages)))
 
 
 def _rival(rival: Rival) -> dict[str, Any]:

@@ -169,7 +169,7 @@ class _Listing:
                 nothing = f"{spec}: no such file, and nothing matches it as a pattern"
                 found = folders.matching(spec, self.remarks.skipped)
                 if holds_many(spec):
-                    return self._each(_some(((name, why) for name, why in found), nothing))
+                    return self._each(_some(found, nothing))
                 named = bool(Path(spec).suffix.strip(".*"))  # it names its files by their ending
                 return self._found(found, nothing, all_of_it=named)
             scheme, one, rest = spec.partition(":/")
@@ -188,11 +188,12 @@ class _Listing:
         """What lies in an object store; that something does is checked now."""
         from nshot.images import stored, tables
 
-        if holds_many(url) and stored.is_pattern(url):
+        pattern = stored.is_pattern(url)
+        if pattern and holds_many(url):
             files = stored.listed(url, self.remarks, after=after, archives_too=True)
             matched = ((name, found if isinstance(found, ImageError) else None) for name, found in files)
             return self._each(_some(matched, f"{url}: there is no such object"))
-        if stored.is_pattern(url) or stored.is_folder(url):
+        if pattern or stored.is_folder(url):
             below = stored.listed(url, self.remarks, strict=self.strict, after=after)
             first = next(below, None)
             if first is None and after is None:

@@ -27,12 +27,12 @@ from nshot.models.digests import file_digest
 from nshot.models.family import ModelConfig
 from nshot.models.files import NONSENSE, Folder, TokenizerFiles, sensible
 from nshot.models.layout import Found, choose
+from nshot.models.transformer import TextTransformer
 from nshot.models.weights import Tensors
 
 if TYPE_CHECKING:
     from nshot.models.hub import Repository
     from nshot.models.tokenizer import Tokenizer
-from nshot.models.transformer import TextTransformer
 
 Mean: TypeAlias = tuple[float, float, float]
 

@@ -107,7 +107,7 @@ class Known:
             return fresh
 
     def _opened(self, path: Path, name: str) -> Classifier:
-        if file.format_of(path) != file.CASCADE:
+        if not file.is_cascade(path):
             fresh = Classifier.open(path)
             fresh.check_space(self._own.recipe, self._own.name, name=name)
             return fresh
